@@ -1,0 +1,2 @@
+// Package admit answers, for net/http services, whether a request may come in.
+package admit
