@@ -1,0 +1,170 @@
+package admit
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// ClientIP finds the address of the client behind proxies of yours: header is the
+// one header that they write (X-Forwarded-For, Forwarded of RFC 7239, or one with a
+// single address, such as X-Real-IP), trusted are the networks they are in. The
+// header is read from right to left, only when the peer is trusted, and the first
+// address that is not trusted is the client's. A peer on a Unix socket is trusted.
+// Without a header, or without a trusted network, it panics.
+func ClientIP(header string, trusted ...netip.Prefix) Middleware {
+	p, err := newProxies(header, trusted)
+	if err != nil {
+		panic("admit: ClientIP: " + err.Error())
+	}
+	return func(next http.Handler) http.Handler {
+		mustWrap("ClientIP", next)
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s, inner := enter(r, slotClientIP)
+			s.clientIP = p.client(r.RemoteAddr, r.Header)
+			s.publish(slotClientIP)
+			defer handBack(r, inner)
+			next.ServeHTTP(w, inner)
+		})
+	}
+}
+
+// ClientIPFrom returns the client's address: what ClientIP found, else that of
+// RemoteAddr. An IPv4 address mapped to IPv6 is returned as IPv4. It is the invalid
+// Addr where there is none, as on a Unix socket.
+func ClientIPFrom(r *http.Request) netip.Addr {
+	if s := find(r.Context(), slotClientIP); s != nil {
+		return s.clientIP
+	}
+	return parseAddr(r.RemoteAddr)
+}
+
+// proxies is the decision of ClientIP.
+type proxies struct {
+	header    string // canonical
+	forwarded bool   // the header has the syntax of RFC 7239
+	trusted   []netip.Prefix
+}
+
+func newProxies(header string, trusted []netip.Prefix) (*proxies, error) {
+	if !isToken(header) {
+		return nil, fmt.Errorf("%q is not the name of a header; name the one that your proxies write", header)
+	}
+	if len(trusted) == 0 {
+		return nil, fmt.Errorf("no trusted network is given, so that %s could be believed from nobody; leave ClientIP out to use the peer's address", header)
+	}
+	p := &proxies{header: http.CanonicalHeaderKey(header)}
+	p.forwarded = p.header == "Forwarded"
+	for _, network := range trusted {
+		if !network.IsValid() {
+			return nil, fmt.Errorf("a trusted network is not valid: %v", network)
+		}
+		if a := network.Addr(); a.Is4In6() && network.Bits() >= 96 {
+			network = netip.PrefixFrom(a.Unmap(), network.Bits()-96)
+		}
+		p.trusted = append(p.trusted, network.Masked())
+	}
+	return p, nil
+}
+
+// client walks from the peer towards the client, for as long as the address at hand
+// is that of a proxy whose word counts. Where a hop cannot be read, the walk ends at
+// the last address that is certain.
+func (p *proxies) client(peer string, h http.Header) netip.Addr {
+	at := parseAddr(peer)
+	if !p.trusts(at) && peer != "@" && peer != "" {
+		return at
+	}
+	lines := h[p.header]
+	for i := len(lines) - 1; i >= 0; i-- {
+		rest, more := lines[i], true
+		for more {
+			var hop string
+			rest, hop, more = cutLast(rest)
+			if hop = strings.Trim(hop, " \t"); hop == "" && !p.forwarded {
+				continue // an empty element of a list counts for nothing (RFC 9110 §5.6.1)
+			}
+			if p.forwarded {
+				hop = forwardedFor(hop)
+			}
+			next := parseAddr(hop)
+			if !next.IsValid() {
+				return at
+			}
+			if at = next; !p.trusts(at) {
+				return at
+			}
+		}
+	}
+	return at
+}
+
+func (p *proxies) trusts(a netip.Addr) bool {
+	a = a.WithZone("")
+	for _, network := range p.trusted {
+		if network.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// cutLast cuts a list at its last comma.
+func cutLast(list string) (before, last string, more bool) {
+	if i := strings.LastIndexByte(list, ','); i >= 0 {
+		return list[:i], list[i+1:], true
+	}
+	return "", list, false
+}
+
+// forwardedFor returns the node of the one for parameter in an element of Forwarded
+// (RFC 7239 §4), or "" if it cannot be told. A comma or semicolon inside quotes ends
+// in "" too: no address has one.
+func forwardedFor(element string) string {
+	node, found := "", false
+	for pair := range strings.SplitSeq(element, ";") {
+		name, value, _ := strings.Cut(strings.Trim(pair, " \t"), "=")
+		if !strings.EqualFold(name, "for") {
+			continue
+		}
+		if found {
+			return ""
+		}
+		found = true
+		if len(value) >= 2 && value[0] == '"' && value[len(value)-1] == '"' {
+			value = value[1 : len(value)-1]
+		}
+		node = value
+	}
+	return node
+}
+
+// parseAddr reads an address with or without a port; IPv6 with a port has brackets.
+// It returns the invalid Addr for anything else.
+func parseAddr(s string) netip.Addr {
+	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
+		if a, err := netip.ParseAddr(s[1 : len(s)-1]); err == nil && a.Is6() {
+			return a.Unmap()
+		}
+		return netip.Addr{}
+	}
+	if strings.HasPrefix(s, "[") || strings.Count(s, ":") == 1 {
+		a, _ := netip.ParseAddrPort(s)
+		return a.Addr().Unmap()
+	}
+	a, _ := netip.ParseAddr(s)
+	return a.Unmap()
+}
+
+// isToken reports whether s is a token (RFC 9110 §5.6.2), as names of headers and
+// methods are.
+func isToken(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return false
+		}
+	}
+	return s != ""
+}

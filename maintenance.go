@@ -1,0 +1,60 @@
+package admit
+
+import (
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// Maintenance refuses every request with 503 and the code maintenance while it is
+// on. The zero value is off. It may be switched while the server runs, from any
+// goroutine, for all handlers that it wraps.
+type Maintenance struct {
+	until atomic.Pointer[time.Time] // nil: off
+}
+
+// On refuses requests until the given time, which clients get as Retry-After; then
+// it is off by itself. With the zero time it is on until Off, without Retry-After.
+func (m *Maintenance) On(until time.Time) { m.until.Store(&until) }
+
+// Off lets requests in again.
+func (m *Maintenance) Off() { m.until.Store(nil) }
+
+// Wrap refuses requests to next while m is on.
+func (m *Maintenance) Wrap(next http.Handler) http.Handler {
+	mustWrap("Maintenance.Wrap", next)
+	if m == nil {
+		panic("admit: Maintenance.Wrap: the Maintenance is nil; use new(Maintenance)")
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := m.check(); err != nil {
+			WriteError(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// check returns nil, or the refusal.
+func (m *Maintenance) check() *Error {
+	until := m.until.Load()
+	if until == nil {
+		return nil
+	}
+	if until.IsZero() {
+		return errMaintenance
+	}
+	left := time.Until(*until)
+	if left <= 0 {
+		return nil
+	}
+	e := *errMaintenance
+	e.RetryAfter = left
+	return &e
+}
+
+var errMaintenance = &Error{
+	Status:  http.StatusServiceUnavailable,
+	Code:    "maintenance",
+	Message: "The service is down for maintenance. Try again later.",
+}

@@ -1,0 +1,103 @@
+package admit
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Methods lets in the given methods, which are case-sensitive (RFC 9110 §9.1); GET
+// implies HEAD. Another method that the IANA registry has gets 405, one that it does
+// not have 501, both with Allow. OPTIONS is answered 204 with Allow, unless it is
+// given, and then the handler answers it. It panics without a method, and on one that
+// is misspelt or given twice.
+func Methods(allow ...string) Middleware {
+	m, err := newMethods(allow)
+	if err != nil {
+		panic("admit: Methods: " + err.Error())
+	}
+	return func(next http.Handler) http.Handler {
+		mustWrap("Methods", next)
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch refusal := m.check(r.Method); {
+			case refusal == nil:
+				next.ServeHTTP(w, r)
+			case refusal == m.options:
+				w.Header()["Allow"] = slices.Clone(m.allow)
+				w.WriteHeader(http.StatusNoContent)
+			default:
+				WriteError(w, r, refusal)
+			}
+		})
+	}
+}
+
+// methods is the decision of Methods.
+type methods struct {
+	allowed    []string
+	allow      []string // the value of Allow
+	options    *Error   // stands for the answer to OPTIONS, which is no error
+	notAllowed *Error
+	unknown    *Error
+}
+
+func newMethods(allow []string) (*methods, error) {
+	if len(allow) == 0 {
+		return nil, fmt.Errorf(`no method is given; name those that the handler takes, such as "GET"`)
+	}
+	m := new(methods)
+	for i, method := range allow {
+		upper := strings.ToUpper(method)
+		switch {
+		case !isToken(method):
+			return nil, fmt.Errorf("%q is not a method", method)
+		case slices.Contains(registeredMethods, upper) && method != upper:
+			return nil, fmt.Errorf("methods are case-sensitive: write %q, not %q", upper, method)
+		case slices.Contains(allow[:i], method):
+			return nil, fmt.Errorf("%q is given twice", method)
+		}
+		m.allowed = append(m.allowed, method)
+		if method == http.MethodGet && !slices.Contains(allow, http.MethodHead) {
+			m.allowed = append(m.allowed, http.MethodHead)
+		}
+	}
+	listed := m.allowed
+	if !slices.Contains(listed, http.MethodOptions) {
+		listed = append(slices.Clone(listed), http.MethodOptions)
+		m.options = new(Error)
+	}
+	m.allow = []string{strings.Join(listed, ", ")}
+
+	m.notAllowed = NewError(http.StatusMethodNotAllowed, "The resource does not take this method; it takes "+m.allow[0]+".")
+	m.notAllowed.Header = http.Header{"Allow": m.allow}
+	m.unknown = NewError(http.StatusNotImplemented, "The method is not known here; the resource takes "+m.allow[0]+".")
+	m.unknown.Header = m.notAllowed.Header
+	return m, nil
+}
+
+// check returns nil, options, or the refusal.
+func (m *methods) check(method string) *Error {
+	for _, allowed := range m.allowed {
+		if allowed == method {
+			return nil
+		}
+	}
+	switch {
+	case method == http.MethodOptions:
+		return m.options
+	case slices.Contains(registeredMethods, method):
+		return m.notAllowed
+	default:
+		return m.unknown
+	}
+}
+
+// registeredMethods is the IANA registry of HTTP methods (RFC 9110 §16.1.1).
+var registeredMethods = []string{
+	"ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "CONNECT", "COPY", "DELETE", "GET", "HEAD",
+	"LABEL", "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MKREDIRECTREF", "MKWORKSPACE",
+	"MOVE", "OPTIONS", "ORDERPATCH", "PATCH", "POST", "PRI", "PROPFIND", "PROPPATCH", "PUT", "QUERY",
+	"REBIND", "REPORT", "SEARCH", "TRACE", "UNBIND", "UNCHECKOUT", "UNLINK", "UNLOCK", "UPDATE",
+	"UPDATEREDIRECTREF", "VERSION-CONTROL",
+}

@@ -1,0 +1,120 @@
+package admit
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+)
+
+// Mux serves m, and answers in the envelope where m itself answers 404 or 405; Allow
+// stays, and so do redirects, PathValue and Pattern. What the handlers of m write is
+// left alone: see Intercept. Do not register "/" to get a 404 of your own: it takes
+// the 405s away.
+func Mux(m *http.ServeMux) http.Handler {
+	if m == nil {
+		panic("admit: Mux: the ServeMux is nil")
+	}
+	// The mux leaves the pattern empty where it answers by itself. That is seen when
+	// the response begins, so that the request is routed once.
+	return intercept(m, func(r *http.Request) bool { return r.Pattern == "" })
+}
+
+// Intercept puts the envelope in the place of errors that next, or a library inside
+// it, writes as text: the status is 400 or above and the Content-Type is text/plain or
+// absent, as http.Error leaves it. The text is not sent, since it may leak; the
+// beginning of a 5xx's is logged. Headers such as Allow and Retry-After stay. Other
+// types, streams and redirects pass untouched.
+func Intercept(next http.Handler) http.Handler {
+	mustWrap("Intercept", next)
+	return intercept(next, func(*http.Request) bool { return true })
+}
+
+func intercept(next http.Handler, applies func(*http.Request) bool) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		iw := &responseWriter{ResponseWriter: w, interception: &interception{
+			request:  r,
+			applies:  applies,
+			encoding: w.Header().Get("Content-Encoding"),
+		}}
+		next.ServeHTTP(iw.expose(), r)
+	})
+}
+
+// interception is what a responseWriter needs to replace errors.
+type interception struct {
+	request  *http.Request
+	applies  func(*http.Request) bool
+	encoding string // the Content-Encoding that a compressor outside has set
+	logged   bool
+}
+
+// takes decides whether the response that begins with status is replaced.
+func (i *interception) takes(w *responseWriter, status int) bool {
+	if i == nil || status < 400 || status > 599 {
+		return false
+	}
+	contentType := w.Header()["Content-Type"]
+	return (len(contentType) == 0 || isPlainText(contentType[0])) && i.applies(i.request)
+}
+
+func isPlainText(contentType string) bool {
+	mediaType, _, _ := strings.Cut(contentType, ";")
+	return strings.EqualFold(strings.TrimSpace(mediaType), "text/plain")
+}
+
+// write sends the envelope instead.
+func (i *interception) write(w *responseWriter) {
+	if h := w.Header(); h.Get("Content-Encoding") != i.encoding {
+		h.Del("Content-Encoding") // it was that of the text
+	}
+	errorWriterOf(i.request.Context()).write(w.ResponseWriter, i.request, NewError(w.status, ""))
+}
+
+// maxReplacedText is how much of a replaced text is logged.
+const maxReplacedText = 512
+
+// log keeps the beginning of the text that is thrown away: of a 5xx it is often all
+// that tells what went wrong.
+func (i *interception) log(status int, text string) {
+	if i.logged || status < 500 || text == "" {
+		return
+	}
+	i.logged = true
+	errorWriterOf(i.request.Context()).log(i.request, slog.LevelError, "admit: the text of an error was replaced",
+		slog.Int("status", status), slog.String("text", text))
+}
+
+// NotFound answers 404 in the envelope, for routers that take such a handler.
+func NotFound(w http.ResponseWriter, r *http.Request) { WriteError(w, r, errNotFound) }
+
+// MethodNotAllowed answers 405 in the envelope, for routers that take such a handler.
+// It needs Allow (RFC 9110 §15.5.6): set it before, or put Intercept around a router
+// that sets it by itself and leave this one out.
+func MethodNotAllowed(w http.ResponseWriter, r *http.Request) { WriteError(w, r, errMethodNotAllowed) }
+
+// ProxyError is an httputil.ReverseProxy.ErrorHandler: 504 if the upstream did not
+// answer in time, else 502. What the client's own body is to blame for keeps its
+// status (413, 408), and nothing is written to a client that is gone.
+func ProxyError(w http.ResponseWriter, r *http.Request, err error) {
+	var e *Error
+	var tooLarge *http.MaxBytesError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &e), errors.As(err, &tooLarge), r.Context().Err() == context.Canceled:
+		WriteError(w, r, err)
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		WriteError(w, r, errGatewayTimeout.Because(err))
+	default:
+		WriteError(w, r, errBadGateway.Because(err))
+	}
+}
+
+var (
+	errNotFound         = NewError(http.StatusNotFound, "")
+	errMethodNotAllowed = NewError(http.StatusMethodNotAllowed, "")
+	errBadGateway       = NewError(http.StatusBadGateway, "")
+	errGatewayTimeout   = NewError(http.StatusGatewayTimeout, "")
+)

@@ -1,0 +1,39 @@
+package admit
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+)
+
+// Recover answers 500 for a handler that panics, and logs the value and the stack.
+// If the response has begun it cuts the connection instead, so that the client does
+// not take a part for the whole. http.ErrAbortHandler passes through.
+func Recover(next http.Handler) http.Handler {
+	mustWrap("Recover", next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w = track(w, r)
+		defer func() {
+			if v := recover(); v != nil {
+				recovered(w, r, v, debug.Stack())
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func recovered(w http.ResponseWriter, r *http.Request, v any, stack []byte) {
+	cause, ok := v.(error)
+	if ok && errors.Is(cause, http.ErrAbortHandler) {
+		panic(http.ErrAbortHandler)
+	}
+	if !ok {
+		cause = fmt.Errorf("%v", v)
+	}
+	ew := errorWriterOf(r.Context())
+	ew.log(r, slog.LevelError, "admit: a handler panicked",
+		slog.Any("panic", v), slog.String("stack", string(stack)))
+	ew.send(w, r, errInternal.Because(fmt.Errorf("panic: %w", cause)).complete())
+}

@@ -1,0 +1,66 @@
+package admit
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"math/rand/v2"
+	"net/http"
+)
+
+// RequestID gives each request an id: the client's X-Request-Id if it is 1 to 128
+// characters of A-Z a-z 0-9 . _ -, else 32 random hexadecimal digits. The id is sent
+// back in the same header and is a member of every error. Inside another RequestID
+// it keeps the outer id.
+func RequestID(next http.Handler) http.Handler {
+	mustWrap("RequestID", next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if RequestIDFrom(r.Context()) != "" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		s, inner := enter(r, slotRequestID)
+		if ids := r.Header["X-Request-Id"]; len(ids) == 1 && validRequestID(ids[0]) {
+			s.requestID = ids[0]
+		} else {
+			s.requestID = newRequestID()
+		}
+		s.publish(slotRequestID)
+		s.idHeader[0] = s.requestID
+		w.Header()["X-Request-Id"] = s.idHeader[:]
+		defer handBack(r, inner)
+		next.ServeHTTP(w, inner)
+	})
+}
+
+// RequestIDFrom returns the id that RequestID gave, or "".
+func RequestIDFrom(ctx context.Context) string {
+	if s := find(ctx, slotRequestID); s != nil {
+		return s.requestID
+	}
+	return ""
+}
+
+func validRequestID(id string) bool {
+	if len(id) < 1 || len(id) > 128 {
+		return false
+	}
+	for i := range len(id) {
+		switch c := id[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.', c == '_', c == '-':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// newRequestID need not be secret, only unique, so the cheap generator does.
+func newRequestID() string {
+	var raw [16]byte
+	binary.NativeEndian.PutUint64(raw[:8], rand.Uint64())
+	binary.NativeEndian.PutUint64(raw[8:], rand.Uint64())
+	var text [32]byte
+	hex.Encode(text[:], raw[:])
+	return string(text[:])
+}

@@ -1,0 +1,157 @@
+package admit
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"reflect"
+	"strconv"
+	"unicode/utf8"
+)
+
+// HandlerFunc is a handler that returns its error instead of writing it.
+type HandlerFunc func(http.ResponseWriter, *http.Request) error
+
+// ServeHTTP calls f and writes the error that it returns, as WriteError does.
+func (f HandlerFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w = track(w, r)
+	if err := f(w, r); err != nil {
+		WriteError(w, r, err)
+	}
+}
+
+// Success writes {"result":"success","data":...} with a 2xx status; nil data is left
+// out, and 204 and 205 have no body. It returns an error, with nothing written, for
+// data that is not JSON or another status; return that from a HandlerFunc.
+func Success(w http.ResponseWriter, r *http.Request, status int, data any) error {
+	if status < 200 || status > 299 {
+		return fmt.Errorf("admit: Success with the status %d: a success has a status from 200 to 299", status)
+	}
+	if status == http.StatusNoContent || status == http.StatusResetContent {
+		w.WriteHeader(status)
+		return nil
+	}
+	buf := buffers.Get().(*[]byte)
+	defer putBuffer(buf)
+	body := append((*buf)[:0], `{"result":"success"`...)
+	if data != nil {
+		var err error
+		if body, err = appendValue(append(body, `,"data":`...), data); err != nil {
+			return fmt.Errorf("admit: Success: %w", err)
+		}
+	}
+	body = append(body, '}', '\n')
+	*buf = body
+
+	h := w.Header()
+	h["Content-Type"] = typeJSON
+	h["X-Content-Type-Options"] = nosniff
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.WriteHeader(status)
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	if _, err := w.Write(body); err != nil {
+		return fmt.Errorf("admit: Success: %w", err)
+	}
+	return nil
+}
+
+// maxDecode is the bound of a body that no MaxBody bounds.
+const maxDecode = 1 << 20
+
+// Decode reads the body of r as one JSON value. The error is an *Error, since it is
+// the client's: 400 if there is no value, if it is malformed or if more follows; 422
+// with the path for a member of the wrong type or one that T does not have; 413 if it
+// is larger than 1 MiB or than what MaxBody around it allows.
+func Decode[T any](r *http.Request) (T, error) {
+	var v T
+	buf := buffers.Get().(*[]byte)
+	defer putBuffer(buf)
+	body, err := readBody(r, (*buf)[:0])
+	*buf = body
+	if err != nil {
+		return v, err
+	}
+	if err := decode(body, &v); err != nil {
+		var zero T
+		return zero, err
+	}
+	return v, nil
+}
+
+// readBody appends the body to b.
+func readBody(r *http.Request, b []byte) ([]byte, error) {
+	if r.Body == nil {
+		return b, nil
+	}
+	src := io.Reader(r.Body)
+	bounded := isBounded(r)
+	if !bounded {
+		if r.ContentLength > maxDecode {
+			return b, errBodyTooLarge
+		}
+		src = io.LimitReader(src, maxDecode+1)
+	}
+	buf := bytes.NewBuffer(b)
+	_, err := buf.ReadFrom(src)
+	b = buf.Bytes()
+
+	var e *Error
+	var tooLarge *http.MaxBytesError
+	switch {
+	case err == nil && !bounded && len(b) > maxDecode:
+		return b, errBodyTooLarge
+	case err == nil:
+		return b, nil
+	case errors.As(err, &e):
+		return b, err
+	case errors.As(err, &tooLarge):
+		return b, errBodyTooLarge.Because(err)
+	case errors.Is(err, os.ErrDeadlineExceeded): // Server.ReadTimeout
+		return b, errRequestTimeout.Because(err)
+	default:
+		return b, errBodyUnread.Because(err)
+	}
+}
+
+// isBounded reports whether a MaxBody stands around the handler.
+func isBounded(r *http.Request) bool { return false }
+
+func decode(body []byte, v any) error {
+	if len(bytes.TrimLeft(body, " \t\r\n")) == 0 {
+		return errBodyEmpty
+	}
+	if !utf8.Valid(body) {
+		return errBodyMalformed.Because(errors.New("the body is not UTF-8"))
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	err := dec.Decode(v)
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &syntax), errors.Is(err, io.ErrUnexpectedEOF):
+		return errBodyMalformed.Because(err)
+	case len(bytes.TrimLeft(body[dec.InputOffset():], " \t\r\n")) > 0:
+		return errBodyTrailing
+	case err != nil:
+		e := *errBodyInvalid.Because(err)
+		e.Fields = explain(body, reflect.TypeOf(v).Elem())
+		return &e
+	default:
+		return nil
+	}
+}
+
+var (
+	errRequestTimeout = NewError(http.StatusRequestTimeout, "")
+	errBodyUnread     = NewError(http.StatusBadRequest, "The request body could not be read to its end.")
+	errBodyEmpty      = NewError(http.StatusBadRequest, "The request body is empty; it must be one JSON value.")
+	errBodyMalformed  = NewError(http.StatusBadRequest, "The request body is not well-formed JSON.")
+	errBodyTrailing   = NewError(http.StatusBadRequest, "The request body has more than one JSON value.")
+	errBodyInvalid    = NewError(http.StatusUnprocessableEntity, "The request body has members that are not valid.")
+)
