@@ -55,6 +55,9 @@ func (e *Error) Because(cause error) *Error {
 
 // Error describes e for logs, with its cause.
 func (e *Error) Error() string {
+	if e == nil {
+		return "admit: an *Error that is nil"
+	}
 	c := e.complete()
 	s := "admit: " + strconv.Itoa(c.Status) + " " + c.Code + ": " + c.Message
 	if c.cause != nil {
@@ -64,7 +67,12 @@ func (e *Error) Error() string {
 }
 
 // Unwrap returns the cause.
-func (e *Error) Unwrap() error { return e.cause }
+func (e *Error) Unwrap() error {
+	if e == nil {
+		return nil
+	}
+	return e.cause
+}
 
 // Is reports whether target is e, or an Error that e was copied from by Because.
 func (e *Error) Is(target error) bool {
@@ -209,10 +217,12 @@ func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
 	}
 
 	h := w.Header()
-	for _, stale := range staleHeaders {
-		if stale != "Content-Range" || e.Status != http.StatusRequestedRangeNotSatisfiable {
-			delete(h, stale)
-		}
+	// What a handler may have set for the answer that it did not give goes. Its
+	// encoding stays: it is the work of a compressor outside.
+	delete(h, "Etag")
+	delete(h, "Last-Modified")
+	if e.Status != http.StatusRequestedRangeNotSatisfiable {
+		delete(h, "Content-Range")
 	}
 	for name, values := range e.Header {
 		if name = http.CanonicalHeaderKey(name); name == "Vary" {
@@ -238,28 +248,27 @@ func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
 // guess who is to blame for an untyped error: io.EOF may come from the client's body
 // or from an upstream of the handler.
 func (ew *ErrorWriter) resolve(err error) *Error {
-	e, ok := err.(*Error)
+	if e, ok := err.(*Error); ok && e != nil {
+		return e.complete()
+	}
+	var e *Error
+	if errors.As(err, &e) && e != nil {
+		return e.complete()
+	}
+	if ew.Map != nil && err != nil {
+		if e := ew.Map(err); e != nil {
+			return e.complete()
+		}
+	}
 	var tooLarge *http.MaxBytesError
 	switch {
-	case ok && e != nil:
-	case errors.As(err, &e) && e != nil:
-	case ew.mapped(err, &e):
 	case errors.As(err, &tooLarge):
-		e = errBodyTooLarge
+		return errBodyTooLarge.complete()
 	case errors.Is(err, context.DeadlineExceeded):
-		e = errDeadline
+		return errDeadline
 	default:
-		e = errInternal
+		return errInternal.complete()
 	}
-	return e.complete()
-}
-
-func (ew *ErrorWriter) mapped(err error, e **Error) bool {
-	if ew.Map == nil || err == nil {
-		return false
-	}
-	*e = ew.Map(err)
-	return *e != nil
 }
 
 // log adds what tells the request apart. The query is left out: it may hold a key.
@@ -285,10 +294,6 @@ var (
 	typeProblem = []string{"application/problem+json"}
 	nosniff     = []string{"nosniff"}
 	noStore     = []string{"no-store"}
-
-	// What a handler may have set for the answer that it did not give. An encoding
-	// stays: it is the work of a compressor outside.
-	staleHeaders = []string{"Content-Length", "Etag", "Last-Modified", "Cache-Control", "Content-Range"}
 )
 
 var (

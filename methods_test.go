@@ -1,0 +1,88 @@
+package admit_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/admit-go/admit"
+)
+
+func TestMethods(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		allow  string // separated by spaces
+		method string
+		status int
+		header string // Allow
+	}{
+		{"GET", "GET", 200, ""},
+		{"GET", "HEAD", 200, ""},
+		{"GET", "OPTIONS", 204, "GET, HEAD, OPTIONS"},
+		{"GET", "POST", 405, "GET, HEAD, OPTIONS"},
+		{"GET", "get", 501, "GET, HEAD, OPTIONS"},
+		{"GET", "Get", 501, "GET, HEAD, OPTIONS"},
+		{"GET", "BREW", 501, "GET, HEAD, OPTIONS"},
+		{"GET", "PROPFIND", 405, "GET, HEAD, OPTIONS"},
+		{"GET", "QUERY", 405, "GET, HEAD, OPTIONS"},
+		{"GET", "TRACE", 405, "GET, HEAD, OPTIONS"},
+		{"POST", "HEAD", 405, "POST, OPTIONS"},
+		{"POST GET", "HEAD", 200, ""},
+		{"POST GET", "DELETE", 405, "POST, GET, HEAD, OPTIONS"},
+		{"HEAD GET", "PUT", 405, "HEAD, GET, OPTIONS"},
+		{"GET OPTIONS", "OPTIONS", 200, ""},
+		{"GET OPTIONS", "PUT", 405, "GET, HEAD, OPTIONS"},
+		{"PURGE", "PURGE", 200, ""},
+		{"PURGE", "GET", 405, "PURGE, OPTIONS"},
+	}
+	codes := map[int]string{405: "method_not_allowed", 501: "not_implemented"}
+	for _, test := range tests {
+		t.Run(test.allow+" "+test.method, func(t *testing.T) {
+			t.Parallel()
+			w := httptest.NewRecorder()
+			admit.Methods(strings.Fields(test.allow)...)(ok).ServeHTTP(w, newRequest(test.method, "/", ""))
+			assert.Equal(t, test.status, w.Code)
+			assert.Equal(t, test.header, w.Header().Get("Allow"))
+			if code, refused := codes[test.status]; refused && test.method != "HEAD" {
+				assert.Equal(t, code, readEnvelope(t, w.Code, w.Header(), w.Body.Bytes()).Code)
+			}
+		})
+	}
+}
+
+func TestMethodsAnswersCannotBeMutated(t *testing.T) {
+	t.Parallel()
+	h := admit.Methods("GET")(ok)
+	for _, method := range []string{"OPTIONS", "POST"} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, newRequest(method, "/", ""))
+		w.Header()["Allow"][0] = "mutated"
+		w = httptest.NewRecorder()
+		h.ServeHTTP(w, newRequest(method, "/", ""))
+		assert.Equal(t, "GET, HEAD, OPTIONS", w.Header().Get("Allow"))
+	}
+}
+
+func TestMethodsDoesNotBuild(t *testing.T) {
+	t.Parallel()
+	for _, allow := range [][]string{nil, {""}, {"get"}, {"GET", "GET"}, {"GET,POST"}, {"GET "}, {"GÉT"}} {
+		assert.Panics(t, func() { admit.Methods(allow...) }, "%q", allow)
+	}
+}
+
+func TestMethodsAllocations(t *testing.T) {
+	h, w, r := admit.Methods("GET", "POST", "PUT")(ok), newDiscard(), newRequest("PUT", "/", "")
+	allocs(t, 0, func() { h.ServeHTTP(w, r) })
+}
+
+func BenchmarkMethods(b *testing.B) {
+	h := admit.Methods("GET", "POST")(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	w, r := newDiscard(), newRequest("POST", "/", "")
+	b.ReportAllocs()
+	for b.Loop() {
+		h.ServeHTTP(w, r)
+	}
+}

@@ -1,0 +1,78 @@
+package admit_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/admit-go/admit"
+)
+
+func TestRequestID(t *testing.T) {
+	t.Parallel()
+	const made = `^[0-9a-f]{32}$`
+	tests := map[string]struct {
+		sent []string
+		want string
+	}{
+		"kept":            {[]string{"Az0._-"}, `^Az0\._-$`},
+		"one character":   {[]string{"a"}, `^a$`},
+		"128 characters":  {[]string{strings.Repeat("a", 128)}, `^a{128}$`},
+		"129 characters":  {[]string{strings.Repeat("a", 129)}, made},
+		"absent":          {nil, made},
+		"empty":           {[]string{""}, made},
+		"a line break":    {[]string{"a\nb"}, made},
+		"white space":     {[]string{"a b"}, made},
+		"not ASCII":       {[]string{"é"}, made},
+		"a quote":         {[]string{`a"b`}, made},
+		"twice":           {[]string{"a", "b"}, made},
+		"a slash and dot": {[]string{"../a"}, made},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := admit.RequestID(admit.RequestID(fails(admit.NewError(404, ""))))
+			r := get("/")
+			for _, id := range test.sent {
+				r.Header.Add("X-Request-Id", id)
+			}
+			e, header := refused(t, h, r, 404)
+			assert.Regexp(t, test.want, e.RequestID)
+			assert.Equal(t, []string{e.RequestID}, header["X-Request-Id"])
+		})
+	}
+}
+
+func TestRequestIDsDiffer(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for range 1000 {
+		w := httptest.NewRecorder()
+		admit.RequestID(ok).ServeHTTP(w, get("/"))
+		seen[w.Header().Get("X-Request-Id")] = true
+	}
+	assert.Len(t, seen, 1000)
+}
+
+// Whatever is sent, the answer has one id of the shape that is promised.
+func FuzzRequestID(f *testing.F) {
+	for _, seed := range []string{"", "a", "a b", "\r\nX: y", "é", strings.Repeat("z", 130), "A-._9"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, sent string) {
+		w, r := httptest.NewRecorder(), get("/")
+		r.Header["X-Request-Id"] = []string{sent}
+		var inside string
+		admit.RequestID(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			inside = admit.RequestIDFrom(r.Context())
+		})).ServeHTTP(w, r)
+		assert.Equal(t, []string{inside}, w.Header()["X-Request-Id"])
+		assert.Regexp(t, `\A[A-Za-z0-9._-]{1,128}\z`, inside)
+		if inside != sent {
+			assert.NotRegexp(t, `\A[A-Za-z0-9._-]{1,128}\z`, sent, "a good id is kept")
+		}
+	})
+}

@@ -1,0 +1,230 @@
+package admit_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+)
+
+func TestSuccess(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		status int
+		data   any
+		body   string
+	}{
+		"data":       {200, map[string]any{"a": "<b>&"}, `{"result":"success","data":{"a":"<b>&"}}` + "\n"},
+		"created":    {201, []int{1, 2}, `{"result":"success","data":[1,2]}` + "\n"},
+		"no data":    {202, nil, `{"result":"success"}` + "\n"},
+		"null":       {200, (*int)(nil), `{"result":"success","data":null}` + "\n"},
+		"no content": {204, "ignored", ""},
+	} {
+		h := admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			return admit.Success(w, r, test.status, test.data)
+		})
+		w, head := httptest.NewRecorder(), httptest.NewRecorder()
+		h.ServeHTTP(w, get("/"))
+		h.ServeHTTP(head, newRequest("HEAD", "/", ""))
+		assert.Equal(t, test.status, w.Code, name)
+		assert.Equal(t, test.body, w.Body.String(), name)
+		assert.Equal(t, w.Header(), head.Header(), name)
+		assert.Zero(t, head.Body.Len(), name)
+	}
+}
+
+func TestSuccessFailsBeforeItWrites(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		status int
+		data   any
+	}{{200, math.NaN()}, {200, func() {}}, {404, nil}, {302, nil}, {0, nil}, {600, nil}} {
+		refused(t, admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			return admit.Success(w, r, test.status, test.data)
+		}), get("/"), 500)
+	}
+}
+
+type order struct {
+	Pair     string         `json:"pair"`
+	Quantity int8           `json:"quantity"`
+	Price    float32        `json:"price"`
+	Items    []item         `json:"items"`
+	Labels   map[string]int `json:"labels"`
+	At       time.Time      `json:"at"`
+	From     *netip.Addr    `json:"from"`
+	Raw      []byte         `json:"raw"`
+	Big      int            `json:"big,string"`
+	Any      any            `json:"any"`
+	Left     *order         `json:"left"`
+	Fixed    [2]bool        `json:"fixed"`
+	Hidden   string         `json:"-"`
+	Plain    uint
+	base
+}
+
+type base struct {
+	Source string `json:"source"`
+}
+
+type item struct {
+	SKU string `json:"sku"`
+	N   int    `json:"n"`
+}
+
+func TestDecode(t *testing.T) {
+	t.Parallel()
+	var got order
+	h := admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) (err error) {
+		got, err = admit.Decode[order](r)
+		return err
+	})
+	allowed(t, h, newRequest("POST", "/", ` {"pair":"btc","quantity":7,"items":[{"sku":"a","n":1}],"labels":{"x":1},
+		"at":"2026-01-02T03:04:05Z","from":"::1","raw":"AQ==","big":"12","any":{"z":[1]},"left":{"pair":"eth"},
+		"fixed":[true,false],"PLAIN":4,"source":"s"} `))
+	assert.Equal(t, "btc", got.Pair)
+	assert.Equal(t, item{"a", 1}, got.Items[0])
+	assert.Equal(t, netip.IPv6Loopback(), *got.From)
+	assert.Equal(t, uint(4), got.Plain)
+	assert.Equal(t, "eth", got.Left.Pair)
+	allowed(t, h, newRequest("POST", "/", `null`))
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	t.Parallel()
+	h := admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		v, err := admit.Decode[order](r)
+		assert.Equal(t, order{}, v, "a body that is refused gives nothing")
+		return err
+	})
+	malformed := map[string]string{
+		"empty": "", "white space": " \n\t", "truncated": `{"pair":"b`, "malformed": `{"pair":}`, "a word": `nope`,
+		"trailing": `{} x`, "a second value": `{}{}`, "trailing after a wrong type": `{"pair":1} x`, "not UTF-8": "{\"pair\":\"\xff\"}",
+		"a comment": `{} // c`, "a bracket too many": `{}]`, "single quotes": `{'pair':'b'}`, "byte order mark": "\ufeff{}",
+	}
+	for name, body := range malformed {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e, _ := refused(t, h, newRequest("POST", "/", body), 400)
+			assert.Equal(t, "bad_request", e.Code)
+			assert.Empty(t, e.Errors)
+		})
+	}
+	invalid := map[string]struct {
+		body  string
+		wants string // path code message, separated by semicolons
+	}{
+		"wrong type":             {`{"pair":1}`, "pair wrong_type must be a string"},
+		"unknown":                {`{"nope":{"a":[1]}}`, "nope unknown_member is not known here"},
+		"unknown in a list":      {`{"items":[{"sku":"a"},{"skU":"b","pair":"x"}]}`, "items[1].pair unknown_member is not known here"},
+		"known elsewhere only":   {`{"pair":"x","left":{"sku":"b"}}`, "left.sku unknown_member is not known here"},
+		"wrong type in a list":   {`{"items":[{"n":1},{"n":"1"}]}`, "items[1].n wrong_type must be an integer"},
+		"wrong type in a map":    {`{"labels":{"x":true}}`, "labels.x wrong_type must be an integer"},
+		"a list for an object":   {`{"left":[1,{"a":2}],"plain":0}`, "left wrong_type must be an object"},
+		"an object for a list":   {`{"items":{"a":{"b":[1]}},"plain":0}`, "items wrong_type must be an array"},
+		"a word for a list":      {`{"fixed":7}`, "fixed wrong_type must be an array"},
+		"a fraction":             {`{"quantity":1.5}`, "quantity wrong_type must be an integer"},
+		"out of range":           {`{"quantity":300}`, "quantity wrong_type is out of range"},
+		"negative":               {`{"plain":-1}`, "plain wrong_type is out of range"},
+		"float out of range":     {`{"price":1e300}`, "price wrong_type is out of range"},
+		"text for a float":       {`{"price":"1"}`, "price wrong_type must be a number"},
+		"text for a bool":        {`{"fixed":[true,"x"]}`, "fixed[1] wrong_type must be true or false"},
+		"a bad time":             {`{"at":"yesterday"}`, "at invalid is not valid"},
+		"a bad address":          {`{"left":{"from":"nowhere"}}`, "left.from invalid is not valid"},
+		"not base64":             {`{"raw":"%"}`, "raw invalid is not valid"},
+		"a number for base64":    {`{"raw":1}`, "raw wrong_type must be a string in base64"},
+		"the string option":      {`{"big":12}`, " invalid is not valid"},
+		"a hidden member":        {`{"Hidden":"x"}`, "Hidden unknown_member is not known here"},
+		"the name of the struct": {`{"base":{}}`, "base unknown_member is not known here"},
+		"all of them":            {`{"pair":1,"x":1,"items":[{"n":""}]}`, "pair wrong_type must be a string;x unknown_member is not known here;items[0].n wrong_type must be an integer"},
+		"not an object":          {`[1]`, " wrong_type must be an object"},
+		"at most 20":             {`{"items":[` + strings.Repeat(`{"n":""},`, 30) + `{}]}`, "20"},
+	}
+	for name, test := range invalid {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e, _ := refused(t, h, newRequest("POST", "/", test.body), 422)
+			assert.Equal(t, "unprocessable", e.Code)
+			if test.wants == "20" {
+				assert.Len(t, e.Errors, 20)
+				return
+			}
+			var got []string
+			for _, f := range e.Errors {
+				got = append(got, f.Path+" "+f.Code+" "+f.Message)
+			}
+			assert.Equal(t, test.wants, strings.Join(got, ";"))
+		})
+	}
+}
+
+func TestDecodeReadsTheBody(t *testing.T) {
+	t.Parallel()
+	h := admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		_, err := admit.Decode[string](r)
+		return err
+	})
+	request := func(body io.Reader) *http.Request {
+		r := httptest.NewRequest("POST", "/", body)
+		r.ContentLength = -1
+		return r
+	}
+	text := func(n int) string { return `"` + strings.Repeat("x", n-2) + `"` }
+	allowed(t, h, request(strings.NewReader(text(1<<20))))
+	e, _ := refused(t, h, request(strings.NewReader(text(1<<20+1))), 413)
+	assert.Equal(t, "body_too_large", e.Code)
+	refused(t, h, newRequest("POST", "/", text(1<<20+1)), 413)
+	refused(t, h, request(http.MaxBytesReader(nil, io.NopCloser(strings.NewReader(text(100))), 99)), 413)
+	refused(t, h, request(iotest.ErrReader(io.ErrUnexpectedEOF)), 400)
+	refused(t, h, request(iotest.ErrReader(errors.New("reset"))), 400)
+	e, _ = refused(t, h, request(iotest.ErrReader(os.ErrDeadlineExceeded)), 408)
+	assert.Equal(t, "request_timeout", e.Code)
+	refused(t, h, request(iotest.ErrReader(admit.NewError(408, ""))), 408)
+	r := get("/")
+	r.Body = nil
+	refused(t, h, r, 400)
+}
+
+// Decode takes what encoding/json takes as one whole value, and nothing else; a
+// refusal is 400 for what is not JSON, else 422 with at least one path.
+func FuzzDecode(f *testing.F) {
+	for _, seed := range []string{`{}`, `{"pair":1}`, `[`, `{"items":[{"n":"x"}]}`, `null`, `{"left":{"left":{"x":1}}}`, `{"items":{"a":[]}}`, `{"fixed":[[]]}`} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		_, err := admit.Decode[order](httptest.NewRequest("POST", "/", strings.NewReader(body)))
+		var v order
+		dec := json.NewDecoder(strings.NewReader(body))
+		dec.DisallowUnknownFields()
+		theirs := dec.Decode(&v)
+		if err == nil {
+			require.NoError(t, theirs)
+			return
+		}
+		var e *admit.Error
+		require.ErrorAs(t, err, &e)
+		switch e.Status {
+		case 400:
+			require.Empty(t, e.Fields)
+		case 422:
+			require.True(t, json.Valid([]byte(body)))
+			require.Error(t, theirs)
+			require.NotEmpty(t, e.Fields)
+		default:
+			t.Fatalf("status %d", e.Status)
+		}
+	})
+}
