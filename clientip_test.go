@@ -90,6 +90,9 @@ func TestClientIPFromWithoutClientIP(t *testing.T) {
 		r.RemoteAddr = peer
 		assert.Equal(t, want, admit.ClientIPFrom(r).String(), "%q", peer)
 	}
+}
+
+func TestClientIPFromAllocations(t *testing.T) {
 	r := get("/")
 	allocs(t, 0, func() { admit.ClientIPFrom(r) })
 }

@@ -16,7 +16,7 @@ const maxFields = 20
 // explain lists what in body, which is one well-formed JSON value, does not fit into
 // t. encoding/json has refused the body already, but tells the path of a fault only
 // in part; explain walks both side by side, once, and asks it about each value alone.
-func explain(body []byte, t reflect.Type) []FieldError {
+func explain(body []byte, t reflect.Type) []fieldFault {
 	x := explainer{dec: json.NewDecoder(bytes.NewReader(body))}
 	x.value(t, "")
 	if len(x.faults) == 0 {
@@ -25,14 +25,20 @@ func explain(body []byte, t reflect.Type) []FieldError {
 	return x.faults
 }
 
+// fieldFault is a FieldError, and where the value ends that it is about.
+type fieldFault struct {
+	FieldError
+	offset int64
+}
+
 type explainer struct {
 	dec    *json.Decoder
-	faults []FieldError
+	faults []fieldFault
 }
 
 func (x *explainer) fault(path, code, message string) {
 	if len(x.faults) < maxFields {
-		x.faults = append(x.faults, FieldError{Path: path, Code: code, Message: message})
+		x.faults = append(x.faults, fieldFault{FieldError{Path: path, Code: code, Message: message}, x.dec.InputOffset()})
 	}
 }
 

@@ -140,7 +140,9 @@ func decode(body []byte, v any) error {
 		return errBodyTrailing
 	case err != nil:
 		e := *errBodyInvalid.Because(err)
-		e.Fields = explain(body, reflect.TypeOf(v).Elem())
+		for _, f := range explain(body, reflect.TypeOf(v).Elem()) {
+			e.Fields = append(e.Fields, f.FieldError)
+		}
 		return &e
 	default:
 		return nil

@@ -101,7 +101,8 @@ func enter(r *http.Request, b slot) (*state, *http.Request) {
 // identity is the context inside an Auth or WithKey. It shadows the key alone.
 type identity struct {
 	context.Context
-	key *Key
+	key  *Key
+	auth *Auth // nil: WithKey
 }
 
 type identityKey struct{}

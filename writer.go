@@ -26,9 +26,11 @@ func track(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
 	if tracker(w) != nil {
 		return w
 	}
-	t := new(responseWriter)
+	var t *responseWriter
 	if s := stateOf(r.Context()); s != nil && s.claim(slotWriter) {
 		t = &s.writer
+	} else {
+		t = new(responseWriter)
 	}
 	t.ResponseWriter = w
 	return t.expose()

@@ -1,0 +1,276 @@
+package admit
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// KeyFile is a KeyStore in a JSON file that holds digests, never tokens:
+//
+//	{"keys": [{"id": "k1", "owner": "ACME", "plan": "pro", "scopes": ["orders:write"],
+//	           "digest": "9f86d081...", "expires_at": "2030-01-01T00:00:00Z"}]}
+//
+// The members are those of Key in snake_case; only id and digest are required. It is
+// safe for concurrent use.
+type KeyFile struct {
+	path string
+	keys atomic.Pointer[KeyMap]
+}
+
+// OpenKeyFile reads a key file. What it cannot take it reports whole, with line and
+// column: what is not JSON, members that are unknown or of the wrong type, digests that
+// are none, times that contradict each other, and an id or digest that is there twice.
+func OpenKeyFile(path string) (*KeyFile, error) {
+	f := &KeyFile{path: path}
+	keys, err := readKeyFile(path)
+	if err != nil {
+		return nil, err
+	}
+	f.keys.Store(&keys)
+	return f, nil
+}
+
+// LookupKey implements KeyStore.
+func (f *KeyFile) LookupKey(ctx context.Context, d Digest) (*Key, error) {
+	return f.keys.Load().LookupKey(ctx, d)
+}
+
+// Close releases what the file holds. Keys are still found after it.
+func (f *KeyFile) Close() error { return nil }
+
+// WriteKeyFile writes keys so that OpenKeyFile reads them back, ordered by id. The file
+// is replaced as a whole, and only its owner may read it.
+func WriteKeyFile(path string, keys KeyMap) error {
+	file := keyFile{Keys: make([]keyRecord, 0, len(keys))}
+	for d, k := range keys {
+		file.Keys = append(file.Keys, recordOf(d, k))
+	}
+	slices.SortFunc(file.Keys, func(a, b keyRecord) int { return strings.Compare(a.ID, b.ID) })
+	text, err := json.MarshalIndent(file, "", "  ")
+	if err != nil {
+		return fmt.Errorf("admit: write the key file: %w", err)
+	}
+	text = append(text, '\n')
+	if _, err := parseKeyFile(path, text); err != nil {
+		return err // what could not be read back is not written
+	}
+	if err := replaceFile(path, text); err != nil {
+		return fmt.Errorf("admit: write the key file: %w", err)
+	}
+	return nil
+}
+
+// replaceFile writes beside the file, and renames: a reader sees the old or the new.
+func replaceFile(path string, text []byte) (err error) {
+	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(temp.Name())
+		}
+	}()
+	if _, err = temp.Write(text); err == nil {
+		err = temp.Sync()
+	}
+	if err = errors.Join(err, temp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(temp.Name(), path)
+}
+
+// keyFile and keyRecord are the file's form.
+type keyFile struct {
+	Keys []keyRecord `json:"keys"`
+}
+
+type keyRecord struct {
+	ID        string            `json:"id"`
+	Owner     string            `json:"owner,omitzero"`
+	Plan      string            `json:"plan,omitzero"`
+	Scopes    []string          `json:"scopes,omitempty"`
+	Digest    string            `json:"digest"`
+	NotBefore time.Time         `json:"not_before,omitzero"`
+	ExpiresAt time.Time         `json:"expires_at,omitzero"`
+	RevokedAt time.Time         `json:"revoked_at,omitzero"`
+	Meta      map[string]string `json:"meta,omitempty"`
+}
+
+func recordOf(d Digest, k *Key) keyRecord {
+	return keyRecord{
+		ID: k.ID, Owner: k.Owner, Plan: k.Plan, Scopes: k.Scopes, Digest: d.String(),
+		NotBefore: k.NotBefore, ExpiresAt: k.ExpiresAt, RevokedAt: k.RevokedAt, Meta: k.Meta,
+	}
+}
+
+func (r *keyRecord) key() *Key {
+	return &Key{
+		ID: r.ID, Owner: r.Owner, Plan: r.Plan, Scopes: r.Scopes,
+		NotBefore: r.NotBefore, ExpiresAt: r.ExpiresAt, RevokedAt: r.RevokedAt, Meta: r.Meta,
+	}
+}
+
+func readKeyFile(path string) (KeyMap, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("admit: read the key file: %w", err)
+	}
+	return parseKeyFile(path, text)
+}
+
+// maxKeyFaults bounds how many faults of one file are reported.
+const maxKeyFaults = 20
+
+func parseKeyFile(path string, text []byte) (KeyMap, error) {
+	p := keyParser{path: path, text: text, keys: KeyMap{}, ids: map[string]int64{}, digests: map[Digest]int64{}}
+	p.file()
+	if len(p.faults) > 0 {
+		return nil, errors.Join(p.faults...)
+	}
+	return p.keys, nil
+}
+
+type keyParser struct {
+	path    string
+	text    []byte
+	dec     *json.Decoder
+	keys    KeyMap
+	ids     map[string]int64 // where each stands, as an offset
+	digests map[Digest]int64
+	faults  []error
+}
+
+// fault notes what is wrong at an offset of the text.
+func (p *keyParser) fault(offset int64, format string, args ...any) {
+	if len(p.faults) < maxKeyFaults {
+		line, column := position(p.text, offset)
+		p.faults = append(p.faults, fmt.Errorf("admit: %s:%d:%d: %w", p.path, line, column, fmt.Errorf(format, args...)))
+	}
+}
+
+// position counts lines and columns (in bytes) from 1.
+func position(text []byte, offset int64) (line, column int) {
+	before := text[:min(max(offset, 0), int64(len(text)))]
+	return bytes.Count(before, []byte("\n")) + 1, len(before) - bytes.LastIndexByte(before, '\n')
+}
+
+// file reads record after record, so that each fault has its place.
+func (p *keyParser) file() {
+	if offset, err := syntaxFault(p.text); err != nil {
+		p.fault(offset, "not well-formed JSON: %w", err)
+		return
+	}
+	p.dec = json.NewDecoder(bytes.NewReader(p.text))
+	if token, _ := p.dec.Token(); token != json.Delim('{') {
+		p.fault(0, `must be an object with the member "keys"`)
+		return
+	}
+	seen := false
+	for p.dec.More() {
+		token, _ := p.dec.Token()
+		at := p.start(p.dec.InputOffset()) // of the value
+		if name, _ := token.(string); name != "keys" {
+			p.fault(p.dec.InputOffset()-1, "the member %q is not known here", name)
+			p.skip()
+			continue
+		}
+		if seen {
+			p.fault(at, `"keys" is there twice`)
+		}
+		seen = true
+		if p.text[at] != '[' {
+			p.fault(at, `"keys" must be an array`)
+			p.skip()
+			continue
+		}
+		_, _ = p.dec.Token()
+		for p.dec.More() {
+			p.record()
+		}
+		_, _ = p.dec.Token()
+	}
+	if !seen {
+		p.fault(0, `the member "keys" is missing`)
+	}
+}
+
+// record reads one key.
+func (p *keyParser) record() {
+	at := p.start(p.dec.InputOffset())
+	var raw json.RawMessage
+	_ = p.dec.Decode(&raw)
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	var r keyRecord
+	if err := dec.Decode(&r); err != nil {
+		for _, f := range explain(raw, reflect.TypeFor[keyRecord]()) {
+			p.fault(at+f.offset, "%s %s", f.Path, f.Message)
+		}
+		return
+	}
+
+	d, err := ParseDigest(r.Digest)
+	if err != nil {
+		p.fault(at, `the key %q: "digest" must be the SHA-256 of the token in 64 hexadecimal digits`, r.ID)
+	}
+	if r.ID == "" {
+		p.fault(at, `a key needs an "id"`)
+	}
+	if !r.NotBefore.IsZero() && !r.ExpiresAt.IsZero() && !r.NotBefore.Before(r.ExpiresAt) {
+		p.fault(at, `the key %q expires before it is valid: "not_before" must be before "expires_at"`, r.ID)
+	}
+	if first, double := p.ids[r.ID]; double && r.ID != "" {
+		line, _ := position(p.text, first)
+		p.fault(at, "the id %q is there twice, first in line %d", r.ID, line)
+	}
+	if first, double := p.digests[d]; double && err == nil {
+		line, _ := position(p.text, first)
+		p.fault(at, "the digest of the key %q is there twice, first in line %d", r.ID, line)
+	}
+	p.ids[r.ID], p.digests[d] = at, at
+	p.keys[d] = r.key()
+}
+
+// start returns where the value after an offset begins.
+func (p *keyParser) start(offset int64) int64 {
+	rest := bytes.TrimLeft(p.text[offset:], " \t\r\n:,")
+	return int64(len(p.text) - len(rest))
+}
+
+func (p *keyParser) skip() {
+	var ignored json.RawMessage
+	_ = p.dec.Decode(&ignored)
+}
+
+// syntaxFault returns where text stops being one JSON value.
+func syntaxFault(text []byte) (int64, error) {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	var ignored json.RawMessage
+	err := dec.Decode(&ignored)
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &syntax):
+		return syntax.Offset - 1, err
+	case errors.Is(err, io.EOF):
+		return 0, errors.New("the file is empty")
+	case err != nil:
+		return int64(len(text)), err
+	}
+	end := dec.InputOffset()
+	if rest := bytes.TrimLeft(text[end:], " \t\r\n"); len(rest) > 0 {
+		return int64(len(text) - len(rest)), errors.New("there is more after the end")
+	}
+	return 0, nil
+}
