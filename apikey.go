@@ -350,8 +350,10 @@ func (s *KeySource) find(r *http.Request) (value string, more bool) {
 func bearer(authorization string) string {
 	const scheme = "Bearer"
 	authorization = strings.TrimLeft(authorization, " \t")
-	if len(authorization) > len(scheme) && authorization[len(scheme)] == ' ' && strings.EqualFold(authorization[:len(scheme)], scheme) {
-		return authorization[len(scheme)+1:]
+	if len(authorization) > len(scheme) && strings.EqualFold(authorization[:len(scheme)], scheme) {
+		if c := authorization[len(scheme)]; c == ' ' || c == '\t' {
+			return authorization[len(scheme)+1:]
+		}
 	}
 	return ""
 }

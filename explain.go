@@ -17,7 +17,7 @@ const maxFields = 20
 // t. encoding/json has refused the body already, but tells the path of a fault only
 // in part; explain walks both side by side, once, and asks it about each value alone.
 func explain(body []byte, t reflect.Type) []fieldFault {
-	x := explainer{dec: json.NewDecoder(bytes.NewReader(body))}
+	x := explainer{body: body, dec: json.NewDecoder(bytes.NewReader(body))}
 	x.value(t, "")
 	if len(x.faults) == 0 {
 		x.fault("", "invalid", "is not valid")
@@ -25,25 +25,34 @@ func explain(body []byte, t reflect.Type) []fieldFault {
 	return x.faults
 }
 
-// fieldFault is a FieldError, and where the value ends that it is about.
+// fieldFault is a FieldError, and where in the body that begins which it is about.
 type fieldFault struct {
 	FieldError
 	offset int64
 }
 
 type explainer struct {
+	body   []byte
 	dec    *json.Decoder
+	at     int64 // where the name or value begins that is being read
 	faults []fieldFault
 }
 
 func (x *explainer) fault(path, code, message string) {
 	if len(x.faults) < maxFields {
-		x.faults = append(x.faults, fieldFault{FieldError{Path: path, Code: code, Message: message}, x.dec.InputOffset()})
+		x.faults = append(x.faults, fieldFault{FieldError{Path: path, Code: code, Message: message}, x.at})
 	}
+}
+
+// valueAt returns where the name or value after an offset begins.
+func valueAt(text []byte, offset int64) int64 {
+	rest := bytes.TrimLeft(text[offset:], " \t\r\n:,")
+	return int64(len(text) - len(rest))
 }
 
 // value reads the next value of the body, which is at path and goes into a t.
 func (x *explainer) value(t reflect.Type, path string) {
+	x.at = valueAt(x.body, x.dec.InputOffset())
 	for t.Kind() == reflect.Pointer && !decodesItself(t) {
 		t = t.Elem()
 	}
@@ -64,6 +73,7 @@ func (x *explainer) object(t reflect.Type, path string) {
 		return
 	}
 	for x.dec.More() {
+		x.at = valueAt(x.body, x.dec.InputOffset())
 		token, _ := x.dec.Token()
 		name, _ := token.(string)
 		at := name

@@ -168,57 +168,84 @@ func position(text []byte, offset int64) (line, column int) {
 
 // file reads record after record, so that each fault has its place.
 func (p *keyParser) file() {
-	if offset, err := syntaxFault(p.text); err != nil {
-		p.fault(offset, "not well-formed JSON: %w", err)
-		return
-	}
 	p.dec = json.NewDecoder(bytes.NewReader(p.text))
-	if token, _ := p.dec.Token(); token != json.Delim('{') {
+	p.dec.DisallowUnknownFields()
+	if err := p.members(); err != nil {
+		offset, err := syntaxFault(p.text)
+		p.faults = nil // the rest follows from it
+		p.fault(offset, "not well-formed JSON: %w", err)
+	}
+}
+
+// members reads the whole file. The error is one of syntax.
+func (p *keyParser) members() error {
+	if token, err := p.dec.Token(); err != nil {
+		return err
+	} else if token != json.Delim('{') {
 		p.fault(0, `must be an object with the member "keys"`)
-		return
+		_, err := syntaxFault(p.text)
+		return err
 	}
 	seen := false
 	for p.dec.More() {
-		token, _ := p.dec.Token()
-		at := p.start(p.dec.InputOffset()) // of the value
-		if name, _ := token.(string); name != "keys" {
-			p.fault(p.dec.InputOffset()-1, "the member %q is not known here", name)
-			p.skip()
+		at := valueAt(p.text, p.dec.InputOffset())
+		token, err := p.dec.Token()
+		if err != nil {
+			return err
+		}
+		if token != "keys" {
+			p.fault(at, "the member %q is not known here", token)
+			if err := p.skip(); err != nil {
+				return err
+			}
 			continue
 		}
 		if seen {
 			p.fault(at, `"keys" is there twice`)
 		}
 		seen = true
-		if p.text[at] != '[' {
+		if at = valueAt(p.text, p.dec.InputOffset()); at >= int64(len(p.text)) || p.text[at] != '[' {
 			p.fault(at, `"keys" must be an array`)
-			p.skip()
+			if err := p.skip(); err != nil {
+				return err
+			}
 			continue
 		}
 		_, _ = p.dec.Token()
 		for p.dec.More() {
-			p.record()
+			if err := p.record(); err != nil {
+				return err
+			}
 		}
-		_, _ = p.dec.Token()
+		if _, err := p.dec.Token(); err != nil {
+			return err
+		}
 	}
 	if !seen {
 		p.fault(0, `the member "keys" is missing`)
 	}
+	if _, err := p.dec.Token(); err != nil {
+		return err
+	}
+	if p.dec.More() {
+		return errors.New("more after the end")
+	}
+	return nil
 }
 
-// record reads one key.
-func (p *keyParser) record() {
-	at := p.start(p.dec.InputOffset())
-	var raw json.RawMessage
-	_ = p.dec.Decode(&raw)
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields()
+// record reads one key. The error is one of syntax.
+func (p *keyParser) record() error {
+	at := valueAt(p.text, p.dec.InputOffset())
 	var r keyRecord
-	if err := dec.Decode(&r); err != nil {
-		for _, f := range explain(raw, reflect.TypeFor[keyRecord]()) {
-			p.fault(at+f.offset, "%s %s", f.Path, f.Message)
+	if err := p.dec.Decode(&r); err != nil {
+		end := p.dec.InputOffset()
+		if end <= at || !json.Valid(p.text[at:end]) {
+			return err
 		}
-		return
+		for _, f := range explain(p.text[at:end], reflect.TypeFor[keyRecord]()) {
+			p.fault(at+f.offset, "%s", strings.TrimSpace(f.Path+" "+f.Message))
+		}
+		return nil
 	}
 
 	d, err := ParseDigest(r.Digest)
@@ -241,17 +268,12 @@ func (p *keyParser) record() {
 	}
 	p.ids[r.ID], p.digests[d] = at, at
 	p.keys[d] = r.key()
+	return nil
 }
 
-// start returns where the value after an offset begins.
-func (p *keyParser) start(offset int64) int64 {
-	rest := bytes.TrimLeft(p.text[offset:], " \t\r\n:,")
-	return int64(len(p.text) - len(rest))
-}
-
-func (p *keyParser) skip() {
+func (p *keyParser) skip() error {
 	var ignored json.RawMessage
-	_ = p.dec.Decode(&ignored)
+	return p.dec.Decode(&ignored)
 }
 
 // syntaxFault returns where text stops being one JSON value.

@@ -1,0 +1,566 @@
+package admit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+)
+
+// storeFunc is a KeyStore that is one function.
+type storeFunc func(context.Context, admit.Digest) (*admit.Key, error)
+
+func (f storeFunc) LookupKey(ctx context.Context, d admit.Digest) (*admit.Key, error) {
+	return f(ctx, d)
+}
+
+// oneKey knows the token "good", and no other.
+var oneKey = admit.KeyMap{admit.DigestOf("good"): {ID: "k1", Owner: "ACME", Plan: "pro", Scopes: []string{"orders:read", "orders:write"}}}
+
+var allSources = []admit.KeySource{
+	admit.FromBearer(), admit.FromHeader("x-api-key"), admit.FromQuery("api_key"), admit.FromCookie("key"),
+}
+
+func newAuth(t testing.TB, c admit.AuthConfig) *admit.Auth {
+	t.Helper()
+	if c.Store == nil {
+		c.Store = oneKey
+	}
+	a, err := admit.NewAuth(c)
+	require.NoError(t, err)
+	return a
+}
+
+func TestAuthDecides(t *testing.T) {
+	t.Parallel()
+	const (
+		bareChallenges = `Bearer|ApiKey in="header", name="X-Api-Key"|ApiKey in="query", name="api_key"|ApiKey in="cookie", name="key"`
+		badChallenges  = `Bearer error="invalid_token"|ApiKey in="header", name="X-Api-Key", error="invalid_token"|ApiKey in="query", name="api_key", error="invalid_token"|ApiKey in="cookie", name="key", error="invalid_token"`
+		twoChallenges  = `Bearer error="invalid_request"|ApiKey in="header", name="X-Api-Key", error="invalid_request"|ApiKey in="query", name="api_key", error="invalid_request"|ApiKey in="cookie", name="key", error="invalid_request"`
+	)
+	tests := map[string]struct {
+		path    string // "": /
+		headers []string
+		code    string // "": let in
+	}{
+		"bearer":                    {headers: []string{"Authorization", "Bearer good"}},
+		"scheme in any case":        {headers: []string{"Authorization", "bEARER good"}},
+		"white space around":        {headers: []string{"Authorization", "Bearer   good\t"}},
+		"header":                    {headers: []string{"X-API-Key", "good"}},
+		"header with white space":   {headers: []string{"X-API-Key", " good "}},
+		"query":                     {path: "/?a=1&api_key=good&b=2"},
+		"query, escaped":            {path: "/?api%5Fkey=%67ood"},
+		"cookie":                    {headers: []string{"Cookie", "a=1; key=good; b=2"}},
+		"cookie, quoted":            {headers: []string{"Cookie", `key="good"`}},
+		"another scheme beside":     {headers: []string{"Authorization", "Basic Z29vZA==", "X-API-Key", "good"}},
+		"none":                      {code: "key_missing"},
+		"another scheme":            {headers: []string{"Authorization", "Basic Z29vZA=="}, code: "key_missing"},
+		"bearer alone":              {headers: []string{"Authorization", "Bearer"}, code: "key_missing"},
+		"bearer with a space":       {headers: []string{"Authorization", "Bearer "}, code: "key_missing"},
+		"scheme that only begins":   {headers: []string{"Authorization", "Bearergood"}, code: "key_missing"},
+		"empty header":              {headers: []string{"X-API-Key", "  "}, code: "key_missing"},
+		"empty query":               {path: "/?api_key=&api_key", code: "key_missing"},
+		"empty cookie":              {headers: []string{"Cookie", "key="}, code: "key_missing"},
+		"unknown":                   {headers: []string{"X-API-Key", "bad"}, code: "key_invalid"},
+		"two in one value":          {headers: []string{"Authorization", "Bearer good good"}, code: "key_invalid"},
+		"query that cannot be read": {path: "/?api_key=%zz", code: "key_invalid"},
+		"case matters":              {headers: []string{"X-API-Key", "GOOD"}, code: "key_invalid"},
+		"bearer and header":         {headers: []string{"Authorization", "Bearer good", "X-API-Key", "good"}, code: "bad_request"},
+		"header and query":          {path: "/?api_key=x", headers: []string{"X-API-Key", "good"}, code: "bad_request"},
+		"query and cookie":          {path: "/?api_key=good", headers: []string{"Cookie", "key=good"}, code: "bad_request"},
+		"two bearer lines":          {headers: []string{"Authorization", "Bearer good", "Authorization", "Bearer good"}, code: "bad_request"},
+		"two header lines":          {headers: []string{"X-API-Key", "good", "X-API-Key", ""}, code: "bad_request"},
+		"two in the query":          {path: "/?api_key=good&api_key=bad", code: "bad_request"},
+		"two cookies":               {headers: []string{"Cookie", "key=good", "Cookie", "key=bad"}, code: "bad_request"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, optional := range []bool{false, true} {
+				var who string
+				h := newAuth(t, admit.AuthConfig{Sources: allSources, Optional: optional}).Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					if k, found := admit.KeyFrom(r.Context()); found {
+						who = k.ID
+					}
+				}))
+				path := test.path
+				if path == "" {
+					path = "/"
+				}
+				switch r := get(path, test.headers...); {
+				case test.code == "":
+					allowed(t, h, r)
+					assert.Equal(t, "k1", who)
+				case test.code == "key_missing" && optional:
+					allowed(t, h, r)
+					assert.Empty(t, who)
+				default:
+					status, challenges := 401, badChallenges
+					switch test.code {
+					case "key_missing":
+						challenges = bareChallenges
+					case "bad_request":
+						status, challenges = 400, twoChallenges
+					}
+					e, header := refused(t, h, r, status)
+					assert.Equal(t, test.code, e.Code)
+					assert.Equal(t, challenges, strings.Join(header["Www-Authenticate"], "|"))
+					assert.Empty(t, who)
+				}
+			}
+		})
+	}
+}
+
+func TestAPIKeyDefaults(t *testing.T) {
+	t.Parallel()
+	h := admit.APIKey(oneKey)(ok)
+	allowed(t, h, get("/", "Authorization", "Bearer good"))
+	allowed(t, h, get("/", "X-API-Key", "good"))
+	refused(t, h, get("/?api_key=good"), 401)
+	_, header := refused(t, h, get("/"), 401)
+	assert.Equal(t, []string{"Bearer", `ApiKey in="header", name="X-Api-Key"`}, header["Www-Authenticate"])
+	assert.Panics(t, func() { admit.APIKey(nil) })
+}
+
+func TestRealmIsQuoted(t *testing.T) {
+	t.Parallel()
+	h := newAuth(t, admit.AuthConfig{Realm: `the "best" \ API`, Sources: []admit.KeySource{admit.FromBearer()}}).Wrap(ok)
+	_, header := refused(t, h, get("/"), 401)
+	assert.Equal(t, []string{`Bearer realm="the \"best\" \\ API"`}, header["Www-Authenticate"])
+	_, header = refused(t, h, get("/", "Authorization", "Bearer x"), 401)
+	assert.Equal(t, []string{`Bearer realm="the \"best\" \\ API", error="invalid_token"`}, header["Www-Authenticate"])
+}
+
+func TestNewAuthReportsEveryFault(t *testing.T) {
+	t.Parallel()
+	_, err := admit.NewAuth(admit.AuthConfig{
+		Sources: []admit.KeySource{
+			admit.FromHeader("bad name"), {}, admit.FromHeader("authorization"), admit.FromQuery(""), admit.FromCookie("a;b"),
+			admit.FromBearer(), admit.FromBearer(), admit.FromHeader(""),
+		},
+		Realm:          "line\nbreak",
+		MintedPrefixes: []string{"ok", "Not OK", ""},
+	})
+	require.Error(t, err)
+	for _, part := range []string{
+		"Store is nil", `Sources[0]: "bad name"`, "Sources[1]: the zero KeySource", "Sources[2]: the Authorization header", "Sources[3]",
+		`Sources[4]: "a;b"`, "Sources[6]: Authorization: Bearer is there twice", `Sources[7]: ""`, "Realm", `MintedPrefixes[1]`, `MintedPrefixes[2]`,
+	} {
+		assert.ErrorContains(t, err, part)
+	}
+	assert.NotContains(t, err.Error(), "Sources[5]")
+	assert.NotContains(t, err.Error(), "MintedPrefixes[0]")
+	_, err = admit.NewAuth(admit.AuthConfig{Store: oneKey, Sources: []admit.KeySource{}})
+	assert.ErrorContains(t, err, "Sources is empty")
+}
+
+func TestKeysInTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		at := func(d time.Duration) time.Time { return start.Add(d) }
+		store := admit.KeyMap{
+			admit.DigestOf("early"):    {ID: "1", NotBefore: at(time.Hour)},
+			admit.DigestOf("expiring"): {ID: "2", ExpiresAt: at(time.Hour)},
+			admit.DigestOf("revoking"): {ID: "3", RevokedAt: at(time.Hour), ExpiresAt: at(2 * time.Hour)},
+			admit.DigestOf("revoked"):  {ID: "4", RevokedAt: at(-time.Hour)},
+		}
+		h := admit.APIKey(store)(ok)
+		with := func(token string) *http.Request { return get("/", "X-API-Key", token) }
+		message := func(token string) string {
+			e, _ := refused(t, h, with(token), 401)
+			assert.Equal(t, "key_invalid", e.Code)
+			return e.Message
+		}
+		assert.Equal(t, "The API key is not valid yet.", message("early"))
+		allowed(t, h, with("expiring"))
+		allowed(t, h, with("revoking"))
+		assert.Equal(t, "The API key has been revoked.", message("revoked"))
+
+		time.Sleep(time.Hour - 1)
+		assert.Equal(t, "The API key is not valid yet.", message("early"))
+		allowed(t, h, with("expiring"))
+		allowed(t, h, with("revoking"))
+
+		time.Sleep(1)
+		allowed(t, h, with("early"))
+		assert.Equal(t, "The API key has expired.", message("expiring"))
+		assert.Equal(t, "The API key has been revoked.", message("revoking"))
+	})
+}
+
+func TestStoreOutageIsNever401(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		key    *admit.Key
+		err    error
+		status int
+	}{
+		"down":                {nil, errors.New("connection refused"), 503},
+		"slow":                {nil, context.DeadlineExceeded, 503},
+		"down, but with keys": {&admit.Key{ID: "x"}, errors.New("stale"), 503},
+		"an Error of its own": {nil, admit.NewError(404, "hidden"), 503},
+		"cancelled inside":    {nil, context.Canceled, 503},
+		"not found":           {nil, fmt.Errorf("pg: %w", admit.ErrKeyNotFound), 401},
+		"nothing":             {nil, nil, 401},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			logger, log := logged()
+			store := storeFunc(func(context.Context, admit.Digest) (*admit.Key, error) { return test.key, test.err })
+			h := (&admit.ErrorWriter{Logger: logger}).Wrap(newAuth(t, admit.AuthConfig{Store: store, Optional: true}).Wrap(ok))
+			e, header := refused(t, h, get("/", "X-API-Key", "any"), test.status)
+			if test.status == 503 {
+				assert.Equal(t, "store_unavailable", e.Code)
+				assert.NotEmpty(t, header.Get("Retry-After"))
+				assert.NotContains(t, header, "Www-Authenticate")
+				assert.Contains(t, log.String(), test.err.Error())
+			}
+		})
+	}
+}
+
+func TestLongTokensAreNotHashed(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	a := newAuth(t, admit.AuthConfig{Store: storeFunc(func(context.Context, admit.Digest) (*admit.Key, error) {
+		asked++
+		return &admit.Key{ID: "k"}, nil
+	})})
+	_, err := a.Verify(t.Context(), strings.Repeat("x", 4<<10))
+	require.NoError(t, err)
+	_, err = a.Verify(t.Context(), strings.Repeat("x", 4<<10+1))
+	require.Error(t, err)
+	assert.Equal(t, 1, asked)
+}
+
+func TestVerify(t *testing.T) {
+	t.Parallel()
+	a := newAuth(t, admit.AuthConfig{})
+	k, err := a.Verify(t.Context(), "good")
+	require.NoError(t, err)
+	assert.Equal(t, "k1", k.ID)
+	for token, code := range map[string]string{"": "key_missing", "bad": "key_invalid"} {
+		k, err = a.Verify(t.Context(), token)
+		var e *admit.Error
+		require.ErrorAs(t, err, &e)
+		assert.Equal(t, code, e.Code)
+		assert.Nil(t, k)
+	}
+}
+
+func TestMintedPrefixes(t *testing.T) {
+	t.Parallel()
+	asked := map[admit.Digest]bool{}
+	store := storeFunc(func(_ context.Context, d admit.Digest) (*admit.Key, error) {
+		asked[d] = true
+		return &admit.Key{ID: "k"}, nil
+	})
+	a := newAuth(t, admit.AuthConfig{Store: store, MintedPrefixes: []string{"acme"}})
+	minted, digest, _ := admit.Mint("acme")
+	_, err := a.Verify(t.Context(), minted)
+	require.NoError(t, err)
+	assert.True(t, asked[digest])
+
+	last := "0"
+	if strings.HasSuffix(minted, last) {
+		last = "1"
+	}
+	foreign, _, _ := admit.Mint("acme_live")
+	for token, looked := range map[string]bool{
+		minted[:len(minted)-1] + last: false, // a typo
+		minted[:len(minted)-1]:        false, // cut
+		minted + "0":                  false,
+		"acme_":                       false,
+		"acme_short":                  false,
+		foreign[:len(foreign)-1]:      true, // another prefix, of which nothing is known
+		"acme":                        true,
+		"ACME_" + minted[5:]:          true,
+		"somebody's else":             true,
+	} {
+		clear(asked)
+		_, err := a.Verify(t.Context(), token)
+		assert.Equal(t, looked, err == nil, token)
+		assert.Equal(t, looked, len(asked) == 1, token)
+	}
+}
+
+func TestCredentialIsRemovedFromACopy(t *testing.T) {
+	t.Parallel()
+	type seen struct {
+		header       http.Header
+		uri, query   string
+		form, cookie string
+	}
+	for name, test := range map[string]struct {
+		path      string
+		headers   []string
+		wantURI   string
+		wantOther string // Cookie
+	}{
+		"bearer":          {"/p?a=1", []string{"Authorization", "Bearer good", "X-Other", "1"}, "/p?a=1", ""},
+		"header":          {"/p", []string{"X-Api-Key", "good"}, "/p", ""},
+		"query first":     {"/p?api_key=good&a=1&b=%20", nil, "/p?a=1&b=%20", ""},
+		"query last":      {"/p?a=1&api_key=good", nil, "/p?a=1", ""},
+		"query alone":     {"/p?api_key=good", nil, "/p", ""},
+		"query, escaped":  {"/p?%61pi_key=good&a", nil, "/p?a", ""},
+		"query, doubled":  {"/p?api_key=&a=1&api_key=good", nil, "/p?a=1", ""},
+		"cookie":          {"/p", []string{"Cookie", `a=1; key=good; b="2 3"; c`}, "/p", `a=1; b="2 3"; c`},
+		"cookie alone":    {"/p", []string{"Cookie", "key=good"}, "/p", ""},
+		"cookie, 2 lines": {"/p", []string{"Cookie", "key=good", "Cookie", "a=1"}, "/p", "a=1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var got seen
+			h := newAuth(t, admit.AuthConfig{Sources: allSources}).Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				got = seen{r.Header, r.RequestURI, r.URL.RawQuery, r.FormValue("api_key"), r.Header.Get("Cookie")}
+			}))
+			r := get(test.path, test.headers...)
+			require.NoError(t, r.ParseForm())
+			before := fmt.Sprint(r.Header, r.URL, r.RequestURI, r.Form)
+			allowed(t, h, r)
+			assert.Equal(t, before, fmt.Sprint(r.Header, r.URL, r.RequestURI, r.Form), "the original is untouched")
+			assert.NotContains(t, fmt.Sprint(got), "good")
+			assert.Equal(t, test.wantURI, got.uri)
+			_, query, _ := strings.Cut(test.wantURI, "?")
+			assert.Equal(t, query, got.query)
+			assert.Equal(t, test.wantOther, got.cookie)
+			assert.Empty(t, got.form)
+			if name == "bearer" {
+				assert.Equal(t, "1", got.header.Get("X-Other"))
+			}
+			if test.wantOther == "" {
+				assert.NotContains(t, got.header, "Cookie")
+			}
+
+			keep := newAuth(t, admit.AuthConfig{Sources: allSources, KeepCredential: true}).Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				assert.Contains(t, fmt.Sprint(r.Header, r.RequestURI), "good")
+			}))
+			allowed(t, keep, get(test.path, test.headers...))
+		})
+	}
+}
+
+func TestKeyFrom(t *testing.T) {
+	t.Parallel()
+	_, found := admit.KeyFrom(t.Context())
+	assert.False(t, found)
+	jwt := &admit.Key{ID: "jwt"}
+	ctx := admit.WithKey(t.Context(), jwt)
+	k, found := admit.KeyFrom(ctx)
+	assert.True(t, found)
+	assert.Same(t, jwt, k)
+	_, found = admit.KeyFrom(admit.WithKey(ctx, nil))
+	assert.False(t, found, "nil is nobody")
+}
+
+// An access log outside reads the key that was found inside; an inner Auth shadows an
+// outer one only for what is inside it; and no decision is made on what a log reads.
+func TestKeyFromOutside(t *testing.T) {
+	t.Parallel()
+	inner := admit.KeyMap{admit.DigestOf("inner"): {ID: "k2"}}
+	var trace []string
+	see := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			note := func() {
+				id := "nobody"
+				if k, found := admit.KeyFrom(r.Context()); found {
+					id = k.ID
+				}
+				trace = append(trace, id)
+			}
+			note()
+			next.ServeHTTP(w, r)
+			note()
+		})
+	}
+	h := wrap(ok, admit.RequestID, see, admit.APIKey(oneKey), see,
+		newAuth(t, admit.AuthConfig{Store: inner, Sources: []admit.KeySource{admit.FromHeader("X-Inner")}}).Wrap, see)
+	allowed(t, h, get("/", "X-API-Key", "good", "X-Inner", "inner"))
+	assert.Equal(t, []string{"nobody", "k1", "k2", "k2", "k1", "k1"}, trace)
+
+	// A request that a handler makes out of another does not get its identity.
+	logger, log := logged()
+	batch := wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		first := get("/", "X-API-Key", "good").WithContext(r.Context())
+		admit.APIKey(oneKey)(ok).ServeHTTP(httptest.NewRecorder(), first)
+		admit.RequireScopes("orders:write")(ok).ServeHTTP(w, get("/").WithContext(r.Context()))
+	}), admit.RequestID, (&admit.ErrorWriter{Logger: logger}).Wrap)
+	refused(t, batch, get("/"), 500)
+	assert.Contains(t, log.String(), "no key in the context")
+}
+
+func TestRequireScopes(t *testing.T) {
+	t.Parallel()
+	both := admit.RequireScopes("orders:read", "orders:write")(ok)
+	admin := admit.RequireScopes("orders:read", "admin")(ok)
+	bearer := admit.APIKey(oneKey)
+	header := newAuth(t, admit.AuthConfig{Sources: []admit.KeySource{admit.FromHeader("X-API-Key")}}).Wrap
+	r := get("/", "X-API-Key", "good")
+
+	allowed(t, bearer(both), r)
+	e, h := refused(t, bearer(admin), r, 403)
+	assert.Equal(t, "scope_required", e.Code)
+	assert.Contains(t, e.Message, "orders:read admin")
+	assert.Equal(t, []string{`Bearer error="insufficient_scope", scope="orders:read admin"`}, h["Www-Authenticate"])
+	_, h = refused(t, header(admin), r, 403)
+	assert.NotContains(t, h, "Www-Authenticate", "no Bearer is taken there")
+
+	ctx := admit.WithKey(t.Context(), &admit.Key{Scopes: []string{"admin", "orders:read"}})
+	allowed(t, admin, get("/").WithContext(ctx))
+	refused(t, both, get("/").WithContext(ctx), 403)
+
+	logger, log := logged()
+	refused(t, (&admit.ErrorWriter{Logger: logger}).Wrap(both), get("/"), 500)
+	assert.Contains(t, log.String(), "put an Auth")
+	optional := newAuth(t, admit.AuthConfig{Optional: true}).Wrap
+	refused(t, optional(both), get("/"), 500)
+
+	for _, scopes := range [][]string{nil, {""}, {"a b"}, {`a"`}, {`a\`}, {"é"}} {
+		assert.Panics(t, func() { admit.RequireScopes(scopes...) }, "%q", scopes)
+	}
+}
+
+// Every refusal, with a marked token and a marked cause: neither is anywhere.
+func TestNothingLeaks(t *testing.T) {
+	t.Parallel()
+	const token, cause = "tok_MARKEDTOKEN", "MARKEDCAUSE"
+	logger, log := logged()
+	var observed []string
+	ew := &admit.ErrorWriter{Logger: logger, Observe: func(_ *http.Request, e *admit.Error) { observed = append(observed, e.Error()) }}
+	store := func(k *admit.Key, err error) admit.KeyStore {
+		return storeFunc(func(context.Context, admit.Digest) (*admit.Key, error) { return k, err })
+	}
+	plans, err := admit.NewPlans(admit.Plan{Name: "free"}, admit.Plan{Name: "pro", Features: []string{"history"}})
+	require.NoError(t, err)
+	auth := func(s admit.KeyStore) admit.Middleware {
+		return newAuth(t, admit.AuthConfig{Store: s, Sources: allSources}).Wrap
+	}
+	past, future := time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	free := &admit.Key{ID: "k", Plan: "free"}
+	handlers := map[string]http.Handler{
+		"unknown":      auth(store(nil, admit.ErrKeyNotFound))(ok),
+		"unknown why":  auth(store(nil, fmt.Errorf("%s: %w", cause, admit.ErrKeyNotFound)))(ok),
+		"expired":      auth(store(&admit.Key{ExpiresAt: past}, nil))(ok),
+		"early":        auth(store(&admit.Key{NotBefore: future}, nil))(ok),
+		"revoked":      auth(store(&admit.Key{RevokedAt: past}, nil))(ok),
+		"outage":       auth(store(nil, errors.New(cause)))(ok),
+		"minted":       newAuth(t, admit.AuthConfig{Sources: allSources, MintedPrefixes: []string{"tok"}}).Wrap(ok),
+		"scope":        auth(store(free, nil))(admit.RequireScopes("admin")(ok)),
+		"plan":         auth(store(free, nil))(plans.AtLeast("pro")(ok)),
+		"unknown plan": auth(store(&admit.Key{ID: "k", Plan: "x"}, nil))(plans.Feature("history")(ok)),
+		"handler":      auth(store(free, nil))(fails(errors.New(cause))),
+		"handler 409":  auth(store(free, nil))(fails(admit.NewError(409, "").Because(errors.New(cause)))),
+		"panic":        auth(store(free, nil))(panics(cause)),
+		"text":         auth(store(free, nil))(admit.Intercept(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, cause, 500) }))),
+		"not found":    auth(store(free, nil))(admit.Mux(http.NewServeMux())),
+		"method":       auth(store(free, nil))(admit.Methods("PUT")(ok)),
+	}
+	requests := map[string]func() *http.Request{
+		"bearer": func() *http.Request { return get("/", "Authorization", "Bearer "+token) },
+		"header": func() *http.Request { return get("/", "X-Api-Key", token) },
+		"query":  func() *http.Request { return get("/?a=1&api_key=" + token) },
+		"cookie": func() *http.Request { return get("/", "Cookie", "a=1; key="+token) },
+		"two":    func() *http.Request { return get("/?api_key="+token, "Authorization", "Bearer "+token) },
+		"long":   func() *http.Request { return get("/", "X-Api-Key", token+strings.Repeat("x", 5000)) },
+	}
+	for name, h := range handlers {
+		h = wrap(h, admit.RequestID, ew.Wrap, admit.Recover)
+		for kind, request := range requests {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, request())
+			require.GreaterOrEqual(t, w.Code, 400, "%s, %s", name, kind)
+			answer := fmt.Sprint(w.Header(), w.Body)
+			assert.NotContains(t, answer, "MARKED", "%s, %s", name, kind)
+		}
+	}
+	assert.NotContains(t, log.String(), "MARKEDTOKEN")
+	assert.NotContains(t, strings.Join(observed, "\n"), "MARKEDTOKEN")
+	assert.Contains(t, log.String(), cause, "causes are logged")
+}
+
+func TestAPIKeyAllocations(t *testing.T) {
+	token, digest, _ := admit.Mint("acme")
+	h := admit.APIKey(admit.KeyMap{digest: {ID: "k"}})(ok)
+	w, r := newDiscard(), get("/", "Authorization", "Bearer "+token, "User-Agent", "x", "Accept", "*/*")
+	allocs(t, 4, func() { h.ServeHTTP(w, r) }) // state, request, and two for the header
+	scoped := admit.RequireScopes("a")(ok)
+	r = r.WithContext(admit.WithKey(t.Context(), &admit.Key{Scopes: []string{"a"}}))
+	allocs(t, 0, func() { scoped.ServeHTTP(w, r) })
+}
+
+// Whatever stands in a request, only the token that is there whole is let in.
+func FuzzCredentials(f *testing.F) {
+	for _, seed := range [][3]string{
+		{"Bearer good", "", ""}, {"", "good", ""}, {"", "", "api_key=good"}, {"bearer  good ", "", "a=b"}, {"Basic x", "", "api_key=%67ood"},
+		{"Bearer\tgood", "good", "api_key"}, {"", "", "api_key=%zz&;&=&api_key=good"},
+	} {
+		f.Add(seed[0], seed[1], seed[2])
+	}
+	a, err := admit.NewAuth(admit.AuthConfig{Store: oneKey, Sources: allSources})
+	require.NoError(f, err)
+	f.Fuzz(func(t *testing.T, authorization, header, query string) {
+		r := get("/")
+		r.URL.RawQuery = query
+		r.RequestURI = "/?" + query
+		if authorization != "" {
+			r.Header["Authorization"] = []string{authorization}
+		}
+		if header != "" {
+			r.Header["X-Api-Key"] = []string{header}
+		}
+		w := httptest.NewRecorder()
+		a.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			given := 0
+			if fields := strings.FieldsFunc(authorization, func(r rune) bool { return r == ' ' || r == '\t' }); len(fields) == 2 && strings.EqualFold(fields[0], "Bearer") && fields[1] == "good" {
+				given++
+				assert.NotContains(t, r.Header, "Authorization")
+			}
+			if strings.Trim(header, " \t") == "good" {
+				given++
+				assert.NotContains(t, r.Header, "X-Api-Key")
+			}
+			if r.URL.RawQuery != query {
+				given++
+				assert.Empty(t, r.URL.Query().Get("api_key"))
+			}
+			assert.Equal(t, 1, given)
+			w.WriteHeader(http.StatusNoContent)
+		})).ServeHTTP(w, r)
+		assert.Contains(t, []int{204, 400, 401}, w.Code)
+	})
+}
+
+func BenchmarkAPIKey(b *testing.B) {
+	keys := admit.KeyMap{}
+	var token string
+	for range 1000 {
+		t, digest, _ := admit.Mint("acme")
+		keys[digest], token = &admit.Key{ID: digest.String()}, t
+	}
+	h := admit.APIKey(keys)(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	w := newDiscard()
+	for name, r := range map[string]*http.Request{
+		"accepted": get("/", "Authorization", "Bearer "+token),
+		"wrong":    get("/", "Authorization", "Bearer "+token+"x"),
+		"missing":  get("/"),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				h.ServeHTTP(w, r)
+			}
+		})
+	}
+}

@@ -1,0 +1,114 @@
+package admit_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+)
+
+func newPlans(t testing.TB) *admit.Plans {
+	t.Helper()
+	p, err := admit.NewPlans(
+		admit.Plan{Name: "free", Features: []string{"prices"}},
+		admit.Plan{Name: "enterprise", Includes: "pro", Features: []string{"sso"}, UpgradeURL: "https://example.com/enterprise"},
+		admit.Plan{Name: "pro", Includes: "starter", Features: []string{"history"}, UpgradeURL: "https://example.com/pro?a=1&b=2"},
+		admit.Plan{Name: "starter", Includes: "free"},
+		admit.Plan{Name: "archive", Includes: "free", Features: []string{"history", "archive"}, UpgradeURL: "https://example.com/archive"},
+	)
+	require.NoError(t, err)
+	return p
+}
+
+func TestPlans(t *testing.T) {
+	t.Parallel()
+	p := newPlans(t)
+	const ent, archive = "https://example.com/enterprise", "https://example.com/archive"
+	needs := map[string]struct {
+		wrap    admit.Middleware
+		passes  string
+		upgrade string // of the first plan, in the order of NewPlans, that would pass
+	}{
+		"AtLeast free":             {p.AtLeast("free"), "free starter pro enterprise archive", ""},
+		"AtLeast starter":          {p.AtLeast("starter"), "starter pro enterprise", ent},
+		"AtLeast pro":              {p.AtLeast("pro"), "pro enterprise", ent},
+		"AtLeast enterprise":       {p.AtLeast("enterprise"), "enterprise", ent},
+		"AtLeast archive":          {p.AtLeast("archive"), "archive", archive},
+		"Feature prices":           {p.Feature("prices"), "free starter pro enterprise archive", ""},
+		"Feature history":          {p.Feature("history"), "pro enterprise archive", ent},
+		"Feature history, archive": {p.Feature("history", "archive"), "archive", archive},
+		"Feature sso, history":     {p.Feature("sso", "history"), "enterprise", ent},
+	}
+
+	for name, need := range needs {
+		h := need.wrap(ok)
+		for _, plan := range []string{"free", "starter", "pro", "enterprise", "archive", "", "gone"} {
+			logger, log := logged()
+			r := get("/").WithContext(admit.WithKey(t.Context(), &admit.Key{ID: "k7", Plan: plan}))
+			passes := false
+			for _, passing := range strings.Fields(need.passes) {
+				passes = passes || passing == plan
+			}
+			if passes {
+				allowed(t, h, r)
+				continue
+			}
+			e, header := refused(t, (&admit.ErrorWriter{Logger: logger}).Wrap(h), r, 402)
+			assert.Equal(t, "plan_required", e.Code, "%s, plan %q", name, plan)
+			assert.Equal(t, "The API is not available on your current plan.", e.Message)
+			assert.Equal(t, need.upgrade, e.UpgradeURL, "%s, plan %q", name, plan)
+			assert.Equal(t, "no-store", header.Get("Cache-Control"))
+			if plan == "" || plan == "gone" {
+				assert.Contains(t, log.String(), "k7")
+			} else {
+				assert.Empty(t, log.String())
+			}
+		}
+		logger, log := logged()
+		refused(t, (&admit.ErrorWriter{Logger: logger}).Wrap(h), get("/"), 500)
+		assert.Contains(t, log.String(), "put an Auth", name)
+	}
+}
+
+func TestPlansDoNotBuild(t *testing.T) {
+	t.Parallel()
+	_, err := admit.NewPlans(
+		admit.Plan{Name: "a", Includes: "b"},
+		admit.Plan{Name: "b", Includes: "a"},
+		admit.Plan{Name: "self", Includes: "self"},
+		admit.Plan{Name: "into", Includes: "a"}, // includes a cycle, and is in none
+		admit.Plan{Name: "orphan", Includes: "nowhere"},
+		admit.Plan{Name: "orphan"},
+		admit.Plan{},
+		admit.Plan{Name: "features", Features: []string{"x", ""}},
+		admit.Plan{Name: "url", UpgradeURL: "example.com/buy"},
+		admit.Plan{Name: "script", UpgradeURL: "javascript:alert(1)"},
+	)
+	require.Error(t, err)
+	for _, part := range []string{
+		`the plan "a" includes itself`, `the plan "b" includes itself`, `the plan "self" includes itself`, `"orphan" includes "nowhere"`,
+		`"orphan" is there twice`, "plan 6 has no name", `"features" has a feature without a name`, `"url": UpgradeURL "example.com/buy"`, `"script": UpgradeURL`,
+	} {
+		assert.ErrorContains(t, err, part)
+	}
+	assert.NotContains(t, err.Error(), `"into" includes itself`)
+	_, err = admit.NewPlans()
+	assert.Error(t, err)
+
+	p := newPlans(t)
+	assert.Panics(t, func() { p.AtLeast("gold") })
+	assert.Panics(t, func() { p.AtLeast("") })
+	assert.Panics(t, func() { p.Feature() })
+	assert.Panics(t, func() { p.Feature("telepathy") })
+	assert.Panics(t, func() { p.Feature("sso", "archive") }, "no plan has both")
+	assert.Panics(t, func() { p.AtLeast("pro")(nil) })
+}
+
+func TestPlansAllocations(t *testing.T) {
+	h := newPlans(t).AtLeast("pro")(ok)
+	w, r := newDiscard(), get("/").WithContext(admit.WithKey(t.Context(), &admit.Key{Plan: "enterprise"}))
+	allocs(t, 0, func() { h.ServeHTTP(w, r) })
+}
