@@ -190,7 +190,11 @@ func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
 		ew.log(r, slog.LevelError, "admit: an error after the connection was hijacked", slog.Any("error", e))
 		return
 	} else if t != nil && t.status != 0 {
-		ew.log(r, slog.LevelError, "admit: an error after the response had begun; the connection is cut",
+		level := slog.LevelError
+		if r.Context().Err() == context.Canceled {
+			level = slog.LevelDebug // the client went away in the middle
+		}
+		ew.log(r, level, "admit: an error after the response had begun; the connection is cut",
 			slog.Int("begun", t.status), slog.Any("error", e))
 		panic(http.ErrAbortHandler)
 	}

@@ -78,7 +78,7 @@ func TestIntercept(t *testing.T) {
 		code      string // "": untouched
 		untouched string
 	}{
-		"http.Error": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "secret", 409) }, 409, "conflict", ""},
+		"http.Error": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "secret", http.StatusConflict) }, 409, "conflict", ""},
 		"no type":    {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, 503, "unavailable", ""},
 		"type in capitals": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "Text/Plain ; charset=utf-8")
@@ -102,7 +102,7 @@ func TestIntercept(t *testing.T) {
 			w.Header().Set("Content-Type", "text/plain")
 			_, _ = io.WriteString(w, "fine")
 		}, 200, "", "fine"},
-		"a redirect":            {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/there", 302) }, 302, "", "<a href=\"/there\">Found</a>.\n\n"},
+		"a redirect":            {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/there", http.StatusFound) }, 302, "", "<a href=\"/there\">Found</a>.\n\n"},
 		"a status from nowhere": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(700) }, 700, "", ""},
 	}
 	for name, test := range tests {

@@ -1,0 +1,44 @@
+# What a change must pass: make lint test. The rest is for looking closer.
+
+GOFUMPT     = go run mvdan.cc/gofumpt@v0.11.0
+STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.7.0
+FUZZTIME   ?= 20s
+
+.PHONY: all test lint fmt cover fuzz bench
+
+all: lint test
+
+test:
+	go test work
+	go test -race -shuffle=on work
+
+# Each module is also built as users of it see it, without the workspace.
+lint:
+	@echo "== lint"
+	@unformatted=$$($(GOFUMPT) -l .); test -z "$$unformatted" || { echo "not gofumpt-formatted:"; echo "$$unformatted"; exit 1; }
+	go vet work
+	@for module in $$(go list -m -f '{{.Dir}}'); do \
+		(cd $$module && echo "$$module" && GOWORK=off go build ./... && GOWORK=off go mod tidy -diff && GOWORK=off $(STATICCHECK) ./...) || exit 1; \
+	done
+	@unwanted=$$(GOWORK=off go list -m -f '{{if not .Indirect}}{{.Path}}{{end}}' all | grep -vxE 'github.com/(admit-go/admit|justinas/alice|stretchr/testify)|golang.org/x/(time|sync)'); \
+		test -z "$$unwanted" || { echo "the root module must not require:"; echo "$$unwanted"; exit 1; }
+
+fmt:
+	$(GOFUMPT) -w .
+
+# Statements of the root module, examples and nested modules apart.
+cover:
+	@echo "== coverage"
+	@go test -coverprofile=coverage.out -coverpkg=./ . >/dev/null
+	@go tool cover -func=coverage.out | tail -n 1
+
+# Every fuzz target of the root module in turn, for FUZZTIME each.
+fuzz:
+	@echo "== fuzz, $(FUZZTIME) each"
+	@for target in $$(go test -list '^Fuzz' . | grep '^Fuzz'); do \
+		go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) . | tail -n 2 || exit 1; \
+	done
+
+bench:
+	go test -run '^$$' -bench . -benchmem .
+	cd integration && go test -run '^$$' -bench . -benchmem ./...

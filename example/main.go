@@ -1,0 +1,112 @@
+// Command example is a small market-data API behind admit. Run it with
+//
+//	go run ./example
+//
+// and try the curl lines that it prints.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// stopWithin is how long requests may go on after a signal.
+const stopWithin = 10 * time.Second
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintln(os.Stderr, "example:", err)
+		}
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet("example", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	addr := flags.String("addr", "127.0.0.1:8080", "listen on `HOST:PORT`")
+	keyFile := flags.String("keys", "keys.json", "read keys from `FILE`; if there is none, make demo keys and write it")
+	tokenFile := flags.String("tokens", "", "write the tokens of new demo keys to `FILE` too, one to a line as \"name token\"")
+	quiet := flags.Bool("quiet", false, "print no token")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q; see -help", flags.Arg(0))
+	}
+	logger := slog.New(slog.NewTextHandler(stderr, nil))
+
+	keys, tokens, err := openKeys(*keyFile, *tokenFile)
+	if err != nil {
+		return err
+	}
+	defer keys.Close()
+	handler, err := newService(ctx, keys, logger)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", *addr)
+	if err != nil {
+		return err
+	}
+	greet(stdout, listener.Addr().String(), *keyFile, tokens, *quiet)
+	return serve(ctx, listener, handler, logger)
+}
+
+// serve serves until ctx ends, then lets requests finish.
+func serve(ctx context.Context, listener net.Listener, handler http.Handler, logger *slog.Logger) error {
+	server := &http.Server{
+		Handler: handler,
+		// What admit cannot bound, because it happens before a handler runs or after it
+		// has returned: slow headers, and connections without a request.
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       60 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	stopping, cancel := context.WithTimeout(context.Background(), stopWithin)
+	defer cancel()
+	if err := server.Shutdown(stopping); err != nil {
+		return errors.Join(fmt.Errorf("requests were cut after %v: %w", stopWithin, err), server.Close())
+	}
+	return nil
+}
+
+// greet prints ready curl lines.
+func greet(w io.Writer, addr, keyFile string, tokens []namedToken, quiet bool) {
+	url := "http://" + addr
+	fmt.Fprintf(w, "listening on %s, keys in %s\n", url, keyFile)
+	fmt.Fprintf(w, "  curl -i %s/healthz\n", url)
+	if quiet || len(tokens) == 0 {
+		return
+	}
+	for _, t := range tokens {
+		fmt.Fprintf(w, "%s: %s\n", t.name, t.token)
+	}
+	free, trader := tokens[0].token, tokens[2].token
+	fmt.Fprintf(w, `try
+  curl -i %[1]s/v1/prices/btc-usd -H 'X-API-Key: %[2]s'
+  curl -i %[1]s/v1/history/btc-usd -H 'X-API-Key: %[2]s'
+  curl -i %[1]s/v1/orders -H 'Authorization: Bearer %[3]s' --json '{"pair":"btc-usd","side":"buy","quantity":"0.5","client_id":"c1"}'
+`, url, free, trader)
+}

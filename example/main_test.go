@@ -1,0 +1,192 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// service is the example as a user starts it.
+type service struct {
+	url    string
+	tokens map[string]string
+	stop   func() error // as a signal does
+}
+
+func start(t *testing.T, more ...string) *service {
+	t.Helper()
+	dir := t.TempDir()
+	tokens := filepath.Join(dir, "tokens")
+	ctx, cancel := context.WithCancel(t.Context())
+	out, w := io.Pipe()
+	done := make(chan error, 1)
+	args := append([]string{"-addr", "127.0.0.1:0", "-keys", filepath.Join(dir, "keys.json"), "-tokens", tokens}, more...)
+	go func() {
+		err := run(ctx, args, w, io.Discard)
+		_ = w.Close()
+		done <- err
+	}()
+	s := &service{tokens: map[string]string{}}
+	s.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-done
+	})
+	t.Cleanup(func() { assert.NoError(t, s.stop()) })
+
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	go func() { _, _ = io.Copy(io.Discard, out) }()
+	s.url = strings.Fields(strings.ReplaceAll(line, ",", " "))[2]
+	text, err := os.ReadFile(tokens)
+	require.NoError(t, err)
+	for _, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
+		name, token, ok := strings.Cut(line, " ")
+		require.True(t, ok)
+		s.tokens[name] = token
+	}
+	return s
+}
+
+// call sends a request with the key of a name, if one is given.
+func (s *service) call(t *testing.T, key, method, path, body string) (*http.Response, string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, s.url+path, strings.NewReader(body))
+	require.NoError(t, err)
+	if key != "" {
+		r.Header.Set("X-API-Key", s.tokens[key])
+	}
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	res, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	return res, string(text)
+}
+
+func TestRoutes(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	const order = `{"pair":"btc-usd","side":"buy","quantity":"0.5","client_id":"c1"}`
+	for _, test := range []struct {
+		key, method, path, body string
+		status                  int
+		want                    string // a part of the body
+	}{
+		{"", "GET", "/healthz", "", 200, `"status":"up"`},
+		{"free", "GET", "/v1/prices/btc-usd", "", 200, `"pair":"btc-usd"`},
+		{"", "GET", "/v1/prices/btc-usd", "", 401, "key_missing"},
+		{"free", "GET", "/v1/prices/doge-usd", "", 404, "There is no such pair"},
+		{"free", "POST", "/v1/prices/btc-usd", "", 405, "method_not_allowed"},
+		{"free", "BREW", "/v1/prices/btc-usd", "", 501, "not_implemented"},
+		{"free", "GET", "/v1/history/btc-usd", "", 402, "https://example.com/plans/pro"},
+		{"pro", "GET", "/v1/history/btc-usd", "", 200, `"pair":"btc-usd"`},
+		{"pro", "POST", "/v1/orders", order, 403, "scope_required"},
+		{"trader", "POST", "/v1/orders", order, 201, `"client_id":"c1"`},
+		{"trader", "POST", "/v1/orders", order, 409, "conflict"},
+		{"trader", "POST", "/v1/orders", `{`, 400, "bad_request"},
+		{"trader", "POST", "/v1/orders", `{"pair":1,"colour":"red"}`, 422, `"path":"colour"`},
+		{"trader", "POST", "/v1/orders", `{"pair":"x","side":"buy","quantity":"0.0","client_id":"c2"}`, 422, `"path":"quantity"`},
+		{"pro", "GET", "/v1/panic", "", 500, "internal"},
+		{"pro", "GET", "/v1/upstream?as=refused", "", 502, "bad_gateway"},
+		{"pro", "GET", "/v1/upstream?as=slow", "", 504, "gateway_timeout"},
+		{"pro", "GET", "/v1/upstream", "", 400, "as must be"},
+		{"", "GET", "/nowhere", "", 404, "not_found"},
+	} {
+		res, body := s.call(t, test.key, test.method, test.path, test.body)
+		assert.Equal(t, test.status, res.StatusCode, "%s %s: %s", test.method, test.path, body)
+		assert.Contains(t, body, test.want)
+		assert.True(t, json.Valid([]byte(body)), body)
+	}
+}
+
+// A stop ends streams, and lets an answer that is under way arrive.
+func TestStopIsGraceful(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	r, err := http.NewRequest(http.MethodGet, s.url+"/v1/stream", nil)
+	require.NoError(t, err)
+	r.Header.Set("Authorization", "Bearer "+s.tokens["free"])
+	res, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	events := bufio.NewReader(res.Body)
+	line, err := events.ReadString('\n')
+	require.NoError(t, err)
+	assert.Equal(t, "event: price\n", line)
+
+	began := time.Now()
+	require.NoError(t, s.stop())
+	assert.Less(t, time.Since(began), stopWithin)
+	_, err = io.ReadAll(events)
+	assert.NoError(t, err, "the stream ends, and is not cut")
+	_, err = net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	assert.Error(t, err)
+}
+
+func TestFirstAndSecondStart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	keys, tokens := filepath.Join(dir, "keys.json"), filepath.Join(dir, "tokens")
+	begin := func(args ...string) string {
+		ctx, cancel := context.WithCancel(t.Context())
+		var out bytes.Buffer
+		cancel() // it starts, and stops at once
+		require.NoError(t, run(ctx, append([]string{"-addr", "127.0.0.1:0", "-keys", keys}, args...), &out, io.Discard))
+		return out.String()
+	}
+	first := begin("-tokens", tokens, "-quiet")
+	written, err := os.ReadFile(tokens)
+	require.NoError(t, err)
+	for _, line := range strings.Split(strings.TrimSpace(string(written)), "\n") {
+		_, token, _ := strings.Cut(line, " ")
+		assert.Regexp(t, `^demo_(free|pro|trader)_[0-9A-Za-z]{33}$`, token)
+		assert.NotContains(t, first, token, "-quiet prints none")
+		stored, err := os.ReadFile(keys)
+		require.NoError(t, err)
+		assert.NotContains(t, string(stored), token, "digests only")
+	}
+	for _, file := range []string{keys, tokens} {
+		info, err := os.Stat(file)
+		require.NoError(t, err)
+		assert.Equal(t, os.FileMode(0o600), info.Mode())
+	}
+	assert.NotContains(t, begin(), "curl -i http://127.0.0.1:0/v1", "a second start has no tokens to show")
+	again, err := os.ReadFile(tokens)
+	require.NoError(t, err)
+	assert.Equal(t, written, again)
+
+	require.NoError(t, os.Remove(keys))
+	assert.Regexp(t, `free: demo_free_[0-9A-Za-z]{33}\n(.|\n)*curl -i http://127\.0\.0\.1:[0-9]+/v1/prices/btc-usd -H 'X-API-Key: demo_free_`, begin())
+	require.NoError(t, os.WriteFile(keys, []byte("{"), 0o600))
+	assert.ErrorContains(t, run(t.Context(), []string{"-keys", keys}, io.Discard, io.Discard), "keys.json:1:2: not well-formed JSON")
+	assert.Error(t, run(t.Context(), []string{"-nope"}, io.Discard, io.Discard))
+	assert.ErrorContains(t, run(t.Context(), []string{"serve"}, io.Discard, io.Discard), `unexpected argument "serve"`)
+}
+
+func TestOrderBookForgets(t *testing.T) {
+	t.Parallel()
+	var b orderBook
+	assert.True(t, b.add("first"))
+	assert.False(t, b.add("first"))
+	for i := range maxOrders {
+		assert.True(t, b.add(time.Duration(i).String()))
+	}
+	assert.True(t, b.add("first"), "the oldest is forgotten")
+	assert.Len(t, b.known, maxOrders)
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"time"
+
+	"github.com/admit-go/admit"
+)
+
+// newService builds the whole API. Streams end when ctx does.
+func newService(ctx context.Context, keys admit.KeyStore, logger *slog.Logger) (http.Handler, error) {
+	auth, err := admit.NewAuth(admit.AuthConfig{
+		Store:          keys,
+		Realm:          "market data",
+		MintedPrefixes: []string{"demo_free", "demo_pro", "demo_trader"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	plans, err := admit.NewPlans(
+		admit.Plan{Name: "free"},
+		admit.Plan{Name: "pro", Includes: "free", UpgradeURL: "https://example.com/plans/pro"},
+	)
+	if err != nil {
+		return nil, err
+	}
+
+	// What each route needs is a copy of one of these, changed.
+	keyed := admit.Policy{Auth: auth, Plans: plans, Methods: []string{"GET"}}
+	history := keyed
+	history.AtLeast = "pro"
+	ordering := keyed
+	ordering.Methods = []string{"POST"}
+	ordering.Scopes = []string{"orders:write"}
+
+	upstream, err := newUpstream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/healthz", admit.Policy{Methods: []string{"GET"}}.Wrap(admit.HandlerFunc(health)))
+	mux.Handle("/v1/prices/{pair}", keyed.Wrap(admit.HandlerFunc(getPrice)))
+	mux.Handle("/v1/history/{pair}", history.Wrap(admit.HandlerFunc(getHistory)))
+	mux.Handle("/v1/orders", ordering.Wrap(admit.HandlerFunc(new(orderBook).create)))
+	mux.Handle("/v1/panic", keyed.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("as asked for") })))
+	mux.Handle("/v1/upstream", keyed.Wrap(upstream))
+	mux.Handle("/v1/stream", keyed.Wrap(admit.HandlerFunc(streamer(ctx))))
+
+	return admit.Policy{Errors: &admit.ErrorWriter{Logger: logger}}.Wrap(admit.Mux(mux)), nil
+}
+
+func health(w http.ResponseWriter, r *http.Request) error {
+	return admit.Success(w, r, http.StatusOK, map[string]string{"status": "up"})
+}
+
+// price is a made-up quote.
+type price struct {
+	Pair string    `json:"pair"`
+	Bid  string    `json:"bid"`
+	Ask  string    `json:"ask"`
+	At   time.Time `json:"at"`
+}
+
+var quotes = map[string]price{
+	"btc-usd": {Pair: "btc-usd", Bid: "64250.10", Ask: "64251.40"},
+	"eth-usd": {Pair: "eth-usd", Bid: "3120.55", Ask: "3120.95"},
+}
+
+var errNoPair = admit.NewError(http.StatusNotFound, "There is no such pair; there are btc-usd and eth-usd.")
+
+func quote(pair string, at time.Time) (price, error) {
+	q, known := quotes[pair]
+	if !known {
+		return price{}, errNoPair
+	}
+	q.At = at.UTC().Truncate(time.Second)
+	return q, nil
+}
+
+func getPrice(w http.ResponseWriter, r *http.Request) error {
+	q, err := quote(r.PathValue("pair"), time.Now())
+	if err != nil {
+		return err
+	}
+	return admit.Success(w, r, http.StatusOK, q)
+}
+
+func getHistory(w http.ResponseWriter, r *http.Request) error {
+	day := 24 * time.Hour
+	var days []price
+	for at := time.Now().Truncate(day).Add(-6 * day); !at.After(time.Now()); at = at.Add(day) {
+		q, err := quote(r.PathValue("pair"), at)
+		if err != nil {
+			return err
+		}
+		days = append(days, q)
+	}
+	return admit.Success(w, r, http.StatusOK, days)
+}
+
+// streamer sends a quote each second, until the client leaves or the server stops.
+func streamer(stop context.Context) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Cache-Control", "no-store")
+		controller := http.NewResponseController(w)
+		ticks := time.NewTicker(time.Second)
+		defer ticks.Stop()
+		for at := time.Now(); ; {
+			q, err := quote("btc-usd", at)
+			if err != nil {
+				return err
+			}
+			if _, err := fmt.Fprintf(w, "event: price\ndata: {\"bid\":%q,\"ask\":%q,\"at\":%q}\n\n", q.Bid, q.Ask, q.At.Format(time.RFC3339)); err != nil {
+				return err
+			}
+			if err := controller.Flush(); err != nil {
+				return err
+			}
+			select {
+			case <-r.Context().Done():
+				return nil
+			case <-stop.Done():
+				return nil
+			case at = <-ticks.C:
+			}
+		}
+	}
+}
+
+// newUpstream is a reverse proxy to an upstream that fails as the query asks for.
+func newUpstream(ctx context.Context) (http.Handler, error) {
+	// Nobody ever accepts from this listener, so that who connects waits for an answer.
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	context.AfterFunc(ctx, func() { _ = silent.Close() })
+	targets := map[string]*url.URL{
+		"refused": {Scheme: "http", Host: "127.0.0.1:1"}, // nobody listens there
+		"slow":    {Scheme: "http", Host: silent.Addr().String()},
+	}
+	transport := &http.Transport{ResponseHeaderTimeout: 500 * time.Millisecond, DisableKeepAlives: true}
+	return admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		target, known := targets[r.URL.Query().Get("as")]
+		if !known {
+			return admit.NewError(http.StatusBadRequest, "The parameter as must be refused or slow.")
+		}
+		proxy := &httputil.ReverseProxy{
+			Rewrite:      func(pr *httputil.ProxyRequest) { pr.SetURL(target) },
+			Transport:    transport,
+			ErrorHandler: admit.ProxyError,
+		}
+		proxy.ServeHTTP(w, r)
+		return nil
+	}), nil
+}

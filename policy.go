@@ -1,0 +1,85 @@
+package admit
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/justinas/alice"
+)
+
+// Policy is the whole of admission for a handler: a plain value, to be copied and
+// changed for each route. What is zero is left out of the chain.
+type Policy struct {
+	ClientIP    Middleware   // see ClientIP
+	Errors      *ErrorWriter // see ErrorWriter
+	Maintenance *Maintenance // see Maintenance
+	Methods     []string     // see Methods
+	Auth        *Auth        // see NewAuth
+	Scopes      []string     // see RequireScopes; the Auth may be in a Policy outside
+	Plans       *Plans       // for AtLeast and Features
+	AtLeast     string       // see Plans.AtLeast
+	Features    []string     // see Plans.Feature
+}
+
+// Chain returns the wrappers in their order, RequestID and Recover always among them.
+// The error joins every fault of the Policy.
+func (p Policy) Chain() (alice.Chain, error) {
+	var chain []alice.Constructor
+	var faults []error
+	add := func(m Middleware) { chain = append(chain, m) }
+	// try keeps the constructors' panics, which are meant for literals in code, from
+	// hiding the faults after the first.
+	try := func(field string, build func() Middleware) {
+		defer func() {
+			if v := recover(); v != nil {
+				faults = append(faults, fmt.Errorf("admit: Policy.%s: %v", field, v))
+			}
+		}()
+		add(build())
+	}
+
+	add(RequestID)
+	if p.ClientIP != nil {
+		add(p.ClientIP)
+	}
+	if p.Errors != nil {
+		add(p.Errors.Wrap)
+	}
+	add(Recover)
+	if p.Maintenance != nil {
+		add(p.Maintenance.Wrap)
+	}
+	if len(p.Methods) > 0 {
+		try("Methods", func() Middleware { return Methods(p.Methods...) })
+	}
+	if p.Auth != nil {
+		add(p.Auth.Wrap)
+	}
+	if len(p.Scopes) > 0 {
+		try("Scopes", func() Middleware { return RequireScopes(p.Scopes...) })
+	}
+	if p.Plans == nil && (p.AtLeast != "" || len(p.Features) > 0) {
+		faults = append(faults, errors.New("admit: Policy.Plans is nil, but AtLeast or Features need it"))
+	}
+	if p.Plans != nil && p.AtLeast != "" {
+		try("AtLeast", func() Middleware { return p.Plans.AtLeast(p.AtLeast) })
+	}
+	if p.Plans != nil && len(p.Features) > 0 {
+		try("Features", func() Middleware { return p.Plans.Feature(p.Features...) })
+	}
+	if len(faults) > 0 {
+		return alice.Chain{}, errors.Join(faults...)
+	}
+	return alice.New(chain...), nil
+}
+
+// Wrap puts the chain around next. It panics with the error of Chain.
+func (p Policy) Wrap(next http.Handler) http.Handler {
+	mustWrap("Policy.Wrap", next)
+	chain, err := p.Chain()
+	if err != nil {
+		panic(err)
+	}
+	return chain.Then(next)
+}
