@@ -447,7 +447,7 @@ func withIdentity(r *http.Request, key *Key, by *Auth) *http.Request {
 	ctx := r.Context()
 	s := stateOf(ctx)
 	if s == nil {
-		s = &state{Context: ctx}
+		s = newState(r, nil)
 		ctx = s
 	}
 	for o := s; o != nil; o = o.outer {

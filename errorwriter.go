@@ -173,6 +173,11 @@ func errorWriterOf(ctx context.Context) *ErrorWriter {
 
 func (ew *ErrorWriter) write(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() == context.Canceled && errors.Is(err, context.Canceled) {
+		if b, ok := r.Body.(*body); ok && b.tooSlow() {
+			err = errBodyTooSlow // that is what has ended the context
+		}
+	}
+	if r.Context().Err() == context.Canceled && errors.Is(err, context.Canceled) {
 		ew.log(r, slog.LevelDebug, "admit: the client is gone", slog.Any("error", err))
 		return
 	}
@@ -186,7 +191,10 @@ func (ew *ErrorWriter) write(w http.ResponseWriter, r *http.Request, err error) 
 
 // send writes e, which is complete, unless the response has begun.
 func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
-	if t := tracker(w); t != nil && t.hijacked {
+	if t := tracker(w); t != nil && t.late() {
+		ew.log(r, slog.LevelDebug, "admit: an error after the handler had overrun", slog.Any("error", e))
+		return
+	} else if t != nil && t.hijacked {
 		ew.log(r, slog.LevelError, "admit: an error after the connection was hijacked", slog.Any("error", e))
 		return
 	} else if t != nil && t.status != 0 {
@@ -242,9 +250,16 @@ func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
 	if n := e.retrySeconds(); n > 0 {
 		h["Retry-After"] = []string{strconv.FormatInt(n, 10)}
 	}
+	rest := settle(w, r)
+	if rest != nil {
+		h["Connection"] = closing
+	}
 	w.WriteHeader(e.Status)
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(body)
+	}
+	if rest != nil {
+		rest.linger()
 	}
 }
 
@@ -298,6 +313,7 @@ var (
 	typeProblem = []string{"application/problem+json"}
 	nosniff     = []string{"nosniff"}
 	noStore     = []string{"no-store"}
+	closing     = []string{"close"}
 )
 
 var (

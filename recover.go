@@ -25,6 +25,9 @@ func Recover(next http.Handler) http.Handler {
 }
 
 func recovered(w http.ResponseWriter, r *http.Request, v any, stack []byte) {
+	if p, ok := v.(*HandlerPanic); ok {
+		v, stack = p.Value, p.Stack // where the handler panicked
+	}
 	cause, ok := v.(error)
 	if ok && errors.Is(cause, http.ErrAbortHandler) {
 		panic(http.ErrAbortHandler)

@@ -120,7 +120,10 @@ func readBody(r *http.Request, b []byte) ([]byte, error) {
 }
 
 // isBounded reports whether a MaxBody stands around the handler.
-func isBounded(r *http.Request) bool { return false }
+func isBounded(r *http.Request) bool {
+	b, ok := r.Body.(*body)
+	return ok && b.limited
+}
 
 func decode(body []byte, v any) error {
 	if len(bytes.TrimLeft(body, " \t\r\n")) == 0 {

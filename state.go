@@ -2,6 +2,7 @@ package admit
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/netip"
 	"sync/atomic"
@@ -20,8 +21,9 @@ type Middleware = func(http.Handler) http.Handler
 // outer value for what is inside it only. Filling is atomic: a wrapper outside may
 // read while a handler inside still runs, as it does under http.TimeoutHandler.
 type state struct {
-	context.Context        // the request's own, outside this state
-	outer           *state // the state that this one shadows, if any
+	context.Context               // the request's own, outside this state
+	outer           *state        // the state that this one shadows, if any
+	source          io.ReadCloser // the body before any wrapper; that of the outer state, if any
 
 	claimed atomic.Uint32 // slots that a wrapper is writing or has written
 	filled  atomic.Uint32 // slots that may be read
@@ -93,9 +95,17 @@ func enter(r *http.Request, b slot) (*state, *http.Request) {
 	if outer != nil && outer.claim(b) {
 		return outer, r
 	}
-	s := &state{Context: ctx, outer: outer}
+	s := newState(r, outer)
 	s.claimed.Store(uint32(b))
 	return s, r.WithContext(s)
+}
+
+func newState(r *http.Request, outer *state) *state {
+	s := &state{Context: r.Context(), outer: outer, source: r.Body}
+	if outer != nil {
+		s.source = outer.source
+	}
+	return s
 }
 
 // identity is the context inside an Auth or WithKey. It shadows the key alone.

@@ -55,9 +55,11 @@ func (w *responseWriter) tracked() *responseWriter { return w }
 // expose adds the optional methods that the writer inside has, and no others:
 // handlers look for them with type assertions. Each of these types is one pointer,
 // which an interface holds without an allocation.
-func (w *responseWriter) expose() http.ResponseWriter {
-	_, flushes := w.ResponseWriter.(http.Flusher)
-	_, hijacks := w.ResponseWriter.(http.Hijacker)
+func (w *responseWriter) expose() http.ResponseWriter { return w.exposeAs(w.ResponseWriter) }
+
+func (w *responseWriter) exposeAs(like http.ResponseWriter) http.ResponseWriter {
+	_, flushes := like.(http.Flusher)
+	_, hijacks := like.(http.Hijacker)
 	switch {
 	case flushes && hijacks:
 		return flushHijackWriter{w}

@@ -1,0 +1,122 @@
+package admit
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// An error that is written while the client still sends has to reach it. Over HTTP/1
+// net/http first reads up to 256 KiB of the body, for as long as it takes, so that a
+// client that stalls never gets its answer; and it closes a connection with unread
+// bytes in a way that makes the client's system throw the answer away. So the error
+// writer reads for a short time itself. If the body ends, the connection is kept. If
+// not, the answer says that the connection closes, and reading goes on for a moment,
+// until the client has had the time to see it. Over HTTP/2 none of this is needed: the
+// stream alone is reset.
+const (
+	settleBytes = 256 << 10
+	settleTime  = 300 * time.Millisecond
+	lingerTime  = 500 * time.Millisecond
+)
+
+// upload is the body of a request that is answered before it has arrived.
+type upload struct {
+	w    http.ResponseWriter
+	conn *http.ResponseController
+	body io.Reader
+
+	started bool
+	big     chan struct{} // closed after settleBytes
+	ended   chan struct{} // closed when no more is read
+	whole   bool          // the body has ended; valid once ended is closed
+}
+
+// settle waits a short time for the rest of the body. It returns nil if there is none,
+// and the connection can be kept.
+func settle(w http.ResponseWriter, r *http.Request) *upload {
+	body := sourceOf(r)
+	if r.ProtoMajor != 1 || r.ContentLength == 0 || body == nil || body == http.NoBody {
+		return nil
+	}
+	if _, ok := innermost(w).(interface{ SetReadDeadline(time.Time) error }); !ok {
+		return nil // not a connection, or one that others hide
+	}
+	u := &upload{w: w, conn: http.NewResponseController(w), body: body, big: make(chan struct{}), ended: make(chan struct{})}
+	if strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
+		return u // reading might ask the client to begin
+	}
+	u.start()
+	patience := time.NewTimer(settleTime)
+	defer patience.Stop()
+	select {
+	case <-u.ended:
+		if u.whole {
+			return nil
+		}
+	case <-u.big:
+	case <-patience.C:
+	}
+	return u
+}
+
+// start reads in a goroutine, because a deadline that passes in the middle of a body
+// spoils what comes after it. It ends when linger does, at the latest.
+func (u *upload) start() {
+	u.started = true
+	go func() {
+		defer close(u.ended)
+		_, err := io.CopyN(io.Discard, u.body, settleBytes)
+		if err == nil {
+			close(u.big)
+			_, err = io.Copy(io.Discard, u.body)
+			u.whole = err == nil
+			return
+		}
+		u.whole = err == io.EOF
+	}()
+}
+
+// linger sends what has been written, and goes on reading until the client has closed
+// or had the time to.
+func (u *upload) linger() {
+	_ = u.conn.Flush()
+	_ = u.conn.SetReadDeadline(time.Now().Add(lingerTime))
+	if !u.started {
+		u.start()
+	}
+	<-u.ended
+	if u.whole {
+		return
+	}
+	// The server must not wait for the rest when it closes the body.
+	_ = u.conn.SetReadDeadline(longAgo)
+	closeAfterReply(u.w)
+}
+
+// closeAfterReply makes the server close the connection after the response: first its
+// writing side, and the other after a pause. http.MaxBytesReader can tell it to, but
+// only through the server's own writer.
+func closeAfterReply(w http.ResponseWriter) {
+	_, _ = http.MaxBytesReader(innermost(w), io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
+}
+
+// innermost unwraps w to the writer of the server.
+func innermost(w http.ResponseWriter) http.ResponseWriter {
+	for {
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return w
+		}
+		w = u.Unwrap()
+	}
+}
+
+// sourceOf returns the body as it was outside of all wrappers of this package.
+func sourceOf(r *http.Request) io.Reader {
+	if s := stateOf(r.Context()); s != nil && s.source != nil {
+		return s.source
+	}
+	return r.Body
+}
