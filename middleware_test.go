@@ -121,7 +121,7 @@ func TestChainOverTheWire(t *testing.T) {
 		{"POST", "/decode", `{"N":"x"}`, nil, 422, "unprocessable", `"path":"N"`},
 		{"POST", "/decode", `{"N":`, nil, 400, "bad_request", ""},
 		{"POST", "/decode", `{"N":1}`, nil, 201, "", `"N":1`},
-		{"GET", "/down", "", nil, 503, "maintenance", `"retry_after":3600`},
+		{"GET", "/down", "", nil, 503, "maintenance", `"retry_after":3`},
 		{"HEAD", "/nowhere", "", nil, 404, "", ""},
 	}
 	for _, wire := range wires {

@@ -1,0 +1,299 @@
+package admit
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// timedRun is one run of a handler in its own goroutine: the context that the handler
+// has, and the response writer. The goroutine of the server waits; the two meet under
+// mu only when the answer begins, and when the time is over.
+type timedRun struct {
+	context.Context
+	w       http.ResponseWriter
+	request *http.Request
+	body    *body // nil: none
+	tracker responseWriter
+
+	began            time.Time
+	firstByte, total time.Duration
+
+	done  chan struct{}
+	panic any // valid once done is closed
+
+	mu        sync.Mutex
+	timer     *time.Timer
+	header    http.Header // the handler's, until the answer begins
+	committed atomic.Bool // the answer has begun; set under mu
+	unbounded atomic.Bool // StopTimeout, or a hijack; set under mu
+	ended     bool        // the handler has returned
+	over      bool        // the handler is late: nothing that it does may reach w
+}
+
+type runKey struct{}
+
+// Value implements context.Context.
+func (run *timedRun) Value(key any) any {
+	if key == (runKey{}) {
+		return run
+	}
+	return run.Context.Value(key)
+}
+
+func (run *timedRun) serve(next http.Handler, w http.ResponseWriter) {
+	returned := false
+	defer func() {
+		v := recover()
+		if v == nil && !returned {
+			v = http.ErrAbortHandler // runtime.Goexit
+		}
+		if v != nil && v != any(http.ErrAbortHandler) {
+			if _, nested := v.(*HandlerPanic); !nested {
+				v = &HandlerPanic{v, debug.Stack()}
+			}
+		}
+		run.panic = v
+		run.mu.Lock()
+		run.ended = true
+		late := run.over
+		run.mu.Unlock()
+		if late {
+			run.cleanUp()
+		}
+		close(run.done)
+	}()
+	next.ServeHTTP(w, run.request)
+	returned = true
+}
+
+// cleanUp does, for a handler that ends late, what nobody waits for any more.
+func (run *timedRun) cleanUp() {
+	if p, ok := run.panic.(*HandlerPanic); ok {
+		errorWriterOf(run).log(run.request, slog.LevelError, "admit: a handler panicked after it had overrun",
+			slog.Any("panic", p.Value), slog.String("stack", string(p.Stack)))
+	}
+	if form := run.request.MultipartForm; form != nil {
+		_ = form.RemoveAll()
+	}
+}
+
+// finish ends a run that was in time.
+func (run *timedRun) finish(r *http.Request) {
+	if run.panic != nil {
+		panic(run.panic)
+	}
+	handBack(r, run.request)
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	if !run.committed.Load() {
+		run.commit()
+		return
+	}
+	// Trailers are set after the answer has begun.
+	real := run.w.Header()
+	for name, values := range run.header {
+		if strings.HasPrefix(name, http.TrailerPrefix) || listed(real["Trailer"], name) {
+			real[name] = values
+		}
+	}
+}
+
+// expire reports whether the time is over for good.
+func (run *timedRun) expire() bool {
+	if run.committed.Load() && run.total > 0 && !run.unbounded.Load() && time.Since(run.began) >= run.total {
+		// A write that waits for the client must not keep the lock from us.
+		_ = http.NewResponseController(run.w).SetWriteDeadline(longAgo)
+	}
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	limit := run.firstByte
+	if run.committed.Load() {
+		limit = run.total
+	}
+	// The time is looked at because a program with the timers of Go 1.22 may be told of
+	// one that was stopped.
+	if run.ended || run.unbounded.Load() || limit == 0 || time.Since(run.began) < limit {
+		return false
+	}
+	run.over = true
+	return true
+}
+
+// commit begins the answer.
+func (run *timedRun) commit() {
+	run.committed.Store(true)
+	run.timer.Stop()
+	if run.total > 0 && !run.unbounded.Load() {
+		run.timer.Reset(run.total - time.Since(run.began))
+	}
+	real := run.w.Header()
+	clear(real)
+	maps.Copy(real, run.header)
+}
+
+func (run *timedRun) Header() http.Header { return run.header }
+
+func (run *timedRun) WriteHeader(status int) {
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	switch {
+	case run.over:
+		return
+	case status < 200 && status != http.StatusSwitchingProtocols:
+		// It is sent with the header as it is now, and begins nothing.
+		real := run.w.Header()
+		outside := maps.Clone(real)
+		maps.Copy(real, run.header)
+		run.w.WriteHeader(status)
+		clear(real)
+		maps.Copy(real, outside)
+		return
+	case !run.committed.Load():
+		run.commit()
+	}
+	run.w.WriteHeader(status)
+}
+
+func (run *timedRun) Write(p []byte) (int, error) {
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	if run.over {
+		return 0, http.ErrHandlerTimeout
+	}
+	if !run.committed.Load() {
+		run.commit()
+	}
+	return run.w.Write(p)
+}
+
+func (run *timedRun) WriteString(s string) (int, error) {
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	if run.over {
+		return 0, http.ErrHandlerTimeout
+	}
+	if !run.committed.Load() {
+		run.commit()
+	}
+	return io.WriteString(run.w, s)
+}
+
+// ReadFrom passes files on to the server whole, unless a total time may end in the
+// middle of one.
+func (run *timedRun) ReadFrom(src io.Reader) (int64, error) {
+	// The first bytes decide whether the answer begins at all.
+	buf := make([]byte, 512)
+	n, err := io.ReadFull(src, buf)
+	written, werr := run.writeSome(buf[:n])
+	if werr != nil || err == io.EOF || err == io.ErrUnexpectedEOF {
+		return int64(written), werr
+	}
+	if err != nil {
+		return int64(written), err
+	}
+	var dst io.Writer = run.w
+	if run.total > 0 {
+		dst = struct{ io.Writer }{run}
+	}
+	rest, err := io.Copy(dst, src)
+	return int64(written) + rest, err
+}
+
+func (run *timedRun) writeSome(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	return run.Write(p)
+}
+
+// FlushError begins the answer.
+func (run *timedRun) FlushError() error {
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	if run.over {
+		return http.ErrHandlerTimeout
+	}
+	if !run.committed.Load() {
+		run.commit()
+	}
+	return http.NewResponseController(run.w).Flush()
+}
+
+// Hijack takes the connection out of the hands of the Timeout.
+func (run *timedRun) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	if run.over {
+		return nil, nil, http.ErrHandlerTimeout
+	}
+	conn, buffered, err := http.NewResponseController(run.w).Hijack()
+	if err == nil {
+		run.committed.Store(true)
+		run.unbounded.Store(true)
+		run.timer.Stop()
+	}
+	return conn, buffered, err
+}
+
+// Deadlines are of the connection, on which another request may be under way already
+// when the handler is late.
+
+func (run *timedRun) SetReadDeadline(t time.Time) error {
+	return run.control(func(c *http.ResponseController) error { return c.SetReadDeadline(t) })
+}
+
+func (run *timedRun) SetWriteDeadline(t time.Time) error {
+	return run.control(func(c *http.ResponseController) error { return c.SetWriteDeadline(t) })
+}
+
+func (run *timedRun) EnableFullDuplex() error {
+	return run.control((*http.ResponseController).EnableFullDuplex)
+}
+
+func (run *timedRun) control(f func(*http.ResponseController) error) error {
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	if run.over {
+		return http.ErrHandlerTimeout
+	}
+	return f(http.NewResponseController(run.w))
+}
+
+// Unwrap returns the writer outside for as long as the handler is in time.
+func (run *timedRun) Unwrap() http.ResponseWriter {
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	if run.over {
+		return nowhere{}
+	}
+	return run.w
+}
+
+// nowhere is the writer of a handler that is late.
+type nowhere struct{}
+
+func (nowhere) Header() http.Header       { return http.Header{} }
+func (nowhere) Write([]byte) (int, error) { return 0, http.ErrHandlerTimeout }
+func (nowhere) WriteHeader(int)           {}
+
+// late reports whether the writer is that of a handler inside a Timeout that has
+// answered already.
+func (w *responseWriter) late() bool {
+	run, ok := w.ResponseWriter.(*timedRun)
+	if !ok {
+		return false
+	}
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	return run.over
+}

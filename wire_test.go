@@ -1,0 +1,284 @@
+package admit_test
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+)
+
+// These tests are about time on real sockets, so that synctest cannot hold the clock.
+
+// plainWires are those on which bytes can be written by hand.
+var plainWires = []string{"HTTP/1.1", "HTTP/1.1 with TLS"}
+
+// dial opens a connection on which a test writes bytes by hand.
+func dial(t testing.TB, s *httptest.Server) net.Conn {
+	t.Helper()
+	var c net.Conn
+	var err error
+	if s.TLS == nil {
+		c, err = net.Dial("tcp", s.Listener.Addr().String())
+	} else {
+		c, err = tls.Dial("tcp", s.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
+	}
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	require.NoError(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	return c
+}
+
+// answerOn reads one response and its body.
+func answerOn(t testing.TB, r *bufio.Reader) (*http.Response, string) {
+	t.Helper()
+	res, err := http.ReadResponse(r, nil)
+	require.NoError(t, err)
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	return res, string(body)
+}
+
+// slowBody gives its first part, and then nothing until it is closed.
+type slowBody struct {
+	io.Reader
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newSlowBody(first string) *slowBody {
+	return &slowBody{Reader: strings.NewReader(first), closed: make(chan struct{})}
+}
+
+func (b *slowBody) Read(p []byte) (int, error) {
+	if n, err := b.Reader.Read(p); err == nil {
+		return n, nil
+	}
+	<-b.closed
+	return 0, io.ErrUnexpectedEOF
+}
+
+func (b *slowBody) Close() error {
+	b.once.Do(func() { close(b.closed) })
+	return nil
+}
+
+// stalledUpload posts a body that does not end, and returns the answer and the time it
+// took.
+func stalledUpload(t testing.TB, s *httptest.Server, path string, length int64) (*http.Response, string, time.Duration) {
+	t.Helper()
+	b := newSlowBody("part")
+	defer b.Close()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+path, b)
+	require.NoError(t, err)
+	r.ContentLength = length
+	r.Header.Set("Content-Type", "application/json")
+	began := time.Now()
+	res, err := s.Client().Do(r)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	return res, string(body), time.Since(began)
+}
+
+// A refusal reaches a client that stalls in the middle of its upload. What net/http
+// does without it is the test below.
+func TestRefusalReachesAStalledUpload(t *testing.T) {
+	t.Parallel()
+	h := new(admit.ErrorWriter).Wrap(admit.APIKey(oneKey)(ok))
+	for _, wire := range wires {
+		for name, length := range map[string]int64{"Content-Length": 1 << 20, "chunked": -1} {
+			t.Run(wire+", "+name, func(t *testing.T) {
+				t.Parallel()
+				res, body, took := stalledUpload(t, serve(t, wire, h), "/", length)
+				assert.Equal(t, 401, res.StatusCode)
+				assert.Contains(t, body, "key_missing")
+				assert.Less(t, took, 1500*time.Millisecond)
+				assert.Equal(t, wire != "HTTP/2", res.Close, "only HTTP/1 gives up the connection")
+			})
+		}
+	}
+}
+
+// The finding that this stands on: without reading for a bounded time, net/http waits
+// for up to 256 KiB of the body, however long it takes.
+func TestNetHTTPKeepsARefusalFromAStalledUpload(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "HTTP/1.1", answer(http.StatusUnauthorized))
+	c := dial(t, s)
+	_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\npart")
+	require.NoError(t, err)
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(time.Second)))
+	_, err = c.Read(make([]byte, 1))
+	assert.ErrorContains(t, err, "timeout", "the 401 is not there after a second")
+}
+
+// The client that writes its whole body before it reads sees the status, not a reset.
+func TestRefusedUploadsSeeTheStatus(t *testing.T) {
+	t.Parallel()
+	const size = 2 << 20
+	head := fmt.Sprintf("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", size)
+	content := bytes.Repeat([]byte("x"), size)
+	chunked := "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+	handlers := map[string]http.Handler{
+		"401": admit.APIKey(oneKey)(ok),
+		"413": admit.MaxBody(1000)(ok),
+		"413 chunked": admit.MaxBody(1000)(admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+			_, err := admit.Decode[string](r)
+			return err
+		})),
+	}
+	for _, wire := range plainWires {
+		for status, h := range handlers {
+			t.Run(wire+" "+status, func(t *testing.T) {
+				t.Parallel()
+				s := serve(t, wire, new(admit.ErrorWriter).Wrap(h))
+				for range 40 {
+					c := dial(t, s)
+					if strings.HasSuffix(status, "chunked") {
+						_, err := io.WriteString(c, chunked)
+						require.NoError(t, err)
+						w := bufio.NewWriter(c)
+						for part := range 64 {
+							_, err = fmt.Fprintf(w, "%x\r\n%s\r\n", size/64, content[part*size/64:(part+1)*size/64])
+							require.NoError(t, err)
+						}
+						_, err = w.WriteString("0\r\n\r\n")
+						require.NoError(t, err)
+						require.NoError(t, w.Flush())
+					} else {
+						_, err := io.WriteString(c, head)
+						require.NoError(t, err)
+						_, err = c.Write(content)
+						require.NoError(t, err)
+					}
+					res, body := answerOn(t, bufio.NewReader(c))
+					require.Equal(t, status[:3], fmt.Sprint(res.StatusCode), body)
+
+				}
+			})
+		}
+	}
+	for _, wire := range wires {
+		t.Run(wire+" with net/http's client", func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, wire, new(admit.ErrorWriter).Wrap(admit.APIKey(oneKey)(ok)))
+			for range 40 {
+				res, body := do(t, s, "POST", "/", string(content))
+				require.Equal(t, 401, res.StatusCode, string(body))
+			}
+		})
+	}
+}
+
+// A small body that is there, or comes in time, is read, and the connection is kept.
+func TestRefusalKeepsTheConnection(t *testing.T) {
+	t.Parallel()
+	h := new(admit.ErrorWriter).Wrap(admit.APIKey(oneKey)(ok))
+	for _, wire := range plainWires {
+		t.Run(wire, func(t *testing.T) {
+			t.Parallel()
+			c := dial(t, serve(t, wire, h))
+			r := bufio.NewReader(c)
+			for range 3 {
+				_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nfour")
+				require.NoError(t, err)
+				time.Sleep(20 * time.Millisecond) // the rest is on its way
+				_, err = io.WriteString(c, "more")
+				require.NoError(t, err)
+				res, _ := answerOn(t, r)
+				require.Equal(t, 401, res.StatusCode)
+				require.False(t, res.Close)
+				_, err = io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+				require.NoError(t, err)
+				res, _ = answerOn(t, r)
+				require.Equal(t, 401, res.StatusCode)
+				require.False(t, res.Close)
+			}
+		})
+	}
+}
+
+// A client that asks before it sends is refused at once, and not asked to send.
+func TestExpectContinueIsRefusedAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, wrapper := range map[string]admit.Middleware{"401": admit.APIKey(oneKey), "413": admit.MaxBody(10)} {
+		for _, wire := range plainWires {
+			t.Run(wire+" "+name, func(t *testing.T) {
+				t.Parallel()
+				c := dial(t, serve(t, wire, new(admit.ErrorWriter).Wrap(wrapper(ok))))
+				began := time.Now()
+				_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n")
+				require.NoError(t, err)
+				res, _ := answerOn(t, bufio.NewReader(c))
+				assert.Equal(t, name, fmt.Sprint(res.StatusCode), "and no 100 before it")
+				assert.Less(t, time.Since(began), 250*time.Millisecond)
+				assert.True(t, res.Close)
+			})
+		}
+	}
+}
+
+// Whatever follows a refusal on its connection is never run as a request.
+func TestNothingIsSmuggledBehindARefusal(t *testing.T) {
+	t.Parallel()
+	const smuggled = "GET /smuggled HTTP/1.1\r\nHost: x\r\nX-API-Key: good\r\n\r\n"
+	var ran sync.Map
+	inside := admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		if r.URL.Path == "/smuggled" {
+			ran.Store(r.Header.Get("X-Case"), true)
+		}
+		_, err := admit.Decode[string](r)
+		return err
+	})
+	key := "X-API-Key: good\r\n"
+	tests := map[string]struct {
+		head, body string
+		wait       time.Duration // between the two
+		status     int
+	}{
+		"unread body that looks like a request": {"Content-Length: 1000\r\n", smuggled, 0, 401},
+		"the same, later":                       {"Content-Length: 1000\r\n", smuggled, 500 * time.Millisecond, 401},
+		"chunked, and junk":                     {"Transfer-Encoding: chunked\r\n", "4\r\nabcd\r\nzz\r\n" + smuggled, 0, 401},
+		"chunked, with a chunk that lies":       {"Transfer-Encoding: chunked\r\n", "ffff\r\n" + smuggled, 0, 401},
+		"over MaxBody, pipelined":               {key + "Content-Length: 5000\r\n", smuggled + smuggled, 0, 413},
+		"over MaxBody, chunked, pipelined":      {key + "Transfer-Encoding: chunked\r\n", "7d0\r\n\"" + strings.Repeat("x", 1999) + "\r\n" + smuggled, 0, 413},
+		"a body that stalls, then a request":    {key + "Content-Length: 1000\r\n", `"part` + smuggled, 0, 408},
+		"expired, and more after the answer":    {key + "Content-Length: 1000\r\n", smuggled, 600 * time.Millisecond, 408},
+		"expect, and the body all the same":     {"Expect: 100-continue\r\nContent-Length: 1000\r\n", smuggled, 50 * time.Millisecond, 401},
+	}
+	for _, wire := range plainWires {
+		s := serve(t, wire, wrap(inside, new(admit.ErrorWriter).Wrap, admit.APIKey(oneKey), admit.MaxBody(1500),
+			admit.BodyTimeout{Grace: 200 * time.Millisecond}.Wrap))
+		for name, test := range tests {
+			t.Run(wire+", "+name, func(t *testing.T) {
+				t.Parallel()
+				c := dial(t, s)
+				_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\n"+test.head+"\r\n")
+				require.NoError(t, err)
+				time.Sleep(test.wait)
+				_, _ = io.WriteString(c, strings.ReplaceAll(test.body, "Host: x", "Host: x\r\nX-Case: "+wire+name))
+				r := bufio.NewReader(c)
+				res, body := answerOn(t, r)
+				assert.Equal(t, test.status, res.StatusCode, body)
+				rest, _ := io.ReadAll(r) // until the server closes
+				assert.NotContains(t, string(rest), "HTTP/1.1", "no second answer")
+				_, smuggledIn := ran.Load(wire + name)
+				assert.False(t, smuggledIn)
+			})
+		}
+	}
+}
