@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"unicode/utf8"
 )
@@ -133,18 +132,6 @@ func appendValue(b []byte, data any) ([]byte, error) {
 		return b, err
 	}
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
-}
-
-// prefersProblem reports whether the client names application/problem+json with a
-// weight higher than that of application/json, or without naming the latter.
-func prefersProblem(r *http.Request) bool {
-	accept := r.Header["Accept"]
-	for _, line := range accept {
-		if strings.Contains(line, "problem+") || strings.Contains(line, "PROBLEM+") {
-			return true // replaced by the weights of the header, with the negotiation
-		}
-	}
-	return false
 }
 
 // buffers hold bodies on their way to the client. A body of unusual size is not

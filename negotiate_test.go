@@ -1,0 +1,463 @@
+package admit_test
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+)
+
+const (
+	jsonType = "application/json"
+	csvType  = "text/csv"
+	htmlType = "text/html"
+
+	chrome  = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7"
+	firefox = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+	safari  = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+	java    = "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2" // of java.net.HttpURLConnection
+)
+
+func accepts(lines ...string) []string { return lines }
+
+// negotiations are decisions by section of RFC 9110. No answer: 406.
+var negotiations = []struct {
+	section string
+	accept  []string
+	offers  []string
+	answer  string
+}{
+	{"12.5.1 absent", nil, accepts(jsonType, csvType), jsonType},
+	{"12.5.1 empty", accepts(""), accepts(jsonType, csvType), jsonType},
+	{"12.5.1 empty members", accepts(" , ,", ""), accepts(jsonType, csvType), jsonType},
+	{"12.5.1 named", accepts(csvType), accepts(jsonType, csvType), csvType},
+	{"12.5.1 none", accepts("image/png"), accepts(jsonType, csvType), ""},
+	{"12.5.1 any", accepts("*/*"), accepts(jsonType, csvType), jsonType},
+	{"12.5.1 any subtype", accepts("text/*"), accepts(jsonType, csvType, htmlType), csvType},
+	{"12.5.1 any subtype is not any type", accepts("text/*"), accepts("textual/csv"), ""},
+	{"12.5.1 a suffix is not a range", accepts("application/*+json"), accepts("application/vnd.x+json"), ""},
+
+	{"12.5.1 audio", accepts("audio/*; q=0.2, audio/basic"), accepts("audio/mpeg", "audio/basic"), "audio/basic"},
+	{"12.5.1 audio, the rest", accepts("audio/*; q=0.2, audio/basic"), accepts("audio/mpeg"), "audio/mpeg"},
+	{"12.5.1 elaborate, best", accepts("text/plain; q=0.5, text/html, text/x-dvi; q=0.8, text/x-c"), accepts("text/plain", "text/x-dvi", "text/x-c", "text/html"), "text/x-c"},
+	{"12.5.1 elaborate, next", accepts("text/plain; q=0.5, text/html, text/x-dvi; q=0.8, text/x-c"), accepts("text/plain", "text/x-dvi"), "text/x-dvi"},
+	{"12.5.1 elaborate, last", accepts("text/plain; q=0.5, text/html, text/x-dvi; q=0.8, text/x-c"), accepts("text/plain"), "text/plain"},
+
+	// The weight comes from the most specific range, not from the highest weight.
+	{"12.5.1 specific before any", accepts("*/*, text/html;q=0.1"), accepts(htmlType, jsonType), jsonType},
+	{"12.5.1 specific excludes", accepts("application/json;q=0, */*"), accepts(jsonType, csvType), csvType},
+	{"12.5.1 specific excludes all", accepts("application/json;q=0, */*"), accepts(jsonType), ""},
+	{"12.5.1 subtype excludes", accepts("text/*;q=0, */*;q=0.1"), accepts(csvType, htmlType, jsonType), jsonType},
+	{"12.5.1 specific within an exclusion", accepts("text/*;q=0, text/csv;q=0.1"), accepts(htmlType, csvType), csvType},
+	{"12.5.1 any excluded", accepts("*/*;q=0"), accepts(jsonType), ""},
+	{"12.5.1 parameter before type", accepts("text/html;level=1;q=0.3, text/html;q=0.7"), accepts("text/html;level=1", jsonType, htmlType), htmlType},
+	{"12.5.1 more parameters", accepts("text/html;a=1;q=0.1, text/html;a=1;b=2"), accepts("text/html;a=1", "text/html;b=2;a=1"), "text/html;b=2;a=1"},
+	{"12.5.1 a parameter on a wildcard", accepts("*/*;a=1;q=0.9, text/*;q=0.5"), accepts("text/html;a=1", "image/png;a=1"), "image/png;a=1"},
+	{"12.5.1 a parameter that the offer lacks", accepts("text/html;level=1"), accepts(htmlType), ""},
+	{"12.5.1 a parameter of another value", accepts("text/html;level=1"), accepts("text/html;level=2"), ""},
+	{"12.5.1 an offer with a parameter", accepts("text/html"), accepts("text/html;level=2"), "text/html;level=2"},
+	{"12.5.1 equally specific", accepts("text/html;q=0.2, text/csv;q=0.5, text/html;q=0.8"), accepts(csvType, htmlType), htmlType},
+	{"12.5.1 equally specific, one excludes", accepts("text/html;q=0.2, text/csv;q=0.1, text/html;q=0"), accepts(htmlType, csvType), csvType},
+	{"12.5.1 tie", accepts("text/csv, application/json"), accepts(jsonType, csvType), jsonType},
+	{"12.5.1 tie of specific and wide", accepts("text/csv, */*"), accepts(jsonType, csvType), jsonType},
+
+	{"12.5.1 lines", accepts("text/csv;q=0.5", "application/json;q=0.4, text/html"), accepts(jsonType, csvType, htmlType), htmlType},
+	{"12.5.1 case", accepts("TEXT/Csv;Q=0.5, application/JSON;q=0.4"), accepts(jsonType, csvType), csvType},
+	{"12.5.1 case of the offer", accepts("text/csv"), accepts("Text/CSV"), "Text/CSV"},
+	{"12.5.1 q before others", accepts("text/html;q=0.1;level=1, text/csv;q=0.2"), accepts("text/html;level=1", csvType), csvType},
+	{"12.5.1 q before others is no parameter", accepts("text/html;q=0.1;level=1"), accepts(htmlType, csvType), ""},
+
+	{"12.4.2 order", accepts("text/csv;q=0.001, application/json;q=0.002"), accepts(csvType, jsonType), jsonType},
+	{"12.4.2 no fraction", accepts("text/csv;q=1., application/json;q=0."), accepts(jsonType, csvType), csvType},
+	{"12.4.2 more digits", accepts("text/csv;q=0.12345, application/json;q=0.12344"), accepts(jsonType, csvType), csvType},
+	{"12.4.2 so many digits", accepts("text/csv;q=0.00000000000000000001"), accepts(csvType), csvType},
+	{"12.4.2 no zero before the point", accepts("text/csv;q=.5, application/json;q=.4"), accepts(jsonType, csvType), csvType},
+	{"12.4.2 above 1", accepts("text/csv;q=5, application/json;q=1"), accepts(jsonType, csvType), jsonType},
+	{"12.4.2 far above 1", accepts("text/csv;q=18446744073709551616.5, application/json;q=0.9"), accepts(jsonType, csvType), csvType},
+	{"12.4.2 quoted", accepts(`text/csv;q="0.5", application/json;q=0.4`), accepts(jsonType, csvType), csvType},
+	{"12.4.2 negative", accepts("application/json;q=-1, text/csv;q=0.1"), accepts(jsonType, csvType), csvType},
+	{"12.4.2 not a number", accepts("application/json;q=high, text/csv;q=0.1"), accepts(jsonType, csvType), csvType},
+	{"12.4.2 exponent", accepts("application/json;q=1e0, text/csv;q=0.1"), accepts(jsonType, csvType), csvType},
+	{"12.4.2 nothing", accepts("application/json;q=, text/csv;q=0.1"), accepts(jsonType, csvType), csvType},
+	{"12.4.2 a point", accepts("application/json;q=., text/csv;q=0.1"), accepts(jsonType, csvType), csvType},
+	{"12.4.2 two weights", accepts("application/json;q=1;q=0.5, text/csv;q=0.1"), accepts(jsonType, csvType), csvType},
+
+	{"5.6.1 empty members", accepts(",text/csv,, ,"), accepts(jsonType, csvType), csvType},
+	{"5.6.3 space", accepts("\ttext/csv \t; q=0.5 ,\tapplication/json ;\tq=0.4 "), accepts(jsonType, csvType), csvType},
+	{"5.6.3 bad space", accepts("text/csv; q = 0.5, application/json; q =0.4"), accepts(jsonType, csvType), csvType},
+	{"5.6.6 empty parameters", accepts("text/csv;;q=0.5;, application/json; ;q=0.4"), accepts(jsonType, csvType), csvType},
+	{"5.6.4 comma in quotes", accepts(`text/csv;a="b,application/json,c", text/html;q=0.1`), accepts(jsonType, htmlType), htmlType},
+	{"5.6.4 semicolon in quotes", accepts(`text/csv;a="b;q=0", text/html;q=0.1`), accepts(htmlType, `text/csv;a="b;q=0"`), `text/csv;a="b;q=0"`},
+	{"5.6.4 escaped quote", accepts(`text/csv;a="\",application/json,\"", text/html;q=0.1`), accepts(jsonType, htmlType), htmlType},
+	{"5.6.4 never closed", accepts(`text/html;q=0.1, text/csv;a="b, application/json`), accepts(jsonType, htmlType), htmlType},
+	{"5.6.4 never closed, next line", accepts(`text/csv;a="b\`, `application/json`), accepts(csvType, jsonType), jsonType},
+	{"5.6.4 in the wrong place", accepts(`text/"csv, application/json", text/html;q=0.1`), accepts(jsonType, htmlType), htmlType},
+	{"8.3.1 quoted is the same", accepts(`text/html;level="1"`), accepts("text/html;level=1"), "text/html;level=1"},
+	{"8.3.1 quoted in the offer", accepts(`text/html;level=1`), accepts(`text/html;level="\1"`), `text/html;level="\1"`},
+	{"8.3.1 case of a value", accepts(`text/html;Charset=UTF-8`), accepts(`text/html;charset="utf-8"`), `text/html;charset="utf-8"`},
+	{"8.3.1 a longer value", accepts(`text/html;level="12"`), accepts(`text/html;level="1"`, `text/html;level=123`), ""},
+
+	// A client that asks for UTF-8 takes JSON, which has no charset.
+	{"charset not in the offer", accepts("application/json;charset=utf-8"), accepts(jsonType), jsonType},
+	{"charset not in the offer, whichever", accepts("application/json;charset=latin1"), accepts(jsonType), jsonType},
+	{"charset in the offer", accepts("text/csv;charset=latin1"), accepts("text/csv;charset=utf-8"), ""},
+	{"charset ignored is not specific", accepts("text/csv;charset=utf-8;q=0.1, text/csv;q=0.9, text/html;q=0.5"), accepts(htmlType, csvType), csvType},
+	{"charset and another", accepts("text/csv;charset=utf-8;header=present"), accepts(csvType), ""},
+
+	{"malformed: */json", accepts("*/json, text/csv;q=0.1"), accepts(jsonType, csvType), csvType},
+	{"malformed: no subtype", accepts("application, application/, /json, text/csv;q=0.1"), accepts(jsonType, csvType), csvType},
+	{"malformed: no value", accepts("application/json;x, text/csv;q=0.1"), accepts(jsonType, csvType), csvType},
+	{"malformed: two types", accepts("application/json text/html, text/csv;q=0.1"), accepts(jsonType, csvType), csvType},
+	{"malformed: all of it", accepts("json", "*/json;q=1, text/csv;q=x"), accepts(jsonType, csvType), jsonType},
+	{"malformed: a star is no prefix", accepts("text*, text/c*, te*/csv"), accepts(csvType), ""},
+
+	{"legacy *", accepts("*"), accepts(jsonType), jsonType},
+	{"legacy *, excluded", accepts("text/csv, * ; q=0"), accepts(jsonType, csvType), csvType},
+	{"Java", accepts(java), accepts(jsonType, htmlType), htmlType},
+	{"Java, no HTML", accepts(java), accepts(jsonType, csvType), jsonType},
+	{"Chrome", accepts(chrome), accepts(jsonType, csvType, htmlType), htmlType},
+	{"Chrome, no HTML", accepts(chrome), accepts(jsonType, csvType), jsonType},
+	{"Chrome, XML", accepts(chrome), accepts(jsonType, "application/xml"), "application/xml"},
+	{"Chrome, signed exchange", accepts(chrome), accepts("application/signed-exchange;v=b3", jsonType), jsonType},
+	{"Chrome, image", accepts("image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"), accepts(jsonType, "image/jpeg"), "image/jpeg"},
+	{"Firefox", accepts(firefox), accepts(jsonType, htmlType), htmlType},
+	{"Safari", accepts(safari), accepts(jsonType, "application/xhtml+xml"), "application/xhtml+xml"},
+	{"curl", accepts("*/*"), accepts(csvType, jsonType), csvType},
+	{"axios", accepts("application/json, text/plain, */*"), accepts(htmlType, jsonType), htmlType},
+	{"jQuery", accepts("application/json, text/javascript, */*; q=0.01"), accepts(htmlType, jsonType), jsonType},
+
+	{"no offer", accepts("*/*"), nil, ""},
+	{"no offer, no header", nil, nil, ""},
+	{"offers that are none", accepts("*/*"), accepts("json", "text/*", "*/*", "text/html;a", "a/b;c=1;C=2", csvType), csvType},
+	{"offers that are none, no header", nil, accepts("json"), ""},
+}
+
+func TestNegotiate(t *testing.T) {
+	t.Parallel()
+	for _, test := range negotiations {
+		offer, ok := admit.Negotiate(test.accept, test.offers...)
+		assert.Equal(t, test.answer, offer, "%s: %q for %q", test.section, test.offers, test.accept)
+		assert.Equal(t, test.answer != "", ok, "%s: %q for %q", test.section, test.offers, test.accept)
+
+		reference, _ := refNegotiate(test.accept, test.offers...)
+		assert.Equal(t, test.answer, reference, "the reference, %s", test.section)
+	}
+}
+
+// The weights of RFC 9110 §12.5.1, with erratum 7138: text/html;level=3 has 0.3, that
+// of text/*. A type is compared with a probe whose weight is just above or below.
+func TestWeightsOfTheRFC(t *testing.T) {
+	t.Parallel()
+	const accept = "text/*;q=0.3, text/plain;q=0.7, text/plain;format=flowed, text/plain;format=fixed;q=0.4, */*;q=0.5"
+	for offer, weights := range map[string]struct{ below, above string }{
+		"text/plain;format=flowed": {"0.999", ""},
+		"text/plain":               {"0.699", "0.701"},
+		"text/html":                {"0.299", "0.301"},
+		"image/jpeg":               {"0.499", "0.501"},
+		"text/plain;format=fixed":  {"0.399", "0.401"},
+		"text/html;level=3":        {"0.299", "0.301"},
+	} {
+		got, _ := admit.Negotiate(accepts(accept+", a/probe;q="+weights.below), "a/probe", offer)
+		assert.Equal(t, offer, got, "more than %s", weights.below)
+		if weights.above != "" {
+			got, _ = admit.Negotiate(accepts(accept+", a/probe;q="+weights.above), offer, "a/probe")
+			assert.Equal(t, "a/probe", got, "%s is less than %s", offer, weights.above)
+		}
+	}
+}
+
+func TestNegotiateManyOffers(t *testing.T) {
+	t.Parallel()
+	var offers []string
+	for i := range 50 {
+		offers = append(offers, "application/vnd.v"+strings.Repeat("i", i+1)+"+json")
+	}
+	n, err := admit.NewNegotiator(admit.NegotiatorConfig{Offers: offers})
+	require.NoError(t, err)
+	for i, offer := range offers {
+		accept := accepts("*/*;q=0.1, " + offer + ";q=0.9")
+		got, ok := admit.Negotiate(accept, offers...)
+		assert.True(t, ok)
+		assert.Equal(t, offer, got)
+		got, _ = n.Negotiate(accept)
+		assert.Equal(t, offer, got)
+		got, _ = n.Negotiate(accepts(offer))
+		assert.Equal(t, offer, got)
+		got, _ = n.Negotiate(accepts(strings.Join(offers[i:], ", ")))
+		assert.Equal(t, offer, got)
+	}
+	_, ok := n.Negotiate(accepts("text/html"))
+	assert.False(t, ok)
+	got, _ := n.Negotiate(nil)
+	assert.Equal(t, offers[0], got)
+}
+
+func TestNegotiateAllocatesNothing(t *testing.T) {
+	offers := []string{jsonType, csvType, "text/html;charset=utf-8"}
+	n, err := admit.NewNegotiator(admit.NegotiatorConfig{Offers: offers})
+	require.NoError(t, err)
+	for name, accept := range map[string][]string{
+		"absent":     nil,
+		"one":        accepts(jsonType),
+		"Chrome":     accepts(chrome),
+		"upper case": accepts(strings.ToUpper(chrome)),
+		"lines":      accepts(csvType, chrome, java),
+		"escapes":    accepts(`text/html;charset="\u\t\f-8";q=0.3, text/html;charset="utf\-7"`),
+		"refused":    accepts("image/png"),
+		"malformed":  accepts(`a/b;c="`, "json, text/html;q=x"),
+		"hostile":    accepts(strings.Repeat(`text/html;charset="\u";q=0.1;`, 2000), strings.Repeat("application/json,", 2000)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			allocs(t, 0, func() { n.Negotiate(accept) })
+			allocs(t, 0, func() { admit.Negotiate(accept, offers...) })
+		})
+	}
+}
+
+// A megabyte is what net/http lets through at most by default. Work that grows with
+// its square would take hours here.
+func TestNegotiateHostileHeaders(t *testing.T) {
+	t.Parallel()
+	const size = 1 << 20
+	offers := []string{jsonType, csvType, `text/html;level="\1";v=2`}
+	for name, accept := range map[string][]string{
+		"ranges":           accepts(strings.Repeat("text/*;q=0.5,", size/13) + csvType),
+		"lines":            append(slices.Repeat(accepts("text/*;q=0.5"), size/12), csvType),
+		"parameters":       accepts("application/json" + strings.Repeat(";a=b", size/4) + ", text/csv;q=0.1"),
+		"same parameter":   accepts("text/html" + strings.Repeat(`;level="1"`, size/10) + ";q=0, text/html;q=0, text/csv"),
+		"empty members":    accepts(strings.Repeat(", ", size/2) + csvType),
+		"empty parameters": accepts("text/csv" + strings.Repeat("; ", size/2)),
+		"weights":          accepts(strings.Repeat("text/*;q=0.5;q=0.5,", size/19) + csvType),
+		"a long weight":    accepts("application/json;q=0." + strings.Repeat("0", size) + "1, text/csv"),
+		"a long name":      accepts(strings.Repeat("a", size) + "/" + strings.Repeat("b", size) + ", text/csv"),
+		"a long value":     accepts(`text/html;level="` + strings.Repeat(`\1`, size/2) + `", text/csv`),
+		"open quotes":      append(slices.Repeat(accepts(`a/b;c="`), size/7), csvType),
+		"closed quotes":    accepts(strings.Repeat(`",",`, size/4) + csvType),
+	} {
+		got, ok := admit.Negotiate(accept, offers...)
+		assert.True(t, ok, name)
+		assert.Equal(t, csvType, got, name)
+	}
+}
+
+// chosen answers with the media type that Accept chose.
+var chosen = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.WriteString(w, admit.MediaTypeFrom(r.Context()))
+})
+
+func TestAcceptChooses(t *testing.T) {
+	t.Parallel()
+	h := admit.Accept(jsonType, csvType)(chosen)
+	for accept, want := range map[string]string{"": jsonType, csvType: csvType, "text/*": csvType, chrome: jsonType} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, get("/", "Accept", accept))
+		assert.Equal(t, http.StatusOK, w.Code)
+		assert.Equal(t, want, w.Body.String(), "for %q", accept)
+		assert.Equal(t, []string{"Accept"}, w.Header()["Vary"])
+	}
+	assert.Empty(t, admit.MediaTypeFrom(context.Background()))
+}
+
+func TestAcceptRefuses(t *testing.T) {
+	t.Parallel()
+	h := admit.Accept(jsonType, csvType)(chosen)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, get("/", "Accept", "image/png"))
+	require.Equal(t, http.StatusNotAcceptable, w.Code)
+	e := readEnvelope(t, w.Code, w.Header(), w.Body.Bytes())
+	assert.Equal(t, "not_acceptable", e.Code)
+	assert.Contains(t, e.Message, "application/json, text/csv")
+	assert.Equal(t, []string{"Accept"}, w.Header()["Vary"])
+	var body struct{ Offers []string }
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &body))
+	assert.Equal(t, []string{jsonType, csvType}, body.Offers)
+
+	w = httptest.NewRecorder()
+	h.ServeHTTP(w, newRequest(http.MethodHead, "/", "", "Accept", "image/png"))
+	assert.Equal(t, http.StatusNotAcceptable, w.Code)
+	assert.Empty(t, w.Body.String())
+	assert.Equal(t, []string{"Accept"}, w.Header()["Vary"])
+}
+
+func TestAcceptFallback(t *testing.T) {
+	t.Parallel()
+	n, err := admit.NewNegotiator(admit.NegotiatorConfig{Offers: []string{jsonType, csvType}, Fallback: csvType})
+	require.NoError(t, err)
+	for accept, want := range map[string]string{"": jsonType, "image/png": csvType, "text/csv;q=0": csvType, "*/*": jsonType} {
+		w := httptest.NewRecorder()
+		n.Wrap(chosen).ServeHTTP(w, get("/", "Accept", accept))
+		assert.Equal(t, want, w.Body.String(), "for %q", accept)
+		assert.Equal(t, []string{"Accept"}, w.Header()["Vary"])
+	}
+}
+
+func TestAcceptMergesVary(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ outside, want []string }{
+		"nothing":        {nil, []string{"Accept"}},
+		"empty":          {[]string{}, []string{"Accept"}},
+		"another":        {[]string{"Origin"}, []string{"Origin", "Accept"}},
+		"there":          {[]string{"accept"}, []string{"accept"}},
+		"among others":   {[]string{"Origin, ACCEPT", "Cookie"}, []string{"Origin, ACCEPT", "Cookie"}},
+		"a longer name":  {[]string{"Accept-Language"}, []string{"Accept-Language", "Accept"}},
+		"star":           {[]string{"*"}, []string{"*"}},
+		"a star of many": {[]string{"Origin, *"}, []string{"Origin, *"}},
+	} {
+		for _, accept := range []string{jsonType, "image/png"} {
+			w := httptest.NewRecorder()
+			if test.outside != nil {
+				w.Header()["Vary"] = test.outside
+			}
+			admit.Accept(jsonType)(chosen).ServeHTTP(w, get("/", "Accept", accept))
+			assert.Equal(t, test.want, w.Header()["Vary"], "%s, Accept: %s", name, accept)
+		}
+	}
+}
+
+// A handler that adds to Vary must not add to that of other responses.
+func TestVaryIsNotShared(t *testing.T) {
+	t.Parallel()
+	adding := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Add("Vary", "Cookie") })
+	h := admit.Accept(jsonType)(adding)
+	for range 3 {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, get("/"))
+		assert.Equal(t, []string{"Accept", "Cookie"}, w.Header()["Vary"])
+	}
+}
+
+func TestAcceptInsideAccept(t *testing.T) {
+	t.Parallel()
+	var outside string
+	inner := admit.Accept(csvType)(chosen)
+	between := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		inner.ServeHTTP(w, r)
+		outside = admit.MediaTypeFrom(r.Context())
+	})
+	w := httptest.NewRecorder()
+	admit.Accept(jsonType, csvType)(between).ServeHTTP(w, get("/", "Accept", "*/*"))
+	assert.Equal(t, csvType, w.Body.String())
+	assert.Equal(t, jsonType, outside)
+	assert.Equal(t, []string{"Accept"}, w.Header()["Vary"])
+}
+
+func TestAcceptAllocations(t *testing.T) {
+	h := admit.RequestID(admit.Accept(jsonType, csvType)(ok))
+	alone := admit.RequestID(ok)
+	r, w := get("/", "Accept", chrome), newDiscard()
+	base := testing.AllocsPerRun(200, func() { clear(w.h); alone.ServeHTTP(w, r) })
+	allocs(t, base, func() { clear(w.h); h.ServeHTTP(w, r) })
+}
+
+func TestAcceptPanics(t *testing.T) {
+	t.Parallel()
+	for message, offers := range map[string][]string{
+		`admit: Accept: no offer is given; name what the handler can send, such as "application/json"`:            nil,
+		`admit: Accept: offer "json" is not of the form type/subtype`:                                             {"json"},
+		`admit: Accept: offer "" is not of the form type/subtype`:                                                 {""},
+		`admit: Accept: offer "text/*" is a range; name each type that the handler can send`:                      {"text/*"},
+		`admit: Accept: offer "a/b;q=0.5" has a weight; the order of the offers is their preference`:              {"a/b;q=0.5"},
+		`admit: Accept: offer "A/b" is given twice`:                                                               {"a/b", "A/b"},
+		`admit: Accept: offer " a/b" has space around it`:                                                         {" a/b"},
+		`admit: Accept: offer "a/b;c" has a parameter that is not of the form name=value`:                         {"a/b;c"},
+		`admit: Accept: offer "a/b;c=1;C=1" has a parameter twice`:                                                {"a/b;c=1;C=1"},
+		`admit: Accept: offer "a/b, c/d" has something else after type/subtype than parameters`:                   {"a/b, c/d"},
+		"admit: Accept: offer \"x\" is not of the form type/subtype\noffer \"y\" is not of the form type/subtype": {"x", "y"},
+		`admit: Accept: the handler is nil`:                                                                       {"a/b"},
+	} {
+		assert.PanicsWithValue(t, message, func() { admit.Accept(offers...)(nil) })
+	}
+}
+
+func TestNewNegotiatorJoinsFaults(t *testing.T) {
+	t.Parallel()
+	n, err := admit.NewNegotiator(admit.NegotiatorConfig{Offers: []string{"json", csvType, "text/*"}, Fallback: htmlType})
+	assert.Nil(t, n)
+	require.EqualError(t, err, `admit: NewNegotiator: offer "json" is not of the form type/subtype
+offer "text/*" is a range; name each type that the handler can send
+the fallback "text/html" is not one of the offers`)
+	_, err = admit.NewNegotiator(admit.NegotiatorConfig{})
+	assert.Error(t, err)
+}
+
+func TestNegotiatorCopiesItsConfig(t *testing.T) {
+	t.Parallel()
+	offers := []string{jsonType, csvType}
+	n, err := admit.NewNegotiator(admit.NegotiatorConfig{Offers: offers})
+	require.NoError(t, err)
+	offers[0] = htmlType
+	got, _ := n.Negotiate(nil)
+	assert.Equal(t, jsonType, got)
+	w := httptest.NewRecorder()
+	n.Wrap(chosen).ServeHTTP(w, get("/", "Accept", htmlType))
+	assert.Equal(t, http.StatusNotAcceptable, w.Code)
+	assert.NotContains(t, w.Body.String(), htmlType)
+}
+
+// An error is problem+json for a client that names it with a higher weight than
+// JSON, or does not name JSON (RFC 9457 §3).
+func TestErrorsAreProblemsWhenPreferred(t *testing.T) {
+	t.Parallel()
+	const problem = "application/problem+json"
+	h := fails(admit.NewError(http.StatusConflict, ""))
+	for accept, want := range map[string]string{
+		"":                                       jsonType,
+		"*/*":                                    jsonType,
+		"application/*":                          jsonType,
+		"text/html, application/xhtml+xml":       jsonType,
+		problem:                                  problem,
+		"Application/Problem+JSON":               problem,
+		problem + ", application/json":           jsonType,
+		problem + ", application/json;q=0.9":     problem,
+		problem + ", */*":                        problem,
+		problem + ";q=0.1, application/*":        problem,
+		problem + ";q=0.5, application/json":     jsonType,
+		problem + ";q=0":                         jsonType,
+		problem + ";q=0.1, application/json;q=0": problem,
+		`text/html;a=", ` + problem + `"`:        jsonType,
+		"application/not-problem+json":           jsonType,
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, get("/", "Accept", accept))
+		assert.Equal(t, want, w.Header().Get("Content-Type"), "for %q", accept)
+	}
+}
+
+func TestAcceptOverTheWire(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(admit.Accept(jsonType, csvType)(chosen))
+	defer server.Close()
+	for _, test := range []struct {
+		method string
+		accept []string
+		status int
+		body   string
+	}{
+		{http.MethodGet, nil, http.StatusOK, jsonType},
+		{http.MethodGet, accepts(chrome), http.StatusOK, jsonType},
+		{http.MethodGet, accepts("text/csv;q=0.5", "application/json;q=0.4"), http.StatusOK, csvType},
+		{http.MethodGet, accepts("image/png", "text/html"), http.StatusNotAcceptable, `"offers":["application/json","text/csv"]`},
+		{http.MethodHead, accepts("image/png"), http.StatusNotAcceptable, ""},
+	} {
+		r, err := http.NewRequest(test.method, server.URL, nil)
+		require.NoError(t, err)
+		r.Header["Accept"] = test.accept
+		response, err := server.Client().Do(r)
+		require.NoError(t, err)
+		body, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		assert.Equal(t, test.status, response.StatusCode, "for %q", test.accept)
+		assert.Contains(t, string(body), test.body)
+		assert.Equal(t, []string{"Accept"}, response.Header["Vary"])
+	}
+}
