@@ -1,0 +1,328 @@
+package admit_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+)
+
+// readAll is a handler that reads the body, and answers with its length.
+func readAll(pause time.Duration) http.Handler {
+	return admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		n := 0
+		buf := make([]byte, 1024)
+		for {
+			time.Sleep(pause)
+			m, err := r.Body.Read(buf)
+			n += m
+			if err == io.EOF {
+				return admit.Success(w, r, http.StatusOK, n)
+			}
+			if err != nil {
+				_, again := r.Body.Read(buf)
+				if !errors.Is(again, err) {
+					return fmt.Errorf("not sticky: %w, then %w", err, again)
+				}
+				return err
+			}
+		}
+	})
+}
+
+func TestMaxBody(t *testing.T) {
+	t.Parallel()
+	h := admit.MaxBody(100)(readAll(0))
+	for _, length := range []int64{0, 1, 99, 100, 101, 5000} {
+		for _, known := range []bool{true, false} {
+			r := newRequest("POST", "/", strings.Repeat("x", int(length)))
+			if !known {
+				r = httptest.NewRequest("POST", "/", iotest.OneByteReader(strings.NewReader(strings.Repeat("x", int(length)))))
+				r.ContentLength = -1
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if length <= 100 {
+				assert.Equal(t, 200, w.Code)
+				assert.Contains(t, w.Body.String(), fmt.Sprintf(`"data":%d}`, length))
+				continue
+			}
+			assert.Equal(t, 413, w.Code, "length %d, known %v", length, known)
+			assert.Equal(t, "body_too_large", readEnvelope(t, 413, w.Header(), w.Body.Bytes()).Code)
+		}
+	}
+	for _, bad := range []int64{0, -1} {
+		assert.Panics(t, func() { admit.MaxBody(bad) })
+	}
+}
+
+func TestMaxBodyGivesTheErrorThatOthersKnow(t *testing.T) {
+	t.Parallel()
+	var got error
+	h := admit.MaxBody(3)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var text []byte
+		text, got = io.ReadAll(r.Body)
+		assert.Equal(t, "abc", string(text))
+	}))
+	r := newRequest("POST", "/", "abcd")
+	r.ContentLength = -1
+	h.ServeHTTP(httptest.NewRecorder(), r)
+	var tooLarge *http.MaxBytesError
+	require.ErrorAs(t, got, &tooLarge)
+	assert.Equal(t, int64(3), tooLarge.Limit)
+}
+
+// The smallest bound holds, wherever it stands; Decode has none of its own inside.
+func TestMaxBodyInsideAnother(t *testing.T) {
+	t.Parallel()
+	for _, bounds := range [][2]int64{{10, 100}, {100, 10}} {
+		h := wrap(readAll(0), admit.MaxBody(bounds[0]), admit.MaxBody(bounds[1]))
+		r := newRequest("POST", "/", strings.Repeat("x", 11))
+		r.ContentLength = -1
+		refused(t, h, r, 413)
+	}
+	large := `"` + strings.Repeat("x", 2<<20) + `"`
+	decode := admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		_, err := admit.Decode[string](r)
+		return err
+	})
+	allowed(t, admit.MaxBody(3<<20)(decode), newRequest("POST", "/", large))
+	refused(t, decode, newRequest("POST", "/", large), 413)
+	small := newRequest("POST", "/", large)
+	small.ContentLength = -1
+	refused(t, admit.MaxBody(1<<20)(decode), small, 413)
+}
+
+// A bound that is passed closes the connection, also through the writers of others and
+// when the handler answers as if nothing were.
+func TestMaxBodyClosesTheConnection(t *testing.T) {
+	t.Parallel()
+	careless := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(w, "fine")
+	})
+	h := wrap(careless, new(admit.ErrorWriter).Wrap, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(unwrapper{w}, r) })
+	}, admit.MaxBody(10))
+	for _, wire := range plainWires {
+		c := dial(t, serve(t, wire, h))
+		_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n14\r\n"+strings.Repeat("x", 20)+"\r\n0\r\n\r\n")
+		require.NoError(t, err)
+		res, _ := answerOn(t, bufio.NewReader(c))
+		assert.True(t, res.Close, wire)
+	}
+}
+
+func TestBodyTimeoutDoesNotBuild(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []admit.BodyTimeout{{}, {Max: time.Second}, {MinRate: 10}, {Grace: -1}, {Grace: time.Second, Max: time.Millisecond}, {Grace: 1, MinRate: -1}, {Grace: 1, Max: -1}} {
+		assert.Panics(t, func() { bad.Wrap(ok) }, "%+v", bad)
+	}
+}
+
+// drip is a body that comes in parts, each after a pause, on the clock of synctest. A
+// deadline wakes a Read of it, as one of a connection would.
+type drip struct {
+	parts    []string
+	pause    time.Duration
+	end      error
+	deadline chan struct{}
+}
+
+func (d *drip) Read(p []byte) (int, error) {
+	select {
+	case <-d.deadline:
+		return 0, os.ErrDeadlineExceeded
+	case <-time.After(d.pause):
+	}
+	if len(d.parts) == 0 {
+		return 0, d.end
+	}
+	part := d.parts[0]
+	d.parts = d.parts[1:]
+	return copy(p, part), nil
+}
+
+// dripWriter is a response writer with the connection that a drip comes over.
+type dripWriter struct {
+	*httptest.ResponseRecorder
+	d         *drip
+	deadlines int
+}
+
+func (w *dripWriter) SetReadDeadline(at time.Time) error {
+	w.deadlines++
+	if !at.After(time.Now()) {
+		close(w.d.deadline)
+	}
+	return nil
+}
+
+func TestBodyTimeoutOnTheClock(t *testing.T) {
+	t.Parallel()
+	parts := func(n, size int) []string { return strings.Fields(strings.Repeat(strings.Repeat("x", size)+" ", n)) }
+	tests := map[string]struct {
+		bounds  admit.BodyTimeout
+		parts   []string
+		pause   time.Duration // of the client, before each part
+		handler time.Duration // of the handler, before each Read
+		after   time.Duration // when it is refused; 0: it is not
+	}{
+		"fast":                        {admit.BodyTimeout{Grace: time.Second}, parts(100, 10), 10 * time.Millisecond, 0, 0},
+		"nothing comes":               {admit.BodyTimeout{Grace: time.Second}, nil, time.Hour, 0, time.Second},
+		"slow parts, each in time":    {admit.BodyTimeout{Grace: time.Second}, parts(100, 1), 999 * time.Millisecond, 0, 0},
+		"a slow handler":              {admit.BodyTimeout{Grace: time.Second, Max: 2 * time.Second, MinRate: 1000}, parts(10, 10), time.Millisecond, time.Minute, 0},
+		"longer than Max":             {admit.BodyTimeout{Grace: time.Second, Max: 3 * time.Second}, parts(100, 10), 900 * time.Millisecond, 0, 3 * time.Second},
+		"longer than Max, two clocks": {admit.BodyTimeout{Grace: time.Second, Max: 3 * time.Second}, parts(100, 10), 900 * time.Millisecond, time.Second, 3*time.Second + 4*time.Second},
+		"above MinRate":               {admit.BodyTimeout{Grace: time.Second, MinRate: 100}, parts(100, 20), 200 * time.Millisecond, 0, 0},
+		"below MinRate":               {admit.BodyTimeout{Grace: 1050 * time.Millisecond, MinRate: 100}, parts(100, 10), 200 * time.Millisecond, 0, 1950 * time.Millisecond},
+		"stalls with a credit":        {admit.BodyTimeout{Grace: time.Second, MinRate: 1}, append(parts(1, 1000), ""), 0, 0, 0},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				d := &drip{parts: test.parts, pause: test.pause, end: io.EOF, deadline: make(chan struct{})}
+				w := &dripWriter{ResponseRecorder: httptest.NewRecorder(), d: d}
+				r := httptest.NewRequest("POST", "/", d)
+				r.ContentLength, r.ProtoMajor = -1, 2
+				began := time.Now()
+				test.bounds.Wrap(readAll(test.handler)).ServeHTTP(w, r)
+				if test.after == 0 {
+					require.Equal(t, 200, w.Code, w.Body)
+					assert.Zero(t, w.deadlines, "a client that keeps up costs no deadline")
+					return
+				}
+				require.Equal(t, 408, w.Code, w.Body)
+				assert.Equal(t, "request_timeout", readEnvelope(t, 408, w.Header(), w.Body.Bytes()).Code)
+				assert.Equal(t, test.after, time.Since(began))
+				assert.Equal(t, 1, w.deadlines)
+			})
+		})
+	}
+}
+
+func TestBodyTimeoutError(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := &drip{pause: time.Hour, deadline: make(chan struct{})}
+		r := httptest.NewRequest("POST", "/", d)
+		r.ContentLength = -1
+		admit.BodyTimeout{Grace: time.Second}.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, err := io.ReadAll(r.Body)
+			assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			var e *admit.Error
+			require.ErrorAs(t, err, &e)
+			assert.Equal(t, 408, e.Status)
+			_, again := r.Body.Read(make([]byte, 1))
+			assert.Same(t, err, again)
+		})).ServeHTTP(&dripWriter{ResponseRecorder: httptest.NewRecorder(), d: d}, r)
+	})
+}
+
+// Over each wire: a stalled body gets its 408, and Server.ReadTimeout works beside it.
+func TestBodyTimeoutOverTheWire(t *testing.T) {
+	t.Parallel()
+	h := wrap(readAll(0), new(admit.ErrorWriter).Wrap, admit.BodyTimeout{Grace: 100 * time.Millisecond}.Wrap)
+	for _, wire := range wires {
+		for name, length := range map[string]int64{"Content-Length": 1000, "chunked": -1} {
+			t.Run(wire+", "+name, func(t *testing.T) {
+				t.Parallel()
+				res, body, took := stalledUpload(t, serve(t, wire, h), "/", length)
+				assert.Equal(t, 408, res.StatusCode, body)
+				assert.Contains(t, body, "request_timeout")
+				assert.GreaterOrEqual(t, took, 100*time.Millisecond)
+				assert.Less(t, took, 1500*time.Millisecond)
+			})
+		}
+	}
+}
+
+// A deadline that is left behind would end the next request of the connection, or the
+// context of this one (golang/go#70834). A fast body leaves none.
+func TestBodyTimeoutDoesNotPoisonTheConnection(t *testing.T) {
+	t.Parallel()
+	slow := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, err := io.Copy(io.Discard, r.Body)
+		assert.NoError(t, err)
+		select { // for longer than the grace, after the body has ended
+		case <-r.Context().Done():
+			t.Error("the context ended: ", r.Context().Err())
+		case <-time.After(250 * time.Millisecond):
+		}
+		_, _ = io.WriteString(w, "done")
+	})
+	h := admit.BodyTimeout{Grace: 100 * time.Millisecond, Max: 200 * time.Millisecond}.Wrap(slow)
+	for _, wire := range plainWires {
+		t.Run(wire, func(t *testing.T) {
+			t.Parallel()
+			c := dial(t, serve(t, wire, h))
+			r := bufio.NewReader(c)
+			for _, request := range []string{
+				"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody",
+				"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+				"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+				"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody",
+			} {
+				_, err := io.WriteString(c, request)
+				require.NoError(t, err)
+				res, body := answerOn(t, r)
+				require.Equal(t, 200, res.StatusCode)
+				require.Equal(t, "done", body)
+			}
+		})
+	}
+}
+
+// The finding behind it: what a read deadline does after the body has ended.
+func TestNetHTTPReadDeadlineAfterTheBodyEndsTheContext(t *testing.T) {
+	t.Parallel()
+	ended := make(chan bool, 1)
+	s := serve(t, "HTTP/1.1", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		assert.NoError(t, http.NewResponseController(w).SetReadDeadline(time.Now().Add(50*time.Millisecond)))
+		select {
+		case <-r.Context().Done():
+			ended <- true
+		case <-time.After(5 * time.Second):
+			ended <- false
+		}
+	}))
+	do(t, s, "POST", "/", "body")
+	assert.True(t, <-ended)
+}
+
+func TestReadTimeoutHoldsBesideBodyTimeout(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewUnstartedServer(wrap(readAll(0), new(admit.ErrorWriter).Wrap, admit.BodyTimeout{Grace: time.Minute}.Wrap))
+	s.Config.ReadTimeout = 200 * time.Millisecond
+	s.Start()
+	defer s.Close()
+	c := dial(t, s)
+	began := time.Now()
+	_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nbody")
+	require.NoError(t, err)
+	_, _ = io.ReadAll(c)
+	assert.Less(t, time.Since(began), 5*time.Second)
+}
+
+func TestBodyAllocations(t *testing.T) {
+	h := wrap(ok, admit.MaxBody(100), admit.BodyTimeout{Grace: time.Second}.Wrap)
+	w, bare := newDiscard(), get("/")
+	allocs(t, 0, func() { h.ServeHTTP(w, bare) })
+	posted := newRequest("POST", "/", "x")
+	allocs(t, 2, func() { h.ServeHTTP(w, posted) }) // the body, and a copy of the request
+}
