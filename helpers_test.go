@@ -127,3 +127,5 @@ func allowed(t testing.TB, h http.Handler, r *http.Request) http.Header {
 	require.Equal(t, http.StatusOK, w.Code, "body: %s", w.Body)
 	return w.Header()
 }
+
+var discardLogs = slog.New(slog.DiscardHandler)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync"
 	"time"
 )
 
@@ -81,9 +80,7 @@ func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
 			run.request, run.body = withBody(w, run.request)
 		}
 		run.began = time.Now()
-		run.timer = timers.Get().(*time.Timer)
-		run.timer.Reset(t.c.FirstByte)
-		defer timers.Put(run.timer)
+		run.timer = time.NewTimer(t.c.FirstByte)
 		defer run.timer.Stop()
 
 		go run.serve(next, run.tracker.exposeAs(w))
@@ -125,13 +122,6 @@ func (p *HandlerPanic) Unwrap() error {
 	err, _ := p.Value.(error)
 	return err
 }
-
-// timers are stopped, and have nothing in their channels.
-var timers = sync.Pool{New: func() any {
-	t := time.NewTimer(time.Hour)
-	t.Stop()
-	return t
-}}
 
 var errHandlerTimeout = &Error{
 	Status:  http.StatusServiceUnavailable,

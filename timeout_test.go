@@ -1,0 +1,485 @@
+package admit_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+)
+
+func TestTimeoutDoesNotBuild(t *testing.T) {
+	t.Parallel()
+	assert.Panics(t, func() { admit.Timeout(0) })
+	assert.Panics(t, func() { admit.Timeout(-time.Second) })
+	assert.Panics(t, func() { admit.Timeout(time.Second)(nil) })
+	_, err := admit.NewTimeout(admit.TimeoutConfig{Total: -1})
+	assert.ErrorContains(t, err, "FirstByte")
+	assert.ErrorContains(t, err, "Total")
+	_, err = admit.NewTimeout(admit.TimeoutConfig{FirstByte: time.Second, Total: time.Millisecond})
+	assert.ErrorContains(t, err, "at least FirstByte")
+}
+
+func TestTimeout(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var late, cause, ctxErr error
+		h := wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Handler", "late")
+			w.Header().Del("X-Outside")
+			<-r.Context().Done()
+			ctxErr, cause = r.Context().Err(), context.Cause(r.Context())
+			time.Sleep(time.Second) // the answer is written
+			w.WriteHeader(http.StatusCreated)
+			_, late = io.WriteString(w, "too late")
+		}), admit.RequestID, new(admit.ErrorWriter).Wrap, outside, admit.Timeout(time.Second))
+		began := time.Now()
+		e, header := refused(t, h, get("/"), 503)
+		assert.Equal(t, time.Second, time.Since(began))
+		assert.Equal(t, "handler_timeout", e.Code)
+		assert.Equal(t, header.Get("X-Request-Id"), e.RequestID)
+		assert.NotContains(t, header, "X-Handler", "the header of a late handler is its own")
+		assert.Equal(t, "kept", header.Get("X-Outside"))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		assert.Equal(t, context.Canceled, ctxErr)
+		assert.Equal(t, context.DeadlineExceeded, cause)
+		assert.Equal(t, http.ErrHandlerTimeout, late)
+	})
+}
+
+// outside sets a header before the Timeout.
+func outside(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Outside", "kept")
+		next.ServeHTTP(w, r)
+	})
+}
+
+func TestTimeoutInTime(t *testing.T) {
+	t.Parallel()
+	for name, h := range map[string]http.HandlerFunc{
+		"writes":       func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("body")) },
+		"strings":      func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "body") },
+		"status first": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(200); _, _ = io.WriteString(w, "body") },
+		"reads from":   func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, strings.NewReader("body")) },
+	} {
+		w := httptest.NewRecorder()
+		wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			assert.Equal(t, "kept", w.Header().Get("X-Outside"), "the handler sees what is set outside")
+			w.Header().Add("X-Outside", "and more")
+			w.Header().Set("X-Handler", "1")
+			h(w, r)
+		}), outside, admit.Timeout(time.Hour)).ServeHTTP(w, get("/"))
+		assert.Equal(t, 200, w.Code, name)
+		assert.Equal(t, "body", w.Body.String(), name)
+		assert.Equal(t, []string{"kept", "and more"}, w.Header()["X-Outside"], name)
+		assert.Equal(t, "1", w.Header().Get("X-Handler"), name)
+	}
+	w := httptest.NewRecorder()
+	admit.Timeout(time.Hour)(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Handler", "writes nothing")
+	})).ServeHTTP(w, get("/"))
+	assert.Equal(t, "writes nothing", w.Header().Get("X-Handler"))
+}
+
+// Once the answer has begun it may take any time, unless there is a total.
+func TestTimeoutLetsStreamsGoOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		stream := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			for i := range 10 {
+				if _, err := fmt.Fprint(w, i); err != nil {
+					return
+				}
+				w.(http.Flusher).Flush()
+				time.Sleep(time.Minute)
+			}
+			assert.NoError(t, r.Context().Err())
+		})
+		w := httptest.NewRecorder()
+		admit.Timeout(time.Second)(stream).ServeHTTP(w, get("/"))
+		assert.Equal(t, "0123456789", w.Body.String())
+
+		total, err := admit.NewTimeout(admit.TimeoutConfig{FirstByte: time.Second, Total: 150 * time.Second})
+		require.NoError(t, err)
+		w = httptest.NewRecorder()
+		began := time.Now()
+		assert.PanicsWithValue(t, http.ErrAbortHandler, func() { total.Wrap(stream).ServeHTTP(w, get("/")) })
+		assert.Equal(t, 150*time.Second, time.Since(began))
+		assert.Equal(t, "012", w.Body.String())
+		time.Sleep(time.Hour) // the handler ends
+	})
+}
+
+func TestStopTimeout(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		total, err := admit.NewTimeout(admit.TimeoutConfig{FirstByte: time.Second, Total: time.Minute})
+		require.NoError(t, err)
+		poll := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			assert.True(t, admit.StopTimeout(r.Context()))
+			time.Sleep(time.Hour)
+			_, _ = io.WriteString(w, "news")
+			time.Sleep(time.Hour)
+			_, _ = io.WriteString(w, " and more")
+		})
+		w := httptest.NewRecorder()
+		total.Wrap(poll).ServeHTTP(w, get("/"))
+		assert.Equal(t, "news and more", w.Body.String())
+
+		stopped := true
+		refused(t, admit.Timeout(time.Second)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			time.Sleep(2 * time.Second)
+			stopped = admit.StopTimeout(r.Context())
+		})), get("/"), 503)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		assert.False(t, stopped, "too late")
+		assert.True(t, admit.StopTimeout(t.Context()), "there is none")
+	})
+}
+
+func TestTimeoutPanics(t *testing.T) {
+	t.Parallel()
+	logger, log := logged()
+	chain := func(h http.Handler) http.Handler {
+		return wrap(h, (&admit.ErrorWriter{Logger: logger}).Wrap, admit.Recover, admit.Timeout(time.Hour))
+	}
+	refused(t, chain(http.HandlerFunc(panickingHere)), get("/"), 500)
+	assert.Contains(t, log.String(), "panickingHere", "the stack is the handler's")
+
+	for _, v := range []any{"text", errors.New("an error"), 7} {
+		func() {
+			defer func() {
+				p, isPanic := recover().(*admit.HandlerPanic)
+				require.True(t, isPanic)
+				assert.Equal(t, v, p.Value)
+				assert.Contains(t, string(p.Stack), "panics")
+				assert.Contains(t, p.Error(), fmt.Sprint(v))
+				if err, isError := v.(error); isError {
+					assert.ErrorIs(t, p, err)
+				}
+			}()
+			wrap(panics(v), admit.Timeout(time.Hour), admit.Timeout(time.Hour)).ServeHTTP(httptest.NewRecorder(), get("/"))
+		}()
+	}
+	assert.PanicsWithValue(t, http.ErrAbortHandler, func() {
+		admit.Timeout(time.Hour)(panics(http.ErrAbortHandler)).ServeHTTP(httptest.NewRecorder(), get("/"))
+	})
+	assert.PanicsWithValue(t, http.ErrAbortHandler, func() {
+		admit.Timeout(time.Hour)(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { runtime.Goexit() })).
+			ServeHTTP(httptest.NewRecorder(), get("/"))
+	})
+}
+
+func panickingHere(http.ResponseWriter, *http.Request) { panic("as asked for") }
+
+func TestTimeoutLatePanicIsLogged(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		logger, log := logged()
+		h := wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(2 * time.Second)
+			panickingHere(w, r)
+		}), (&admit.ErrorWriter{Logger: logger}).Wrap, admit.Recover, admit.Timeout(time.Second))
+		refused(t, h, get("/"), 503)
+		assert.NotContains(t, log.String(), "panickingHere")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		assert.Contains(t, log.String(), "after it had overrun")
+		assert.Contains(t, log.String(), "panickingHere")
+	})
+}
+
+// The late error of a handler is neither written nor counted.
+func TestTimeoutLateErrorIsDropped(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var observed []string
+		logger, log := logged()
+		ew := &admit.ErrorWriter{Logger: logger, Observe: func(_ *http.Request, e *admit.Error) {
+			mu.Lock()
+			defer mu.Unlock()
+			observed = append(observed, e.Code)
+		}}
+		h := wrap(admit.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
+			time.Sleep(2 * time.Second)
+			return errors.New("too late")
+		}), ew.Wrap, admit.Recover, admit.Timeout(time.Second))
+		refused(t, h, get("/"), 503)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		assert.Equal(t, []string{"handler_timeout"}, observed)
+		assert.Contains(t, log.String(), "after the handler had overrun")
+	})
+}
+
+// A handler that is late does not reach the connection, on which the next request may
+// be under way.
+func TestTimeoutLateControls(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := admit.Timeout(time.Second)(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			time.Sleep(2 * time.Second)
+			c := http.NewResponseController(w)
+			assert.ErrorIs(t, c.Flush(), http.ErrHandlerTimeout)
+			assert.ErrorIs(t, c.SetReadDeadline(time.Now()), http.ErrHandlerTimeout)
+			assert.ErrorIs(t, c.SetWriteDeadline(time.Now()), http.ErrHandlerTimeout)
+			assert.ErrorIs(t, c.EnableFullDuplex(), http.ErrHandlerTimeout)
+			_, _, err := c.Hijack()
+			assert.ErrorIs(t, err, http.ErrHandlerTimeout)
+			_, err = w.Write([]byte("x"))
+			assert.ErrorIs(t, err, http.ErrHandlerTimeout)
+			_, err = io.WriteString(w, "x")
+			assert.ErrorIs(t, err, http.ErrHandlerTimeout)
+			_, err = w.(io.ReaderFrom).ReadFrom(strings.NewReader("x"))
+			assert.ErrorIs(t, err, http.ErrHandlerTimeout)
+			for u, wrapped := w.(interface{ Unwrap() http.ResponseWriter }); wrapped; {
+				inner := u.Unwrap()
+				_, isRecorder := inner.(*httptest.ResponseRecorder)
+				assert.False(t, isRecorder, "Unwrap does not give it away")
+				u, wrapped = inner.(interface{ Unwrap() http.ResponseWriter })
+			}
+		}))
+		refused(t, h, get("/"), 503)
+		time.Sleep(time.Minute)
+	})
+}
+
+// What http.TimeoutHandler breaks, over each wire.
+func TestTimeoutOverTheWire(t *testing.T) {
+	t.Parallel()
+	mux := http.NewServeMux()
+	mux.HandleFunc("/slow", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	mux.HandleFunc("/hints", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Link", "</style.css>; rel=preload")
+		w.WriteHeader(http.StatusEarlyHints)
+		<-r.Context().Done() // a 1xx begins nothing
+	})
+	mux.HandleFunc("/trailer", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Trailer", "X-Sum")
+		_, _ = io.WriteString(w, "body")
+		w.Header().Set("X-Sum", "4")
+		w.Header().Set(http.TrailerPrefix+"X-Late", "yes")
+		w.Header().Set("X-Ignored", "it is no trailer")
+	})
+	path := filepath.Join(t.TempDir(), "file")
+	content := strings.Repeat("0123456789", 100_000)
+	require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+	mux.HandleFunc("/file", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, path) })
+	mux.HandleFunc("/body", func(w http.ResponseWriter, r *http.Request) {
+		_, err := io.Copy(io.Discard, r.Body)
+		assert.ErrorIs(t, err, http.ErrHandlerTimeout, "a blocked Read is woken")
+	})
+	mux.HandleFunc("/stream", func(w http.ResponseWriter, _ *http.Request) {
+		for i := range 4 {
+			_, _ = fmt.Fprint(w, i)
+			assert.NoError(t, http.NewResponseController(w).Flush())
+			time.Sleep(60 * time.Millisecond) // in sum longer than the timeout
+		}
+	})
+	h := wrap(admit.Mux(mux), new(admit.ErrorWriter).Wrap, admit.Recover, admit.Timeout(150*time.Millisecond))
+
+	for _, wire := range wires {
+		t.Run(wire, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, wire, h)
+			res, body := do(t, s, "GET", "/slow", "")
+			assert.Equal(t, 503, res.StatusCode)
+			assert.Equal(t, "handler_timeout", readEnvelope(t, 503, res.Header, body).Code)
+
+			var hints textproto.MIMEHeader
+			ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+				hints = h
+				return nil
+			}})
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/hints", nil)
+			require.NoError(t, err)
+			res, err = s.Client().Do(r)
+			require.NoError(t, err)
+			_ = res.Body.Close()
+			assert.Equal(t, 503, res.StatusCode)
+			assert.Equal(t, "</style.css>; rel=preload", hints.Get("Link"))
+			assert.NotContains(t, res.Header, "Link", "it was the handler's")
+
+			res, body = do(t, s, "GET", "/trailer", "")
+			assert.Equal(t, "body", string(body))
+			assert.Equal(t, "4", res.Trailer.Get("X-Sum"))
+			assert.Equal(t, "yes", res.Trailer.Get("X-Late"))
+			assert.NotContains(t, res.Header, "X-Ignored")
+
+			res, body = do(t, s, "GET", "/file", "")
+			assert.Equal(t, 200, res.StatusCode)
+			assert.Equal(t, content, string(body))
+
+			_, body = do(t, s, "GET", "/stream", "")
+			assert.Equal(t, "0123", string(body))
+
+			for _, length := range []int64{1000, -1} {
+				res, text, took := stalledUpload(t, s, "/body", length)
+				assert.Equal(t, 503, res.StatusCode, text)
+				assert.Less(t, took, 1500*time.Millisecond)
+			}
+		})
+	}
+}
+
+func TestTimeoutUpgrade(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "HTTP/1.1", wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, _, err := http.NewResponseController(w).Hijack()
+		if !assert.NoError(t, err) {
+			return
+		}
+		defer c.Close()
+		time.Sleep(150 * time.Millisecond) // for longer than the timeout
+		assert.NoError(t, r.Context().Err())
+		_, _ = io.WriteString(c, "HTTP/1.1 299 Mine\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+	}), admit.Recover, admit.Timeout(50*time.Millisecond)))
+	res, _ := do(t, s, "GET", "/", "")
+	assert.Equal(t, 299, res.StatusCode)
+}
+
+// A client that does not read cannot hold a handler for longer than the total.
+func TestTimeoutTotalCutsAWriteThatWaits(t *testing.T) {
+	t.Parallel()
+	total, err := admit.NewTimeout(admit.TimeoutConfig{FirstByte: 50 * time.Millisecond, Total: 200 * time.Millisecond})
+	require.NoError(t, err)
+	for _, wire := range plainWires {
+		t.Run(wire, func(t *testing.T) {
+			t.Parallel()
+			ended := make(chan error, 1)
+			s := serve(t, wire, total.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				for {
+					if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+						ended <- err
+						return
+					}
+				}
+			})))
+			c := dial(t, s)
+			_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+			require.NoError(t, err)
+			select {
+			case err := <-ended:
+				assert.Error(t, err)
+			case <-time.After(10 * time.Second):
+				t.Fatal("the handler still writes")
+			}
+		})
+	}
+}
+
+// A connection serves on after a timeout without a body.
+func TestTimeoutKeepsTheConnection(t *testing.T) {
+	t.Parallel()
+	h := admit.Timeout(50 * time.Millisecond)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			<-r.Context().Done()
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+		_, _ = io.Copy(w, r.Body)
+	}))
+	for _, wire := range plainWires {
+		t.Run(wire, func(t *testing.T) {
+			t.Parallel()
+			c := dial(t, serve(t, wire, h))
+			r := bufio.NewReader(c)
+			for range 3 {
+				_, err := io.WriteString(c, "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+				require.NoError(t, err)
+				res, _ := answerOn(t, r)
+				require.Equal(t, 503, res.StatusCode)
+				require.False(t, res.Close)
+				_, err = io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody")
+				require.NoError(t, err)
+				res, body := answerOn(t, r)
+				require.Equal(t, 200, res.StatusCode)
+				require.Equal(t, "body", body)
+			}
+		})
+	}
+}
+
+// A handler that is late and has parsed a form leaves no file behind.
+func TestTimeoutRemovesFilesOfALateForm(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var body strings.Builder
+		mw := multipart.NewWriter(&body)
+		part, err := mw.CreateFormFile("f", "f")
+		require.NoError(t, err)
+		_, err = part.Write(make([]byte, 1<<20))
+		require.NoError(t, err)
+		require.NoError(t, mw.Close())
+		var name string
+		h := admit.Timeout(time.Second)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			assert.NoError(t, r.ParseMultipartForm(10))
+			f, err := r.MultipartForm.File["f"][0].Open()
+			if assert.NoError(t, err) {
+				name = f.(*os.File).Name()
+				assert.FileExists(t, name)
+				_ = f.Close()
+			}
+			time.Sleep(2 * time.Second)
+		}))
+		refused(t, h, newRequest("POST", "/", body.String(), "Content-Type", mw.FormDataContentType()), 503)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		assert.NoFileExists(t, name)
+	})
+}
+
+// Nothing is left of many requests that time out, are cut or panic.
+func TestTimeoutLeavesNoGoroutine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // fails by itself if a goroutine is left
+		h := wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/slow":
+				<-r.Context().Done()
+			case "/panic":
+				panic("now")
+			default:
+				_, _ = io.WriteString(w, "fine")
+			}
+		}), (&admit.ErrorWriter{Logger: discardLogs}).Wrap, admit.Recover, admit.Timeout(time.Second))
+		for _, path := range []string{"/slow", "/panic", "/"} {
+			h.ServeHTTP(httptest.NewRecorder(), get(path))
+		}
+	})
+}
+
+func BenchmarkTimeout(b *testing.B) {
+	for name, size := range map[string]int{"1KiB": 1 << 10, "1MiB": 1 << 20} {
+		content := make([]byte, size)
+		h := admit.Timeout(time.Minute)(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(content) }))
+		w, r := newDiscard(), get("/")
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				h.ServeHTTP(w, r)
+			}
+		})
+	}
+}
