@@ -1,2 +1,44 @@
-// Package admit answers, for net/http services, whether a request may come in.
+// Package admit decides, for HTTP services, whether a request may come in: a set of
+// wrappers of the shape func(http.Handler) http.Handler that enforce keys, scopes,
+// plans, methods, media types, sizes, times and limits. Each refusal has the right
+// status, the right headers, and one JSON body:
+//
+//	{"result":"error","message":"The API key is not valid.","code":"key_invalid"}
+//
+// Wrappers are chained with alice, or put in order by a [Policy]. A wrapper with more
+// than two settings is made by a constructor that reports every fault of its
+// configuration at once; the simple ones panic on literals that cannot be, as
+// http.ServeMux.Handle does. State, such as the buckets of a rate limit, belongs to the
+// value that was made, and not to each handler that it wraps.
+//
+// # The order of a chain
+//
+// From the outside to the handler, and why each stands where it does:
+//
+//   - [RequestID]: so that every answer has the id, whatever refuses.
+//   - [ClientIP]: so that everything inside knows the same address.
+//   - [ErrorWriter]: so that every error is written, logged and counted in one way.
+//   - [Recover]: inside the two that its 500 needs, around all that can panic.
+//   - [Maintenance]: the cheapest answer of all, which asks nobody.
+//   - InFlight: what is too much is refused before it costs a look-up.
+//   - [Methods]: answers OPTIONS and refuses other methods for strangers too: what a
+//     resource takes is no secret.
+//   - [Auth], then [RequireScopes] and [Plans]: who it is, what it may do, what it pays
+//     for. A caller who is refused here costs none of its limit.
+//   - Limiter: counts by caller, so it needs the key; before anything that parses.
+//   - [Accept], [ContentType]: cheap looks at headers. A request that is wrong here has
+//     been counted: retrying it is not free.
+//   - [MaxBody], [BodyTimeout]: bound what only the handler reads.
+//   - [Timeout]: innermost, so that it runs only what can be slow in another goroutine.
+//
+// CORS stands outside of all of it: a preflight has no key, and a refusal without CORS
+// headers cannot be read by the page that it is for. An access log stands inside
+// RequestID and outside of the rest: after next has returned it reads the id and the
+// key ([RequestIDFrom], [KeyFrom]).
+//
+// # What a handler gets
+//
+// The request is a copy: without its credential, with the key ([KeyFrom]), the chosen
+// media type ([MediaTypeFrom]) and the client's address ([ClientIPFrom]) in its context.
+// A [HandlerFunc] returns its error; [Success] and [Decode] are for JSON.
 package admit

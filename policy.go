@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/justinas/alice"
 )
@@ -11,15 +13,20 @@ import (
 // Policy is the whole of admission for a handler: a plain value, to be copied and
 // changed for each route. What is zero is left out of the chain.
 type Policy struct {
-	ClientIP    Middleware   // see ClientIP
-	Errors      *ErrorWriter // see ErrorWriter
-	Maintenance *Maintenance // see Maintenance
-	Methods     []string     // see Methods
-	Auth        *Auth        // see NewAuth
-	Scopes      []string     // see RequireScopes; the Auth may be in a Policy outside
-	Plans       *Plans       // for AtLeast and Features
-	AtLeast     string       // see Plans.AtLeast
-	Features    []string     // see Plans.Feature
+	ClientIP    Middleware    // see ClientIP
+	Errors      *ErrorWriter  // see ErrorWriter
+	Maintenance *Maintenance  // see Maintenance
+	Methods     []string      // see Methods
+	Auth        *Auth         // see NewAuth
+	Scopes      []string      // see RequireScopes; the Auth may be in a Policy outside
+	Plans       *Plans        // for AtLeast and Features
+	AtLeast     string        // see Plans.AtLeast
+	Features    []string      // see Plans.Feature
+	Accept      []string      // see Accept
+	ContentType []string      // see ContentType
+	MaxBody     int64         // see MaxBody
+	BodyTimeout BodyTimeout   // see BodyTimeout
+	Timeout     time.Duration // see Timeout
 }
 
 // Chain returns the wrappers in their order, RequestID and Recover always among them.
@@ -33,7 +40,7 @@ func (p Policy) Chain() (alice.Chain, error) {
 	try := func(field string, build func() Middleware) {
 		defer func() {
 			if v := recover(); v != nil {
-				faults = append(faults, fmt.Errorf("admit: Policy.%s: %v", field, v))
+				faults = append(faults, fmt.Errorf("admit: Policy.%s: %s", field, strings.TrimPrefix(fmt.Sprint(v), "admit: ")))
 			}
 		}()
 		add(build())
@@ -67,6 +74,24 @@ func (p Policy) Chain() (alice.Chain, error) {
 	}
 	if p.Plans != nil && len(p.Features) > 0 {
 		try("Features", func() Middleware { return p.Plans.Feature(p.Features...) })
+	}
+	if len(p.Accept) > 0 {
+		try("Accept", func() Middleware { return Accept(p.Accept...) })
+	}
+	if len(p.ContentType) > 0 {
+		try("ContentType", func() Middleware { return ContentType(p.ContentType...) })
+	}
+	if p.MaxBody != 0 {
+		try("MaxBody", func() Middleware { return MaxBody(p.MaxBody) })
+	}
+	if p.BodyTimeout != (BodyTimeout{}) {
+		if err := p.BodyTimeout.check(); err != nil {
+			faults = append(faults, fmt.Errorf("admit: Policy: %w", err))
+		}
+		add(p.BodyTimeout.Wrap)
+	}
+	if p.Timeout != 0 {
+		try("Timeout", func() Middleware { return Timeout(p.Timeout) })
 	}
 	if len(faults) > 0 {
 		return alice.Chain{}, errors.Join(faults...)

@@ -71,12 +71,7 @@ func (s *service) call(t *testing.T, key, method, path, body string) (*http.Resp
 	if body != "" {
 		r.Header.Set("Content-Type", "application/json")
 	}
-	res, err := http.DefaultClient.Do(r)
-	require.NoError(t, err)
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	require.NoError(t, err)
-	return res, string(text)
+	return s.do(t, r)
 }
 
 func TestRoutes(t *testing.T) {
@@ -102,6 +97,10 @@ func TestRoutes(t *testing.T) {
 		{"trader", "POST", "/v1/orders", `{`, 400, "bad_request"},
 		{"trader", "POST", "/v1/orders", `{"pair":1,"colour":"red"}`, 422, `"path":"colour"`},
 		{"trader", "POST", "/v1/orders", `{"pair":"x","side":"buy","quantity":"0.0","client_id":"c2"}`, 422, `"path":"quantity"`},
+		{"trader", "POST", "/v1/orders", `{"pair":"` + strings.Repeat("x", 64<<10) + `"}`, 413, "body_too_large"},
+		{"pro", "GET", "/v1/slow?d=1ms", "", 200, "1ms"},
+		{"pro", "GET", "/v1/slow?d=2s", "", 503, "handler_timeout"},
+		{"pro", "GET", "/v1/slow?d=1h", "", 400, "must be a duration"},
 		{"pro", "GET", "/v1/panic", "", 500, "internal"},
 		{"pro", "GET", "/v1/upstream?as=refused", "", 502, "bad_gateway"},
 		{"pro", "GET", "/v1/upstream?as=slow", "", 504, "gateway_timeout"},
@@ -113,6 +112,47 @@ func TestRoutes(t *testing.T) {
 		assert.Contains(t, body, test.want)
 		assert.True(t, json.Valid([]byte(body)), body)
 	}
+}
+
+// do sends a request as it is.
+func (s *service) do(t *testing.T, r *http.Request) (*http.Response, string) {
+	t.Helper()
+	res, err := http.DefaultClient.Do(r.WithContext(t.Context()))
+	require.NoError(t, err)
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	return res, string(text)
+}
+
+func TestNegotiation(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	prices := func(accept string) (*http.Response, string) {
+		r, err := http.NewRequest(http.MethodGet, s.url+"/v1/prices/eth-usd", nil)
+		require.NoError(t, err)
+		r.Header.Set("X-API-Key", s.tokens["pro"])
+		r.Header.Set("Accept", accept)
+		res, body := s.do(t, r)
+		assert.Equal(t, "Accept", res.Header.Get("Vary"))
+		return res, body
+	}
+	res, body := prices("text/csv, application/json;q=0.5")
+	assert.Equal(t, "text/csv; charset=utf-8; header=present", res.Header.Get("Content-Type"))
+	assert.Regexp(t, `^pair,bid,ask,at\r\neth-usd,3120\.55,3120\.95,20`, body)
+	res, _ = prices("application/*")
+	assert.Equal(t, "application/json", res.Header.Get("Content-Type"))
+	res, body = prices("image/png")
+	assert.Equal(t, 406, res.StatusCode)
+	assert.Contains(t, body, `["application/json","text/csv"]`)
+
+	r, err := http.NewRequest(http.MethodPost, s.url+"/v1/orders", strings.NewReader("pair=btc-usd"))
+	require.NoError(t, err)
+	r.Header.Set("X-API-Key", s.tokens["trader"])
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	res, _ = s.do(t, r)
+	assert.Equal(t, 415, res.StatusCode)
+	assert.Equal(t, "application/json", res.Header.Get("Accept-Post"))
 }
 
 // A stop ends streams, and lets an answer that is under way arrive.

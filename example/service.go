@@ -32,12 +32,23 @@ func newService(ctx context.Context, keys admit.KeyStore, logger *slog.Logger) (
 	}
 
 	// What each route needs is a copy of one of these, changed.
-	keyed := admit.Policy{Auth: auth, Plans: plans, Methods: []string{"GET"}}
+	keyed := admit.Policy{
+		Methods: []string{"GET"},
+		Auth:    auth,
+		Plans:   plans,
+		Timeout: time.Second, // to the first byte: a stream may go on
+	}
+	prices := keyed
+	prices.Accept = []string{"application/json", "text/csv"}
 	history := keyed
 	history.AtLeast = "pro"
 	ordering := keyed
 	ordering.Methods = []string{"POST"}
 	ordering.Scopes = []string{"orders:write"}
+	ordering.ContentType = []string{"application/json"}
+	ordering.MaxBody = 64 << 10
+	ordering.BodyTimeout = admit.BodyTimeout{Grace: 5 * time.Second, Max: 30 * time.Second, MinRate: 1 << 10}
+	ordering.Timeout = 35 * time.Second // an order may wait for its body
 
 	upstream, err := newUpstream(ctx)
 	if err != nil {
@@ -45,9 +56,10 @@ func newService(ctx context.Context, keys admit.KeyStore, logger *slog.Logger) (
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/healthz", admit.Policy{Methods: []string{"GET"}}.Wrap(admit.HandlerFunc(health)))
-	mux.Handle("/v1/prices/{pair}", keyed.Wrap(admit.HandlerFunc(getPrice)))
+	mux.Handle("/v1/prices/{pair}", prices.Wrap(admit.HandlerFunc(getPrice)))
 	mux.Handle("/v1/history/{pair}", history.Wrap(admit.HandlerFunc(getHistory)))
 	mux.Handle("/v1/orders", ordering.Wrap(admit.HandlerFunc(new(orderBook).create)))
+	mux.Handle("/v1/slow", keyed.Wrap(admit.HandlerFunc(slow)))
 	mux.Handle("/v1/panic", keyed.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("as asked for") })))
 	mux.Handle("/v1/upstream", keyed.Wrap(upstream))
 	mux.Handle("/v1/stream", keyed.Wrap(admit.HandlerFunc(streamer(ctx))))
@@ -88,7 +100,29 @@ func getPrice(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if admit.MediaTypeFrom(r.Context()) == "text/csv" {
+		w.Header().Set("Content-Type", "text/csv; charset=utf-8; header=present")
+		_, err = fmt.Fprintf(w, "pair,bid,ask,at\r\n%s,%s,%s,%s\r\n", q.Pair, q.Bid, q.Ask, q.At.Format(time.RFC3339))
+		return err
+	}
 	return admit.Success(w, r, http.StatusOK, q)
+}
+
+// maxSlow bounds what a caller of slow can ask for.
+const maxSlow = 10 * time.Second
+
+// slow answers after the time that the query asks for, unless that is too long.
+func slow(w http.ResponseWriter, r *http.Request) error {
+	d, err := time.ParseDuration(r.URL.Query().Get("d"))
+	if err != nil || d < 0 || d > maxSlow {
+		return admit.NewError(http.StatusBadRequest, "The parameter d must be a duration of at most 10s, such as 2s.")
+	}
+	select {
+	case <-time.After(d):
+		return admit.Success(w, r, http.StatusOK, map[string]string{"slept": d.String()})
+	case <-r.Context().Done():
+		return r.Context().Err()
+	}
 }
 
 func getHistory(w http.ResponseWriter, r *http.Request) error {

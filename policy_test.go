@@ -1,0 +1,138 @@
+package admit_test
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+)
+
+// Each refusal comes before those that stand further inside: a request with every
+// fault shows one after the other as they are mended.
+func TestPolicyOrder(t *testing.T) {
+	t.Parallel()
+	plans := newPlans(t)
+	var maintenance admit.Maintenance
+	maintenance.On(time.Time{})
+	store := admit.KeyMap{
+		admit.DigestOf("no scope"): {ID: "1", Plan: "free"},
+		admit.DigestOf("no plan"):  {ID: "2", Plan: "free", Scopes: []string{"w"}},
+		admit.DigestOf("no sso"):   {ID: "3", Plan: "pro", Scopes: []string{"w"}},
+		admit.DigestOf("all"):      {ID: "4", Plan: "enterprise", Scopes: []string{"w"}},
+	}
+	h := admit.Policy{
+		ClientIP: anyProxy, Errors: new(admit.ErrorWriter), Maintenance: &maintenance,
+		Methods: []string{"POST"}, Auth: newAuth(t, admit.AuthConfig{Store: store}), Scopes: []string{"w"},
+		Plans: plans, AtLeast: "pro", Features: []string{"sso"},
+		Accept: []string{"application/json"}, ContentType: []string{"application/json"}, MaxBody: 10,
+		BodyTimeout: admit.BodyTimeout{Grace: time.Second}, Timeout: 50 * time.Millisecond,
+	}.Wrap(admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		v, err := admit.Decode[int](r)
+		if err != nil {
+			return err
+		}
+		if v == 0 {
+			<-r.Context().Done()
+		}
+		return admit.Success(w, r, http.StatusOK, fmt.Sprint(v, admit.ClientIPFrom(r), admit.MediaTypeFrom(r.Context())))
+	}))
+
+	method, body := "BREW", `"far too long"`
+	headers := map[string]string{"Accept": "image/png", "Content-Type": "text/plain", "X-Forwarded-For": "198.51.100.7"}
+	next := func(status int, code string) {
+		t.Helper()
+		r := newRequest(method, "/", body)
+		for name, value := range headers {
+			r.Header.Set(name, value)
+		}
+		e, header := refused(t, h, r, status)
+		assert.Equal(t, code, e.Code)
+		assert.Equal(t, header.Get("X-Request-Id"), e.RequestID)
+	}
+	next(503, "maintenance")
+	maintenance.Off()
+	next(501, "not_implemented")
+	method = "PUT"
+	next(405, "method_not_allowed")
+	method = "POST"
+	next(401, "key_missing")
+	headers["X-API-Key"] = "unknown"
+	next(401, "key_invalid")
+	headers["X-API-Key"] = "no scope"
+	next(403, "scope_required")
+	headers["X-API-Key"] = "no plan"
+	next(402, "plan_required")
+	headers["X-API-Key"] = "no sso"
+	next(402, "plan_required")
+	headers["X-API-Key"] = "all"
+	next(406, "not_acceptable")
+	headers["Accept"] = "*/*"
+	next(415, "unsupported_media_type")
+	headers["Content-Type"] = "application/json"
+	next(413, "body_too_large")
+	body = `"text"`
+	next(422, "unprocessable")
+	body = `{`
+	next(400, "bad_request")
+	body = `0`
+	next(503, "handler_timeout")
+	body = `7`
+	r := newRequest(method, "/", body)
+	for name, value := range headers {
+		r.Header.Set(name, value)
+	}
+	allowed(t, h, r)
+}
+
+func TestPolicyReportsEveryFault(t *testing.T) {
+	t.Parallel()
+	p := admit.Policy{
+		Methods: []string{"get"}, Scopes: []string{"a b"}, AtLeast: "pro", Accept: []string{"json"}, ContentType: []string{"json"},
+		MaxBody: -1, BodyTimeout: admit.BodyTimeout{Max: time.Second}, Timeout: -time.Second,
+	}
+	_, err := p.Chain()
+	require.Error(t, err)
+	for _, part := range []string{
+		`Policy.Methods`, `Policy.Scopes`, "Policy.Plans is nil", "Policy.Accept", "Policy.ContentType", "Policy.MaxBody", "BodyTimeout.Grace", "Policy.Timeout",
+	} {
+		assert.ErrorContains(t, err, part)
+	}
+	assert.PanicsWithError(t, err.Error(), func() { p.Wrap(ok) })
+
+	_, err = admit.Policy{Plans: newPlans(t), AtLeast: "gold", Features: []string{"telepathy"}}.Chain()
+	assert.ErrorContains(t, err, `no plan "gold"`)
+	assert.ErrorContains(t, err, "telepathy")
+	assert.Panics(t, func() { admit.Policy{}.Wrap(nil) })
+}
+
+// One Policy around the mux and another around a route: the outer id and the outer
+// ErrorWriter hold inside.
+func TestPolicyInsideAnother(t *testing.T) {
+	t.Parallel()
+	var counted []string
+	ew := &admit.ErrorWriter{Observe: func(_ *http.Request, e *admit.Error) { counted = append(counted, e.Code) }}
+	mux := http.NewServeMux()
+	mux.Handle("/route", admit.Policy{Scopes: []string{"admin"}}.Wrap(ok))
+	h := admit.Policy{Errors: ew, Auth: newAuth(t, admit.AuthConfig{})}.Wrap(admit.Mux(mux))
+	e, header := refused(t, h, get("/route", "X-API-Key", "good", "X-Request-Id", "r1"), 403)
+	assert.Equal(t, "r1", e.RequestID)
+	assert.Equal(t, []string{"r1"}, header["X-Request-Id"])
+	refused(t, h, get("/nowhere", "X-API-Key", "good"), 404)
+	assert.Equal(t, []string{"scope_required", "not_found"}, counted)
+}
+
+func TestPolicyIsAValue(t *testing.T) {
+	t.Parallel()
+	base := admit.Policy{Methods: []string{"GET"}}
+	h := base.Wrap(ok)
+	changed := base
+	changed.Methods = []string{"POST"}
+	allowed(t, h, get("/"))
+	refused(t, changed.Wrap(ok), get("/"), 405)
+	allowed(t, admit.Policy{}.Wrap(ok), get("/"))
+}
