@@ -189,7 +189,7 @@ func prefersProblem(r *http.Request) bool {
 	for _, line := range accept {
 		if strings.IndexByte(line, '+') >= 0 { // most headers have none: they are not parsed
 			var ranks [2]rank
-			rate(accept, problemOrJSON, ranks[:])
+			rankOffers(accept, problemOrJSON, ranks[:])
 			return ranks[0].named() > ranks[1].named()
 		}
 	}
@@ -214,7 +214,7 @@ func negotiate(accept []string, offers []offer) int {
 	for first := 0; first < len(offers); first += maxRanks {
 		var ranks [maxRanks]rank
 		group := offers[first:min(first+maxRanks, len(offers))]
-		if !rate(accept, group, ranks[:]) {
+		if !rankOffers(accept, group, ranks[:]) {
 			return 0
 		}
 		for i := range group {
@@ -230,9 +230,9 @@ func negotiate(accept []string, offers []offer) int {
 // the stack.
 const maxRanks = 16
 
-// rate gives each offer the rank of the range that speaks for it, and reports
+// rankOffers gives each offer the rank of the range that speaks for it, and reports
 // whether the header has any well-formed range at all.
-func rate(accept []string, offers []offer, ranks []rank) (found bool) {
+func rankOffers(accept []string, offers []offer, ranks []rank) (found bool) {
 	for _, line := range accept {
 		for i := 0; i < len(line); i++ {
 			var r mediaRange
