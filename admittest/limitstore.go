@@ -1,0 +1,469 @@
+// Package admittest tests what implements the interfaces of admit.
+package admittest
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/admit-go/admit"
+)
+
+// LimitStoreOptions says how the clock of a store is moved. The zero value is for a
+// store with a real clock that nobody can move: the tests take some seconds then.
+type LimitStoreOptions struct {
+	// Bubble runs every test in a bubble of testing/synctest, for a store whose clock is
+	// the time package of this process.
+	Bubble bool
+	// Sleep moves the clock of the store forward. Nil: time.Sleep.
+	Sleep func(time.Duration)
+	// Now is the clock of the store. Nil: time.Now. Its offset does not matter.
+	Now func() time.Time
+	// Precision is how finely the store tells times apart. 0: 10 ns.
+	Precision time.Duration
+	// Seed makes the random tests repeatable. 0: another one each time, which is logged.
+	Seed uint64
+}
+
+// TestLimitStore tests that a LimitStore decides as admit.LimitStore demands. newStore
+// returns an empty store; it may end it with t.Cleanup.
+func TestLimitStore(t *testing.T, newStore func(t *testing.T) admit.LimitStore, o LimitStoreOptions) {
+	movable := o.Bubble || o.Sleep != nil
+	if o.Sleep == nil {
+		o.Sleep = time.Sleep
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Precision == 0 {
+		o.Precision = 10 * time.Nanosecond
+	}
+	for _, test := range []struct {
+		name string
+		run  func(*limitStoreTest)
+	}{
+		{"random operations agree with an exact model", (*limitStoreTest).random},
+		{"who waits as told is let in", (*limitStoreTest).retryAfter},
+		{"no more than Burst and Requests in any one Per", (*limitStoreTest).bound},
+		{"all limits or none", (*limitStoreTest).allOrNone},
+		{"a cost of 0 looks, a negative one gives back", (*limitStoreTest).costs},
+		{"keys are apart", (*limitStoreTest).keys},
+		{"limits are apart", (*limitStoreTest).limits},
+		{"limits that cannot be are an error", (*limitStoreTest).faults},
+		{"16 goroutines get no more than there is", (*limitStoreTest).concurrent},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			run := func(t *testing.T) {
+				seed := o.Seed
+				if seed == 0 {
+					seed = rand.Uint64()
+				}
+				t.Logf("seed %d", seed)
+				test.run(&limitStoreTest{
+					T: t, LimitStoreOptions: o, movable: movable, store: newStore(t),
+					rand: rand.New(rand.NewPCG(seed, 0)),
+				})
+			}
+			if o.Bubble {
+				synctest.Test(t, run)
+			} else {
+				run(t)
+			}
+		})
+	}
+}
+
+type limitStoreTest struct {
+	*testing.T
+	LimitStoreOptions
+	movable bool // the clock can be moved at no cost
+	store   admit.LimitStore
+	rand    *rand.Rand
+}
+
+func (t *limitStoreTest) take(key string, cost int, limits ...admit.Limit) admit.Decision {
+	t.Helper()
+	given := slices.Clone(limits)
+	d, err := t.store.Take(t.Context(), key, cost, limits)
+	if err != nil {
+		t.Fatalf("Take(%q, %d, %v): %v", key, cost, limits, err)
+	}
+	if !slices.Equal(given, limits) {
+		t.Fatalf("Take has changed the limits %v to %v", given, limits)
+	}
+	if len(d.States) != len(limits) {
+		t.Fatalf("Take(%q, %d, %v): %d states", key, cost, limits, len(d.States))
+	}
+	return d
+}
+
+// spend takes, which must be allowed.
+func (t *limitStoreTest) spend(key string, cost int, limits ...admit.Limit) admit.Decision {
+	t.Helper()
+	d := t.take(key, cost, limits...)
+	if !d.Allowed {
+		t.Fatalf("%q may not spend %d of %v: %+v", key, cost, limits, d)
+	}
+	return d
+}
+
+// refuse takes, which must not be allowed.
+func (t *limitStoreTest) refuse(key string, cost int, limits ...admit.Limit) admit.Decision {
+	t.Helper()
+	d := t.take(key, cost, limits...)
+	if d.Allowed {
+		t.Fatalf("%q may spend %d of %v: %+v", key, cost, limits, d)
+	}
+	return d
+}
+
+func (t *limitStoreTest) remaining(want int, key string, limit admit.Limit) {
+	t.Helper()
+	if d := t.spend(key, 0, limit); d.States[0].Remaining != want {
+		t.Fatalf("%q has %d left of %v, not %d", key, d.States[0].Remaining, limit, want)
+	}
+}
+
+// slow is a limit that gives nothing back while a test runs.
+func slow(name string, n int) admit.Limit {
+	return admit.Limit{Name: name, Requests: 1, Per: 100 * time.Hour, Burst: n}
+}
+
+// random compares with a model, which knows no rounding.
+func (t *limitStoreTest) random() {
+	rounds, operations := 300, 300
+	if !t.movable {
+		rounds, operations = 20, 500
+	}
+	for round := range rounds {
+		callers := 1 + t.rand.IntN(3)
+		if round%5 == 0 {
+			callers *= 50
+		}
+		key := func() string { return fmt.Sprintf("round %d caller %d", round, t.rand.IntN(callers)) }
+		lists := make([][]admit.Limit, 1+t.rand.IntN(3))
+		for i := range lists {
+			for j := range 1 + t.rand.IntN(3) {
+				lists[i] = append(lists[i], t.limit(fmt.Sprint("limit ", j)))
+			}
+		}
+		m := model{precision: t.Precision, buckets: make(map[bucketKey]*bucket)}
+		var refused admit.Decision
+		for i := range operations {
+			limits, key := lists[t.rand.IntN(len(lists))], key()
+			t.pause(limits, refused)
+			cost := t.cost(limits)
+			before := t.Now()
+			d := t.take(key, cost, limits...)
+			after := t.Now()
+			if err := m.check(key, cost, limits, before, after, d); err != nil {
+				t.Fatalf("round %d, operation %d, Take(%q, %d, %+v) is %+v: %v", round, i, key, cost, limits, d, err)
+			}
+			if refused = d; d.Allowed {
+				refused.RetryAfter = 0
+			}
+		}
+	}
+}
+
+func (t *limitStoreTest) limit(name string) admit.Limit {
+	l := admit.Limit{Name: name, Requests: 1 + t.rand.IntN(20)}
+	switch t.rand.IntN(4) {
+	case 0:
+		l.Requests = 1 + t.rand.IntN(1000)
+	case 1:
+		l.Burst = 1 + t.rand.IntN(2*l.Requests)
+	case 2:
+		l.Burst = 1
+	}
+	// Without a clock that moves, what comes back must be slow beside what a call takes.
+	periods := []time.Duration{10 * time.Second, time.Minute, time.Hour, 24 * time.Hour}
+	if t.movable {
+		periods = append(periods, time.Second, 1500*time.Millisecond, 7*time.Second+time.Nanosecond, 30*24*time.Hour)
+	}
+	l.Per = periods[t.rand.IntN(len(periods))]
+	return l
+}
+
+func (t *limitStoreTest) cost(limits []admit.Limit) int {
+	burst := max(limits[0].Burst, 1)
+	switch t.rand.IntN(10) {
+	case 0:
+		return 0
+	case 1:
+		return -1 - t.rand.IntN(burst)
+	case 2, 3:
+		return 1 + t.rand.IntN(burst+1)
+	default:
+		return 1
+	}
+}
+
+// pause lets some time go by: none, what the last refusal said, or what gives back some.
+func (t *limitStoreTest) pause(limits []admit.Limit, refused admit.Decision) {
+	if !t.movable {
+		if t.rand.IntN(100) == 0 {
+			t.Sleep(time.Duration(t.rand.IntN(int(5 * time.Millisecond))))
+		}
+		return
+	}
+	l := limits[t.rand.IntN(len(limits))]
+	switch t.rand.IntN(8) {
+	case 0:
+		t.Sleep(wholeSeconds(refused.RetryAfter))
+	case 1:
+		t.Sleep(max(refused.RetryAfter, 0))
+	case 2:
+		t.Sleep(time.Duration(t.rand.Int64N(int64(2 * l.Per))))
+	case 3, 4:
+		t.Sleep(time.Duration(t.rand.Int64N(1 + int64(2*l.Per)/int64(l.Requests))))
+	}
+}
+
+// wholeSeconds is what Retry-After says.
+func wholeSeconds(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return (d + time.Second - 1).Truncate(time.Second)
+}
+
+// retryAfter empties buckets in random ways, and then does as it is told.
+func (t *limitStoreTest) retryAfter() {
+	n := 3000
+	if !t.movable {
+		n = 20
+	}
+	var waiting sync.WaitGroup
+	for i := range n {
+		limits := []admit.Limit{t.limit("first"), t.limit("second")}[:1+t.rand.IntN(2)]
+		if !t.movable {
+			limits = []admit.Limit{{Name: "first", Requests: 1 + t.rand.IntN(5), Per: time.Second}}
+		}
+		key := fmt.Sprint("caller ", i)
+		cost := 1
+		if l := limits[0]; t.rand.IntN(3) == 0 {
+			cost = 1 + t.rand.IntN(max(l.Burst, 1))
+		}
+		var refusal admit.Decision
+		for refusal = t.take(key, cost, limits...); refusal.Allowed; refusal = t.take(key, cost, limits...) {
+			if t.movable && t.rand.IntN(3) == 0 {
+				t.Sleep(time.Duration(t.rand.Int64N(1 + int64(limits[0].Per)/int64(limits[0].Requests)/2)))
+			}
+		}
+		if refusal.RetryAfter < 0 {
+			continue // more than the burst of one of the limits
+		}
+		if refusal.RetryAfter == 0 {
+			t.Fatalf("a refusal of %v without RetryAfter: %+v", limits, refusal)
+		}
+		if t.movable {
+			t.Sleep(wholeSeconds(refusal.RetryAfter))
+			t.spend(key, cost, limits...)
+			continue
+		}
+		waiting.Go(func() {
+			time.Sleep(wholeSeconds(refusal.RetryAfter))
+			if d, err := t.store.Take(t.Context(), key, cost, limits); err != nil || !d.Allowed {
+				t.Errorf("%q has waited %v for %v, and is refused: %+v, %v", key, refusal.RetryAfter, limits, d, err)
+			}
+		})
+	}
+	waiting.Wait()
+}
+
+// bound comes as often as it can, and counts.
+func (t *limitStoreTest) bound() {
+	for i := range 50 {
+		l := t.limit("limit")
+		if !t.movable {
+			l = admit.Limit{Name: "limit", Requests: 1 + t.rand.IntN(50), Per: 200 * time.Millisecond}
+			if i == 3 {
+				return
+			}
+		}
+		key := fmt.Sprint("caller ", i)
+		start := t.Now()
+		var admitted []time.Time // the earliest when it may have been
+		for t.Now().Sub(start) < 3*l.Per && len(admitted) < 2000 {
+			before := t.Now()
+			d := t.take(key, 1, l)
+			if d.Allowed {
+				admitted = append(admitted, before)
+			}
+			if t.movable {
+				t.Sleep(max(1, time.Duration(t.rand.Int64N(1+int64(l.Per)/int64(l.Requests)/3))))
+			}
+		}
+		most := l.Requests + max(l.Burst, 0)
+		if l.Burst == 0 {
+			most = 2 * l.Requests
+		}
+		slack := t.Precision
+		if !t.movable {
+			slack = 5 * time.Millisecond // of a call
+		}
+		for first := range admitted {
+			if last := first + most; last < len(admitted) && admitted[last].Sub(admitted[first]) < l.Per-slack {
+				t.Fatalf("%v has let in %d in %v", l, most+1, admitted[last].Sub(admitted[first]))
+			}
+		}
+	}
+}
+
+func (t *limitStoreTest) allOrNone() {
+	wide, narrow := slow("wide", 10), slow("narrow", 3)
+	t.spend("caller", 3, wide, narrow)
+	for range 5 {
+		d := t.refuse("caller", 1, wide, narrow)
+		if d.States[0].Exceeded || !d.States[1].Exceeded {
+			t.Fatalf("the second limit refuses, not the first: %+v", d)
+		}
+		if d.RetryAfter <= 0 || d.RetryAfter != d.States[1].Reset {
+			t.Fatalf("the refusing limit says when to come back: %+v", d)
+		}
+	}
+	t.remaining(7, "caller", wide)
+	t.remaining(0, "caller", narrow)
+	t.refuse("caller", 1, narrow, wide)
+	t.spend("caller", 7, wide)
+	if d := t.refuse("caller", 1, wide, narrow); !d.States[0].Exceeded || !d.States[1].Exceeded || d.RetryAfter != max(d.States[0].Reset, d.States[1].Reset) {
+		t.Fatalf("both limits refuse, and the later one counts: %+v", d)
+	}
+}
+
+func (t *limitStoreTest) costs() {
+	l := slow("limit", 10)
+	t.remaining(10, "caller", l)
+	t.spend("caller", -5, l)
+	t.remaining(10, "caller", l)
+	t.spend("caller", 4, l)
+	t.remaining(6, "caller", l)
+	t.refuse("caller", 7, l)
+	t.remaining(6, "caller", l)
+	t.spend("caller", -3, l)
+	t.remaining(9, "caller", l)
+	t.spend("caller", -3, l)
+	t.remaining(10, "caller", l)
+	t.spend("caller", 10, l)
+	t.remaining(0, "caller", l)
+	t.refuse("caller", 1, l)
+	t.spend("caller", -1_000_000, l)
+	t.remaining(10, "caller", l)
+
+	if d := t.refuse("caller", 11, l); d.RetryAfter >= 0 || !d.States[0].Exceeded {
+		t.Fatalf("11 of 10 are never let in: %+v", d)
+	}
+	if d := t.refuse("caller", 11, slow("wide", 20), l); d.RetryAfter >= 0 || d.States[0].Exceeded {
+		t.Fatalf("11 of 10 are never let in, whatever the other limit: %+v", d)
+	}
+	t.remaining(20, "caller", slow("wide", 20))
+	if d := t.spend("caller", 3, l); d.States[0].Exceeded || d.States[0].Remaining != 7 || d.States[0].Reset <= 0 || d.RetryAfter != 0 {
+		t.Fatalf("7 of 10 are left: %+v", d)
+	}
+}
+
+func (t *limitStoreTest) keys() {
+	l := slow("limit", 1)
+	long := strings.Repeat("x", 5000)
+	keys := []string{
+		"", "a", "A", "a ", "a:", ":a", "key:a", "addr:a", "key:", "addr:", "key:a:limit", "a\x00", "\x00a", "{a}", "a}",
+		"ä", "a\u0308", "\xff", "limit", long, long + "x", "key:" + long, "192.0.2.1", "2001:db8::",
+	}
+	for _, key := range keys {
+		t.spend(key, 1, l)
+	}
+	for _, key := range keys {
+		t.refuse(key, 1, l)
+	}
+}
+
+// limits are told apart by their names and by their numbers: a caller whose plan has
+// changed does not start with the debts of another limit.
+func (t *limitStoreTest) limits() {
+	all := []admit.Limit{
+		slow("limit", 1), slow("limit", 2), slow("Limit", 1), slow("limit ", 1), slow(`"`, 1),
+		{Name: "limit", Requests: 2, Per: 100 * time.Hour, Burst: 1},
+		{Name: "limit", Requests: 1, Per: 200 * time.Hour, Burst: 1},
+	}
+	for _, l := range all {
+		t.spend("caller", l.Burst, l)
+	}
+	for _, l := range all {
+		t.refuse("caller", 1, l)
+	}
+	// What is left out has a value all the same, and is the same limit with it.
+	short := admit.Limit{Requests: 3, Per: 100 * time.Hour}
+	t.spend("caller", 3, short)
+	short.Burst = 3
+	t.refuse("caller", 1, short)
+	short.Name = short.Per.String()
+	t.refuse("caller", 1, short)
+}
+
+func (t *limitStoreTest) faults() {
+	good := slow("limit", 1)
+	for _, limits := range [][]admit.Limit{
+		nil,
+		{{Name: "no requests", Per: time.Second}},
+		{{Name: "negative", Requests: -1, Per: time.Second}},
+		{{Name: "too many", Requests: 1_000_000_001, Per: time.Hour}},
+		{{Name: "no period", Requests: 1}},
+		{{Name: "negative period", Requests: 1, Per: -time.Second}},
+		{{Name: "too fast", Requests: 2, Per: time.Nanosecond}},
+		{{Name: "negative burst", Requests: 1, Per: time.Second, Burst: -1}},
+		{{Name: "too much burst", Requests: 1, Per: time.Second, Burst: 1_000_000_001}},
+		{{Name: "too slow", Requests: 1, Per: 1_000_000 * time.Hour}},
+		{{Name: "line\nfeed", Requests: 1, Per: time.Second}},
+		{{Name: "ä", Requests: 1, Per: time.Second}},
+		{{Name: strings.Repeat("x", 65), Requests: 1, Per: time.Second}},
+		{good, good},
+		{good, slow("limit", 2)},
+		{good, {Name: "no requests", Per: time.Second}},
+	} {
+		if d, err := t.store.Take(context.Background(), "caller", 1, limits); err == nil || d.Allowed {
+			t.Errorf("the limits %+v are taken: %+v, %v", limits, d, err)
+		}
+	}
+	t.remaining(1, "caller", good)
+}
+
+func (t *limitStoreTest) concurrent() {
+	wide, narrow := slow("wide", 1500), slow("narrow", 1000)
+	var admitted, spent atomic.Int64
+	var goroutines sync.WaitGroup
+	for g := range 16 {
+		costs := rand.New(rand.NewPCG(t.rand.Uint64(), uint64(g)))
+		goroutines.Go(func() {
+			for range 150 {
+				cost := 1 + costs.IntN(2)
+				d, err := t.store.Take(t.Context(), "caller", cost, []admit.Limit{wide, narrow})
+				if err != nil {
+					t.Errorf("Take: %v", err)
+					return
+				}
+				if d.Allowed {
+					admitted.Add(1)
+					spent.Add(int64(cost))
+				}
+			}
+		})
+	}
+	goroutines.Wait()
+	for t.take("caller", 1, wide, narrow).Allowed {
+		admitted.Add(1)
+		spent.Add(1)
+	}
+	if spent.Load() != 1000 {
+		t.Errorf("1000 are there, and %d callers have spent %d", admitted.Load(), spent.Load())
+	}
+	t.remaining(500, "caller", wide)
+	t.remaining(0, "caller", narrow)
+}

@@ -1,0 +1,67 @@
+package admit
+
+import (
+	"math"
+	"time"
+	"unique"
+
+	"golang.org/x/time/rate"
+)
+
+// bucket is what one caller has left of one Limit.
+type bucket struct {
+	id     fingerprint
+	limit  unique.Handle[Limit]
+	next   *bucket // in the same slot
+	tokens rate.Limiter
+}
+
+// newBucket returns a bucket that holds so many tokens at t. The zero Limiter holds
+// none, and taking less than nothing fills it.
+func newBucket(ru *rule, id fingerprint, tokens int, t time.Time) *bucket {
+	b := &bucket{id: id, limit: ru.id}
+	b.tokens.SetLimitAt(t, ru.rate)
+	b.tokens.SetBurstAt(t, ru.Burst)
+	b.tokens.AllowN(t, -tokens)
+	return b
+}
+
+// full reports whether b is as good as a new bucket.
+func (b *bucket) full(t time.Time) bool {
+	return b.tokens.TokensAt(t) >= float64(b.limit.Value().Burst)
+}
+
+// enough reports whether AllowN lets n requests through a bucket with so many tokens:
+// it does not mind what comes back within a nanosecond, where rounding hides.
+func (ru *rule) enough(tokens float64, n int) bool {
+	short := float64(n) - tokens
+	return short <= 0 || time.Duration(short/float64(ru.rate)*float64(time.Second)) <= 0
+}
+
+// remaining is the highest cost that tokens are enough for.
+func (ru *rule) remaining(tokens float64) int {
+	n := int(math.Floor(tokens))
+	if ru.enough(tokens, n+1) {
+		n++
+	}
+	return max(n, 0)
+}
+
+// refill is the time in which so many tokens come back.
+func (ru *rule) refill(tokens float64) time.Duration {
+	if tokens <= 0 {
+		return 0
+	}
+	return time.Duration(math.Ceil(tokens / float64(ru.rate) * float64(time.Second)))
+}
+
+// wait is the time after which b, which has too few tokens at t, lets n requests
+// through. The bucket itself is asked, so that rounding makes no promise that it does
+// not keep.
+func (ru *rule) wait(b *bucket, tokens float64, n int, t time.Time) time.Duration {
+	wait := max(ru.refill(float64(n)-tokens), 1)
+	for step := time.Duration(1); !ru.enough(b.tokens.TokensAt(t.Add(wait)), n); step *= 2 {
+		wait += step
+	}
+	return wait
+}

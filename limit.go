@@ -1,0 +1,145 @@
+package admit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+	"unique"
+
+	"golang.org/x/time/rate"
+)
+
+// Limit lets a caller have Requests in each Per, as a token bucket: it holds Burst
+// requests (0: as many as Requests), starts full, and fills up evenly. It admits at
+// most Burst + Requests in any one Per. Name tells it apart in headers and stores; the
+// default is the period, such as 10s. A caller has one bucket for each Limit, and a
+// Limit with other numbers is another one.
+type Limit struct {
+	Name     string        // 1 to 64 printable ASCII characters
+	Requests int           // 1 to 1,000,000,000
+	Per      time.Duration // sent in whole seconds, rounded up
+	Burst    int
+}
+
+// PerSecond is n requests a second, named second.
+func PerSecond(n int) Limit { return Limit{Name: "second", Requests: n, Per: time.Second} }
+
+// PerMinute is n requests a minute, named minute.
+func PerMinute(n int) Limit { return Limit{Name: "minute", Requests: n, Per: time.Minute} }
+
+// PerHour is n requests an hour, named hour.
+func PerHour(n int) Limit { return Limit{Name: "hour", Requests: n, Per: time.Hour} }
+
+// PerDay is n requests in 24 hours, named day.
+func PerDay(n int) Limit { return Limit{Name: "day", Requests: n, Per: 24 * time.Hour} }
+
+// Decision is the answer of a LimitStore. A refusal has taken nothing.
+type Decision struct {
+	Allowed    bool
+	RetryAfter time.Duration // of a refusal: a lone caller that waits it is let in; < 0: never
+	States     []LimitState  // one for each Limit, in order
+}
+
+// LimitState is what a caller has left of one Limit after the Decision.
+type LimitState struct {
+	Remaining int           // requests that may come at once
+	Reset     time.Duration // until the bucket is full; where Exceeded, until it lets this cost through
+	Exceeded  bool          // this Limit refused
+}
+
+// LimitStore decides, for all limits or none, whether key may spend cost. A cost of 0
+// only looks and is always allowed; a negative cost gives back, at most until the
+// bucket is full. The clock is the store's. An error is an outage, or limits that
+// NewLimiter does not take. The limits are read-only. A key starts with "key:" for a
+// caller with a Key, else with "addr:". Take is called by any number of goroutines.
+type LimitStore interface {
+	Take(ctx context.Context, key string, cost int, limits []Limit) (Decision, error)
+}
+
+// rule is a Limit made ready for decisions.
+type rule struct {
+	Limit                      // with its defaults filled in
+	id    unique.Handle[Limit] // tells its buckets from those of any other Limit
+	rate  rate.Limit
+}
+
+// What a Limit may ask for. Within these bounds the rounding of a bucket's tokens
+// stays far below one request, and its times fit a time.Duration.
+const (
+	maxRequests = 1_000_000_000
+	maxFill     = 100 * 365 * 24 * time.Hour
+)
+
+// newRules checks the limits of one caller, and joins what is wrong with them.
+func newRules(limits []Limit) ([]rule, error) {
+	if len(limits) == 0 {
+		return nil, errors.New(`no limit is given; name at least one, such as PerMinute(100)`)
+	}
+	rules := make([]rule, 0, len(limits))
+	var faults []error
+	for _, l := range limits {
+		ru, err := newRule(l)
+		if err == nil && slices.ContainsFunc(rules, func(r rule) bool { return r.Name == ru.Name }) {
+			err = fmt.Errorf("two limits have the name %q; clients and stores tell them apart by it", ru.Name)
+		}
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		rules = append(rules, ru)
+	}
+	return rules, errors.Join(faults...)
+}
+
+// checkLimits is for limits that may be left out.
+func checkLimits(limits []Limit) error {
+	if len(limits) == 0 {
+		return nil
+	}
+	_, err := newRules(limits)
+	return err
+}
+
+func newRule(l Limit) (rule, error) {
+	fault := func(format string, args ...any) (rule, error) {
+		return rule{}, fmt.Errorf("the limit %q "+format, append([]any{l.Name}, args...)...)
+	}
+	switch {
+	case l.Requests < 1 || l.Requests > maxRequests:
+		return fault("has %d Requests; it needs 1 to %d", l.Requests, maxRequests)
+	case l.Per <= 0:
+		return fault("is per %v; name a period", l.Per)
+	case time.Duration(l.Requests) > l.Per:
+		return fault("has more than one request in a nanosecond")
+	case l.Burst < 0 || l.Burst > maxRequests:
+		return fault("has a Burst of %d; it needs 0, for as many as Requests, to %d", l.Burst, maxRequests)
+	}
+	if l.Burst == 0 {
+		l.Burst = l.Requests
+	}
+	if float64(l.Burst)/float64(l.Requests)*float64(l.Per) > float64(maxFill) {
+		return fault("takes more than a hundred years to fill up again")
+	}
+	if l.Name == "" {
+		l.Name = l.Per.String()
+	}
+	if !validLimitName(l.Name) {
+		return fault("has a name that is no header: it needs 1 to 64 printable ASCII characters")
+	}
+	return rule{
+		Limit: l,
+		id:    unique.Make(l),
+		rate:  rate.Limit(float64(l.Requests) / l.Per.Seconds()),
+	}, nil
+}
+
+func validLimitName(name string) bool {
+	for i := range len(name) {
+		if name[i] < ' ' || name[i] > '~' {
+			return false
+		}
+	}
+	return len(name) >= 1 && len(name) <= 64
+}

@@ -1,0 +1,62 @@
+package admit
+
+import (
+	"fmt"
+	"time"
+)
+
+// SetClock makes s tell the time by now, since it was made.
+func (s *MemoryStore) SetClock(now func() time.Duration) { s.now = now }
+
+// Check looks for what never may be: a bucket in a slot where nobody finds it, a count
+// that is wrong, a table that is much longer than need be.
+func (s *MemoryStore) Check() error {
+	var all int64
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		buckets := 0
+		callers := map[fingerprint]bool{}
+		for slot, b := range sh.table {
+			for ; b != nil; b = b.next {
+				buckets++
+				callers[b.id] = true
+				if at := slotOf(b.id, len(sh.table)); at != slot {
+					return fmt.Errorf("shard %d: a bucket of slot %d is in slot %d of %d", i, at, slot, len(sh.table))
+				}
+				if found, known := sh.find(b.id, b.limit); found != b || !known {
+					return fmt.Errorf("shard %d: a bucket is not found, or there twice", i)
+				}
+			}
+		}
+		if buckets != sh.buckets || int64(len(callers)) != sh.callers {
+			return fmt.Errorf("shard %d: %d buckets of %d callers, not %d of %d", i, buckets, len(callers), sh.buckets, sh.callers)
+		}
+		if buckets > len(sh.table) {
+			return fmt.Errorf("shard %d: %d buckets in %d slots", i, buckets, len(sh.table))
+		}
+		all += sh.callers
+		sh.mu.Unlock()
+	}
+	if all != s.keys.Load() {
+		return fmt.Errorf("%d callers, not %d", all, s.keys.Load())
+	}
+	return nil
+}
+
+// Buckets counts the buckets in memory, and the slots for them.
+func (s *MemoryStore) Buckets() (own, shared, slots int) {
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		own += sh.buckets
+		slots += cap(sh.table)
+		for _, b := range sh.overflow {
+			for ; b != nil; b = b.next {
+				shared++
+			}
+		}
+		sh.mu.Unlock()
+	}
+	return own, shared, slots
+}

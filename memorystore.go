@@ -1,0 +1,454 @@
+package admit
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"hash/maphash"
+	"math/bits"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unique"
+)
+
+// MemoryStoreConfig bounds a MemoryStore. MaxKeys is the number of callers that have
+// buckets of their own, 1,000,000 if it is 0. While there are as many, new callers
+// share 1,024 overflow buckets, and those with a Key another 1,024. A live caller is
+// never evicted for a new one.
+type MemoryStoreConfig struct {
+	MaxKeys int
+}
+
+// MemoryStore is the LimitStore of one process: buckets of golang.org/x/time/rate,
+// about 130 bytes for each caller and limit. A bucket is forgotten once it is full
+// again, by the requests that come after; there is no goroutine, and nothing to close.
+// Several Limiters with names of their own may share one. It is safe for concurrent
+// use.
+type MemoryStore struct {
+	seeds   [2]maphash.Seed
+	epoch   time.Time
+	now     func() time.Duration // since epoch
+	maxKeys int64
+	keys    atomic.Int64
+	visit   atomic.Uint32 // the shard to look after next
+	bits    int           // of a fingerprint, to choose a shard
+	shards  []shard       // one half for each class
+}
+
+const (
+	defaultMaxKeys = 1_000_000
+	maxShardBits   = 7    // for each class
+	overflowSize   = 1024 // for each class
+
+	// Every so many requests, or after so much time, a shard looks after itself and one
+	// of the others.
+	tidyEvery = 16
+	tidyAfter = 100 * time.Millisecond
+
+	// So many of the others are looked after for a caller that has no room.
+	tidyForOne = 8
+
+	// A sweep goes over a shard at most so often, and so many slots at a time; more
+	// where it finds much to forget.
+	sweepEvery = time.Second
+	sweepSlots = 64
+	sweepMost  = 4 * sweepSlots
+)
+
+// NewMemoryStore returns an empty store. A negative MaxKeys is an error.
+func NewMemoryStore(c MemoryStoreConfig) (*MemoryStore, error) {
+	if c.MaxKeys < 0 {
+		return nil, fmt.Errorf("admit: NewMemoryStore: MaxKeys is %d; it is a number of callers, or 0 for %d", c.MaxKeys, defaultMaxKeys)
+	}
+	if c.MaxKeys == 0 {
+		c.MaxKeys = defaultMaxKeys
+	}
+	s := &MemoryStore{
+		seeds:   [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		epoch:   time.Now(),
+		maxKeys: int64(c.MaxKeys),
+		bits:    min(bits.Len(uint(c.MaxKeys)/sweepSlots), maxShardBits),
+	}
+	s.now = func() time.Duration { return time.Since(s.epoch) }
+	s.shards = make([]shard, 2<<s.bits)
+	return s, nil
+}
+
+// Len returns the number of callers that have buckets of their own.
+func (s *MemoryStore) Len() int { return int(s.keys.Load()) }
+
+// Take implements LimitStore. It fails only for limits that NewLimiter does not take.
+func (s *MemoryStore) Take(_ context.Context, key string, cost int, limits []Limit) (Decision, error) {
+	rules, err := newRules(limits)
+	if err != nil {
+		return Decision{}, fmt.Errorf("admit: MemoryStore.Take: %w", err)
+	}
+	var buf [128]byte
+	k := append(buf[:0], key...)
+	return s.take(make([]LimitState, 0, len(rules)), classOf(k), s.fingerprint(k), cost, rules), nil
+}
+
+// class keeps callers with a Key apart from the rest, so that a flood of addresses
+// cannot fill the overflow buckets of customers.
+type class int
+
+const (
+	unkeyed class = iota
+	keyed
+)
+
+const (
+	keyPrefix  = "key:"
+	addrPrefix = "addr:"
+)
+
+func classOf(key []byte) class {
+	if bytes.HasPrefix(key, []byte(keyPrefix)) {
+		return keyed
+	}
+	return unkeyed
+}
+
+// fingerprint stands for a key: two hashes with secret seeds, so that two keys of one
+// store agree with a probability of 2^-128. It makes buckets small and quick to find,
+// whatever the length of the key, and leaves no key in memory.
+type fingerprint [2]uint64
+
+func (s *MemoryStore) fingerprint(key []byte) fingerprint {
+	return fingerprint{maphash.Bytes(s.seeds[0], key), maphash.Bytes(s.seeds[1], key)}
+}
+
+// take decides, and appends the states of the Decision to those given.
+func (s *MemoryStore) take(states []LimitState, c class, id fingerprint, cost int, rules []rule) Decision {
+	sh := &s.shards[int(c)<<s.bits|int(id[0]>>(64-s.bits))]
+
+	sh.mu.Lock()
+	d := sh.take(s, states, id, cost, rules)
+	var other *shard
+	if sh.takes++; sh.takes%tidyEvery == 0 || sh.now-sh.tidied >= tidyAfter {
+		sh.tidied = sh.now
+		sh.forget(s)
+		other = s.next()
+	}
+	sh.mu.Unlock()
+
+	if other != nil {
+		other.tidy(s)
+	}
+	return d
+}
+
+// next returns the shards in turn.
+func (s *MemoryStore) next() *shard {
+	return &s.shards[s.visit.Add(1)%uint32(len(s.shards))]
+}
+
+// reserve makes room for one more caller, if there is any.
+func (s *MemoryStore) reserve() bool {
+	if s.keys.Add(1) <= s.maxKeys {
+		return true
+	}
+	s.keys.Add(-1)
+	return false
+}
+
+// shard is a part of the buckets, under one lock.
+//
+// They are in a table of its own rather than in a map: a map never gives memory back,
+// and cannot be swept from where the last request left off. The table grows and
+// shrinks by linear hashing, one slot at a time, so that no request pays for all.
+type shard struct {
+	mu     sync.Mutex
+	now    time.Duration // the latest time seen; going backwards makes no tokens
+	fullBy time.Duration // from then on every bucket is full
+
+	table    []*bucket
+	buckets  int       // in table
+	callers  int64     // in table
+	overflow []*bucket // nil until the store is full
+
+	takes  uint32
+	tidied time.Duration // when this shard has last looked after others
+	cursor int           // the slot at which the sweep goes on
+	swept  time.Duration // when the sweep began
+}
+
+// holding is what a caller has of one rule.
+type holding struct {
+	bucket *bucket // nil: full
+	tokens float64
+}
+
+// take decides under the lock: for all of the rules, or none.
+func (sh *shard) take(s *MemoryStore, states []LimitState, id fingerprint, cost int, rules []rule) Decision {
+	t := sh.advance(s)
+	sh.forgetAll(s)
+
+	var few [4]holding
+	held := few[:0]
+	own := false // the caller has a bucket of its own, for one of the rules or another
+	for i := range rules {
+		b, known := sh.find(id, rules[i].id)
+		own = own || known
+		held = append(held, holding{bucket: b})
+	}
+	fresh := !own && cost > 0 && sh.reserve(s)
+
+	d := Decision{Allowed: true}
+	for i := range held {
+		ru, h := &rules[i], &held[i]
+		if !own && sh.overflow != nil {
+			h.bucket = sh.shared(id, ru.id)
+		}
+		h.tokens = float64(ru.Burst)
+		if h.bucket != nil {
+			h.tokens = h.bucket.tokens.TokensAt(t)
+		}
+		d.Allowed = d.Allowed && (cost <= 0 || ru.enough(h.tokens, cost))
+	}
+
+	if !d.Allowed && fresh {
+		s.keys.Add(-1)
+	} else if d.Allowed && cost != 0 {
+		if fresh {
+			sh.callers++
+		}
+		for i := range held {
+			sh.spend(&held[i], &rules[i], id, cost, t, own, fresh)
+		}
+	}
+
+	never := false
+	for i := range held {
+		ru, h := &rules[i], &held[i]
+		st := LimitState{Remaining: ru.remaining(h.tokens), Reset: ru.refill(float64(ru.Burst) - h.tokens)}
+		sh.fullBy = max(sh.fullBy, sh.now+st.Reset+time.Millisecond) // more than any rounding
+		switch {
+		case d.Allowed || ru.enough(h.tokens, cost):
+		case cost > ru.Burst:
+			st.Exceeded, never = true, true
+		default:
+			st.Exceeded, st.Reset = true, ru.wait(h.bucket, h.tokens, cost, t)
+			d.RetryAfter = max(d.RetryAfter, st.Reset)
+		}
+		states = append(states, st)
+	}
+	if never {
+		d.RetryAfter = -1
+	}
+	d.States = states
+	return d
+}
+
+// spend takes a cost that is allowed, from a bucket that is made if there is none. A
+// fresh caller, who gets the first of its own, takes along what is left in the overflow
+// bucket, or moving out of it would be worth a burst.
+func (sh *shard) spend(h *holding, ru *rule, id fingerprint, cost int, t time.Time, own, fresh bool) {
+	switch {
+	case fresh:
+		h.tokens = float64(ru.remaining(h.tokens))
+		h.bucket = newBucket(ru, id, int(h.tokens), t)
+		sh.insert(h.bucket)
+	case h.bucket != nil:
+	case cost < 0:
+		return // full already
+	default:
+		h.bucket = newBucket(ru, id, ru.Burst, t)
+		if own {
+			sh.insert(h.bucket)
+		} else {
+			sh.share(h.bucket)
+		}
+	}
+	h.bucket.tokens.AllowN(t, cost)
+	h.tokens = min(h.tokens-float64(cost), float64(ru.Burst))
+}
+
+// advance reads the clock.
+func (sh *shard) advance(s *MemoryStore) time.Time {
+	sh.now = max(sh.now, s.now())
+	return s.epoch.Add(sh.now)
+}
+
+// tidy forgets some of what is full, unless sh is busy. It never waits, so that a shard
+// may ask for it that is locked itself.
+func (sh *shard) tidy(s *MemoryStore) {
+	if sh.mu.TryLock() {
+		sh.advance(s)
+		sh.forget(s)
+		sh.mu.Unlock()
+	}
+}
+
+// reserve makes room for a new caller; where there is none, by forgetting.
+func (sh *shard) reserve(s *MemoryStore) bool {
+	if s.reserve() {
+		return true
+	}
+	sh.forget(s)
+	for range tidyForOne {
+		if s.reserve() {
+			return true
+		}
+		s.next().tidy(s)
+	}
+	if sh.overflow == nil {
+		sh.overflow = make([]*bucket, overflowSize>>s.bits)
+	}
+	return false
+}
+
+// find returns the bucket of id for a limit, or nil, and whether id has any bucket.
+func (sh *shard) find(id fingerprint, limit unique.Handle[Limit]) (b *bucket, known bool) {
+	if len(sh.table) == 0 {
+		return nil, false
+	}
+	for b := sh.table[slotOf(id, len(sh.table))]; b != nil; b = b.next {
+		if b.id == id {
+			if b.limit == limit {
+				return b, true
+			}
+			known = true
+		}
+	}
+	return nil, known
+}
+
+// insert adds b, and splits the slot whose turn it is.
+func (sh *shard) insert(b *bucket) {
+	if sh.buckets++; sh.buckets > len(sh.table) {
+		sh.table = append(sh.table, nil)
+		if last := len(sh.table) - 1; last > 0 {
+			sh.relink(sh.empty(splitFrom(last)))
+		}
+	}
+	sh.link(b)
+}
+
+// empty takes the chain out of a slot.
+func (sh *shard) empty(slot int) *bucket {
+	chain := sh.table[slot]
+	sh.table[slot] = nil
+	return chain
+}
+
+// relink puts the buckets of a chain where they belong.
+func (sh *shard) relink(chain *bucket) {
+	for chain != nil {
+		b := chain
+		chain = b.next
+		sh.link(b)
+	}
+}
+
+func (sh *shard) link(b *bucket) {
+	first := &sh.table[slotOf(b.id, len(sh.table))]
+	b.next, *first = *first, b
+}
+
+// slotOf places id in a table of n slots: by as many bits as can name n slots, or by one
+// less where these name a slot that is not there yet.
+func slotOf(id fingerprint, n int) int {
+	top := 1 << bits.Len(uint(n-1))
+	if slot := int(id[0] & uint64(top-1)); slot < n {
+		return slot
+	}
+	return int(id[0] & uint64(top/2-1))
+}
+
+// splitFrom is the slot whose buckets share a new last slot: it lacks the highest bit.
+func splitFrom(last int) int { return last &^ (1 << (bits.Len(uint(last)) - 1)) }
+
+// shared returns the overflow bucket of id for a limit, or nil.
+func (sh *shard) shared(id fingerprint, limit unique.Handle[Limit]) *bucket {
+	b := *sh.overflowOf(id)
+	for b != nil && b.limit != limit {
+		b = b.next
+	}
+	return b
+}
+
+func (sh *shard) share(b *bucket) {
+	first := sh.overflowOf(b.id)
+	b.next, *first = *first, b
+}
+
+// overflowOf uses other bits than the choice of the shard.
+func (sh *shard) overflowOf(id fingerprint) **bucket {
+	return &sh.overflow[id[1]%uint64(len(sh.overflow))]
+}
+
+// forgetAll lets go of all buckets at once, where it is known that all are full.
+func (sh *shard) forgetAll(s *MemoryStore) {
+	if sh.now >= sh.fullBy && (sh.table != nil || sh.overflow != nil) {
+		s.keys.Add(-sh.callers)
+		sh.table, sh.overflow, sh.buckets, sh.callers, sh.cursor = nil, nil, 0, 0, 0
+	}
+}
+
+// forget lets go of the buckets that are full, in the next slots, if it is time for a
+// sweep.
+func (sh *shard) forget(s *MemoryStore) {
+	sh.forgetAll(s)
+	if sh.cursor == 0 {
+		if sh.now-sh.swept < sweepEvery {
+			return
+		}
+		sh.swept = sh.now
+	}
+	t := s.epoch.Add(sh.now)
+	before := sh.buckets
+	for seen := 0; seen < sweepSlots || seen < sweepMost && before-sh.buckets > seen/2; seen++ {
+		if sh.cursor >= len(sh.table) {
+			sh.cursor = 0
+			for i := range sh.overflow {
+				sweep(&sh.overflow[i], t)
+			}
+			return
+		}
+		buckets, callers := sweep(&sh.table[sh.cursor], t)
+		sh.buckets -= buckets
+		sh.callers -= callers
+		s.keys.Add(-callers)
+		sh.cursor++
+		sh.shrink()
+	}
+}
+
+// sweep unlinks the buckets of a chain that are full, and counts them and the callers
+// who have no other.
+func sweep(first **bucket, t time.Time) (buckets int, callers int64) {
+	for at := first; *at != nil; {
+		b := *at
+		if !b.full(t) {
+			at = &b.next
+			continue
+		}
+		*at = b.next
+		buckets++
+		rest := *first
+		for rest != nil && rest.id != b.id {
+			rest = rest.next
+		}
+		if rest == nil {
+			callers++
+		}
+	}
+	return buckets, callers
+}
+
+// shrink merges the last slots into those that they were split from, while the table
+// is more than twice as long as it need be.
+func (sh *shard) shrink() {
+	for len(sh.table) > 1 && len(sh.table) > 2*sh.buckets {
+		last := len(sh.table) - 1
+		chain := sh.empty(last)
+		sh.table = sh.table[:last]
+		sh.relink(chain)
+	}
+	if cap(sh.table) > 2*len(sh.table) {
+		sh.table = slices.Clone(sh.table)
+	}
+}

@@ -1,0 +1,248 @@
+package admit_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/admittest"
+)
+
+func newMemoryStore(t testing.TB, maxKeys int) *admit.MemoryStore {
+	t.Helper()
+	s, err := admit.NewMemoryStore(admit.MemoryStoreConfig{MaxKeys: maxKeys})
+	require.NoError(t, err)
+	return s
+}
+
+// take asks s, which cannot fail.
+func take(t testing.TB, s admit.LimitStore, key string, cost int, limits ...admit.Limit) admit.Decision {
+	t.Helper()
+	d, err := s.Take(t.Context(), key, cost, limits)
+	require.NoError(t, err)
+	return d
+}
+
+func TestMemoryStoreIsALimitStore(t *testing.T) {
+	t.Parallel()
+	newStore := func(t *testing.T) admit.LimitStore {
+		s := newMemoryStore(t, 0)
+		t.Cleanup(func() { assert.NoError(t, s.Check()) })
+		return s
+	}
+	t.Run("with a clock that tests move", func(t *testing.T) {
+		t.Parallel()
+		admittest.TestLimitStore(t, newStore, admittest.LimitStoreOptions{Bubble: true})
+	})
+	t.Run("with a real clock", func(t *testing.T) {
+		t.Parallel()
+		admittest.TestLimitStore(t, newStore, admittest.LimitStoreOptions{})
+	})
+}
+
+func TestNewMemoryStore(t *testing.T) {
+	t.Parallel()
+	_, err := admit.NewMemoryStore(admit.MemoryStoreConfig{MaxKeys: -1})
+	require.ErrorContains(t, err, "MaxKeys is -1")
+	assert.Zero(t, newMemoryStore(t, 0).Len())
+}
+
+// What is forgotten was full, so that the next request finds no difference.
+func TestMemoryStoreForgetsWhatIsFull(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newMemoryStore(t, 0)
+		quick, slow := admit.PerSecond(10), admit.PerDay(10)
+		const flood, live = 20_000, 500
+		for i := range live {
+			take(t, s, fmt.Sprint("live ", i), 10, slow)
+		}
+		for i := range flood {
+			take(t, s, fmt.Sprint("once ", i), 5, quick)
+		}
+		require.Equal(t, flood+live, s.Len())
+		require.NoError(t, s.Check())
+
+		time.Sleep(10 * time.Second)
+		for range 20_000 {
+			take(t, s, fmt.Sprint("live ", rand.IntN(live)), 1, slow)
+			time.Sleep(time.Millisecond)
+		}
+		require.NoError(t, s.Check())
+		assert.Equal(t, live, s.Len(), "all that is not full, and nothing else")
+		own, _, slots := s.Buckets()
+		assert.Equal(t, live, own)
+		assert.Less(t, slots, 8*live, "the table is handed back too")
+		for i := range live {
+			d := take(t, s, fmt.Sprint("live ", i), 0, slow)
+			assert.Less(t, d.States[0].Remaining, 10)
+		}
+	})
+}
+
+// After a flood that has gone whole, one caller alone makes the store let go.
+func TestMemoryStoreForgetsAFlood(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newMemoryStore(t, 0)
+		for i := range 50_000 {
+			take(t, s, fmt.Sprint("once ", i), 1, admit.PerMinute(100), admit.PerSecond(3))
+		}
+		time.Sleep(time.Minute)
+		for range 300 {
+			take(t, s, "one", 1, admit.PerHour(1000))
+			time.Sleep(time.Second)
+		}
+		assert.Equal(t, 1, s.Len())
+		own, _, slots := s.Buckets()
+		assert.Equal(t, 1, own)
+		assert.Less(t, slots, 10)
+	})
+}
+
+func TestMemoryStoreIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const maxKeys = 200
+		s := newMemoryStore(t, maxKeys)
+		limits := []admit.Limit{admit.PerHour(10), admit.PerDay(20)}
+		for i := range maxKeys {
+			take(t, s, fmt.Sprint("live ", i), 10, limits...)
+		}
+		var admitted int
+		for i := range 50_000 {
+			if take(t, s, fmt.Sprint("flood ", i), 1, limits...).Allowed {
+				admitted++
+			}
+			if take(t, s, fmt.Sprint("key:flood ", i), 1, limits...).Allowed {
+				admitted++
+			}
+		}
+		assert.Equal(t, maxKeys, s.Len())
+		own, shared, _ := s.Buckets()
+		assert.Equal(t, len(limits)*maxKeys, own)
+		assert.Equal(t, len(limits)*2*1024, shared)
+		assert.Equal(t, 10*2*1024, admitted, "each overflow bucket is a bucket")
+		for i := range maxKeys {
+			require.False(t, take(t, s, fmt.Sprint("live ", i), 1, limits...).Allowed, "a flood resets nobody")
+		}
+
+		time.Sleep(48 * time.Hour)
+		for i := range maxKeys {
+			d := take(t, s, fmt.Sprint("new ", i), 10, limits...)
+			require.True(t, d.Allowed, "there is room again")
+			require.Equal(t, 10, d.States[1].Remaining)
+		}
+		assert.Equal(t, maxKeys, s.Len())
+		require.NoError(t, s.Check())
+	})
+}
+
+// Callers with a key have overflow buckets of their own.
+func TestMemoryStoreKeepsKeysApartFromAddresses(t *testing.T) {
+	t.Parallel()
+	s := newMemoryStore(t, 1)
+	limit := admit.PerHour(10)
+	take(t, s, "addr:one", 1, limit)
+	for i := range 40_000 {
+		take(t, s, fmt.Sprint("addr:", i), 1, limit)
+	}
+	assert.False(t, take(t, s, "addr:new", 1, limit).Allowed, "addresses have used up theirs")
+	for i := range 100 {
+		require.True(t, take(t, s, fmt.Sprint("key:", i), 1, limit).Allowed)
+	}
+}
+
+// A caller that gets a bucket of its own brings along what it has spent of a shared one.
+func TestMemoryStoreHoldsTheBoundOutOfOverflow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newMemoryStore(t, 1)
+		limit := admit.PerHour(100)
+		quick := admit.PerSecond(1)
+		take(t, s, "first", 1, quick)
+		require.True(t, take(t, s, "second", 80, limit).Allowed, "in an overflow bucket")
+		take(t, s, "second", -10, limit)
+		require.Equal(t, 30, take(t, s, "second", 0, limit).States[0].Remaining)
+		require.Equal(t, 1, s.Len())
+
+		time.Sleep(time.Minute) // now the first is as good as gone
+		d := take(t, s, "second", 1, limit)
+		require.True(t, d.Allowed)
+		require.Equal(t, 30, d.States[0].Remaining, "30 and 1.67 that came back, less 1")
+		own, shared, _ := s.Buckets()
+		assert.Equal(t, []int{1, 1}, []int{own, shared})
+		require.False(t, take(t, s, "second", 31, limit).Allowed)
+		require.True(t, take(t, s, "second", 30, limit).Allowed)
+	})
+}
+
+func TestMemoryStoreWhenTimeGoesBackwards(t *testing.T) {
+	t.Parallel()
+	s := newMemoryStore(t, 0)
+	now := time.Hour
+	s.SetClock(func() time.Duration { return now })
+	limit := admit.PerSecond(10)
+	require.True(t, take(t, s, "caller", 10, limit).Allowed)
+	for range 1000 {
+		now = time.Duration(rand.Int64N(int64(time.Hour)))
+		require.False(t, take(t, s, "caller", 1, limit).Allowed)
+		take(t, s, "caller", 0, limit)
+	}
+	now = time.Hour + 500*time.Millisecond
+	require.True(t, take(t, s, "caller", 5, limit).Allowed)
+	now -= 300 * time.Millisecond
+	require.False(t, take(t, s, "caller", 1, limit).Allowed)
+	now += 300 * time.Millisecond
+	require.False(t, take(t, s, "caller", 1, limit).Allowed, "the same time twice gives nothing twice")
+	now += 100 * time.Millisecond
+	require.True(t, take(t, s, "caller", 1, limit).Allowed)
+	require.False(t, take(t, s, "caller", 1, limit).Allowed)
+}
+
+// heap is what is in use, once the garbage is gone.
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// Not parallel: it measures what the whole process has on its heap.
+func TestMemoryStoreMemory(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector needs memory of its own")
+	}
+	const n = 100_000
+	limits := []admit.Limit{admit.PerHour(100)}
+	goroutines := runtime.NumGoroutine()
+	s := newMemoryStore(t, 0)
+	now := time.Duration(0)
+	s.SetClock(func() time.Duration { return now })
+	before := heap()
+	for i := range n {
+		take(t, s, fmt.Sprintf("key:%032d", i), 1, limits...)
+	}
+	each := (heap() - before) / n
+	t.Logf("%d bytes for each caller", each)
+	assert.Less(t, each, int64(200))
+	assert.Greater(t, each, int64(80), "otherwise this measures something else")
+
+	now = 2 * time.Hour
+	for range 10_000 {
+		take(t, s, "key:one", 1, limits...)
+	}
+	rest := (heap() - before) / n
+	t.Logf("%d bytes after all but one have gone", rest)
+	assert.LessOrEqual(t, rest, int64(1))
+	assert.Equal(t, goroutines, runtime.NumGoroutine())
+	runtime.KeepAlive(s)
+}
