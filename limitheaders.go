@@ -1,0 +1,115 @@
+package admit
+
+import (
+	"net/http"
+	"strconv"
+)
+
+// limitSet is the limits of one caller, with what their headers need. It is the only
+// place that knows what the headers look like.
+type limitSet struct {
+	limits []Limit // complete
+	rules  []rule
+
+	policy []string   // RateLimit-Policy; shared by the responses
+	items  []string   // of RateLimit, up to what depends on the response
+	quotas [][]string // X-RateLimit-Limit; shared
+}
+
+// The names are as http.Header keeps them; they are assigned, since Set would have to
+// find that out each time. Field names are case-insensitive (RFC 9110 §5.1).
+const (
+	headerPolicy          = "Ratelimit-Policy"
+	headerLimit           = "Ratelimit"
+	headerLegacyLimit     = "X-Ratelimit-Limit"
+	headerLegacyRemaining = "X-Ratelimit-Remaining"
+	headerLegacyReset     = "X-Ratelimit-Reset"
+)
+
+func newLimitSet(limits []Limit) (*limitSet, error) {
+	rules, err := newRules(limits)
+	if err != nil {
+		return nil, err
+	}
+	set := &limitSet{rules: rules}
+	var policy []byte
+	for i, ru := range rules {
+		set.limits = append(set.limits, ru.Limit)
+		set.quotas = append(set.quotas, []string{strconv.Itoa(ru.Requests)})
+
+		name := appendFieldString(nil, ru.Name)
+		set.items = append(set.items, string(name)+";r=")
+		if i > 0 {
+			policy = append(policy, ", "...)
+		}
+		policy = append(append(policy, name...), ";q="...)
+		policy = strconv.AppendInt(policy, int64(ru.Requests), 10)
+		policy = append(policy, ";w="...)
+		policy = strconv.AppendInt(policy, ceilSeconds(ru.Per), 10)
+	}
+	set.policy = []string{string(policy)}
+	return set, nil
+}
+
+// appendFieldString appends a String of RFC 9651 §3.3.3; s is printable ASCII.
+func appendFieldString(b []byte, s string) []byte {
+	b = append(b, '"')
+	for i := range len(s) {
+		if s[i] == '"' || s[i] == '\\' {
+			b = append(b, '\\')
+		}
+		b = append(b, s[i])
+	}
+	return append(b, '"')
+}
+
+// writeHeaders tells the client about d: RateLimit-Policy and RateLimit, Lists of
+// Strings with parameters (draft-ietf-httpapi-ratelimit-headers-11). Where a Limiter
+// outside has set them, these are further members. Without states it writes nothing.
+func (set *limitSet) writeHeaders(h http.Header, d Decision, legacy bool) {
+	if len(d.States) == 0 {
+		return
+	}
+	var buf [160]byte
+	b := buf[:0]
+	for i := range min(len(d.States), len(set.items)) {
+		if i > 0 {
+			b = append(b, ", "...)
+		}
+		b = append(b, set.items[i]...)
+		b = strconv.AppendInt(b, int64(d.States[i].Remaining), 10)
+		b = append(b, ";t="...)
+		b = strconv.AppendInt(b, ceilSeconds(d.States[i].Reset), 10)
+	}
+	if outer := h[headerPolicy]; outer == nil {
+		h[headerPolicy] = set.policy
+		h[headerLimit] = []string{string(b)}
+	} else {
+		h[headerPolicy] = append(outer[:len(outer):len(outer)], set.policy...)
+		h[headerLimit] = append(h[headerLimit], string(b))
+	}
+	if legacy {
+		set.writeLegacy(h, d.States)
+	}
+}
+
+// writeLegacy speaks of one limit: the one that lets in last, else the one with the
+// fewest requests left.
+func (set *limitSet) writeLegacy(h http.Header, states []LimitState) {
+	at := 0
+	for i, st := range states[:min(len(states), len(set.quotas))] {
+		closest := states[at]
+		switch {
+		case st.Exceeded && (!closest.Exceeded || st.Reset > closest.Reset),
+			!closest.Exceeded && st.Remaining < closest.Remaining:
+			at = i
+		}
+	}
+	values := [2]string{
+		strconv.Itoa(states[at].Remaining),
+		strconv.FormatInt(ceilSeconds(states[at].Reset), 10),
+	}
+	h[headerLegacyLimit] = set.quotas[at]
+	h[headerLegacyRemaining] = values[0:1:1]
+	h[headerLegacyReset] = values[1:2:2]
+}

@@ -1,0 +1,345 @@
+package admit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// StoreDown says what a Limiter does while its Store fails.
+type StoreDown int
+
+const (
+	// LimitLocally applies the same limits in the memory of this process.
+	LimitLocally StoreDown = iota
+	// AdmitAll lets everybody in, without headers.
+	AdmitAll
+	// RefuseAll answers 503 with the code store_unavailable and Retry-After.
+	RefuseAll
+)
+
+// LimiterConfig configures NewLimiter. Only Limits is required.
+type LimiterConfig struct {
+	// Name is the namespace in Store, and required with it: 1 to 64 of A-Z a-z 0-9 . _ -
+	// Limiters of one name in one store share their buckets.
+	Name string
+	// Limits hold for every caller, all or none, except where Plans says otherwise.
+	Limits []Limit
+	// Plans has limits that replace Limits for callers whose Key has such a plan.
+	Plans *Plans
+	// Store keeps the buckets. Nil: the memory of this Limiter.
+	Store LimitStore
+	// StoreDown says what to do while Store fails.
+	StoreDown StoreDown
+
+	// By says who is counted together, for example r.Pattern + " " + Caller(r). What it
+	// returns is one caller, the empty string too. Nil: Caller.
+	By func(*http.Request) string
+	// Cost is what a request takes: 0 or less takes nothing and is let in. Nil: 1.
+	Cost func(*http.Request) int
+	// Skip exempts a request: it is let in, not counted, and gets no headers.
+	Skip func(*http.Request) bool
+	// GiveBack is asked, when the handler is done, whether a response with this status
+	// does not count. A panic before the response has begun is 500. Nil: all count.
+	GiveBack func(status int) bool
+	// Shadow decides, observes and sends headers as ever, but lets everybody in.
+	Shadow bool
+	// LegacyHeaders adds X-RateLimit-Limit, -Remaining and -Reset (in seconds from now) for
+	// the limit that is the closest.
+	LegacyHeaders bool
+	// Observe is told each decision, for metrics, with the limits that it is about. The
+	// error is that of a failing Store. It is called before next; all is read-only.
+	Observe func(*http.Request, []Limit, Decision, error)
+}
+
+// Limiter limits how often each caller may come. It is safe for concurrent use, and its
+// buckets are shared by all handlers that it wraps.
+type Limiter struct {
+	c      LimiterConfig
+	base   *limitSet
+	store  LimitStore   // nil: memory
+	memory *MemoryStore // also for LimitLocally; else nil
+
+	mu     sync.Mutex                           // to add to plans
+	plans  atomic.Pointer[map[string]*limitSet] // of the plans that were asked for
+	outage rate.Sometimes
+}
+
+// RateLimit limits how often each caller may come, in the memory of this process: by
+// Key where the request has one, else by client address, IPv6 by /64. Who exceeds a
+// limit gets 429 with the code rate_limited and a Retry-After that is true. Responses
+// have RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-11). All
+// handlers that one RateLimit wraps share its buckets. It panics on a wrong Limit.
+func RateLimit(limits ...Limit) Middleware {
+	l, err := NewLimiter(LimiterConfig{Limits: limits})
+	if err != nil {
+		panic("admit: RateLimit: " + err.Error())
+	}
+	return l.Wrap
+}
+
+// NewLimiter reports every fault of the configuration at once.
+func NewLimiter(c LimiterConfig) (*Limiter, error) {
+	var faults []error
+	base, err := newLimitSet(c.Limits)
+	if err != nil {
+		faults = append(faults, fmt.Errorf("admit: LimiterConfig.Limits: %w", err))
+	}
+	if c.Store != nil && c.Name == "" {
+		faults = append(faults, errors.New("admit: LimiterConfig.Name is empty; a Store needs one, so that two services do not share buckets by accident"))
+	}
+	if c.Name != "" && !validLimiterName(c.Name) {
+		faults = append(faults, fmt.Errorf("admit: LimiterConfig.Name: %q is not 1 to 64 of A-Z a-z 0-9 . _ -", c.Name))
+	}
+	if c.StoreDown < LimitLocally || c.StoreDown > RefuseAll {
+		faults = append(faults, fmt.Errorf("admit: LimiterConfig.StoreDown is %d; it is LimitLocally, AdmitAll or RefuseAll", c.StoreDown))
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+
+	l := &Limiter{c: c, base: base, store: c.Store, outage: rate.Sometimes{Interval: time.Minute}}
+	l.plans.Store(&map[string]*limitSet{})
+	if m, ok := c.Store.(*MemoryStore); ok {
+		l.store, l.memory = nil, m
+	} else if c.Store == nil || c.StoreDown == LimitLocally {
+		l.memory, _ = NewMemoryStore(MemoryStoreConfig{}) // never fails
+	}
+	return l, nil
+}
+
+func validLimiterName(name string) bool {
+	return len(name) <= 64 && validRequestID(name) // the same characters
+}
+
+// Wrap limits the requests to next.
+func (l *Limiter) Wrap(next http.Handler) http.Handler {
+	mustWrap("Limiter.Wrap", next)
+	if l == nil {
+		panic("admit: Limiter.Wrap: the Limiter is nil; NewLimiter makes one")
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { l.handle(w, r, next) })
+}
+
+func (l *Limiter) handle(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	if l.c.Skip != nil && l.c.Skip(r) {
+		next.ServeHTTP(w, r)
+		return
+	}
+	who, set, cost := l.caller(r), l.limitsOf(r), l.costOf(r)
+	var few [4]LimitState
+	d, outage := l.decide(r.Context(), few[:0], who, set, cost)
+	if gone := r.Context().Err(); outage != nil && gone != nil {
+		WriteError(w, r, gone) // no outage
+		return
+	}
+	set.writeHeaders(w.Header(), d, l.c.LegacyHeaders)
+	if outage != nil {
+		l.logOutage(r, outage)
+	}
+	if l.c.Observe != nil {
+		l.c.Observe(r, set.limits, Decision{d.Allowed, d.RetryAfter, slices.Clone(d.States)}, outage)
+	}
+	switch {
+	case !d.Allowed && !l.c.Shadow:
+		WriteError(w, r, limitError(d, outage))
+	case d.Allowed && cost > 0 && l.c.GiveBack != nil:
+		l.serve(w, r, next, func() { l.giveBack(r, who, set, cost, outage) })
+	default:
+		next.ServeHTTP(w, r)
+	}
+}
+
+// decide asks the store, and does what StoreDown says where that fails: then the error
+// is not nil.
+func (l *Limiter) decide(ctx context.Context, states []LimitState, who caller, set *limitSet, cost int) (Decision, error) {
+	if l.store == nil {
+		return l.memory.take(states, who.class, who.id, cost, set.rules), nil
+	}
+	d, err := l.store.Take(ctx, who.key, cost, set.limits)
+	switch {
+	case err == nil:
+		return d, nil
+	case ctx.Err() != nil || l.c.StoreDown == RefuseAll:
+		return Decision{}, err
+	case l.c.StoreDown == AdmitAll:
+		return Decision{Allowed: true}, err
+	default:
+		return l.memory.take(states, who.class, who.id, cost, set.rules), err
+	}
+}
+
+// limitError is the error for a decision that does not let in.
+func limitError(d Decision, outage error) error {
+	switch {
+	case outage != nil && len(d.States) == 0:
+		return errStoreUnavailable.Because(fmt.Errorf("take from the limit store: %w", outage))
+	case d.RetryAfter < 0:
+		return errCostsTooMuch
+	}
+	e := *errRateLimited
+	e.RetryAfter = max(d.RetryAfter, time.Second)
+	return &e
+}
+
+// serve calls next, and giveBack if the status of the response says so.
+func (l *Limiter) serve(w http.ResponseWriter, r *http.Request, next http.Handler, giveBack func()) {
+	w = track(w, r)
+	t := tracker(w)
+	status := http.StatusInternalServerError // of a panic
+	defer func() {
+		if t.status != 0 {
+			status = t.status
+		}
+		if l.c.GiveBack(status) {
+			giveBack()
+		}
+	}()
+	next.ServeHTTP(w, r)
+	status = http.StatusOK
+}
+
+// giveBack returns the cost to where it was taken. The client may be gone.
+func (l *Limiter) giveBack(r *http.Request, who caller, set *limitSet, cost int, outage error) {
+	if l.store == nil || outage != nil {
+		if l.memory != nil {
+			l.memory.take(nil, who.class, who.id, -cost, set.rules)
+		}
+		return
+	}
+	if _, err := l.store.Take(context.WithoutCancel(r.Context()), who.key, -cost, set.limits); err != nil {
+		l.logOutage(r, err)
+	}
+}
+
+// logOutage logs once a minute: RefuseAll logs each request that it refuses anyway.
+func (l *Limiter) logOutage(r *http.Request, err error) {
+	l.outage.Do(func() {
+		errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: the limit store failed",
+			slog.String("limiter", l.c.Name), slog.Any("error", err))
+	})
+}
+
+func (l *Limiter) costOf(r *http.Request) int {
+	if l.c.Cost == nil {
+		return 1
+	}
+	return max(l.c.Cost(r), 0)
+}
+
+// limitsOf returns the limits of the caller's plan, if that has any, else Limits.
+func (l *Limiter) limitsOf(r *http.Request) *limitSet {
+	if l.c.Plans == nil {
+		return l.base
+	}
+	id := identityOf(r.Context())
+	if id == nil || id.key == nil {
+		return l.base
+	}
+	plan := id.key.Plan
+	if set := (*l.plans.Load())[plan]; set != nil {
+		return set
+	}
+	limits, ok := l.c.Plans.limits(plan)
+	if !ok {
+		return l.base
+	}
+	set, err := newLimitSet(limits)
+	if err != nil {
+		return l.base // NewPlans takes no such plan
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	plans := maps.Clone(*l.plans.Load())
+	plans[plan] = set
+	l.plans.Store(&plans)
+	return set
+}
+
+// Caller returns who sent r, as limits count by default: "key:" and the ID of its Key
+// if it has one, else "addr:" and the client's address as ClientIPFrom finds it, IPv6
+// cut to its /64. Requests without an address, as on a Unix socket, are one caller.
+func Caller(r *http.Request) string {
+	var buf [128]byte
+	return string(appendCaller(buf[:0], r, "", nil))
+}
+
+// caller is who is counted.
+type caller struct {
+	class class
+	id    fingerprint // in memory
+	key   string      // in store
+}
+
+func (l *Limiter) caller(r *http.Request) caller {
+	var buf [128]byte
+	b := appendCaller(buf[:0], r, l.c.Name, l.c.By)
+	who := caller{class: classOf(b)}
+	if l.memory != nil {
+		who.id = l.memory.fingerprint(b)
+	}
+	if l.store != nil {
+		who.key = string(b)
+	}
+	return who
+}
+
+// appendCaller appends the class of the caller, the name of the Limiter if it has one,
+// and what tells the caller apart.
+func appendCaller(b []byte, r *http.Request, name string, by func(*http.Request) string) []byte {
+	id := identityOf(r.Context())
+	hasKey := id != nil && id.key != nil && id.key.ID != ""
+	if hasKey {
+		b = append(b, keyPrefix...)
+	} else {
+		b = append(b, addrPrefix...)
+	}
+	if name != "" {
+		b = append(append(b, name...), ':')
+	}
+	switch {
+	case by != nil:
+		return append(b, by(r)...)
+	case hasKey:
+		return append(b, id.key.ID...)
+	}
+	addr := clientNetwork(r)
+	if !addr.IsValid() {
+		return b
+	}
+	return addr.AppendTo(b)
+}
+
+// clientNetwork is the client's address, IPv6 cut to its /64: whoever has one address
+// there has them all. It is the invalid Addr where there is none.
+func clientNetwork(r *http.Request) netip.Addr {
+	addr := ClientIPFrom(r)
+	if addr.Is6() {
+		network, _ := addr.Prefix(64)
+		addr = network.Addr()
+	}
+	return addr
+}
+
+var (
+	errRateLimited = &Error{
+		Status:  http.StatusTooManyRequests,
+		Code:    "rate_limited",
+		Message: "The rate limit is reached. Try again later.",
+	}
+	errCostsTooMuch = &Error{
+		Status:  http.StatusTooManyRequests,
+		Code:    "rate_limited",
+		Message: "The request costs more than the rate limit ever allows.",
+	}
+)

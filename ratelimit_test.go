@@ -1,0 +1,561 @@
+package admit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+)
+
+func newLimiter(t testing.TB, c admit.LimiterConfig) *admit.Limiter {
+	t.Helper()
+	l, err := admit.NewLimiter(c)
+	require.NoError(t, err)
+	return l
+}
+
+// from is a request from an address.
+func from(addr string) *http.Request {
+	r := get("/")
+	r.RemoteAddr = addr
+	return r
+}
+
+// by is a request with a key in its context.
+func by(key *admit.Key) *http.Request {
+	r := get("/")
+	return r.WithContext(admit.WithKey(r.Context(), key))
+}
+
+func status(h http.Handler, r *http.Request) int {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Code
+}
+
+func TestRateLimit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := admit.RateLimit(admit.PerSecond(5), admit.PerMinute(100))(ok)
+		for i := range 5 {
+			headers := allowed(t, h, get("/"))
+			assert.Equal(t, []string{`"second";q=5;w=1, "minute";q=100;w=60`}, headers["Ratelimit-Policy"])
+			assert.Equal(t, fmt.Sprintf(`"second";r=%d;t=1, "minute";r=%d;t=%d`, 4-i, 99-i, 1+(6*i+5)/10), headers.Get("RateLimit"))
+			assert.Empty(t, headers.Get("X-RateLimit-Limit"))
+			assert.Empty(t, headers.Get("Retry-After"))
+		}
+		body, headers := refused(t, h, get("/"), http.StatusTooManyRequests)
+		assert.Equal(t, "rate_limited", body.Code)
+		assert.Equal(t, 1, body.RetryAfter)
+		assert.Equal(t, "1", headers.Get("Retry-After"))
+		assert.Equal(t, `"second";q=5;w=1, "minute";q=100;w=60`, headers.Get("RateLimit-Policy"))
+		assert.Equal(t, `"second";r=0;t=1, "minute";r=95;t=3`, headers.Get("RateLimit"))
+	})
+}
+
+func TestRateLimitPanics(t *testing.T) {
+	t.Parallel()
+	for _, limits := range [][]admit.Limit{nil, {admit.PerSecond(0)}, {admit.PerDay(1), admit.PerDay(2)}} {
+		assert.Panics(t, func() { admit.RateLimit(limits...) })
+	}
+	assert.Panics(t, func() { admit.RateLimit(admit.PerHour(1))(nil) })
+	assert.Panics(t, func() { (*admit.Limiter)(nil).Wrap(ok) })
+}
+
+func TestNewLimiterReportsEveryFault(t *testing.T) {
+	t.Parallel()
+	l, err := admit.NewLimiter(admit.LimiterConfig{
+		Limits:    []admit.Limit{{Requests: -1, Per: time.Second}, {Name: "slow", Requests: 1}},
+		Store:     newMemoryStore(t, 0),
+		StoreDown: 3,
+	})
+	require.Nil(t, l)
+	for _, fault := range []string{"-1 Requests", `"slow" is per 0s`, "Name is empty", "StoreDown is 3"} {
+		assert.ErrorContains(t, err, fault)
+	}
+	_, err = admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(1)}, Name: "a b"})
+	assert.ErrorContains(t, err, `"a b"`)
+	_, err = admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(1)}, Name: strings.Repeat("x", 65)})
+	assert.ErrorContains(t, err, "1 to 64")
+	_, err = admit.NewLimiter(admit.LimiterConfig{})
+	assert.ErrorContains(t, err, "no limit is given")
+}
+
+func TestWhoIsCounted(t *testing.T) {
+	t.Parallel()
+	key := func(id string) *http.Request { return by(&admit.Key{ID: id}) }
+	mapped := from("[::ffff:192.0.2.1]:1")
+	for _, test := range []struct {
+		name string
+		a, b *http.Request
+		same bool
+	}{
+		{"two ports of an address", from("192.0.2.1:1"), from("192.0.2.1:2"), true},
+		{"two addresses", from("192.0.2.1:1"), from("192.0.2.2:1"), false},
+		{"IPv4 in two notations", from("192.0.2.1:1"), mapped, true},
+		{"two addresses of one IPv6 network", from("[2001:db8:1:2::1]:1"), from("[2001:db8:1:2:ffff::]:1"), true},
+		{"two IPv6 networks", from("[2001:db8:1:2::1]:1"), from("[2001:db8:1:3::1]:1"), false},
+		{"two zones of one network", from("[fe80::1%eth0]:1"), from("[fe80::2%eth1]:1"), true},
+		{"no address twice", from("@"), from(""), true},
+		{"one key from two addresses", key("a"), func() *http.Request { r := key("a"); r.RemoteAddr = "192.0.2.9:1"; return r }(), true},
+		{"two keys", key("a"), key("b"), false},
+		{"a key and an address that looks the same", key("192.0.2.1"), from("192.0.2.1:1"), false},
+		{"a key that looks like an address", key("addr:192.0.2.1"), from("192.0.2.1:1"), false},
+		{"a key without an id, and its address", key(""), get("/"), true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			h := admit.RateLimit(admit.PerHour(1))(ok)
+			allowed(t, h, test.a)
+			want := http.StatusOK
+			if test.same {
+				want = http.StatusTooManyRequests
+			}
+			assert.Equal(t, want, status(h, test.b))
+			assert.Equal(t, test.same, admit.Caller(test.a) == admit.Caller(test.b))
+		})
+	}
+	assert.Equal(t, "key:a", admit.Caller(key("a")))
+	assert.Equal(t, "addr:192.0.2.1", admit.Caller(mapped))
+	assert.Equal(t, "addr:2001:db8:1:2::", admit.Caller(from("[2001:db8:1:2::1]:1")))
+	assert.Equal(t, "addr:", admit.Caller(from("@")))
+}
+
+func TestOneRateLimitHasOneSetOfBuckets(t *testing.T) {
+	t.Parallel()
+	limit := admit.RateLimit(admit.PerHour(20))
+	mux := http.NewServeMux()
+	for i := range 20 {
+		mux.Handle(fmt.Sprintf("/%d", i), limit(ok))
+	}
+	for i := range 20 {
+		allowed(t, mux, get(fmt.Sprintf("/%d", i)))
+	}
+	refused(t, mux, get("/7"), http.StatusTooManyRequests)
+}
+
+func TestLimiterBy(t *testing.T) {
+	t.Parallel()
+	mux := http.NewServeMux()
+	l := newLimiter(t, admit.LimiterConfig{
+		Limits: []admit.Limit{admit.PerHour(1)},
+		By:     func(r *http.Request) string { return r.Pattern + " " + admit.Caller(r) },
+	})
+	mux.Handle("/a/{id}", l.Wrap(ok))
+	mux.Handle("/b/{id}", l.Wrap(ok))
+	allowed(t, mux, get("/a/1"))
+	allowed(t, mux, get("/b/1"))
+	refused(t, mux, get("/a/2"), http.StatusTooManyRequests)
+
+	all := newLimiter(t, admit.LimiterConfig{
+		Limits: []admit.Limit{admit.PerHour(1)},
+		By:     func(*http.Request) string { return "" },
+	}).Wrap(ok)
+	allowed(t, all, from("192.0.2.1:1"))
+	refused(t, all, from("192.0.2.2:1"), http.StatusTooManyRequests)
+}
+
+func TestLimiterCost(t *testing.T) {
+	t.Parallel()
+	h := newLimiter(t, admit.LimiterConfig{
+		Limits: []admit.Limit{admit.PerHour(10)},
+		Cost: func(r *http.Request) int {
+			n, _ := strconv.Atoi(r.URL.Query().Get("cost"))
+			return n
+		},
+	}).Wrap(ok)
+	assert.Equal(t, `"hour";r=6;t=1440`, allowed(t, h, get("/?cost=4")).Get("RateLimit"))
+	for _, free := range []string{"/?cost=0", "/?cost=-5"} {
+		assert.Equal(t, `"hour";r=6;t=1440`, allowed(t, h, get(free)).Get("RateLimit"))
+	}
+	_, headers := refused(t, h, get("/?cost=7"), http.StatusTooManyRequests)
+	assert.Equal(t, "360", headers.Get("Retry-After"))
+	assert.Equal(t, `"hour";r=6;t=360`, headers.Get("RateLimit"))
+
+	body, headers := refused(t, h, get("/?cost=11"), http.StatusTooManyRequests)
+	assert.Equal(t, "rate_limited", body.Code)
+	assert.Zero(t, body.RetryAfter)
+	assert.Empty(t, headers.Get("Retry-After"), "it will never be let in")
+	allowed(t, h, get("/?cost=6"))
+	allowed(t, h, get("/?cost=0"))
+}
+
+func TestLimiterSkip(t *testing.T) {
+	t.Parallel()
+	h := newLimiter(t, admit.LimiterConfig{
+		Limits: []admit.Limit{admit.PerHour(1)},
+		Skip:   func(r *http.Request) bool { return r.URL.Path == "/healthz" },
+	}).Wrap(ok)
+	for range 3 {
+		headers := allowed(t, h, get("/healthz"))
+		assert.Empty(t, headers["Ratelimit"])
+		assert.Empty(t, headers["Ratelimit-Policy"])
+	}
+	allowed(t, h, get("/"))
+	refused(t, h, get("/"), http.StatusTooManyRequests)
+}
+
+func TestLimiterPlans(t *testing.T) {
+	t.Parallel()
+	plans, err := admit.NewPlans(
+		admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerHour(2)}},
+		admit.Plan{Name: "pro", Limits: []admit.Limit{admit.PerHour(5), admit.PerDay(10)}},
+		admit.Plan{Name: "plain"},
+	)
+	require.NoError(t, err)
+	h := newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(1)}, Plans: plans}).Wrap(ok)
+	for _, test := range []struct {
+		r      *http.Request
+		policy string
+		n      int
+	}{
+		{get("/"), `"hour";q=1;w=3600`, 1},
+		{by(&admit.Key{ID: "1", Plan: "free"}), `"hour";q=2;w=3600`, 2},
+		{by(&admit.Key{ID: "2", Plan: "pro"}), `"hour";q=5;w=3600, "day";q=10;w=86400`, 5},
+		{by(&admit.Key{ID: "3", Plan: "plain"}), `"hour";q=1;w=3600`, 1},
+		{by(&admit.Key{ID: "4", Plan: "unknown"}), `"hour";q=1;w=3600`, 1},
+		{by(&admit.Key{ID: "5"}), `"hour";q=1;w=3600`, 1},
+		{by(&admit.Key{ID: "1", Plan: "pro"}), `"hour";q=5;w=3600, "day";q=10;w=86400`, 5}, // has bought it just now
+	} {
+		for range test.n {
+			assert.Equal(t, test.policy, allowed(t, h, test.r).Get("RateLimit-Policy"))
+		}
+		_, headers := refused(t, h, test.r, http.StatusTooManyRequests)
+		assert.Equal(t, test.policy, headers.Get("RateLimit-Policy"))
+	}
+}
+
+func TestLimiterGiveBack(t *testing.T) {
+	t.Parallel()
+	var code int
+	h := newLimiter(t, admit.LimiterConfig{
+		Limits:   []admit.Limit{admit.PerHour(2)},
+		GiveBack: func(status int) bool { return status < 400 }, // failures count
+	}).Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		switch code {
+		case 0: // says nothing
+		case -1:
+			panic("oh")
+		case -2:
+			w.WriteHeader(http.StatusNoContent)
+			panic("too late")
+		default:
+			w.WriteHeader(code)
+		}
+	}))
+	left := func() string {
+		code = http.StatusOK
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, get("/"))
+		return strings.TrimPrefix(strings.Split(w.Header().Get("RateLimit"), ";")[1], "r=")
+	}
+	for _, good := range []int{0, http.StatusOK, http.StatusFound, http.StatusSwitchingProtocols} {
+		code = good
+		status(h, get("/"))
+		require.Equal(t, "1", left(), "%d does not count", good)
+	}
+	code = -2
+	require.Panics(t, func() { status(h, get("/")) })
+	require.Equal(t, "1", left(), "what was sent before a panic does not count")
+	code = http.StatusUnauthorized
+	status(h, get("/"))
+	require.Equal(t, "0", left())
+	code = -1
+	require.Panics(t, func() { status(h, get("/")) })
+	refused(t, h, get("/"), http.StatusTooManyRequests)
+}
+
+func TestLimiterShadow(t *testing.T) {
+	t.Parallel()
+	var seen []bool
+	h := newLimiter(t, admit.LimiterConfig{
+		Limits:   []admit.Limit{admit.PerHour(1)},
+		Shadow:   true,
+		GiveBack: func(int) bool { return false },
+		Observe: func(_ *http.Request, limits []admit.Limit, d admit.Decision, err error) {
+			assert.Equal(t, []admit.Limit{{Name: "hour", Requests: 1, Per: time.Hour, Burst: 1}}, limits)
+			assert.Equal(t, !d.Allowed, d.States[0].Exceeded)
+			assert.NoError(t, err)
+			seen = append(seen, d.Allowed)
+		},
+	}).Wrap(ok)
+	for range 3 {
+		headers := allowed(t, h, get("/"))
+		assert.Contains(t, headers.Get("RateLimit"), `"hour";r=0;t=`)
+		assert.Empty(t, headers.Get("Retry-After"))
+	}
+	assert.Equal(t, []bool{true, false, false}, seen)
+}
+
+func TestLimiterLegacyHeaders(t *testing.T) {
+	t.Parallel()
+	h := newLimiter(t, admit.LimiterConfig{
+		Limits:        []admit.Limit{admit.PerHour(5), admit.PerDay(3)},
+		LegacyHeaders: true,
+	}).Wrap(ok)
+	legacy := func(h http.Header) []string {
+		return []string{h.Get("X-RateLimit-Limit"), h.Get("X-RateLimit-Remaining"), h.Get("X-RateLimit-Reset")}
+	}
+	assert.Equal(t, []string{"3", "2", "28800"}, legacy(allowed(t, h, get("/"))))
+	allowed(t, h, get("/"))
+	allowed(t, h, get("/"))
+	_, headers := refused(t, h, get("/"), http.StatusTooManyRequests)
+	assert.Equal(t, []string{"3", "0", headers.Get("Retry-After")}, legacy(headers))
+	assert.Equal(t, `"hour";q=5;w=3600, "day";q=3;w=86400`, headers.Get("RateLimit-Policy"))
+}
+
+// A Limiter inside another adds to its headers, and leaves those alone that others share.
+func TestLimiterInsideAnother(t *testing.T) {
+	t.Parallel()
+	outer := admit.RateLimit(admit.PerDay(9))
+	inner := admit.RateLimit(admit.PerHour(1))(ok)
+	for _, r := range []*http.Request{from("192.0.2.1:1"), from("192.0.2.2:1")} {
+		headers := allowed(t, outer(inner), r)
+		assert.Equal(t, []string{`"day";q=9;w=86400`, `"hour";q=1;w=3600`}, headers["Ratelimit-Policy"])
+		assert.Equal(t, []string{`"day";r=8;t=9600`, `"hour";r=0;t=3600`}, headers["Ratelimit"])
+		assert.Equal(t, []string{`"day";q=9;w=86400`}, allowed(t, outer(ok), r)["Ratelimit-Policy"])
+	}
+	_, headers := refused(t, outer(inner), from("192.0.2.1:1"), http.StatusTooManyRequests)
+	assert.Len(t, headers["Ratelimit"], 2)
+}
+
+// failing is a store that is down for as long as err is not nil.
+type failing struct {
+	admit.LimitStore
+	err  atomic.Pointer[error]
+	keys []string
+}
+
+func (f *failing) Take(ctx context.Context, key string, cost int, limits []admit.Limit) (admit.Decision, error) {
+	if err := f.err.Load(); err != nil {
+		return admit.Decision{}, *err
+	}
+	f.keys = append(f.keys, fmt.Sprint(key, " ", cost, " ", limits))
+	return f.LimitStore.Take(ctx, key, cost, limits)
+}
+
+func TestLimiterStore(t *testing.T) {
+	t.Parallel()
+	store := &failing{LimitStore: newMemoryStore(t, 0)}
+	l := newLimiter(t, admit.LimiterConfig{
+		Name: "api", Store: store, Limits: []admit.Limit{{Requests: 2, Per: time.Hour}},
+		GiveBack: func(status int) bool { return status == http.StatusTeapot },
+	})
+	headers := allowed(t, l.Wrap(ok), from("192.0.2.1:1"))
+	assert.Equal(t, `"1h0m0s";q=2;w=3600`, headers.Get("RateLimit-Policy"))
+	assert.Equal(t, `"1h0m0s";r=1;t=1800`, headers.Get("RateLimit"))
+	require.Equal(t, http.StatusTeapot, status(l.Wrap(answer(http.StatusTeapot)), by(&admit.Key{ID: "a"})))
+	assert.Equal(t, []string{
+		"addr:api:192.0.2.1 1 [{1h0m0s 2 1h0m0s 2}]",
+		"key:api:a 1 [{1h0m0s 2 1h0m0s 2}]",
+		"key:api:a -1 [{1h0m0s 2 1h0m0s 2}]",
+	}, store.keys, "names are not for clients to choose, and limits are complete")
+	allowed(t, l.Wrap(ok), from("192.0.2.1:2"))
+	refused(t, l.Wrap(ok), from("192.0.2.1:3"), http.StatusTooManyRequests)
+}
+
+func TestLimitersShareAMemoryStore(t *testing.T) {
+	t.Parallel()
+	store := newMemoryStore(t, 0)
+	wrap := func(name string) http.Handler {
+		return newLimiter(t, admit.LimiterConfig{Name: name, Store: store, Limits: []admit.Limit{admit.PerHour(1)}}).Wrap(ok)
+	}
+	allowed(t, wrap("a"), by(&admit.Key{ID: "1"}))
+	allowed(t, wrap("b"), by(&admit.Key{ID: "1"}))
+	refused(t, wrap("a"), by(&admit.Key{ID: "1"}), http.StatusTooManyRequests)
+	assert.Equal(t, 2, store.Len())
+	assert.False(t, take(t, store, "key:a:1", 1, admit.PerHour(1)).Allowed, "the same bucket, by its key")
+}
+
+func TestLimiterStoreDown(t *testing.T) {
+	t.Parallel()
+	down := errors.New("no route to the store")
+	for _, test := range []struct {
+		mode    admit.StoreDown
+		want    []int
+		headers bool
+	}{
+		{admit.LimitLocally, []int{200, 200, 429}, true},
+		{admit.AdmitAll, []int{200, 200, 200}, false},
+		{admit.RefuseAll, []int{503, 503, 503}, false},
+	} {
+		t.Run(fmt.Sprint(test.mode), func(t *testing.T) {
+			t.Parallel()
+			logger, log := logged()
+			store := &failing{LimitStore: newMemoryStore(t, 0)}
+			store.err.Store(&down)
+			var failures int
+			h := (&admit.ErrorWriter{Logger: logger}).Wrap(newLimiter(t, admit.LimiterConfig{
+				Name: "api", Store: store, StoreDown: test.mode, Limits: []admit.Limit{admit.PerHour(2)},
+				GiveBack: func(status int) bool { return status == http.StatusTeapot },
+				Observe: func(_ *http.Request, _ []admit.Limit, _ admit.Decision, err error) {
+					if errors.Is(err, down) {
+						failures++
+					}
+				},
+			}).Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/teapot" {
+					w.WriteHeader(http.StatusTeapot)
+				}
+			})))
+			status(h, get("/teapot"))
+			for i, want := range test.want {
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, get("/"))
+				require.Equal(t, want, w.Code, "request %d", i)
+				assert.Equal(t, test.headers, w.Header().Get("RateLimit") != "")
+				if want == http.StatusServiceUnavailable {
+					e := readEnvelope(t, w.Code, w.Header(), w.Body.Bytes())
+					assert.Equal(t, "store_unavailable", e.Code)
+					assert.NotEmpty(t, w.Header().Get("Retry-After"))
+					assert.NotContains(t, w.Body.String(), "no route")
+				}
+			}
+			assert.Equal(t, 4, failures)
+			assert.Equal(t, 1, strings.Count(log.String(), "the limit store failed"), "once a minute: %s", log)
+			assert.Contains(t, log.String(), "no route to the store")
+
+			store.err.Store(nil)
+			assert.Equal(t, http.StatusOK, status(h, get("/")), "it is asked again")
+		})
+	}
+}
+
+// A client that is gone is no outage, and is not counted here instead.
+func TestLimiterStoreAndAClientThatIsGone(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	store := &failing{LimitStore: newMemoryStore(t, 0)}
+	gone := fmt.Errorf("ask the store: %w", context.Canceled)
+	store.err.Store(&gone)
+	logger, log := logged()
+	h := newLimiter(t, admit.LimiterConfig{Name: "api", Store: store, Limits: []admit.Limit{admit.PerHour(1)}}).Wrap(ok)
+	h = (&admit.ErrorWriter{Logger: logger}).Wrap(h)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, get("/").WithContext(ctx))
+	assert.Empty(t, w.Body.String())
+	assert.NotContains(t, log.String(), "store")
+	allowed(t, h, get("/"))
+}
+
+// Who waits as told is let in, with nothing but the headers of a response to go by.
+func TestRetryAfterIsTrue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for i := range 3000 {
+			var limits []admit.Limit
+			for j := range 1 + rand.IntN(3) {
+				limits = append(limits, admit.Limit{
+					Name:     fmt.Sprint("limit ", j),
+					Requests: 1 + rand.IntN(30),
+					Per:      time.Duration(1 + rand.Int64N(int64(10*time.Minute))),
+					Burst:    rand.IntN(10),
+				})
+			}
+			if i%3 == 0 {
+				limits = []admit.Limit{{Requests: 1 + rand.IntN(10), Per: time.Duration(1+rand.IntN(100)) * time.Second}}
+			}
+			h := admit.RateLimit(limits...)(ok)
+			for range 3 {
+				for status(h, get("/")) == http.StatusOK {
+					time.Sleep(time.Duration(rand.Int64N(1 + int64(limits[0].Per)/int64(3*limits[0].Requests))))
+				}
+				body, headers := refused(t, h, get("/"), http.StatusTooManyRequests)
+				wait, err := strconv.Atoi(headers.Get("Retry-After"))
+				require.NoError(t, err)
+				require.GreaterOrEqual(t, wait, 1)
+				require.Equal(t, wait, body.RetryAfter)
+				time.Sleep(time.Duration(wait) * time.Second)
+				require.Equal(t, http.StatusOK, status(h, get("/")), "%+v, after %d s", limits, wait)
+			}
+		}
+	})
+}
+
+func TestRateLimitUnderConcurrency(t *testing.T) {
+	t.Parallel()
+	for _, callers := range []int{1, 100} {
+		h := admit.RateLimit(admit.PerDay(50), admit.Limit{Name: "burst", Requests: 1, Per: 24 * time.Hour, Burst: 40})(ok)
+		var admitted atomic.Int64
+		var goroutines sync.WaitGroup
+		for range 16 {
+			goroutines.Go(func() {
+				for i := range 60 * callers {
+					if status(h, from(fmt.Sprintf("192.0.2.%d:1", i%callers))) == http.StatusOK {
+						admitted.Add(1)
+					}
+				}
+			})
+		}
+		goroutines.Wait()
+		assert.Equal(t, int64(40*callers), admitted.Load())
+	}
+}
+
+func TestRateLimitAllocations(t *testing.T) {
+	key := by(&admit.Key{ID: "0123456789abcdef0123456789abcdef"})
+	w := newDiscard()
+	serve := func(h http.Handler, r *http.Request) func() {
+		return func() {
+			clear(w.h)
+			h.ServeHTTP(w, r)
+		}
+	}
+	limits := []admit.Limit{admit.PerHour(1_000_000), admit.PerDay(1_000_000)}
+	for name, r := range map[string]*http.Request{"a key": key, "an address": get("/"), "an IPv6 address": from("[2001:db8::1]:1")} {
+		t.Run(name, func(t *testing.T) {
+			allocs(t, 2, serve(admit.RateLimit(limits...)(ok), r))
+		})
+	}
+	t.Run("by a function", func(t *testing.T) {
+		l := newLimiter(t, admit.LimiterConfig{Limits: limits, By: func(r *http.Request) string { return r.Host }})
+		allocs(t, 2, serve(l.Wrap(ok), key))
+	})
+	t.Run("a plan", func(t *testing.T) {
+		plans, err := admit.NewPlans(admit.Plan{Name: "pro", Limits: limits})
+		require.NoError(t, err)
+		l := newLimiter(t, admit.LimiterConfig{Limits: limits[:1], Plans: plans})
+		allocs(t, 2, serve(l.Wrap(ok), by(&admit.Key{ID: "1", Plan: "pro"})))
+	})
+	t.Run("a memory store with a name", func(t *testing.T) {
+		l := newLimiter(t, admit.LimiterConfig{Limits: limits, Name: "api", Store: newMemoryStore(t, 0)})
+		allocs(t, 2, serve(l.Wrap(ok), key))
+	})
+	t.Run("refused", func(t *testing.T) {
+		h := admit.RateLimit(admit.PerDay(1))(ok)
+		allocs(t, 9, serve(h, key))
+	})
+}
+
+// Over a socket, by names as they are in the standards.
+func TestRateLimitOnTheWire(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(admit.RateLimit(admit.PerHour(1))(ok))
+	defer s.Close()
+	for _, want := range []int{http.StatusOK, http.StatusTooManyRequests} {
+		resp, err := s.Client().Get(s.URL)
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		assert.Equal(t, want, resp.StatusCode)
+		assert.Equal(t, `"hour";q=1;w=3600`, resp.Header.Get("RateLimit-Policy"))
+		assert.Equal(t, `"hour";r=0;t=3600`, resp.Header.Get("RateLimit"))
+	}
+}
