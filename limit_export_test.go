@@ -60,3 +60,16 @@ func (s *MemoryStore) Buckets() (own, shared, slots int) {
 	}
 	return own, shared, slots
 }
+
+// HoldPlaces and ReleasePlaces are what Timeout calls.
+var (
+	HoldPlaces    = holdPlaces
+	ReleasePlaces = releasePlaces
+)
+
+// InUse is how many requests are in flight, how many wait, and of how many addresses.
+func (f *InFlight) InUse() (running, waiting, addresses int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.running, f.queue.Len(), len(f.shares)
+}

@@ -37,6 +37,7 @@ type state struct {
 	// What needs no allocation of its own because it lives here.
 	identity identity
 	writer   responseWriter
+	place    place
 	idHeader [1]string
 }
 
@@ -50,6 +51,7 @@ const (
 	slotSeen
 	slotIdentity
 	slotWriter
+	slotPlace
 )
 
 type stateKey struct{}

@@ -1,0 +1,227 @@
+package admit
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// InFlightConfig configures NewInFlight. Only Max is required.
+type InFlightConfig struct {
+	// Max is how many requests may be in flight at once.
+	Max int
+	// PerAddress is how many of them, waiting ones included, may come from one client
+	// address, IPv6 by /64. 0: any number.
+	PerAddress int
+	// Queue is how many more may wait for a place, in order. 0: none, so that who comes
+	// when all places are taken is refused at once.
+	Queue int
+	// Wait is how long one of them waits before it is refused. Required with Queue.
+	Wait time.Duration
+	// RetryAfter is what refused clients are told, in seconds, rounded up. 0: 1 s.
+	RetryAfter time.Duration
+	// Skip exempts a request, such as a health check: it takes no place.
+	Skip func(*http.Request) bool
+}
+
+// InFlight bounds how many requests are in flight. It is safe for concurrent use; all
+// handlers that it wraps share its places.
+type InFlight struct {
+	c        InFlightConfig
+	overload *Error
+
+	mu      sync.Mutex
+	running int
+	queue   list.List          // of chan struct{}; closed when its place is free
+	shares  map[netip.Addr]int // for PerAddress: running and waiting
+}
+
+// MaxInFlight lets n requests be in flight at once; who comes on top is refused with
+// 429, the code overloaded and Retry-After. All handlers that one MaxInFlight wraps
+// share the n places. It panics if n is less than 1. See NewInFlight for a queue.
+func MaxInFlight(n int) Middleware {
+	f, err := NewInFlight(InFlightConfig{Max: n})
+	if err != nil {
+		panic("admit: MaxInFlight: " + err.Error())
+	}
+	return f.Wrap
+}
+
+// NewInFlight reports every fault of the configuration at once.
+func NewInFlight(c InFlightConfig) (*InFlight, error) {
+	var faults []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf("admit: InFlightConfig."+format, args...))
+		}
+	}
+	check(c.Max >= 1, "Max is %d; it needs at least 1", c.Max)
+	check(c.PerAddress >= 0, "PerAddress is %d; it is a number of requests, or 0 for any", c.PerAddress)
+	check(c.Queue >= 0, "Queue is %d; it is a number of requests, or 0 for none", c.Queue)
+	check(c.Wait >= 0, "Wait is %v; it is a time to wait", c.Wait)
+	check((c.Queue == 0) == (c.Wait == 0), "Queue is %d and Wait is %v; one needs the other", c.Queue, c.Wait)
+	check(c.RetryAfter >= 0, "RetryAfter is %v; it is a time to wait, or 0 for 1s", c.RetryAfter)
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	overload := *errOverloaded
+	if c.RetryAfter > 0 {
+		overload.RetryAfter = c.RetryAfter
+	}
+	return &InFlight{c: c, overload: &overload, shares: make(map[netip.Addr]int)}, nil
+}
+
+// Wrap lets a request to next in once it has a place, and keeps it there until next
+// returns, also by a panic or after a hijack. A Timeout inside keeps it for as long as
+// the handler that has overrun still runs; http.TimeoutHandler does not.
+func (f *InFlight) Wrap(next http.Handler) http.Handler {
+	mustWrap("InFlight.Wrap", next)
+	if f == nil {
+		panic("admit: InFlight.Wrap: the InFlight is nil; NewInFlight makes one")
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if f.c.Skip != nil && f.c.Skip(r) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		var from netip.Addr
+		if f.c.PerAddress > 0 {
+			from = clientNetwork(r)
+		}
+		if err := f.enter(r.Context(), from); err != nil {
+			WriteError(w, r, err)
+			return
+		}
+		s, inner := enter(r, slotPlace)
+		s.place.of, s.place.from = f, from
+		s.place.holds.Store(1)
+		s.publish(slotPlace)
+		defer handBack(r, inner)
+		defer s.place.release()
+		next.ServeHTTP(w, inner)
+	})
+}
+
+// enter takes a place, for which it may wait. The error is the refusal, or that of ctx.
+func (f *InFlight) enter(ctx context.Context, from netip.Addr) error {
+	f.mu.Lock()
+	full := f.running >= f.c.Max
+	if full && f.queue.Len() >= f.c.Queue || f.c.PerAddress > 0 && f.shares[from] >= f.c.PerAddress {
+		f.mu.Unlock()
+		return f.overload
+	}
+	if f.c.PerAddress > 0 {
+		f.shares[from]++
+	}
+	if !full {
+		f.running++
+		f.mu.Unlock()
+		return nil
+	}
+	free := make(chan struct{})
+	at := f.queue.PushBack(free)
+	f.mu.Unlock()
+	return f.wait(ctx, from, free, at)
+}
+
+// wait ends when leave has removed the waiter from the queue and closed free, or when
+// it has removed itself.
+func (f *InFlight) wait(ctx context.Context, from netip.Addr, free chan struct{}, at *list.Element) error {
+	patience := time.NewTimer(f.c.Wait)
+	defer patience.Stop()
+	select {
+	case <-free:
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	select {
+	case <-free:
+		if err := ctx.Err(); err != nil {
+			f.leaveLocked(from) // nobody is there any more to use the place
+			return err
+		}
+		return nil
+	default:
+		f.queue.Remove(at)
+		f.giveUpShare(from)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return f.overload
+	}
+}
+
+// leave gives a place to who has waited for it the longest, or back.
+func (f *InFlight) leave(from netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.leaveLocked(from)
+}
+
+func (f *InFlight) leaveLocked(from netip.Addr) {
+	f.giveUpShare(from)
+	if at := f.queue.Front(); at != nil {
+		close(f.queue.Remove(at).(chan struct{}))
+		return
+	}
+	f.running--
+}
+
+func (f *InFlight) giveUpShare(from netip.Addr) {
+	if f.c.PerAddress == 0 {
+		return
+	}
+	if f.shares[from]--; f.shares[from] == 0 {
+		delete(f.shares, from)
+	}
+}
+
+// place is that of one request. It is given back when nothing holds it any more: not
+// the wrapper itself, nor a handler that goes on after its Timeout.
+type place struct {
+	of    *InFlight
+	from  netip.Addr
+	holds atomic.Int32
+}
+
+func (p *place) release() {
+	if p.holds.Add(-1) == 0 {
+		p.of.leave(p.from)
+	}
+}
+
+// holdPlaces keeps every place that the request of ctx has, in this InFlight and those
+// outside, until releasePlaces is called with the same ctx. It must be called by a
+// handler while that has not returned, since the places are held then.
+func holdPlaces(ctx context.Context) {
+	for s := stateOf(ctx); s != nil; s = s.outer {
+		if s.has(slotPlace) {
+			s.place.holds.Add(1)
+		}
+	}
+}
+
+// releasePlaces undoes holdPlaces, from any goroutine.
+func releasePlaces(ctx context.Context) {
+	for s := stateOf(ctx); s != nil; s = s.outer {
+		if s.has(slotPlace) {
+			s.place.release()
+		}
+	}
+}
+
+var errOverloaded = &Error{
+	Status:     http.StatusTooManyRequests,
+	Code:       "overloaded",
+	Message:    "The server has too many requests at once. Try again.",
+	RetryAfter: time.Second,
+}
