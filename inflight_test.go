@@ -282,6 +282,28 @@ func TestInFlightHoldsThePlaceOfAHandlerThatGoesOn(t *testing.T) {
 	admit.ReleasePlaces(t.Context())
 }
 
+func TestInFlightAroundTimeout(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newInFlight(t, admit.InFlightConfig{Max: 1})
+		h := f.Wrap(admit.Timeout(time.Second)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/slow" {
+				time.Sleep(5 * time.Second) // and does not look at its context
+			}
+		})))
+		allowed(t, h, get("/"))
+		inUse(t, f, 0, 0, 0)
+		body, _ := refused(t, h, get("/slow"), http.StatusServiceUnavailable)
+		assert.Equal(t, "handler_timeout", body.Code)
+		inUse(t, f, 1, 0, 0)
+		refused(t, h, get("/"), http.StatusTooManyRequests)
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		inUse(t, f, 0, 0, 0)
+		allowed(t, h, get("/"))
+	})
+}
+
 // Whatever becomes of them, no more than Max are inside, and every place comes back.
 func TestInFlightUnderConcurrency(t *testing.T) {
 	t.Parallel()

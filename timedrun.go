@@ -70,6 +70,7 @@ func (run *timedRun) serve(next http.Handler, w http.ResponseWriter) {
 		if late {
 			run.cleanUp()
 		}
+		releasePlaces(run)
 		close(run.done)
 	}()
 	next.ServeHTTP(w, run.request)

@@ -83,6 +83,7 @@ func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
 		run.timer = time.NewTimer(t.c.FirstByte)
 		defer run.timer.Stop()
 
+		holdPlaces(r.Context()) // of an InFlight, until the handler has ended
 		go run.serve(next, run.tracker.exposeAs(w))
 		for {
 			select {
