@@ -16,12 +16,14 @@ type Policy struct {
 	ClientIP    Middleware    // see ClientIP
 	Errors      *ErrorWriter  // see ErrorWriter
 	Maintenance *Maintenance  // see Maintenance
+	InFlight    *InFlight     // see NewInFlight
 	Methods     []string      // see Methods
 	Auth        *Auth         // see NewAuth
 	Scopes      []string      // see RequireScopes; the Auth may be in a Policy outside
 	Plans       *Plans        // for AtLeast and Features
 	AtLeast     string        // see Plans.AtLeast
 	Features    []string      // see Plans.Feature
+	Limiter     *Limiter      // see NewLimiter
 	Accept      []string      // see Accept
 	ContentType []string      // see ContentType
 	MaxBody     int64         // see MaxBody
@@ -57,6 +59,9 @@ func (p Policy) Chain() (alice.Chain, error) {
 	if p.Maintenance != nil {
 		add(p.Maintenance.Wrap)
 	}
+	if p.InFlight != nil {
+		add(p.InFlight.Wrap)
+	}
 	if len(p.Methods) > 0 {
 		try("Methods", func() Middleware { return Methods(p.Methods...) })
 	}
@@ -74,6 +79,9 @@ func (p Policy) Chain() (alice.Chain, error) {
 	}
 	if p.Plans != nil && len(p.Features) > 0 {
 		try("Features", func() Middleware { return p.Plans.Feature(p.Features...) })
+	}
+	if p.Limiter != nil {
+		add(p.Limiter.Wrap)
 	}
 	if len(p.Accept) > 0 {
 		try("Accept", func() Middleware { return Accept(p.Accept...) })

@@ -543,6 +543,37 @@ func TestRateLimitAllocations(t *testing.T) {
 	})
 }
 
+func TestLimitsInAPolicy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		inFlight := newInFlight(t, admit.InFlightConfig{Max: 1})
+		g := newGate()
+		h := admit.Policy{
+			InFlight: inFlight,
+			Methods:  []string{"GET"},
+			Auth:     newAuth(t, admit.AuthConfig{Store: admit.KeyMap{admit.DigestOf("token"): {ID: "1"}}}),
+			Limiter:  newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(2)}}),
+			Accept:   []string{"application/json"},
+		}.Wrap(g)
+		const bearer = "Bearer token"
+		first := send(h, get("/", "Authorization", bearer))
+		synctest.Wait()
+		e, headers := refused(t, h, newRequest("PUT", "/", ""), http.StatusTooManyRequests)
+		assert.Equal(t, "overloaded", e.Code, "before the method is looked at")
+		assert.Empty(t, headers.Get("RateLimit"), "and before anything is counted")
+		close(g.out)
+		assert.Equal(t, http.StatusOK, <-first)
+
+		_, headers = refused(t, h, get("/"), http.StatusUnauthorized)
+		assert.Empty(t, headers.Get("RateLimit"), "a stranger takes nothing")
+		_, headers = refused(t, h, get("/", "Authorization", bearer, "Accept", "image/png"), http.StatusNotAcceptable)
+		assert.Equal(t, `"hour";r=0;t=3600`, headers.Get("RateLimit"))
+		e, _ = refused(t, h, get("/", "Authorization", bearer, "Accept", "image/png"), http.StatusTooManyRequests)
+		assert.Equal(t, "rate_limited", e.Code)
+		inUse(t, inFlight, 0, 0, 0)
+	})
+}
+
 // Over a socket, by names as they are in the standards.
 func TestRateLimitOnTheWire(t *testing.T) {
 	t.Parallel()
