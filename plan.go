@@ -162,12 +162,3 @@ func (p *Plans) require(passes func(plan string) bool) Middleware {
 		})
 	}
 }
-
-// limits returns the limits of a plan's callers, if it has any.
-func (p *Plans) limits(plan string) ([]Limit, bool) {
-	i, known := p.index[plan]
-	if !known || len(p.plans[i].Limits) == 0 {
-		return nil, false
-	}
-	return p.plans[i].Limits, true
-}

@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -70,8 +67,7 @@ type Limiter struct {
 	store  LimitStore   // nil: memory
 	memory *MemoryStore // also for LimitLocally; else nil
 
-	mu     sync.Mutex                           // to add to plans
-	plans  atomic.Pointer[map[string]*limitSet] // of the plans that were asked for
+	plans  map[string]*limitSet // of the plans that have limits of their own
 	outage rate.Sometimes
 }
 
@@ -109,7 +105,14 @@ func NewLimiter(c LimiterConfig) (*Limiter, error) {
 	}
 
 	l := &Limiter{c: c, base: base, store: c.Store, outage: rate.Sometimes{Interval: time.Minute}}
-	l.plans.Store(&map[string]*limitSet{})
+	if c.Plans != nil {
+		l.plans = make(map[string]*limitSet)
+		for _, plan := range c.Plans.plans {
+			if len(plan.Limits) > 0 {
+				l.plans[plan.Name], _ = newLimitSet(plan.Limits) // NewPlans has looked at them
+			}
+		}
+	}
 	if m, ok := c.Store.(*MemoryStore); ok {
 		l.store, l.memory = nil, m
 	} else if c.Store == nil || c.StoreDown == LimitLocally {
@@ -239,31 +242,15 @@ func (l *Limiter) costOf(r *http.Request) int {
 
 // limitsOf returns the limits of the caller's plan, if that has any, else Limits.
 func (l *Limiter) limitsOf(r *http.Request) *limitSet {
-	if l.c.Plans == nil {
+	if l.plans == nil {
 		return l.base
 	}
-	id := identityOf(r.Context())
-	if id == nil || id.key == nil {
-		return l.base
+	if id := identityOf(r.Context()); id != nil && id.key != nil {
+		if set := l.plans[id.key.Plan]; set != nil {
+			return set
+		}
 	}
-	plan := id.key.Plan
-	if set := (*l.plans.Load())[plan]; set != nil {
-		return set
-	}
-	limits, ok := l.c.Plans.limits(plan)
-	if !ok {
-		return l.base
-	}
-	set, err := newLimitSet(limits)
-	if err != nil {
-		return l.base // NewPlans takes no such plan
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	plans := maps.Clone(*l.plans.Load())
-	plans[plan] = set
-	l.plans.Store(&plans)
-	return set
+	return l.base
 }
 
 // Caller returns who sent r, as limits count by default: "key:" and the ID of its Key

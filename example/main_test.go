@@ -114,6 +114,23 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
+func TestLimitsByPlan(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	res, _ := s.call(t, "pro", "GET", "/v1/prices/btc-usd", "")
+	assert.Equal(t, `"second";q=50;w=1, "minute";q=5000;w=60`, res.Header.Get("RateLimit-Policy"))
+	for range 30 { // more than 5 in any second
+		res, body := s.call(t, "free", "GET", "/v1/prices/btc-usd", "")
+		assert.Equal(t, `"second";q=5;w=1, "minute";q=100;w=60`, res.Header.Get("RateLimit-Policy"))
+		if res.StatusCode == http.StatusTooManyRequests {
+			assert.Equal(t, "1", res.Header.Get("Retry-After"))
+			assert.Contains(t, body, "rate_limited")
+			return
+		}
+	}
+	t.Error("the free plan has no limit")
+}
+
 // do sends a request as it is.
 func (s *service) do(t *testing.T, r *http.Request) (*http.Response, string) {
 	t.Helper()

@@ -24,9 +24,19 @@ func newService(ctx context.Context, keys admit.KeyStore, logger *slog.Logger) (
 		return nil, err
 	}
 	plans, err := admit.NewPlans(
-		admit.Plan{Name: "free"},
-		admit.Plan{Name: "pro", Includes: "free", UpgradeURL: "https://example.com/plans/pro"},
+		admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(5), admit.PerMinute(100)}},
+		admit.Plan{
+			Name: "pro", Includes: "free", UpgradeURL: "https://example.com/plans/pro",
+			Limits: []admit.Limit{admit.PerSecond(50), admit.PerMinute(5000)},
+		},
 	)
+	if err != nil {
+		return nil, err
+	}
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{
+		Plans:  plans,
+		Limits: []admit.Limit{admit.PerSecond(1)}, // of keys without a plan
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -36,6 +46,7 @@ func newService(ctx context.Context, keys admit.KeyStore, logger *slog.Logger) (
 		Methods: []string{"GET"},
 		Auth:    auth,
 		Plans:   plans,
+		Limiter: limiter,
 		Timeout: time.Second, // to the first byte: a stream may go on
 	}
 	prices := keyed
