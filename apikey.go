@@ -463,7 +463,9 @@ func withIdentity(r *http.Request, key *Key, by *Auth) *http.Request {
 		id = new(identity)
 	}
 	id.Context, id.key, id.auth = ctx, key, by
-	return r.WithContext(id)
+	inner := r.WithContext(id)
+	s.copied.Store(inner)
+	return inner
 }
 
 // RequireScopes lets in keys that have all of the scopes, and refuses others with 403

@@ -92,9 +92,11 @@ func withBody(w http.ResponseWriter, r *http.Request) (*http.Request, *body) {
 		return r, b
 	}
 	b := &body{source: r.Body, w: w}
-	inner := r.WithContext(r.Context())
-	inner.Body = b
-	return inner, b
+	if s := stateOf(r.Context()); s == nil || s.copied.Load() != r {
+		r = r.WithContext(r.Context())
+	}
+	r.Body = b
+	return r, b
 }
 
 // body is a request's body with bounds of size and time, in which a blocked Read can

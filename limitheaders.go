@@ -66,7 +66,7 @@ func appendFieldString(b []byte, s string) []byte {
 // writeHeaders tells the client about d: RateLimit-Policy and RateLimit, Lists of
 // Strings with parameters (draft-ietf-httpapi-ratelimit-headers-11). Where a Limiter
 // outside has set them, these are further members. Without states it writes nothing.
-func (set *limitSet) writeHeaders(h http.Header, d Decision, legacy bool) {
+func (set *limitSet) writeHeaders(s *state, h http.Header, d Decision, legacy bool) {
 	if len(d.States) == 0 {
 		return
 	}
@@ -83,7 +83,7 @@ func (set *limitSet) writeHeaders(h http.Header, d Decision, legacy bool) {
 	}
 	if outer := h[headerPolicy]; outer == nil {
 		h[headerPolicy] = set.policy
-		h[headerLimit] = []string{string(b)}
+		h[headerLimit] = s.oneValue(string(b))
 	} else {
 		h[headerPolicy] = append(outer[:len(outer):len(outer)], set.policy...)
 		h[headerLimit] = append(h[headerLimit], string(b))

@@ -136,3 +136,55 @@ func TestPolicyIsAValue(t *testing.T) {
 	refused(t, changed.Wrap(ok), get("/"), 405)
 	allowed(t, admit.Policy{}.Wrap(ok), get("/"))
 }
+
+// fullPolicy is a Policy with everything, and a request that it lets in.
+func fullPolicy(t testing.TB, change func(*admit.Policy)) (http.Handler, *http.Request) {
+	t.Helper()
+	token, digest, _ := admit.Mint("acme")
+	plans, err := admit.NewPlans(admit.Plan{Name: "pro", Features: []string{"orders"}, Limits: []admit.Limit{admit.PerSecond(1e9), admit.PerMinute(1e9)}})
+	require.NoError(t, err)
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerSecond(1e9)}, Plans: plans})
+	require.NoError(t, err)
+	inFlight, err := admit.NewInFlight(admit.InFlightConfig{Max: 1000})
+	require.NoError(t, err)
+	p := admit.Policy{
+		ClientIP: anyProxy, Errors: new(admit.ErrorWriter), Maintenance: new(admit.Maintenance), InFlight: inFlight,
+		Methods: []string{"POST"},
+		Auth:    newAuth(t, admit.AuthConfig{Store: admit.KeyMap{digest: {ID: "k1", Plan: "pro", Scopes: []string{"orders:write"}}}}),
+		Scopes:  []string{"orders:write"}, Plans: plans, AtLeast: "pro", Features: []string{"orders"}, Limiter: limiter,
+		Accept: []string{"application/json", "text/csv"}, ContentType: []string{"application/json"}, MaxBody: 64 << 10,
+	}
+	if change != nil {
+		change(&p)
+	}
+	r := newRequest("POST", "/v1/orders", `{"pair":"btc-usd"}`, "Authorization", "Bearer "+token, "Accept", "application/json",
+		"Content-Type", "application/json", "X-Forwarded-For", "198.51.100.7", "User-Agent", "test")
+	return p.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})), r
+}
+
+func withTimeouts(p *admit.Policy) {
+	p.BodyTimeout = admit.BodyTimeout{Grace: 5 * time.Second, MinRate: 1 << 10}
+	p.Timeout = 10 * time.Second
+}
+
+func TestPolicyAllocations(t *testing.T) {
+	w := newDiscard()
+	h, r := fullPolicy(t, nil)
+	allocs(t, 10, func() { clear(w.h); h.ServeHTTP(w, r) })
+	h, r = fullPolicy(t, withTimeouts)
+	allocs(t, 18, func() { clear(w.h); h.ServeHTTP(w, r) })
+}
+
+func BenchmarkPolicy(b *testing.B) {
+	for name, change := range map[string]func(*admit.Policy){"without timeouts": nil, "with timeouts": withTimeouts} {
+		b.Run(name, func(b *testing.B) {
+			h, r := fullPolicy(b, change)
+			w := newDiscard()
+			b.ReportAllocs()
+			for b.Loop() {
+				clear(w.h) // each response has a header of its own
+				h.ServeHTTP(w, r)
+			}
+		})
+	}
+}

@@ -146,7 +146,7 @@ func (l *Limiter) handle(w http.ResponseWriter, r *http.Request, next http.Handl
 		WriteError(w, r, gone) // no outage
 		return
 	}
-	set.writeHeaders(w.Header(), d, l.c.LegacyHeaders)
+	set.writeHeaders(stateOf(r.Context()), w.Header(), d, l.c.LegacyHeaders)
 	if outage != nil {
 		l.logOutage(r, outage)
 	}

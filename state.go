@@ -25,6 +25,10 @@ type state struct {
 	outer           *state        // the state that this one shadows, if any
 	source          io.ReadCloser // the body before any wrapper; that of the outer state, if any
 
+	// copied is the newest copy of the request that a wrapper has made. Who has that one
+	// in hand may replace its body: it is not the server's.
+	copied atomic.Pointer[http.Request]
+
 	claimed atomic.Uint32 // slots that a wrapper is writing or has written
 	filled  atomic.Uint32 // slots that may be read
 
@@ -39,6 +43,7 @@ type state struct {
 	writer   responseWriter
 	place    place
 	idHeader [1]string
+	values   [1]string
 }
 
 type slot uint32
@@ -51,6 +56,7 @@ const (
 	slotSeen
 	slotIdentity
 	slotWriter
+	slotValues
 	slotPlace
 )
 
@@ -99,7 +105,9 @@ func enter(r *http.Request, b slot) (*state, *http.Request) {
 	}
 	s := newState(r, outer)
 	s.claimed.Store(uint32(b))
-	return s, r.WithContext(s)
+	inner := r.WithContext(s)
+	s.copied.Store(inner)
+	return s, inner
 }
 
 func newState(r *http.Request, outer *state) *state {
@@ -108,6 +116,16 @@ func newState(r *http.Request, outer *state) *state {
 		s.source = outer.source
 	}
 	return s
+}
+
+// oneValue returns the values of a header that has one. The first needs no allocation
+// where there is a state.
+func (s *state) oneValue(value string) []string {
+	if s == nil || !s.claim(slotValues) {
+		return []string{value}
+	}
+	s.values[0] = value
+	return s.values[:]
 }
 
 // identity is the context inside an Auth or WithKey. It shadows the key alone.

@@ -16,8 +16,8 @@ import (
 )
 
 // timedRun is one run of a handler in its own goroutine: the context that the handler
-// has, and the response writer. The goroutine of the server waits; the two meet under
-// mu only when the answer begins, and when the time is over.
+// has, and the response writer. The goroutine of the server waits until it is settled
+// who answers: the handler that has ended, or the server because the time is over.
 type timedRun struct {
 	context.Context
 	w       http.ResponseWriter
@@ -28,15 +28,15 @@ type timedRun struct {
 	began            time.Time
 	firstByte, total time.Duration
 
-	done  chan struct{}
-	panic any // valid once done is closed
+	settled chan struct{} // closed when ended or over is set, whichever comes first
+	panic   any           // of a handler that has ended
 
 	mu        sync.Mutex
 	timer     *time.Timer
 	header    http.Header // the handler's, until the answer begins
 	committed atomic.Bool // the answer has begun; set under mu
 	unbounded atomic.Bool // StopTimeout, or a hijack; set under mu
-	ended     bool        // the handler has returned
+	ended     bool        // the handler has returned in time
 	over      bool        // the handler is late: nothing that it does may reach w
 }
 
@@ -64,14 +64,14 @@ func (run *timedRun) serve(next http.Handler, w http.ResponseWriter) {
 		}
 		run.panic = v
 		run.mu.Lock()
-		run.ended = true
-		late := run.over
+		run.ended = !run.over
 		run.mu.Unlock()
-		if late {
+		releasePlaces(run)
+		if run.ended {
+			close(run.settled)
+		} else {
 			run.cleanUp()
 		}
-		releasePlaces(run)
-		close(run.done)
 	}()
 	next.ServeHTTP(w, run.request)
 	returned = true
@@ -109,8 +109,8 @@ func (run *timedRun) finish(r *http.Request) {
 	}
 }
 
-// expire reports whether the time is over for good.
-func (run *timedRun) expire() bool {
+// expire is called by the timer.
+func (run *timedRun) expire() {
 	if run.committed.Load() && run.total > 0 && !run.unbounded.Load() && time.Since(run.began) >= run.total {
 		// A write that waits for the client must not keep the lock from us.
 		_ = http.NewResponseController(run.w).SetWriteDeadline(longAgo)
@@ -121,13 +121,12 @@ func (run *timedRun) expire() bool {
 	if run.committed.Load() {
 		limit = run.total
 	}
-	// The time is looked at because a program with the timers of Go 1.22 may be told of
-	// one that was stopped.
-	if run.ended || run.unbounded.Load() || limit == 0 || time.Since(run.began) < limit {
-		return false
+	// The answer may have begun, or ended, while the timer was on its way here.
+	if run.ended || run.over || run.unbounded.Load() || limit == 0 || time.Since(run.began) < limit {
+		return
 	}
 	run.over = true
-	return true
+	close(run.settled)
 }
 
 // commit begins the answer.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -70,42 +71,45 @@ func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancelCause(r.Context())
 		defer cancel(nil)
-		run := &timedRun{Context: ctx, w: w, header: w.Header().Clone(), firstByte: t.c.FirstByte, total: t.c.Total, done: make(chan struct{})}
-		if run.header == nil {
-			run.header = http.Header{}
+		run := &timedRun{
+			Context: ctx, w: w, header: ownHeader(w.Header()),
+			began: time.Now(), firstByte: t.c.FirstByte, total: t.c.Total, settled: make(chan struct{}),
 		}
 		run.tracker.ResponseWriter = run
 		run.request = r.WithContext(run)
 		if hasBody(r) {
 			run.request, run.body = withBody(w, run.request)
 		}
-		run.began = time.Now()
-		run.timer = time.NewTimer(t.c.FirstByte)
+		run.timer = time.AfterFunc(t.c.FirstByte, run.expire)
 		defer run.timer.Stop()
 
 		holdPlaces(r.Context()) // of an InFlight, until the handler has ended
 		go run.serve(next, run.tracker.exposeAs(w))
-		for {
-			select {
-			case <-run.done:
-				run.finish(r)
-				return
-			case <-run.timer.C:
-				if !run.expire() {
-					continue
-				}
-				cancel(context.DeadlineExceeded)
-				if run.committed.Load() {
-					panic(http.ErrAbortHandler)
-				}
-				if run.body != nil {
-					run.body.interrupt(http.ErrHandlerTimeout)
-				}
-				WriteError(w, r, errHandlerTimeout)
-				return
+		<-run.settled
+		switch {
+		case !run.over:
+			run.finish(r)
+		case run.committed.Load(): // the total
+			cancel(context.DeadlineExceeded)
+			panic(http.ErrAbortHandler)
+		default:
+			cancel(context.DeadlineExceeded)
+			if run.body != nil {
+				run.body.interrupt(http.ErrHandlerTimeout)
 			}
+			WriteError(w, r, errHandlerTimeout)
 		}
 	})
+}
+
+// ownHeader returns a copy of h that may be changed and added to without a trace in h.
+// Values are shared: who replaces one in place reaches both.
+func ownHeader(h http.Header) http.Header {
+	own := make(http.Header, len(h))
+	for name, values := range h {
+		own[name] = slices.Clip(values)
+	}
+	return own
 }
 
 // HandlerPanic is the panic of a handler inside a Timeout, as it passes on from the
