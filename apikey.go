@@ -117,7 +117,7 @@ func (a *Auth) Wrap(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token, source, err := a.credential(r)
-		if err == nil && token == "" && a.optional {
+		if err == nil && token == "" && (a.optional || a.knows(r)) {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -136,6 +136,13 @@ func (a *Auth) Wrap(next http.Handler) http.Handler {
 		defer handBack(r, inner)
 		next.ServeHTTP(w, inner)
 	})
+}
+
+// knows reports whether a is around the request already, as in a Policy inside another:
+// the credential is gone then.
+func (a *Auth) knows(r *http.Request) bool {
+	id := identityOf(r.Context())
+	return id != nil && id.auth == a
 }
 
 // Verify returns the key that a token stands for, as of now. The error is an *Error:

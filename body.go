@@ -1,8 +1,10 @@
 package admit
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"sync"
@@ -28,7 +30,8 @@ func MaxBody(bytes int64) Middleware {
 				next.ServeHTTP(w, r)
 				return
 			}
-			inner, b := withBody(w, r)
+			inner, b, detach := withBody(w, r)
+			defer detach()
 			if !b.limited || bytes < b.limit { // the smallest bound holds
 				b.limited, b.limit, b.left = true, bytes, bytes
 			}
@@ -43,7 +46,8 @@ func MaxBody(bytes int64) Middleware {
 // second after the first Grace, or when it takes longer than Max. Only the time spent
 // waiting inside Read counts, so that a slow handler is never taken for a slow client.
 // Read then returns an *Error whose cause is os.ErrDeadlineExceeded, and keeps returning
-// it. Zero MinRate and Max: no bound. Server.ReadTimeout holds beside it.
+// it. Zero MinRate and Max: no bound. What the handler does not read must come within
+// Grace too. An inner BodyTimeout replaces an outer one; Server.ReadTimeout holds beside.
 type BodyTimeout struct {
 	Grace, Max time.Duration // Grace is required
 	MinRate    int64
@@ -68,17 +72,30 @@ func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
 	if err := t.check(); err != nil {
 		panic("admit: " + err.Error())
 	}
+	var warned sync.Once
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !hasBody(r) {
 			next.ServeHTTP(w, r)
 			return
 		}
-		inner, b := withBody(w, r)
+		if !canWake(w) {
+			warned.Do(func() {
+				errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: BodyTimeout cannot end a Read that waits: a ResponseWriter outside of it has no Unwrap")
+			})
+		}
+		inner, b, detach := withBody(w, r)
+		defer detach()
 		b.timeout = t
 		defer handBack(r, inner)
-		defer b.stop()
 		next.ServeHTTP(w, inner)
+		b.boundRest()
 	})
+}
+
+// canWake reports whether the connection can be reached through w.
+func canWake(w http.ResponseWriter) bool {
+	_, ok := innermost(w).(interface{ SetReadDeadline(time.Time) error })
+	return ok
 }
 
 func hasBody(r *http.Request) bool {
@@ -86,17 +103,41 @@ func hasBody(r *http.Request) bool {
 }
 
 // withBody returns a request whose body is one of ours: a copy of r, or r where a
-// wrapper outside has made one. MaxBody, BodyTimeout and Timeout share it.
-func withBody(w http.ResponseWriter, r *http.Request) (*http.Request, *body) {
+// wrapper outside has made one. MaxBody, BodyTimeout and Timeout share it; who has
+// made it must detach it when next has returned.
+func withBody(w http.ResponseWriter, r *http.Request) (inner *http.Request, b *body, detach func()) {
 	if b, ok := r.Body.(*body); ok && b.fresh() {
-		return r, b
+		return r, b, func() {}
 	}
-	b := &body{source: r.Body, w: w}
-	if s := stateOf(r.Context()); s == nil || s.copied.Load() != r {
-		r = r.WithContext(r.Context())
+	ctx := r.Context()
+	s := stateOf(ctx)
+	if s == nil {
+		s = newState(r, nil)
+		r = r.WithContext(s)
+	} else if s.copied.Load() != r {
+		r = r.WithContext(ctx)
 	}
+	b = &body{source: r.Body, w: w}
 	r.Body = b
-	return r, b
+	s.body.Store(b)
+	return r, b, b.detach
+}
+
+// bodyOf returns the newest of our bodies that the request of ctx has, or nil: also
+// where others have put theirs around it.
+func bodyOf(ctx context.Context) *body {
+	for s := stateOf(ctx); s != nil; s = s.outer {
+		if b := s.body.Load(); b != nil {
+			return b
+		}
+	}
+	return nil
+}
+
+// tooSlow reports whether the body of the request of ctx did not come in time.
+func tooSlow(ctx context.Context) bool {
+	b := bodyOf(ctx)
+	return b != nil && b.failedWith(errBodyTooSlow)
 }
 
 // body is a request's body with bounds of size and time, in which a blocked Read can
@@ -108,7 +149,7 @@ func withBody(w http.ResponseWriter, r *http.Request) (*http.Request, *body) {
 // and the connection is then closed.
 type body struct {
 	source io.ReadCloser
-	w      http.ResponseWriter // for the connection
+	w      http.ResponseWriter // for the connection; nil: detached
 
 	limited     bool
 	limit, left int64
@@ -138,12 +179,12 @@ func (b *body) Close() error { return b.source.Close() }
 
 // Read reads within the bounds. An error stays.
 func (b *body) Read(p []byte) (int, error) {
-	if b.limited && int64(len(p)) > b.left+1 {
-		p = p[:b.left+1] // one byte more tells whether the bound is passed
-	}
 	began, err := b.begin()
 	if err != nil {
 		return 0, err
+	}
+	if b.limited && int64(len(p)) > b.left+1 {
+		p = p[:b.left+1] // one byte more tells whether the bound is passed
 	}
 	n, err := b.source.Read(p)
 	return b.end(began, n, err)
@@ -220,16 +261,16 @@ func (b *body) interruptLocked(err error) {
 		return
 	}
 	b.err = err
-	if b.reading {
+	if b.reading && b.w != nil {
 		_ = http.NewResponseController(b.w).SetReadDeadline(longAgo)
 	}
 }
 
-// tooSlow reports whether the client was.
-func (b *body) tooSlow() bool {
+// failedWith reports whether err is what Read returns.
+func (b *body) failedWith(err error) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.err == error(errBodyTooSlow)
+	return b.err == err
 }
 
 func (b *body) end(began time.Time, n int, err error) (int, error) {
@@ -247,7 +288,9 @@ func (b *body) end(began time.Time, n int, err error) (int, error) {
 		if int64(n) > b.left {
 			n = int(b.left)
 			err = &http.MaxBytesError{Limit: b.limit}
-			closeAfterReply(b.w)
+			if b.w != nil {
+				closeAfterReply(b.w)
+			}
 		}
 		b.left -= int64(n)
 	}
@@ -258,10 +301,25 @@ func (b *body) end(began time.Time, n int, err error) (int, error) {
 	return n, err
 }
 
-// stop ends the timer.
-func (b *body) stop() {
+// boundRest is for a handler that has not read its body to the end. The server will
+// read on before it answers, and shall not wait for longer than a handler would. The
+// server itself takes this deadline back before the next request.
+func (b *body) boundRest() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.err == nil && b.w != nil {
+		_ = http.NewResponseController(b.w).SetReadDeadline(time.Now().Add(b.timeout.Grace))
+	}
+}
+
+// detach ends the use of the connection: whoever still reads is late.
+func (b *body) detach() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.w = nil
+	if b.err == nil {
+		b.err = http.ErrBodyReadAfterClose
+	}
 	b.stopLocked()
 }
 

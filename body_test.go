@@ -326,3 +326,30 @@ func TestBodyAllocations(t *testing.T) {
 	posted := newRequest("POST", "/", "x")
 	allocs(t, 2, func() { h.ServeHTTP(w, posted) }) // the body, and a copy of the request
 }
+
+// The finding that the advice in the README stands on: a ReadTimeout ends no stream,
+// neither of a request without a body nor after the body has been read.
+func TestReadTimeoutEndsNoStream(t *testing.T) {
+	t.Parallel()
+	for _, wire := range wires {
+		for _, body := range []string{"", "body"} {
+			t.Run(wire+" "+body, func(t *testing.T) {
+				t.Parallel()
+				s := httptest.NewUnstartedServer(admit.Recover(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					_, _ = io.Copy(io.Discard, r.Body)
+					for i := range 4 {
+						_, _ = fmt.Fprint(w, i)
+						_ = http.NewResponseController(w).Flush()
+						time.Sleep(60 * time.Millisecond)
+					}
+					assert.NoError(t, r.Context().Err())
+				})))
+				s.Config.ReadTimeout = 100 * time.Millisecond
+				startOn(s, wire)
+				t.Cleanup(s.Close)
+				_, text := do(t, s, "POST", "/", body)
+				assert.Equal(t, "0123", string(text))
+			})
+		}
+	}
+}

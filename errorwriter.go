@@ -142,15 +142,23 @@ func (ew *ErrorWriter) Wrap(next http.Handler) http.Handler {
 		s.errors = ew
 		s.publish(slotErrors)
 		defer handBack(r, inner)
+		panicking := true
+		defer func() {
+			if panicking {
+				s.withdraw(slotErrors) // a Recover outside writes as is right there
+			}
+		}()
 		next.ServeHTTP(track(w, inner), inner)
+		panicking = false
 	})
 }
 
 // WriteError writes err as the ErrorWriter of the request does; without one, as its
 // zero value. The innermost *Error in the chain of err is sent as it is;
 // *http.MaxBytesError is 413, context.DeadlineExceeded 503, and anything else 500
-// with a fixed message. When the client is gone it writes nothing; when the response
-// has begun it panics with http.ErrAbortHandler, which cuts the connection.
+// with a fixed message. When the client is gone, or the response has begun inside an
+// ErrorWriter, Recover or HandlerFunc, it panics with http.ErrAbortHandler, which cuts
+// the connection.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	errorWriterOf(r.Context()).write(w, r, err)
 }
@@ -172,16 +180,20 @@ func errorWriterOf(ctx context.Context) *ErrorWriter {
 }
 
 func (ew *ErrorWriter) write(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() == context.Canceled && errors.Is(err, context.Canceled) {
-		if b, ok := r.Body.(*body); ok && b.tooSlow() {
-			err = errBodyTooSlow // that is what has ended the context
+	ctx := r.Context()
+	if ctx.Err() == context.Canceled && errors.Is(err, context.Canceled) {
+		if !tooSlow(ctx) {
+			ew.log(r, slog.LevelDebug, "admit: the client is gone", slog.Any("error", err))
+			abort(w)
+			return
 		}
-	}
-	if r.Context().Err() == context.Canceled && errors.Is(err, context.Canceled) {
-		ew.log(r, slog.LevelDebug, "admit: the client is gone", slog.Any("error", err))
-		return
+		err = errBodyTooSlow // that is what has ended the context
 	}
 	e := ew.resolve(err)
+	if !decide(ctx) {
+		ew.log(r, slog.LevelDebug, "admit: an error after the handler had overrun", slog.Any("error", err))
+		return
+	}
 	if plain, ok := err.(*Error); e.Status >= 500 && !(ok && plain != nil && plain.cause == nil) {
 		ew.log(r, slog.LevelError, "admit: a request failed",
 			slog.Int("status", e.Status), slog.String("code", e.Code), slog.Any("error", err))
@@ -189,12 +201,17 @@ func (ew *ErrorWriter) write(w http.ResponseWriter, r *http.Request, err error) 
 	ew.send(w, r, e)
 }
 
+// abort makes the server cut the connection: an answer that is not written would be
+// sent as an empty 200, which a client that has only closed its half takes for one.
+func abort(w http.ResponseWriter) {
+	if canWake(w) {
+		panic(http.ErrAbortHandler)
+	}
+}
+
 // send writes e, which is complete, unless the response has begun.
 func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
-	if t := tracker(w); t != nil && t.late() {
-		ew.log(r, slog.LevelDebug, "admit: an error after the handler had overrun", slog.Any("error", e))
-		return
-	} else if t != nil && t.hijacked {
+	if t := tracker(w); t != nil && t.hijacked {
 		ew.log(r, slog.LevelError, "admit: an error after the connection was hijacked", slog.Any("error", e))
 		return
 	} else if t != nil && t.status != 0 {
@@ -231,6 +248,7 @@ func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
 	h := w.Header()
 	// What a handler may have set for the answer that it did not give goes. Its
 	// encoding stays: it is the work of a compressor outside.
+	delete(h, "Content-Disposition")
 	delete(h, "Etag")
 	delete(h, "Last-Modified")
 	if e.Status != http.StatusRequestedRangeNotSatisfiable {

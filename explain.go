@@ -10,17 +10,19 @@ import (
 	"strings"
 )
 
-// maxFields bounds how many faults of one body are listed.
-const maxFields = 20
+const (
+	maxFields = 20  // faults of one body that are listed
+	maxPath   = 256 // bytes of a path
+)
 
 // explain lists what in body, which is one well-formed JSON value, does not fit into
 // t. encoding/json has refused the body already, but tells the path of a fault only
 // in part; explain walks both side by side, once, and asks it about each value alone.
 func explain(body []byte, t reflect.Type) []fieldFault {
-	x := explainer{body: body, dec: json.NewDecoder(bytes.NewReader(body))}
-	x.value(t, "")
+	x := explainer{body: body, dec: json.NewDecoder(bytes.NewReader(body)), members: map[reflect.Type][]member{}}
+	x.value(t)
 	if len(x.faults) == 0 {
-		x.fault("", "invalid", "is not valid")
+		x.fault("invalid", "is not valid")
 	}
 	return x.faults
 }
@@ -32,16 +34,40 @@ type fieldFault struct {
 }
 
 type explainer struct {
-	body   []byte
-	dec    *json.Decoder
-	at     int64 // where the name or value begins that is being read
-	faults []fieldFault
+	body    []byte
+	dec     *json.Decoder
+	at      int64 // where the name or value begins that is being read
+	path    []step
+	members map[reflect.Type][]member
+	faults  []fieldFault
 }
 
-func (x *explainer) fault(path, code, message string) {
-	if len(x.faults) < maxFields {
-		x.faults = append(x.faults, fieldFault{FieldError{Path: path, Code: code, Message: message}, x.at})
+// step is one step of a path: the name of a member, or an index.
+type step struct {
+	name  string
+	index int // -1: name
+}
+
+func (x *explainer) full() bool { return len(x.faults) >= maxFields }
+
+// fault is the only place where a path is written out: most values are as they should.
+func (x *explainer) fault(code, message string) {
+	var path []byte
+	for _, s := range x.path {
+		switch {
+		case s.index >= 0:
+			path = append(strconv.AppendInt(append(path, '['), int64(s.index), 10), ']')
+		case len(path) > 0:
+			path = append(append(path, '.'), s.name...)
+		default:
+			path = append(path, s.name...)
+		}
+		if len(path) > maxPath {
+			path = append(path[:maxPath], "..."...)
+			break
+		}
 	}
+	x.faults = append(x.faults, fieldFault{FieldError{Path: string(path), Code: code, Message: message}, x.at})
 }
 
 // valueAt returns where the name or value after an offset begins.
@@ -50,72 +76,74 @@ func valueAt(text []byte, offset int64) int64 {
 	return int64(len(text) - len(rest))
 }
 
-// value reads the next value of the body, which is at path and goes into a t.
-func (x *explainer) value(t reflect.Type, path string) {
+// value reads the next value of the body, which goes into a t.
+func (x *explainer) value(t reflect.Type) {
 	x.at = valueAt(x.body, x.dec.InputOffset())
 	for t.Kind() == reflect.Pointer && !decodesItself(t) {
 		t = t.Elem()
 	}
 	switch kind := t.Kind(); {
 	case decodesItself(t):
-		x.leaf(t, path)
+		x.leaf(t)
 	case kind == reflect.Struct, kind == reflect.Map:
-		x.object(t, path)
+		x.object(t)
 	case (kind == reflect.Slice || kind == reflect.Array) && t.Elem().Kind() != reflect.Uint8:
-		x.array(t, path)
+		x.array(t)
 	default:
-		x.leaf(t, path)
+		x.leaf(t)
 	}
 }
 
-func (x *explainer) object(t reflect.Type, path string) {
-	if !x.opens('{', path, "must be an object") {
+func (x *explainer) object(t reflect.Type) {
+	if !x.opens('{', "must be an object") {
 		return
 	}
-	for x.dec.More() {
+	last := len(x.path)
+	x.path = append(x.path, step{index: -1})
+	for x.dec.More() && !x.full() {
 		x.at = valueAt(x.body, x.dec.InputOffset())
 		token, _ := x.dec.Token()
-		name, _ := token.(string)
-		at := name
-		if path != "" {
-			at = path + "." + name
-		}
+		x.path[last].name, _ = token.(string)
 		if t.Kind() == reflect.Map {
-			x.value(t.Elem(), at)
+			x.value(t.Elem())
 			continue
 		}
-		field, known := member(t, name)
+		field, known := x.member(t, x.path[last].name)
 		switch {
 		case !known:
-			x.fault(at, "unknown_member", "is not known here")
+			x.fault("unknown_member", "is not known here")
 			x.skip()
 		case field == nil:
 			x.skip()
 		default:
-			x.value(field, at)
+			x.value(field)
 		}
 	}
+	x.path = x.path[:last]
 	_, _ = x.dec.Token()
 }
 
-func (x *explainer) array(t reflect.Type, path string) {
-	if !x.opens('[', path, "must be an array") {
+func (x *explainer) array(t reflect.Type) {
+	if !x.opens('[', "must be an array") {
 		return
 	}
-	for i := 0; x.dec.More(); i++ {
-		x.value(t.Elem(), path+"["+strconv.Itoa(i)+"]")
+	last := len(x.path)
+	x.path = append(x.path, step{})
+	for ; x.dec.More() && !x.full(); x.path[last].index++ {
+		x.value(t.Elem())
 	}
+	x.path = x.path[:last]
 	_, _ = x.dec.Token()
 }
 
 // opens reads the beginning of an object or array. Null fits everywhere.
-func (x *explainer) opens(want json.Delim, path, message string) bool {
+func (x *explainer) opens(want json.Delim, message string) bool {
 	token, _ := x.dec.Token()
 	if token == want {
 		return true
 	}
 	if token != nil {
-		x.fault(path, "wrong_type", message)
+		x.fault("wrong_type", message)
 	}
 	for depth := delta(token); depth > 0; { // the rest of a value of the other kind
 		next, err := x.dec.Token()
@@ -138,15 +166,15 @@ func delta(token json.Token) int {
 	return 0
 }
 
-func (x *explainer) leaf(t reflect.Type, path string) {
+func (x *explainer) leaf(t reflect.Type) {
 	err := x.dec.Decode(reflect.New(t).Interface())
 	var wrong *json.UnmarshalTypeError
 	switch {
 	case err == nil:
 	case errors.As(err, &wrong) && !decodesItself(t):
-		x.fault(path, "wrong_type", wants(t, wrong.Value))
+		x.fault("wrong_type", wants(t, wrong.Value))
 	default: // its own UnmarshalJSON or UnmarshalText
-		x.fault(path, "invalid", "is not valid")
+		x.fault("invalid", "is not valid")
 	}
 }
 
@@ -165,30 +193,49 @@ func decodesItself(t reflect.Type) bool {
 	return p.Implements(jsonUnmarshaler) || p.Implements(textUnmarshaler)
 }
 
-// member finds the type of the member called name, as encoding/json does: the exact
-// name first, then without regard to case. The type is nil where the value is written
-// in another form (the option string).
-func member(t reflect.Type, name string) (field reflect.Type, known bool) {
-	exact := false
+// member is a member of a struct as encoding/json knows it. The type is nil where the
+// value is written in another form (the option string).
+type member struct {
+	name  string
+	field reflect.Type
+}
+
+// member finds the member called name: the exact name first, then without regard to
+// case, as encoding/json does.
+func (x *explainer) member(t reflect.Type, name string) (field reflect.Type, known bool) {
+	all, seen := x.members[t]
+	if !seen {
+		all = membersOf(t)
+		x.members[t] = all
+	}
+	for _, m := range all {
+		if m.name == name {
+			return m.field, true
+		}
+		if !known && strings.EqualFold(m.name, name) {
+			field, known = m.field, true
+		}
+	}
+	return field, known
+}
+
+func membersOf(t reflect.Type) (all []member) {
 	for _, f := range reflect.VisibleFields(t) {
 		tag := f.Tag.Get("json")
 		label, options, _ := strings.Cut(tag, ",")
 		if !f.IsExported() || tag == "-" || f.Anonymous && label == "" {
 			continue
 		}
+		m := member{name: label, field: f.Type}
 		if label == "" {
-			label = f.Name
+			m.name = f.Name
 		}
-		if label != name && (exact || !strings.EqualFold(label, name)) {
-			continue
-		}
-		exact = exact || label == name
-		field, known = f.Type, true
 		if strings.Contains(options, "string") {
-			field = nil
+			m.field = nil
 		}
+		all = append(all, m)
 	}
-	return field, known
+	return all
 }
 
 // wants says what a value must be, in the terms of JSON. got is what encoding/json

@@ -24,8 +24,15 @@ func Methods(allow ...string) Middleware {
 			case refusal == nil:
 				next.ServeHTTP(w, r)
 			case refusal == m.options:
+				rest := settle(w, r)
+				if rest != nil {
+					w.Header()["Connection"] = closing
+				}
 				w.Header()["Allow"] = slices.Clone(m.allow)
 				w.WriteHeader(http.StatusNoContent)
+				if rest != nil {
+					rest.linger()
+				}
 			default:
 				WriteError(w, r, refusal)
 			}

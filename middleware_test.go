@@ -25,7 +25,12 @@ var wires = []string{"HTTP/1.1", "HTTP/1.1 with TLS", "HTTP/2"}
 func serve(t testing.TB, wire string, h http.Handler) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
-	s.Config.ErrorLog = nil
+	startOn(s, wire)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func startOn(s *httptest.Server, wire string) {
 	switch wire {
 	case "HTTP/1.1":
 		s.Start()
@@ -37,8 +42,6 @@ func serve(t testing.TB, wire string, h http.Handler) *httptest.Server {
 		s.EnableHTTP2 = true
 		s.StartTLS()
 	}
-	t.Cleanup(s.Close)
-	return s
 }
 
 // do sends a request and reads the whole answer; headers are names and values in turn.

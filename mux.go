@@ -3,10 +3,13 @@ package admit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // Mux serves m, and answers in the envelope where m itself answers 404 or 405; Allow
@@ -70,7 +73,11 @@ func (i *interception) write(w *responseWriter) {
 	if h := w.Header(); h.Get("Content-Encoding") != i.encoding {
 		h.Del("Content-Encoding") // it was that of the text
 	}
-	errorWriterOf(i.request.Context()).write(w.ResponseWriter, i.request, NewError(w.status, ""))
+	e := NewError(w.status, "")
+	if n, err := strconv.ParseInt(w.Header().Get("Retry-After"), 10, 32); err == nil && n > 0 {
+		e.RetryAfter = time.Duration(n) * time.Second
+	}
+	errorWriterOf(i.request.Context()).write(w.ResponseWriter, i.request, e)
 }
 
 // maxReplacedText is how much of a replaced text is logged.
@@ -103,8 +110,12 @@ func ProxyError(w http.ResponseWriter, r *http.Request, err error) {
 	var tooLarge *http.MaxBytesError
 	var timeout net.Error
 	switch {
-	case errors.As(err, &e), errors.As(err, &tooLarge), r.Context().Err() == context.Canceled:
+	case errors.As(err, &e), errors.As(err, &tooLarge):
 		WriteError(w, r, err)
+	case tooSlow(r.Context()):
+		WriteError(w, r, errBodyTooSlow.Because(err))
+	case r.Context().Err() == context.Canceled: // whatever the transport makes of it
+		WriteError(w, r, fmt.Errorf("%w: %w", context.Canceled, err))
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		WriteError(w, r, errGatewayTimeout.Because(err))
 	default:

@@ -71,6 +71,9 @@ func (p Policy) Chain() (alice.Chain, error) {
 	if len(p.Scopes) > 0 {
 		try("Scopes", func() Middleware { return RequireScopes(p.Scopes...) })
 	}
+	if p.Auth != nil && p.Auth.optional && (len(p.Scopes) > 0 || p.AtLeast != "" || len(p.Features) > 0) {
+		faults = append(faults, errors.New("admit: Policy.Auth is optional, but Scopes, AtLeast or Features need a key; give this Policy an Auth that is not"))
+	}
 	if p.Plans == nil && (p.AtLeast != "" || len(p.Features) > 0) {
 		faults = append(faults, errors.New("admit: Policy.Plans is nil, but AtLeast or Features need it"))
 	}

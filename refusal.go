@@ -40,8 +40,11 @@ func settle(w http.ResponseWriter, r *http.Request) *upload {
 	if r.ProtoMajor != 1 || r.ContentLength == 0 || body == nil || body == http.NoBody {
 		return nil
 	}
-	if _, ok := innermost(w).(interface{ SetReadDeadline(time.Time) error }); !ok {
+	if !canWake(w) {
 		return nil // not a connection, or one that others hide
+	}
+	if b := bodyOf(r.Context()); b != nil && b.failedWith(io.EOF) {
+		return nil // it has been read
 	}
 	u := &upload{w: w, conn: http.NewResponseController(w), body: body, big: make(chan struct{}), ended: make(chan struct{})}
 	if strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
@@ -113,7 +116,7 @@ func innermost(w http.ResponseWriter) http.ResponseWriter {
 	}
 }
 
-// sourceOf returns the body as it was outside of all wrappers of this package.
+// sourceOf returns the body as it was outside of the wrappers of this package.
 func sourceOf(r *http.Request) io.Reader {
 	if s := stateOf(r.Context()); s != nil && s.source != nil {
 		return s.source

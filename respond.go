@@ -89,14 +89,14 @@ func readBody(r *http.Request, b []byte) ([]byte, error) {
 	if r.Body == nil {
 		return b, nil
 	}
-	src := io.Reader(r.Body)
-	bounded := isBounded(r)
-	if !bounded {
-		if r.ContentLength > maxDecode {
-			return b, errBodyTooLarge
-		}
-		src = io.LimitReader(src, maxDecode+1)
+	limit := int64(maxDecode)
+	if outer := bodyOf(r.Context()); outer != nil && outer.limited {
+		limit = outer.limit // which is refused by itself, unless this is another body
 	}
+	if r.ContentLength > limit {
+		return b, errBodyTooLarge
+	}
+	src := io.LimitReader(r.Body, limit+1)
 	buf := bytes.NewBuffer(b)
 	_, err := buf.ReadFrom(src)
 	b = buf.Bytes()
@@ -104,7 +104,7 @@ func readBody(r *http.Request, b []byte) ([]byte, error) {
 	var e *Error
 	var tooLarge *http.MaxBytesError
 	switch {
-	case err == nil && !bounded && len(b) > maxDecode:
+	case err == nil && int64(len(b)) > limit:
 		return b, errBodyTooLarge
 	case err == nil:
 		return b, nil
@@ -117,12 +117,6 @@ func readBody(r *http.Request, b []byte) ([]byte, error) {
 	default:
 		return b, errBodyUnread.Because(err)
 	}
-}
-
-// isBounded reports whether a MaxBody stands around the handler.
-func isBounded(r *http.Request) bool {
-	b, ok := r.Body.(*body)
-	return ok && b.limited
 }
 
 func decode(body []byte, v any) error {

@@ -29,6 +29,8 @@ type state struct {
 	// in hand may replace its body: it is not the server's.
 	copied atomic.Pointer[http.Request]
 
+	body atomic.Pointer[body] // the newest body that a wrapper has put in place
+
 	claimed atomic.Uint32 // slots that a wrapper is writing or has written
 	filled  atomic.Uint32 // slots that may be read
 
@@ -92,6 +94,9 @@ func find(ctx context.Context, b slot) *state {
 func (s *state) claim(b slot) bool { return s.claimed.Or(uint32(b))&uint32(b) == 0 }
 
 func (s *state) publish(b slot) { s.filled.Or(uint32(b)) }
+
+// withdraw makes b unreadable again. It stays claimed.
+func (s *state) withdraw(b slot) { s.filled.And(^uint32(b)) }
 
 func (s *state) has(b slot) bool { return s.filled.Load()&uint32(b) != 0 }
 

@@ -36,6 +36,7 @@ type timedRun struct {
 	header    http.Header // the handler's, until the answer begins
 	committed atomic.Bool // the answer has begun; set under mu
 	unbounded atomic.Bool // StopTimeout, or a hijack; set under mu
+	decided   bool        // the handler is about to answer with an error
 	ended     bool        // the handler has returned in time
 	over      bool        // the handler is late: nothing that it does may reach w
 }
@@ -90,10 +91,10 @@ func (run *timedRun) cleanUp() {
 
 // finish ends a run that was in time.
 func (run *timedRun) finish(r *http.Request) {
+	handBack(r, run.request)
 	if run.panic != nil {
 		panic(run.panic)
 	}
-	handBack(r, run.request)
 	run.mu.Lock()
 	defer run.mu.Unlock()
 	if !run.committed.Load() {
@@ -118,7 +119,7 @@ func (run *timedRun) expire() {
 	run.mu.Lock()
 	defer run.mu.Unlock()
 	limit := run.firstByte
-	if run.committed.Load() {
+	if run.committed.Load() || run.decided {
 		limit = run.total
 	}
 	// The answer may have begun, or ended, while the timer was on its way here.
@@ -191,12 +192,22 @@ func (run *timedRun) WriteString(s string) (int, error) {
 // ReadFrom passes files on to the server whole, unless a total time may end in the
 // middle of one.
 func (run *timedRun) ReadFrom(src io.Reader) (int64, error) {
-	// The first bytes decide whether the answer begins at all.
-	buf := make([]byte, 512)
-	n, err := io.ReadFull(src, buf)
-	written, werr := run.writeSome(buf[:n])
-	if werr != nil || err == io.EOF || err == io.ErrUnexpectedEOF {
-		return int64(written), werr
+	// What comes first begins the answer, as soon as it is there.
+	var first [512]byte
+	var n int
+	var err error
+	for n == 0 && err == nil {
+		n, err = src.Read(first[:])
+	}
+	written := 0
+	if n > 0 {
+		var failed error
+		if written, failed = run.Write(first[:n]); failed != nil {
+			return int64(written), failed
+		}
+	}
+	if err == io.EOF {
+		return int64(written), nil
 	}
 	if err != nil {
 		return int64(written), err
@@ -207,13 +218,6 @@ func (run *timedRun) ReadFrom(src io.Reader) (int64, error) {
 	}
 	rest, err := io.Copy(dst, src)
 	return int64(written) + rest, err
-}
-
-func (run *timedRun) writeSome(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
-	return run.Write(p)
 }
 
 // FlushError begins the answer.
@@ -286,14 +290,22 @@ func (nowhere) Header() http.Header       { return http.Header{} }
 func (nowhere) Write([]byte) (int, error) { return 0, http.ErrHandlerTimeout }
 func (nowhere) WriteHeader(int)           {}
 
-// late reports whether the writer is that of a handler inside a Timeout that has
-// answered already.
-func (w *responseWriter) late() bool {
-	run, ok := w.ResponseWriter.(*timedRun)
-	if !ok {
-		return false
+// runsOf calls f with each run that the request of ctx is inside of.
+func runsOf(ctx context.Context, f func(*timedRun)) {
+	for run, ok := ctx.Value(runKey{}).(*timedRun); ok; run, ok = run.Context.Value(runKey{}).(*timedRun) {
+		f(run)
 	}
-	run.mu.Lock()
-	defer run.mu.Unlock()
-	return run.over
+}
+
+// decide takes note that the handler of ctx knows its answer, though it may take a
+// moment until it begins. It reports false for a handler that is late.
+func decide(ctx context.Context) bool {
+	inTime := true
+	runsOf(ctx, func(run *timedRun) {
+		run.mu.Lock()
+		defer run.mu.Unlock()
+		run.decided = true
+		inTime = inTime && !run.over
+	})
+	return inTime
 }

@@ -46,20 +46,21 @@ func NewTimeout(c TimeoutConfig) (*HandlerTimeout, error) {
 	return &HandlerTimeout{c}, nil
 }
 
-// StopTimeout ends the Timeout around a handler, for a long poll; the client then waits
-// for as long as the handler does. It reports whether it came in time.
+// StopTimeout ends every Timeout around a handler, for a long poll; the client then
+// waits for as long as the handler does. It reports whether it came in time.
 func StopTimeout(ctx context.Context) bool {
-	run, ok := ctx.Value(runKey{}).(*timedRun)
-	if !ok {
-		return true
-	}
-	run.mu.Lock()
-	defer run.mu.Unlock()
-	if !run.over {
+	inTime := true
+	runsOf(ctx, func(run *timedRun) {
+		run.mu.Lock()
+		defer run.mu.Unlock()
+		if run.over {
+			inTime = false
+			return
+		}
 		run.unbounded.Store(true)
 		run.timer.Stop()
-	}
-	return !run.over
+	})
+	return inTime
 }
 
 // Wrap runs next in a goroutine of its own, whose context ends when the time is over.
@@ -78,11 +79,14 @@ func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
 		run.tracker.ResponseWriter = run
 		run.request = r.WithContext(run)
 		if hasBody(r) {
-			run.request, run.body = withBody(w, run.request)
+			var detach func()
+			run.request, run.body, detach = withBody(w, run.request)
+			defer detach()
 		}
 		run.timer = time.AfterFunc(t.c.FirstByte, run.expire)
 		defer run.timer.Stop()
 
+		header := headerForErrors(r.Header)
 		holdPlaces(r.Context()) // of an InFlight, until the handler has ended
 		go run.serve(next, run.tracker.exposeAs(w))
 		<-run.settled
@@ -97,9 +101,27 @@ func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
 			if run.body != nil {
 				run.body.interrupt(http.ErrHandlerTimeout)
 			}
-			WriteError(w, r, errHandlerTimeout)
+			WriteError(w, withHeader(r, header), errHandlerTimeout)
 		}
 	})
+}
+
+// headerForErrors is what the 503 is written by. The rest of the header belongs to the
+// handler, which may be changing it by then.
+func headerForErrors(h http.Header) [3][]string {
+	return [3][]string{h["Accept"], h["Expect"], h["User-Agent"]}
+}
+
+// withHeader returns a copy of r with what headerForErrors has kept of its header.
+func withHeader(r *http.Request, kept [3][]string) *http.Request {
+	r = r.WithContext(r.Context())
+	r.Header = http.Header{}
+	for i, name := range []string{"Accept", "Expect", "User-Agent"} {
+		if len(kept[i]) > 0 {
+			r.Header[name] = kept[i]
+		}
+	}
+	return r
 }
 
 // ownHeader returns a copy of h that may be changed and added to without a trace in h.

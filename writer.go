@@ -20,10 +20,11 @@ type responseWriter struct {
 	interception *interception // of Intercept; nil: nothing is replaced
 }
 
-// track returns a writer that knows whether the response has begun: w, if it is or
-// wraps one, else a new one around it.
+// track returns a writer that knows whether the response has begun: w if it is one,
+// else a new one around it. One further outside does not do: what stands between may
+// hold back what the handler has written.
 func track(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
-	if tracker(w) != nil {
+	if _, ok := w.(interface{ tracked() *responseWriter }); ok {
 		return w
 	}
 	var t *responseWriter
@@ -102,7 +103,7 @@ func (w *responseWriter) WriteHeader(status int) {
 
 // begin notes that the response has begun, which a 1xx other than 101 does not do.
 func (w *responseWriter) begin(status int) {
-	if w.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
+	if w.status == 0 && (status >= 200 && status <= 999 || status == http.StatusSwitchingProtocols) {
 		w.status = status
 	}
 }

@@ -71,8 +71,10 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler, log
 	server := &http.Server{
 		Handler: handler,
 		// What admit cannot bound, because it happens before a handler runs or after it
-		// has returned: slow headers, and connections without a request.
+		// has returned: slow headers, bodies that no handler reads, and connections without
+		// a request.
 		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       40 * time.Second, // longer than the slowest order may take
 		IdleTimeout:       60 * time.Second,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
