@@ -30,8 +30,10 @@ func MaxBody(bytes int64) Middleware {
 				next.ServeHTTP(w, r)
 				return
 			}
-			inner, b, detach := withBody(w, r)
-			defer detach()
+			inner, b, mine := withBody(w, r)
+			if mine {
+				defer b.detach()
+			}
 			if !b.limited || bytes < b.limit { // the smallest bound holds
 				b.limited, b.limit, b.left = true, bytes, bytes
 			}
@@ -78,17 +80,22 @@ func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		if !canWake(w) {
+		wakes := canWake(w)
+		if !wakes {
 			warned.Do(func() {
 				errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: BodyTimeout cannot end a Read that waits: a ResponseWriter outside of it has no Unwrap")
 			})
 		}
-		inner, b, detach := withBody(w, r)
-		defer detach()
+		inner, b, mine := withBody(w, r)
+		if mine {
+			defer b.detach()
+		}
 		b.timeout = t
 		defer handBack(r, inner)
 		next.ServeHTTP(w, inner)
-		b.boundRest()
+		if wakes {
+			b.boundRest()
+		}
 	})
 }
 
@@ -103,11 +110,11 @@ func hasBody(r *http.Request) bool {
 }
 
 // withBody returns a request whose body is one of ours: a copy of r, or r where a
-// wrapper outside has made one. MaxBody, BodyTimeout and Timeout share it; who has
-// made it must detach it when next has returned.
-func withBody(w http.ResponseWriter, r *http.Request) (inner *http.Request, b *body, detach func()) {
+// wrapper outside has made one. MaxBody, BodyTimeout and Timeout share it; the one
+// whose it is must detach it when next has returned.
+func withBody(w http.ResponseWriter, r *http.Request) (inner *http.Request, b *body, mine bool) {
 	if b, ok := r.Body.(*body); ok && b.fresh() {
-		return r, b, func() {}
+		return r, b, false
 	}
 	ctx := r.Context()
 	s := stateOf(ctx)
@@ -120,7 +127,7 @@ func withBody(w http.ResponseWriter, r *http.Request) (inner *http.Request, b *b
 	b = &body{source: r.Body, w: w}
 	r.Body = b
 	s.body.Store(b)
-	return r, b, b.detach
+	return r, b, true
 }
 
 // bodyOf returns the newest of our bodies that the request of ctx has, or nil: also

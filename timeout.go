@@ -79,9 +79,10 @@ func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
 		run.tracker.ResponseWriter = run
 		run.request = r.WithContext(run)
 		if hasBody(r) {
-			var detach func()
-			run.request, run.body, detach = withBody(w, run.request)
-			defer detach()
+			var mine bool
+			if run.request, run.body, mine = withBody(w, run.request); mine {
+				defer run.body.detach()
+			}
 		}
 		run.timer = time.AfterFunc(t.c.FirstByte, run.expire)
 		defer run.timer.Stop()
