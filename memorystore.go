@@ -53,7 +53,7 @@ const (
 	// A sweep goes over a shard at most so often, and so many slots at a time; more
 	// where it finds much to forget.
 	sweepEvery = time.Second
-	sweepSlots = 64
+	sweepSlots = 32
 	sweepMost  = 4 * sweepSlots
 )
 

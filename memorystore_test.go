@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -245,4 +246,63 @@ func TestMemoryStoreMemory(t *testing.T) {
 	assert.LessOrEqual(t, rest, int64(1))
 	assert.Equal(t, goroutines, runtime.NumGoroutine())
 	runtime.KeepAlive(s)
+}
+
+// BenchmarkMemoryStoreSlowestCall reports the slowest of some million calls: while a
+// million callers come, while all come again, and while a thousand go on and the rest,
+// one half at once and the other bit by bit, are forgotten. The same is done three
+// times, and the best time of each call counts: what the machine or the garbage
+// collector does in between hits another call each time.
+func BenchmarkMemoryStoreSlowestCall(b *testing.B) {
+	const n, live = 1_000_000, 1000
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("%032d", i)
+	}
+	quick, slow := []admit.Limit{admit.PerMinute(1)}, []admit.Limit{admit.PerHour(1)}
+	limits := func(i int) []admit.Limit {
+		if i%2 == 0 {
+			return quick
+		}
+		return slow
+	}
+	first := newMemoryStore(b, n)
+	for b.Loop() {
+		var best [3][]time.Duration
+		for run := range 3 {
+			s := newMemoryStore(b, n)
+			s.SameHashes(first)
+			var now time.Duration
+			s.SetClock(func() time.Duration { return now })
+			call := func(phase, at, i int) {
+				now += time.Microsecond
+				began := time.Now()
+				_, _ = s.Take(b.Context(), keys[i], 1, limits(i))
+				took := time.Since(began)
+				if run == 0 {
+					best[phase] = append(best[phase], took)
+				}
+				best[phase][at] = min(best[phase][at], took)
+			}
+			runtime.GC()
+			for i := range n {
+				call(0, i, i)
+			}
+			require.Equal(b, n, s.Len())
+			for i := range n {
+				call(1, i, i)
+			}
+			for i := range n {
+				if i == n/2 {
+					now += 2 * time.Hour
+				}
+				now += 100 * time.Microsecond // a minute and a half for each half
+				call(2, i, i%live)
+			}
+			require.LessOrEqual(b, s.Len(), live)
+		}
+		for phase, name := range []string{"µs-come", "µs-come-again", "µs-forget"} {
+			b.ReportMetric(float64(slices.Max(best[phase]).Nanoseconds())/1000, name)
+		}
+	}
 }
