@@ -67,7 +67,9 @@ func BenchmarkLimitersMillion(b *testing.B) {
 // report says how long the slowest call took, and the slowest of a thousand.
 func report(b *testing.B, times []time.Duration, suffix string) {
 	slices.Sort(times)
-	at := func(part float64) float64 { return float64(times[int(part*float64(len(times)-1))].Nanoseconds()) / 1000 }
+	at := func(part float64) float64 {
+		return float64(times[int(part*float64(len(times)-1))].Nanoseconds()) / 1000
+	}
 	b.ReportMetric(at(1), "µs-slowest"+suffix)
 	b.ReportMetric(at(0.999), "µs-p99.9"+suffix)
 }
