@@ -24,20 +24,32 @@ import (
 // The members are those of Key in snake_case; only id and digest are required. It is
 // safe for concurrent use.
 type KeyFile struct {
-	path string
-	keys atomic.Pointer[KeyMap]
+	path  string
+	keys  atomic.Pointer[KeyMap]
+	fault atomic.Pointer[error]
+
+	stop    context.CancelFunc
+	stopped chan struct{}
 }
 
-// OpenKeyFile reads a key file. What it cannot take it reports whole, with line and
+// OpenKeyFile reads a key file, and follows it until Close: a change counts after a
+// second or two, whether the file is replaced, written in place, or behind a symbolic
+// link that now leads elsewhere. What it cannot take it reports whole, with line and
 // column: what is not JSON, members that are unknown or of the wrong type, digests that
 // are none, times that contradict each other, and an id or digest that is there twice.
 func OpenKeyFile(path string) (*KeyFile, error) {
-	f := &KeyFile{path: path}
-	keys, err := readKeyFile(path)
+	v, err := readVersion(path)
+	if err != nil && !errors.Is(err, errWrittenTo) { // whether it is whole shows below
+		return nil, fmt.Errorf("admit: read the key file: %w", err)
+	}
+	keys, err := parseKeyFile(path, v.text)
 	if err != nil {
 		return nil, err
 	}
+	ctx, stop := context.WithCancel(context.Background())
+	f := &KeyFile{path: path, stop: stop, stopped: make(chan struct{})}
 	f.keys.Store(&keys)
+	go f.follow(ctx, v)
 	return f, nil
 }
 
@@ -46,8 +58,32 @@ func (f *KeyFile) LookupKey(ctx context.Context, d Digest) (*Key, error) {
 	return f.keys.Load().LookupKey(ctx, d)
 }
 
-// Close releases what the file holds. Keys are still found after it.
-func (f *KeyFile) Close() error { return nil }
+// Err returns nil while the keys are those of the file as it is. Once the file is
+// gone, or has a version that cannot be taken, the last good keys stay, and Err says
+// what is wrong; so does a line of slog.Default(), once for each such version.
+func (f *KeyFile) Err() error {
+	if err := f.fault.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Close stops following the file. Keys are still found after it.
+func (f *KeyFile) Close() error {
+	f.stop()
+	<-f.stopped
+	return nil
+}
+
+// ReadKeyFile reads a key file once, for tools that change it: see OpenKeyFile for
+// what it reports, and WriteKeyFile.
+func ReadKeyFile(path string) (KeyMap, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("admit: read the key file: %w", err)
+	}
+	return parseKeyFile(path, text)
+}
 
 // WriteKeyFile writes keys so that OpenKeyFile reads them back, ordered by id. The file
 // is replaced as a whole, and only its owner may read it.
@@ -120,14 +156,6 @@ func (r *keyRecord) key() *Key {
 		ID: r.ID, Owner: r.Owner, Plan: r.Plan, Scopes: r.Scopes,
 		NotBefore: r.NotBefore, ExpiresAt: r.ExpiresAt, RevokedAt: r.RevokedAt, Meta: r.Meta,
 	}
-}
-
-func readKeyFile(path string) (KeyMap, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("admit: read the key file: %w", err)
-	}
-	return parseKeyFile(path, text)
 }
 
 // maxKeyFaults bounds how many faults of one file are reported.
@@ -227,7 +255,7 @@ func (p *keyParser) members() error {
 	if _, err := p.dec.Token(); err != nil {
 		return err
 	}
-	if p.dec.More() {
+	if _, err := p.dec.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("more after the end")
 	}
 	return nil

@@ -50,6 +50,7 @@ func TestKeyFile(t *testing.T) {
 
 	empty, err := admit.OpenKeyFile(writeFile(t, `{"keys":[]}`))
 	require.NoError(t, err)
+	defer empty.Close()
 	_, err = empty.LookupKey(t.Context(), admit.DigestOf("one"))
 	assert.ErrorIs(t, err, admit.ErrKeyNotFound)
 }
@@ -65,16 +66,17 @@ func TestKeyFileFaults(t *testing.T) {
 		text  string
 		wants []string // each begins with line:column
 	}{
-		"empty":              {"", []string{"1:1: not well-formed JSON: the file is empty"}},
-		"not JSON":           {"{\n  \"keys\": [}\n", []string{"2:12: not well-formed JSON"}},
-		"cut":                {"{\n  \"keys\": [", []string{"2:12: not well-formed JSON"}},
-		"more after the end": {"{\"keys\":[]}\n{}", []string{"2:1: not well-formed JSON: there is more"}},
-		"a list":             {"[]", []string{"1:1: must be an object"}},
-		"no keys":            {"{}", []string{`1:1: the member "keys" is missing`}},
-		"keys twice":         {"{\"keys\":[],\n\"keys\":[]}", []string{`2:1: "keys" is there twice`}},
-		"keys is no list":    {"{\n\"keys\": {}}", []string{`2:9: "keys" must be an array`}},
-		"unknown at the top": {"{\"keys\":[],\n \"kesy\": 1}", []string{`2:2: the member "kesy" is not known here`}},
-		"unknown member":     {list(key("a", d1, ",\n \"scope\": [\"x\"]")), []string{"3:2: scope is not known here"}},
+		"empty":                 {"", []string{"1:1: not well-formed JSON: the file is empty"}},
+		"not JSON":              {"{\n  \"keys\": [}\n", []string{"2:12: not well-formed JSON"}},
+		"cut":                   {"{\n  \"keys\": [", []string{"2:12: not well-formed JSON"}},
+		"more after the end":    {"{\"keys\":[]}\n{}", []string{"2:1: not well-formed JSON: there is more"}},
+		"a brace after the end": {"{\"keys\":[]}\n }", []string{"2:2: not well-formed JSON: there is more"}},
+		"a list":                {"[]", []string{"1:1: must be an object"}},
+		"no keys":               {"{}", []string{`1:1: the member "keys" is missing`}},
+		"keys twice":            {"{\"keys\":[],\n\"keys\":[]}", []string{`2:1: "keys" is there twice`}},
+		"keys is no list":       {"{\n\"keys\": {}}", []string{`2:9: "keys" must be an array`}},
+		"unknown at the top":    {"{\"keys\":[],\n \"kesy\": 1}", []string{`2:2: the member "kesy" is not known here`}},
+		"unknown member":        {list(key("a", d1, ",\n \"scope\": [\"x\"]")), []string{"3:2: scope is not known here"}},
 		"wrong types": {list(key("a", d1, ", \"plan\": 1"), key("b", d2, ",\n\"scopes\": [\"x\", 2]")), []string{
 			"2:", "plan must be a string", "4:17: scopes[1] must be a string",
 		}},
@@ -125,8 +127,14 @@ func TestWriteKeyFile(t *testing.T) {
 	require.NoError(t, err)
 	assert.Less(t, strings.Index(string(text), `"a"`), strings.Index(string(text), `"b"`), "ordered by id")
 
+	back, err := admit.ReadKeyFile(path)
+	require.NoError(t, err)
+	assert.Equal(t, keys, back)
+	_, err = admit.ReadKeyFile(filepath.Join(t.TempDir(), "none"))
+	assert.ErrorIs(t, err, os.ErrNotExist)
 	f, err := admit.OpenKeyFile(path)
 	require.NoError(t, err)
+	defer f.Close()
 	for d, want := range keys {
 		got, err := f.LookupKey(t.Context(), d)
 		require.NoError(t, err)
@@ -162,6 +170,7 @@ func FuzzKeyFile(f *testing.F) {
 			require.Regexp(t, `^admit: \S+/k:[1-9][0-9]*:[1-9][0-9]*: `, err.Error())
 			return
 		}
+		defer file.Close()
 		var plain struct{ Keys []struct{ ID, Digest string } }
 		require.NoError(t, json.Unmarshal([]byte(text), &plain))
 		for _, k := range plain.Keys {
@@ -174,7 +183,7 @@ func FuzzKeyFile(f *testing.F) {
 	})
 }
 
-func BenchmarkOpenKeyFile100000(b *testing.B) {
+func BenchmarkReadKeyFile100000(b *testing.B) {
 	keys := admit.KeyMap{}
 	for i := range 100_000 {
 		id := fmt.Sprintf("key-%06d", i)
@@ -183,7 +192,7 @@ func BenchmarkOpenKeyFile100000(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "keys.json")
 	require.NoError(b, admit.WriteKeyFile(path, keys))
 	for b.Loop() {
-		_, err := admit.OpenKeyFile(path)
+		_, err := admit.ReadKeyFile(path)
 		require.NoError(b, err)
 	}
 }
