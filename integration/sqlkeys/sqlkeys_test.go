@@ -1,0 +1,578 @@
+package sqlkeys_test
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/integration/servers"
+	"github.com/admit-go/admit/sqlkeys"
+)
+
+// database is an empty table in a database of its own.
+type database struct {
+	*sql.DB
+	dialect sqlkeys.Dialect
+}
+
+// everywhere runs a test on each database.
+func everywhere(t *testing.T, test func(t *testing.T, db database)) {
+	t.Parallel()
+	t.Run("PostgreSQL", func(t *testing.T) {
+		t.Parallel()
+		test(t, openDatabase(t, sqlkeys.PostgreSQL, "pgx", servers.PostgresDatabase(t)))
+	})
+	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
+		test(t, openSQLite(t))
+	})
+}
+
+func openSQLite(t testing.TB) database {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "keys.db")
+	return openDatabase(t, sqlkeys.SQLite, "sqlite", "file:"+path+"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)")
+}
+
+func openDatabase(t testing.TB, dialect sqlkeys.Dialect, driver, url string) database {
+	t.Helper()
+	db, err := sql.Open(driver, url)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	_, err = db.ExecContext(t.Context(), sqlkeys.Schema(dialect))
+	require.NoError(t, err)
+	return database{db, dialect}
+}
+
+func (db database) store(t testing.TB) *sqlkeys.Store {
+	t.Helper()
+	s, err := sqlkeys.New(sqlkeys.Config{DB: db.DB, Dialect: db.dialect, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// exec runs a statement of a test; ? is a parameter.
+func (db database) exec(t testing.TB, query string, args ...any) {
+	t.Helper()
+	if db.dialect == sqlkeys.PostgreSQL {
+		for i := range args {
+			query = strings.Replace(query, "?", fmt.Sprintf("$%d", i+1), 1)
+		}
+	}
+	_, err := db.ExecContext(t.Context(), query, args...)
+	require.NoError(t, err)
+}
+
+func insert(t testing.TB, s *sqlkeys.Store, token string, k admit.Key) admit.Digest {
+	t.Helper()
+	if k.ID == "" {
+		k.ID = token
+	}
+	require.NoError(t, s.Insert(t.Context(), admit.DigestOf(token), &k))
+	return admit.DigestOf(token)
+}
+
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	s, err := sqlkeys.New(sqlkeys.Config{Timeout: -1})
+	assert.Nil(t, s)
+	for _, want := range []string{"DB is nil", "Dialect(0)", "Timeout is negative"} {
+		assert.ErrorContains(t, err, want)
+	}
+	assert.Panics(t, func() { sqlkeys.Schema(0) })
+}
+
+func TestLookup(t *testing.T) {
+	everywhere(t, func(t *testing.T, db database) {
+		s := db.store(t)
+		at := time.Date(2031, 2, 3, 4, 5, 6, 789_000, time.UTC)
+		full := admit.Key{
+			ID: "k1", Owner: "ACME \u2603 'x'", Plan: "pro", Scopes: []string{"orders:read", `a"b`}, Meta: map[string]string{"hint": "acme_1..."},
+			NotBefore: at, ExpiresAt: at.Add(time.Hour), RevokedAt: at.Add(time.Minute),
+		}
+		insert(t, s, "full", full)
+		insert(t, s, "bare", admit.Key{ID: "k2"})
+
+		k, err := s.LookupKey(t.Context(), admit.DigestOf("full"))
+		require.NoError(t, err)
+		assert.Equal(t, &full, k)
+		k, err = s.LookupKey(t.Context(), admit.DigestOf("bare"))
+		require.NoError(t, err)
+		assert.Equal(t, &admit.Key{ID: "k2"}, k)
+		_, err = s.LookupKey(t.Context(), admit.DigestOf("none"))
+		assert.ErrorIs(t, err, admit.ErrKeyNotFound)
+
+		assert.ErrorIs(t, s.Insert(t.Context(), admit.DigestOf("full"), &admit.Key{ID: "k3"}), sqlkeys.ErrExists)
+		assert.ErrorIs(t, s.Insert(t.Context(), admit.DigestOf("other"), &admit.Key{ID: "k1"}), sqlkeys.ErrExists)
+		assert.Error(t, s.Insert(t.Context(), admit.DigestOf("other"), &admit.Key{}), "an id is required")
+	})
+}
+
+// Whatever is not "no such row" is an outage.
+func TestLookupFails(t *testing.T) {
+	everywhere(t, func(t *testing.T, db database) {
+		s := db.store(t)
+		insert(t, s, "a", admit.Key{})
+		h := admit.APIKey(s)(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		status := func(token string) int {
+			w := httptest.NewRecorder()
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+			r.Header.Set("X-API-Key", token)
+			h := (&admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}).Wrap(h)
+			h.ServeHTTP(w, r)
+			return w.Code
+		}
+		assert.Equal(t, 200, status("a"))
+		assert.Equal(t, 401, status("b"))
+
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := s.LookupKey(ctx, admit.DigestOf("b"))
+		assert.ErrorIs(t, err, context.Canceled)
+		assert.NotErrorIs(t, err, admit.ErrKeyNotFound)
+
+		db.exec(t, `ALTER TABLE admit_keys RENAME TO elsewhere`)
+		assert.Equal(t, 503, status("a"))
+		assert.Equal(t, 503, status("b"))
+		db.exec(t, `ALTER TABLE elsewhere RENAME TO admit_keys`)
+		assert.Equal(t, 200, status("a"))
+		require.NoError(t, db.Close())
+		assert.Equal(t, 503, status("a"))
+	})
+}
+
+// A look-up has a deadline of its own, the wait for a connection included.
+func TestLookupDeadline(t *testing.T) {
+	everywhere(t, func(t *testing.T, db database) {
+		s, err := sqlkeys.New(sqlkeys.Config{DB: db.DB, Dialect: db.dialect, Timeout: 50 * time.Millisecond})
+		require.NoError(t, err)
+		defer s.Close()
+		db.SetMaxOpenConns(1)
+		conn, err := db.Conn(t.Context())
+		require.NoError(t, err)
+		_, err = s.LookupKey(t.Context(), admit.DigestOf("a"))
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		require.NoError(t, conn.Close())
+		_, err = s.LookupKey(t.Context(), admit.DigestOf("a"))
+		assert.ErrorIs(t, err, admit.ErrKeyNotFound)
+	})
+}
+
+// Both hot queries are answered from an index.
+func TestQueriesAreIndexed(t *testing.T) {
+	everywhere(t, func(t *testing.T, db database) {
+		queries := map[string]string{
+			`SELECT id FROM admit_keys WHERE digest = ?`:                       "admit_keys_pkey",
+			`SELECT digest, version FROM admit_keys WHERE changed_at > now()`:  "admit_keys_changed_at",
+			`SELECT id FROM admit_keys WHERE owner = ? AND id > ? ORDER BY id`: "admit_keys_owner",
+		}
+		ctx := t.Context()
+		conn, err := db.Conn(ctx) // what is set holds for one connection
+		require.NoError(t, err)
+		defer conn.Close()
+		explain := "EXPLAIN QUERY PLAN "
+		if db.dialect == sqlkeys.PostgreSQL {
+			explain = "EXPLAIN (FORMAT JSON) "
+			_, err := conn.ExecContext(ctx, `SET enable_seqscan = off`) // the table is too small for it to be worse
+			require.NoError(t, err)
+		}
+		for query, index := range queries {
+			if db.dialect == sqlkeys.PostgreSQL {
+				query = strings.ReplaceAll(strings.Replace(query, "digest = ?", `digest = '\x00'`, 1), "?", "'x'")
+			} else {
+				query = strings.Replace(strings.ReplaceAll(query, "?", "'x'"), "now()", "CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)", 1)
+			}
+			rows, err := conn.QueryContext(ctx, explain+query)
+			require.NoError(t, err)
+			var plan strings.Builder
+			for rows.Next() {
+				if db.dialect == sqlkeys.PostgreSQL {
+					var line string
+					require.NoError(t, rows.Scan(&line))
+					plan.WriteString(line)
+					continue
+				}
+				var id, parent, unused int
+				var line string
+				require.NoError(t, rows.Scan(&id, &parent, &unused, &line))
+				plan.WriteString(line)
+			}
+			require.NoError(t, rows.Err())
+			if db.dialect == sqlkeys.SQLite && index == "admit_keys_pkey" {
+				index = "PRIMARY KEY (digest=?)"
+			}
+			assert.Contains(t, plan.String(), index, query)
+		}
+	})
+}
+
+func TestManage(t *testing.T) {
+	everywhere(t, func(t *testing.T, db database) {
+		s := db.store(t)
+		ctx := t.Context()
+		begin := time.Now().Add(-time.Second)
+		soon := time.Now().Add(time.Hour).Truncate(time.Microsecond).UTC()
+		insert(t, s, "1", admit.Key{ID: "old", Owner: "ACME", Scopes: []string{"x"}})
+		for i := range 2100 {
+			insert(t, s, fmt.Sprintf("bulk %d", i), admit.Key{ID: fmt.Sprintf("bulk-%04d", i), Owner: "bulk"})
+		}
+
+		r, err := s.Get(ctx, "old")
+		require.NoError(t, err)
+		assert.Equal(t, admit.DigestOf("1"), r.Digest)
+		assert.Equal(t, admit.Key{ID: "old", Owner: "ACME", Scopes: []string{"x"}}, r.Key)
+		assert.WithinRange(t, r.CreatedAt, begin, time.Now().Add(time.Second))
+		assert.Zero(t, r.LastUsedAt)
+		_, err = s.Get(ctx, "none")
+		assert.ErrorIs(t, err, admit.ErrKeyNotFound)
+
+		list := func(owner string) (ids []string) {
+			for r, err := range s.List(ctx, owner) {
+				require.NoError(t, err)
+				ids = append(ids, r.ID)
+			}
+			return ids
+		}
+		assert.Len(t, list("bulk"), 2100)
+		assert.True(t, slices.IsSorted(list("bulk")))
+		assert.Len(t, list(""), 2101)
+		assert.Empty(t, list("nobody"))
+		for range s.List(ctx, "") {
+			break // which has to work too
+		}
+
+		// Rotation: two keys of one owner at once.
+		require.NoError(t, s.Rotate(ctx, "old", soon, admit.DigestOf("2"), &admit.Key{ID: "new", Owner: "ACME", Scopes: []string{"x"}}))
+		assert.Equal(t, []string{"new", "old"}, list("ACME"))
+		k, err := s.LookupKey(ctx, admit.DigestOf("1"))
+		require.NoError(t, err)
+		assert.Equal(t, soon, k.ExpiresAt)
+		k, err = s.LookupKey(ctx, admit.DigestOf("2"))
+		require.NoError(t, err)
+		assert.Zero(t, k.ExpiresAt)
+		require.NoError(t, s.Rotate(ctx, "old", soon.Add(time.Hour), admit.DigestOf("3"), &admit.Key{ID: "newer"}))
+		k, err = s.LookupKey(ctx, admit.DigestOf("1"))
+		require.NoError(t, err)
+		assert.Equal(t, soon, k.ExpiresAt, "rotation makes no key live longer")
+
+		assert.ErrorIs(t, s.Rotate(ctx, "none", soon, admit.DigestOf("4"), &admit.Key{ID: "x"}), admit.ErrKeyNotFound)
+		assert.ErrorIs(t, s.Rotate(ctx, "new", soon, admit.DigestOf("4"), &admit.Key{ID: "old"}), sqlkeys.ErrExists)
+		r, err = s.Get(ctx, "new")
+		require.NoError(t, err)
+		assert.Zero(t, r.ExpiresAt, "both or neither")
+
+		r, err = s.Revoke(ctx, "new", soon)
+		require.NoError(t, err)
+		assert.Equal(t, soon, r.RevokedAt)
+		r, err = s.Revoke(ctx, "new", time.Time{})
+		require.NoError(t, err)
+		assert.WithinRange(t, r.RevokedAt, begin, time.Now(), "zero is now")
+		first := r.RevokedAt
+		r, err = s.Revoke(ctx, "new", soon)
+		require.NoError(t, err)
+		assert.Equal(t, first, r.RevokedAt, "what is revoked stays so")
+		_, err = s.Revoke(ctx, "none", soon)
+		assert.ErrorIs(t, err, admit.ErrKeyNotFound)
+		assert.ErrorIs(t, s.Rotate(ctx, "new", soon, admit.DigestOf("5"), &admit.Key{ID: "y"}), sqlkeys.ErrNotValid)
+	})
+}
+
+// The last use of valid keys is written by Close, and at most once a minute for each.
+func TestLastUse(t *testing.T) {
+	everywhere(t, func(t *testing.T, db database) {
+		manage := db.store(t)
+		const n = 1203 // more than a batch
+		for i := range n {
+			insert(t, manage, fmt.Sprint(i), admit.Key{})
+		}
+		insert(t, manage, "expired", admit.Key{ExpiresAt: time.Now().Add(-time.Hour)})
+		insert(t, manage, "revoked", admit.Key{RevokedAt: time.Now().Add(-time.Hour)})
+		insert(t, manage, "early", admit.Key{NotBefore: time.Now().Add(time.Hour)})
+		insert(t, manage, "unused", admit.Key{})
+
+		use := func(tokens ...string) {
+			s := db.store(t)
+			for _, token := range tokens {
+				_, err := s.LookupKey(t.Context(), admit.DigestOf(token))
+				require.NoError(t, err)
+			}
+			r, err := s.Get(t.Context(), "0")
+			require.NoError(t, err)
+			before := r.LastUsedAt
+			require.NoError(t, s.Close())
+			require.NoError(t, s.Close())
+			if before.IsZero() {
+				r, err = manage.Get(t.Context(), "0")
+				require.NoError(t, err)
+				assert.NotZero(t, r.LastUsedAt, "it was not written with the look-up, but later")
+			}
+		}
+		tokens := []string{"expired", "revoked", "early"}
+		for i := range n {
+			tokens = append(tokens, fmt.Sprint(i))
+		}
+		use(tokens...)
+		used := 0
+		for r, err := range manage.List(t.Context(), "") {
+			require.NoError(t, err)
+			switch r.ID {
+			case "expired", "revoked", "early", "unused":
+				assert.Zero(t, r.LastUsedAt, r.ID)
+			default:
+				used++
+				assert.WithinRange(t, r.LastUsedAt, time.Now().Add(-time.Minute), time.Now(), r.ID)
+			}
+		}
+		assert.Equal(t, n, used)
+
+		first, err := manage.Get(t.Context(), "0")
+		require.NoError(t, err)
+		use("0")
+		again, err := manage.Get(t.Context(), "0")
+		require.NoError(t, err)
+		assert.Equal(t, first.LastUsedAt, again.LastUsedAt, "not twice in a minute")
+		long := time.Now().Add(-61 * time.Second)
+		if db.dialect == sqlkeys.SQLite {
+			db.exec(t, `UPDATE admit_keys SET last_used_at = ? WHERE id = '0'`, long.UnixMicro())
+		} else {
+			db.exec(t, `UPDATE admit_keys SET last_used_at = ? WHERE id = '0'`, long)
+		}
+		use("0")
+		again, err = manage.Get(t.Context(), "0")
+		require.NoError(t, err)
+		assert.WithinRange(t, again.LastUsedAt, first.LastUsedAt, time.Now())
+	})
+}
+
+// forgotten collects what Watch tells.
+type forgotten struct {
+	mu  sync.Mutex
+	all []admit.Digest
+}
+
+func (f *forgotten) forget(d admit.Digest) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all = append(f.all, d)
+}
+
+func (f *forgotten) count(d admit.Digest) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, one := range f.all {
+		if one == d {
+			n++
+		}
+	}
+	return n
+}
+
+func watch(t *testing.T, s *sqlkeys.Store) *forgotten {
+	ctx, stop := context.WithCancel(t.Context())
+	var f forgotten
+	var w sync.WaitGroup
+	w.Go(func() { s.Watch(ctx, f.forget) })
+	t.Cleanup(func() {
+		stop()
+		w.Wait()
+	})
+	return &f
+}
+
+const soon = 10 * time.Second // by then it has happened, on a slow machine too
+
+func TestWatch(t *testing.T) {
+	everywhere(t, func(t *testing.T, db database) {
+		s := db.store(t)
+		old := insert(t, s, "old", admit.Key{})
+		if db.dialect == sqlkeys.SQLite {
+			db.exec(t, `UPDATE admit_keys SET changed_at = 0`)
+		} else {
+			db.exec(t, `UPDATE admit_keys SET changed_at = '2020-01-01'`)
+		}
+		f := watch(t, s)
+		told := func(d admit.Digest, n int) {
+			t.Helper()
+			require.Eventually(t, func() bool { return f.count(d) == n }, soon, 10*time.Millisecond, "%d times", n)
+		}
+		fresh := insert(t, s, "fresh", admit.Key{})
+		told(fresh, 1)
+		_, err := s.Revoke(t.Context(), "old", time.Time{})
+		require.NoError(t, err)
+		told(old, 1)
+		db.exec(t, `UPDATE admit_keys SET plan = 'by hand' WHERE id = 'old'`)
+		told(old, 2)
+		db.exec(t, `UPDATE admit_keys SET last_used_at = created_at`)
+		last := insert(t, s, "last", admit.Key{})
+		told(last, 1)
+		assert.Equal(t, 1, f.count(fresh), "each change is told once, and the last use is none")
+		assert.Equal(t, 2, f.count(old))
+	})
+}
+
+// A change that is committed late, after others that came later, is told as well.
+func TestWatchLateCommit(t *testing.T) {
+	t.Parallel()
+	db := openDatabase(t, sqlkeys.PostgreSQL, "pgx", servers.PostgresDatabase(t))
+	s := db.store(t)
+	late, early := insert(t, s, "late", admit.Key{}), insert(t, s, "early", admit.Key{})
+	f := watch(t, s)
+	require.Eventually(t, func() bool { return f.count(late) == 1 && f.count(early) == 1 }, soon, 10*time.Millisecond)
+	tx, err := db.Begin()
+	require.NoError(t, err)
+	defer tx.Rollback()
+	_, err = tx.Exec(`UPDATE admit_keys SET revoked_at = now() WHERE id = 'late'`)
+	require.NoError(t, err)
+	_, err = s.Revoke(t.Context(), "early", time.Time{})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return f.count(early) == 2 }, soon, 10*time.Millisecond)
+	assert.Equal(t, 1, f.count(late))
+	require.NoError(t, tx.Commit())
+	require.Eventually(t, func() bool { return f.count(late) == 2 }, soon, 10*time.Millisecond)
+}
+
+// Two services, each with a cache, see a revocation within a second or so.
+func TestRevocationTravels(t *testing.T) {
+	everywhere(t, func(t *testing.T, db database) {
+		admin := db.store(t)
+		insert(t, admin, "key", admit.Key{})
+		var services []*admit.Auth
+		for range 2 {
+			s := db.store(t)
+			cache, err := admit.CacheKeys(s, admit.KeyCacheConfig{TTL: time.Hour})
+			require.NoError(t, err)
+			ctx, stop := context.WithCancel(t.Context())
+			var w sync.WaitGroup
+			w.Go(func() { s.Watch(ctx, cache.Forget) })
+			t.Cleanup(func() { stop(); w.Wait() })
+			auth, err := admit.NewAuth(admit.AuthConfig{Store: cache})
+			require.NoError(t, err)
+			services = append(services, auth)
+		}
+		for _, auth := range services {
+			_, err := auth.Verify(t.Context(), "key")
+			require.NoError(t, err)
+		}
+		_, err := admin.Revoke(t.Context(), "key", time.Time{})
+		require.NoError(t, err)
+		for _, auth := range services {
+			require.Eventually(t, func() bool {
+				_, err := auth.Verify(t.Context(), "key")
+				var e *admit.Error
+				return errors.As(err, &e) && e.Code == "key_invalid"
+			}, soon, 10*time.Millisecond)
+		}
+	})
+}
+
+// The server dies under load. Keys that the cache has go on, others get 503, nobody
+// gets 401; when the server is back, all of it recovers, changes included.
+func TestServerDies(t *testing.T) {
+	t.Parallel()
+	server := servers.StartPostgres(t)
+	db := openDatabase(t, sqlkeys.PostgreSQL, "pgx", server.URL())
+	var log lockedBuffer
+	s, err := sqlkeys.New(sqlkeys.Config{DB: db.DB, Dialect: db.dialect, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	require.NoError(t, err)
+	defer s.Close()
+	cached := insert(t, s, "cached", admit.Key{})
+	insert(t, s, "cold", admit.Key{})
+	cache, err := admit.CacheKeys(s, admit.KeyCacheConfig{TTL: 50 * time.Millisecond, NegativeTTL: time.Millisecond, StaleFor: time.Hour})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	var background sync.WaitGroup
+	var told forgotten
+	background.Go(func() {
+		s.Watch(ctx, func(d admit.Digest) {
+			cache.Forget(d)
+			told.forget(d)
+		})
+	})
+	defer background.Wait()
+	defer stop()
+
+	quiet := &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}
+	service := httptest.NewServer(quiet.Wrap(admit.APIKey(cache)(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))))
+	defer service.Close()
+	status := func(token string) int {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, service.URL, nil)
+		require.NoError(t, err)
+		r.Header.Set("X-API-Key", token)
+		res, err := service.Client().Do(r)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		if res.StatusCode == 503 {
+			assert.NotEmpty(t, res.Header.Get("Retry-After"))
+		}
+		return res.StatusCode
+	}
+	require.Equal(t, 200, status("cached"))
+	require.Equal(t, 401, status("unknown"))
+	// That the keys are new is told before the server dies, or they would be forgotten.
+	require.Eventually(t, func() bool { return told.count(cached) == 1 }, soon, 10*time.Millisecond)
+	require.Equal(t, 200, status("cached"))
+
+	var load sync.WaitGroup
+	ended := make(chan struct{})
+	for range 4 {
+		load.Go(func() {
+			for {
+				select {
+				case <-ended:
+					return
+				default:
+					assert.Equal(t, 200, status("cached"), "fresh or stale, but in")
+				}
+			}
+		})
+	}
+	server.Stop()
+	for begin := time.Now(); time.Since(begin) < 2*time.Second; {
+		assert.Equal(t, 503, status("cold"))
+		assert.Equal(t, 503, status("unknown"))
+	}
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "cannot be seen") }, soon, 10*time.Millisecond)
+	server.Start(t)
+	require.Eventually(t, func() bool { return status("cold") == 200 && status("unknown") == 401 }, soon, 10*time.Millisecond)
+	close(ended)
+	load.Wait()
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "seen again") }, soon, 10*time.Millisecond)
+	assert.Equal(t, 1, strings.Count(log.String(), "cannot be seen"), "once, not once a second")
+	_, err = s.Revoke(t.Context(), "cached", time.Time{})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return status("cached") == 401 }, soon, 10*time.Millisecond)
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
