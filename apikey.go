@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -43,6 +44,12 @@ type AuthConfig struct {
 	// MintedPrefixes are prefixes that only Mint gives out: a token with one of them
 	// and a wrong checksum is refused without asking the store.
 	MintedPrefixes []string
+	// Failures limits how many unknown keys the store is asked for by one client address,
+	// IPv6 by /64. Beyond it, what is not known in memory is refused with 429 rate_limited.
+	// Keys that a KeyCache has still pass, and a KeyMap or KeyFile needs no throttle; a
+	// store of your own says what it knows with a method Knows(Digest) bool. Behind
+	// proxies put ClientIP outside. Zero: off.
+	Failures Limit
 }
 
 // Auth finds out who calls. It is safe for concurrent use, around any number of
@@ -53,6 +60,7 @@ type Auth struct {
 	optional bool
 	keep     bool
 	minted   []string
+	failures *failures // nil: not throttled
 
 	missing, two, invalid, expired, early, revoked *Error
 }
@@ -84,13 +92,17 @@ func NewAuth(c AuthConfig) (*Auth, error) {
 			faults = append(faults, fmt.Errorf("admit: AuthConfig.MintedPrefixes[%d]: %w", i, err))
 		}
 	}
+	failures, err := newFailures(c.Store, c.Failures)
+	if err != nil {
+		faults = append(faults, fmt.Errorf("admit: AuthConfig.Failures: %w", err))
+	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
 
 	a := &Auth{
 		store: c.Store, sources: slices.Clone(c.Sources), optional: c.Optional, keep: c.KeepCredential,
-		minted: slices.Clone(c.MintedPrefixes),
+		minted: slices.Clone(c.MintedPrefixes), failures: failures,
 	}
 	refusal := func(status int, code, message, problem string) *Error {
 		e := &Error{Status: status, Code: code, Message: message, Header: http.Header{}}
@@ -123,7 +135,11 @@ func (a *Auth) Wrap(next http.Handler) http.Handler {
 		}
 		var key *Key
 		if err == nil {
-			key, err = a.verify(r.Context(), token)
+			var network netip.Addr
+			if a.failures != nil {
+				network = clientNetwork(r)
+			}
+			key, err = a.verify(r.Context(), token, network)
 		}
 		if err != nil {
 			WriteError(w, r, err)
@@ -147,9 +163,10 @@ func (a *Auth) knows(r *http.Request) bool {
 
 // Verify returns the key that a token stands for, as of now. The error is an *Error:
 // 401 for a token that is empty, unknown, expired, not valid yet or revoked; 503 if the
-// store fails. It is for tokens that do not come in an HTTP request.
+// store fails. It is for tokens that do not come in an HTTP request, and throttles
+// nobody.
 func (a *Auth) Verify(ctx context.Context, token string) (*Key, error) {
-	key, err := a.verify(ctx, token)
+	key, err := a.verify(ctx, token, netip.Addr{})
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +176,9 @@ func (a *Auth) Verify(ctx context.Context, token string) (*Key, error) {
 // maxToken bounds what is hashed for a stranger.
 const maxToken = 4 << 10
 
-func (a *Auth) verify(ctx context.Context, token string) (*Key, *Error) {
+// verify decides about a token that came from a network; the invalid Addr, as there is
+// none on a Unix socket, is not throttled: it would be everybody's.
+func (a *Auth) verify(ctx context.Context, token string, network netip.Addr) (*Key, *Error) {
 	switch {
 	case token == "":
 		return nil, a.missing
@@ -168,11 +187,21 @@ func (a *Auth) verify(ctx context.Context, token string) (*Key, *Error) {
 	case len(a.minted) > 0 && slices.Contains(a.minted, mintedPrefix(token)) && !wellMinted(token):
 		return nil, a.invalid
 	}
-	key, err := a.store.LookupKey(ctx, DigestOf(token))
+	d := DigestOf(token)
+	throttled := a.failures != nil && network.IsValid() && !a.failures.known(d)
+	if throttled {
+		if err := a.failures.refuse(network); err != nil {
+			return nil, err
+		}
+	}
+	key, err := a.store.LookupKey(ctx, d)
 	switch {
 	case err == nil && key != nil:
 		return key, a.validity(key)
 	case err == nil, errors.Is(err, ErrKeyNotFound):
+		if throttled {
+			a.failures.note(network)
+		}
 		return nil, a.invalid
 	default:
 		return nil, errStoreUnavailable.Because(fmt.Errorf("look up a key: %w", err))

@@ -58,6 +58,9 @@ func (f *KeyFile) LookupKey(ctx context.Context, d Digest) (*Key, error) {
 	return f.keys.Load().LookupKey(ctx, d)
 }
 
+// Knows is true: see AuthConfig.Failures.
+func (f *KeyFile) Knows(Digest) bool { return true }
+
 // Err returns nil while the keys are those of the file as it is. Once the file is
 // gone, or has a version that cannot be taken, the last good keys stay, and Err says
 // what is wrong; so does a line of slog.Default(), once for each such version.

@@ -67,6 +67,9 @@ func (m KeyMap) LookupKey(_ context.Context, d Digest) (*Key, error) {
 	return nil, ErrKeyNotFound
 }
 
+// Knows is true: see AuthConfig.Failures.
+func (m KeyMap) Knows(Digest) bool { return true }
+
 // The shape of a minted token: prefix, underscore, 27 digits of randomness, 6 digits
 // of checksum.
 const (
