@@ -1,0 +1,94 @@
+// Command admit makes and manages API keys, in a key file or a database.
+//
+//	admit keys mint --keys keys.json --owner ACME --plan pro --prefix acme
+//
+// See admit --help.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/sqlkeys"
+)
+
+// What the process exits with, for scripts.
+const (
+	exitFailed   = 1
+	exitUsage    = 2
+	exitNotFound = 3
+	exitConflict = 4
+)
+
+func main() {
+	// A reader of the token that is gone is an error to deal with, not the end.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := &cobra.Command{
+		Use:   "admit",
+		Short: "Manage the API keys of services that use admit",
+		Long: `Manage the API keys of services that use admit.
+
+It exits with 0 when all is done, 1 when something failed, 2 for a command line that
+makes no sense, 3 when there is no such key, and 4 when the id is taken or the key is
+not valid any more.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          usage(cobra.NoArgs),
+		RunE:          needsCommand,
+	}
+	root.AddCommand(keysCommand())
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	command, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(stderr, "admit:", err)
+	switch {
+	case errors.As(err, new(usageError)):
+		fmt.Fprintf(stderr, "see %s --help\n", command.CommandPath())
+		return exitUsage
+	case errors.Is(err, admit.ErrKeyNotFound):
+		return exitNotFound
+	case errors.Is(err, sqlkeys.ErrExists), errors.Is(err, sqlkeys.ErrNotValid):
+		return exitConflict
+	default:
+		return exitFailed
+	}
+}
+
+// usageError is a command line that makes no sense.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if err := check(c, args); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+}
+
+func needsCommand(c *cobra.Command, _ []string) error {
+	return usagef("%s needs a command", c.CommandPath())
+}
