@@ -27,7 +27,7 @@ import (
 	"github.com/admit-go/admit"
 )
 
-const limit = 100 * time.Millisecond
+const limit = 250 * time.Millisecond
 
 // contestants are the three wrappers, in the order of the cells below.
 var contestants = []struct {
