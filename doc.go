@@ -20,12 +20,12 @@
 //   - [ErrorWriter]: so that every error is written, logged and counted in one way.
 //   - [Recover]: inside the two that its 500 needs, around all that can panic.
 //   - [Maintenance]: the cheapest answer of all, which asks nobody.
-//   - InFlight: what is too much is refused before it costs a look-up.
+//   - [InFlight]: what is too much is refused before it costs a look-up.
 //   - [Methods]: answers OPTIONS and refuses other methods for strangers too: what a
 //     resource takes is no secret.
 //   - [Auth], then [RequireScopes] and [Plans]: who it is, what it may do, what it pays
 //     for. A caller who is refused here costs none of its limit.
-//   - Limiter: counts by caller, so it needs the key; before anything that parses.
+//   - [Limiter]: counts by caller, so it needs the key; before anything that parses.
 //   - [Accept], [ContentType]: cheap looks at headers. A request that is wrong here has
 //     been counted: retrying it is not free.
 //   - [MaxBody], [BodyTimeout]: bound what only the handler reads.
