@@ -58,6 +58,20 @@ type LimitStore interface {
 	Take(ctx context.Context, key string, cost int, limits []Limit) (Decision, error)
 }
 
+// CompleteLimits returns the limits of one caller with their defaults filled in, or all
+// that NewLimiter would find wrong with them. It is for those who write a LimitStore.
+func CompleteLimits(limits []Limit) ([]Limit, error) {
+	rules, err := newRules(limits)
+	if err != nil {
+		return nil, err
+	}
+	complete := make([]Limit, len(rules))
+	for i := range rules {
+		complete[i] = rules[i].Limit
+	}
+	return complete, nil
+}
+
 // rule is a Limit made ready for decisions.
 type rule struct {
 	Limit                      // with its defaults filled in
