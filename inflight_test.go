@@ -367,5 +367,5 @@ func TestInFlightAllocations(t *testing.T) {
 		base = testing.AllocsPerRun(200, func() { outer.ServeHTTP(w, r) })
 	}
 	allocs(t, base, func() { h.ServeHTTP(w, r) })
-	assert.Equal(t, goroutines, runtime.NumGoroutine())
+	assert.LessOrEqual(t, runtime.NumGoroutine(), goroutines)
 }

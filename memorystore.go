@@ -40,6 +40,7 @@ type MemoryStore struct {
 const (
 	defaultMaxKeys = 1_000_000
 	maxShardBits   = 7    // for each class
+	minShardKeys   = 32   // so that a small store is not spread thin
 	overflowSize   = 1024 // for each class
 
 	// Every so many requests, or after so much time, a shard looks after itself and one
@@ -69,7 +70,7 @@ func NewMemoryStore(c MemoryStoreConfig) (*MemoryStore, error) {
 		seeds:   [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		epoch:   time.Now(),
 		maxKeys: int64(c.MaxKeys),
-		bits:    min(bits.Len(uint(c.MaxKeys)/sweepSlots), maxShardBits),
+		bits:    min(bits.Len(uint(c.MaxKeys)/minShardKeys), maxShardBits),
 	}
 	s.now = func() time.Duration { return time.Since(s.epoch) }
 	s.shards = make([]shard, 2<<s.bits)

@@ -17,7 +17,8 @@ import (
 type StoreDown int
 
 const (
-	// LimitLocally applies the same limits in the memory of this process.
+	// LimitLocally applies the same limits in the memory of this process: meanwhile each
+	// of several replicas lets in as much as all of them should.
 	LimitLocally StoreDown = iota
 	// AdmitAll lets everybody in, without headers.
 	AdmitAll

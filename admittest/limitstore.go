@@ -54,6 +54,7 @@ func TestLimitStore(t *testing.T, newStore func(t *testing.T) admit.LimitStore, 
 	}{
 		{"random operations agree with an exact model", (*limitStoreTest).random},
 		{"who waits as told is let in", (*limitStoreTest).retryAfter},
+		{"as many as Remaining may come, and no more", (*limitStoreTest).whatRemains},
 		{"no more than Burst and Requests in any one Per", (*limitStoreTest).bound},
 		{"all limits or none", (*limitStoreTest).allOrNone},
 		{"a cost of 0 looks, a negative one gives back", (*limitStoreTest).costs},
@@ -141,7 +142,7 @@ func slow(name string, n int) admit.Limit {
 
 // random compares with a model, which knows no rounding.
 func (t *limitStoreTest) random() {
-	rounds, operations := 300, 300
+	rounds, operations := 150, 300
 	switch {
 	case !t.movable:
 		rounds, operations = 20, 500
@@ -243,7 +244,7 @@ func wholeSeconds(d time.Duration) time.Duration {
 
 // retryAfter empties buckets in random ways, and then does as it is told.
 func (t *limitStoreTest) retryAfter() {
-	n := 3000
+	n := 2000
 	switch {
 	case !t.movable:
 		n = 20
@@ -253,13 +254,12 @@ func (t *limitStoreTest) retryAfter() {
 	var waiting sync.WaitGroup
 	for i := range n {
 		limits := []admit.Limit{t.limit("first"), t.limit("second")}[:1+t.rand.IntN(2)]
-		if !t.movable {
+		key, cost := fmt.Sprint("caller ", i), 1
+		switch {
+		case !t.movable:
 			limits = []admit.Limit{{Name: "first", Requests: 1 + t.rand.IntN(5), Per: time.Second}}
-		}
-		key := fmt.Sprint("caller ", i)
-		cost := 1
-		if l := limits[0]; t.rand.IntN(3) == 0 {
-			cost = 1 + t.rand.IntN(max(l.Burst, 1))
+		case i%3 == 0:
+			cost = 1 + t.rand.IntN(max(limits[0].Burst, 1))
 		}
 		var refusal admit.Decision
 		for refusal = t.take(key, cost, limits...); refusal.Allowed; refusal = t.take(key, cost, limits...) {
@@ -274,7 +274,11 @@ func (t *limitStoreTest) retryAfter() {
 			t.Fatalf("a refusal of %v without RetryAfter: %+v", limits, refusal)
 		}
 		if t.movable {
-			t.Sleep(wholeSeconds(refusal.RetryAfter))
+			wait := refusal.RetryAfter
+			if i%2 == 0 {
+				wait = wholeSeconds(wait)
+			}
+			t.Sleep(wait)
 			t.spend(key, cost, limits...)
 			continue
 		}
@@ -288,9 +292,32 @@ func (t *limitStoreTest) retryAfter() {
 	waiting.Wait()
 }
 
+// whatRemains takes a store by its word.
+func (t *limitStoreTest) whatRemains() {
+	for i := range 1000 {
+		l := slow("limit", 1+t.rand.IntN(100))
+		if t.movable { // else something might come back in between
+			l = t.limit("limit")
+		}
+		key := fmt.Sprint("caller ", i)
+		t.spend(key, 1, l)
+		for range 5 {
+			if t.movable {
+				t.Sleep(time.Duration(t.rand.IntN(3)) * l.Per / time.Duration(l.Requests))
+			}
+			left := t.spend(key, 0, l).States[0].Remaining
+			t.refuse(key, left+1, l)
+			if n := t.rand.IntN(left + 1); n > 0 {
+				t.spend(key, left, l)
+				t.spend(key, n-left, l)
+			}
+		}
+	}
+}
+
 // bound comes as often as it can, and counts.
 func (t *limitStoreTest) bound() {
-	for i := range 50 {
+	for i := range 25 {
 		l := t.limit("limit")
 		if i == 3 && (t.Slow || !t.movable) {
 			return
