@@ -1,0 +1,164 @@
+package sqlkeys_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"database/sql"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/integration/servers"
+	"github.com/admit-go/admit/sqlkeys"
+)
+
+// TestMain is the main of a service too, for tests with processes of their own.
+func TestMain(m *testing.M) {
+	if url := os.Getenv("ADMIT_TEST_SERVICE"); url != "" {
+		if err := serve(url); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// serve is a service as its users write one: keys in PostgreSQL, a cache in front. It
+// prints its URL, and ends with its standard input.
+func serve(url string) error {
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	store, err := sqlkeys.New(sqlkeys.Config{DB: db, Dialect: sqlkeys.PostgreSQL})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	cache, err := admit.CacheKeys(store, admit.KeyCacheConfig{TTL: time.Hour, StaleFor: time.Hour})
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	go store.Watch(ctx, cache.Forget)
+	service := httptest.NewServer(admit.APIKey(cache)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		k, _ := admit.KeyFrom(r.Context())
+		_, _ = fmt.Fprint(w, k.ID)
+	})))
+	defer service.Close()
+	fmt.Println(service.URL)
+	<-ctx.Done()
+	return nil
+}
+
+// startService starts a process, and returns its URL.
+func startService(t *testing.T, database string) string {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	c := exec.Command(self)
+	c.Env = append(os.Environ(), "ADMIT_TEST_SERVICE="+database)
+	c.Stderr = os.Stderr
+	stdout, err := c.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, c.Start())
+	t.Cleanup(func() {
+		_ = c.Process.Signal(syscall.SIGTERM)
+		assert.NoError(t, c.Wait())
+	})
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(t, err)
+	return strings.TrimSpace(line)
+}
+
+// Two services with caches, and the command: mint, rotate, revoke, and how long it
+// takes from the command's end to the last refusal.
+func TestFleet(t *testing.T) {
+	t.Parallel()
+	database := servers.PostgresDatabase(t)
+	db := openDatabase(t, sqlkeys.PostgreSQL, "pgx", database)
+	bin := filepath.Join(t.TempDir(), "admit")
+	out, err := exec.Command("go", "build", "-C", "../../cmd/admit", "-o", bin, ".").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	admitKeys := func(args ...string) string {
+		t.Helper()
+		c := exec.CommandContext(t.Context(), bin, append([]string{"keys"}, args...)...)
+		c.Env = append(os.Environ(), "ADMIT_KEYS="+database)
+		var stderr bytes.Buffer
+		c.Stderr = &stderr
+		out, err := c.Output()
+		require.NoError(t, err, "%s", &stderr)
+		return strings.TrimSpace(string(out))
+	}
+	services := []string{startService(t, database), startService(t, database)}
+	status := func(url, token string) int {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+		require.NoError(t, err)
+		r.Header.Set("X-API-Key", token)
+		res, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		return res.StatusCode
+	}
+
+	first := admitKeys("mint", "--id", "acme-1", "--owner", "ACME")
+	for _, url := range services {
+		require.Eventually(t, func() bool { return status(url, first) == 200 }, soon, 10*time.Millisecond)
+	}
+	second := admitKeys("rotate", "acme-1", "--id", "acme-2", "--overlap", "1h")
+	for _, url := range services {
+		require.Equal(t, 200, status(url, first))
+		require.Equal(t, 200, status(url, second))
+	}
+	admitKeys("revoke", "acme-1")
+	for _, url := range services {
+		require.Eventually(t, func() bool { return status(url, first) == 401 }, soon, 10*time.Millisecond)
+		require.Equal(t, 200, status(url, second))
+	}
+
+	tries := 3
+	if n, err := strconv.Atoi(os.Getenv("ADMIT_TRIES")); err == nil {
+		tries = n
+	}
+	store := db.store(t)
+	var took []time.Duration
+	for i := range tries {
+		token := fmt.Sprintf("try %d", i)
+		insert(t, store, token, admit.Key{})
+		for _, url := range services {
+			require.Eventually(t, func() bool { return status(url, token) == 200 }, soon, 5*time.Millisecond)
+		}
+		time.Sleep(time.Duration(i%10) * 107 * time.Millisecond) // any moment between two queries of Watch
+		_, err := store.Revoke(t.Context(), token, time.Time{})
+		require.NoError(t, err)
+		revoked := time.Now()
+		for _, url := range services {
+			for status(url, token) != 401 {
+				require.Less(t, time.Since(revoked), soon)
+				time.Sleep(time.Millisecond)
+			}
+		}
+		took = append(took, time.Since(revoked))
+	}
+	slices.Sort(took)
+	t.Logf("from revocation to refusal by both services, %d tries: fastest %v, median %v, slowest %v", tries,
+		took[0].Round(time.Millisecond), took[len(took)/2].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond))
+}
