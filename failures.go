@@ -39,15 +39,14 @@ func newFailures(store KeyStore, l Limit) (*failures, error) {
 	return f, nil
 }
 
-// refuse returns the error for a look-up that may not be made. It takes nothing: only a
-// failure does.
+// refuse returns the error for a look-up that may not be made. What may be made costs
+// nothing yet: only a failure does. What may not costs nothing either.
 func (f *failures) refuse(network netip.Addr) *Error {
 	if d := f.take(network, 0); d.States[0].Remaining > 0 {
 		return nil
 	}
-	d := f.take(network, 1)
-	if d.Allowed { // time has passed
-		f.take(network, -1)
+	d := f.take(network, 1) // to learn when to come again
+	if d.Allowed {
 		return nil
 	}
 	e := *errTooManyFailures
