@@ -1,0 +1,208 @@
+// Package redislimit keeps rate limits in Redis or Valkey, so that all replicas of a
+// service share them. It brings no client: New takes a function that evaluates Script
+// with the one that the service has.
+package redislimit
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/admit-go/admit"
+)
+
+// Config configures New. The zero value is ready to use.
+type Config struct {
+	// Timeout is how long an answer may take, whatever the client's own timeouts are.
+	// 0: 50 ms.
+	Timeout time.Duration
+	// Failures is how many calls in a row must fail until Redis is not asked any more.
+	// 0: 5.
+	Failures int
+	// ProbeEvery is how often it is then tried, beside the requests. 0: 1 s.
+	ProbeEvery time.Duration
+	// MaxRefusals is how many refused callers are remembered, at about 200 bytes each, so
+	// as not to ask for them again. 0: 50,000; negative: none.
+	MaxRefusals int
+}
+
+// Eval evaluates Script, or SHA-1 of it, on the server that has the keys, and returns
+// what it returns: a []any of int64. All keys are in one slot of a cluster, and every
+// argument is a string. It must not change or keep what it is given.
+type Eval = func(ctx context.Context, keys []string, args ...any) (any, error)
+
+// Store is an admit.LimitStore whose buckets are in Redis 6.2 or later, or in Valkey.
+// One call of Script decides all limits of a request, by the server's clock. Who was
+// refused is refused again without a call until its RetryAfter is over, or until this
+// Store gives something back. It is safe for concurrent use, and has nothing to close.
+type Store struct {
+	eval     Eval
+	timeout  time.Duration
+	epoch    time.Time
+	plans    planCache
+	refusals refusals
+	breaker  breaker
+}
+
+const (
+	defaultTimeout     = 50 * time.Millisecond
+	defaultFailures    = 5
+	defaultProbeEvery  = time.Second
+	defaultMaxRefusals = 50_000
+)
+
+// New returns a Store. It does not ask Redis yet: a service starts without it. Every
+// fault of the configuration is reported at once.
+func New(eval Eval, c Config) (*Store, error) {
+	var faults []error
+	if eval == nil {
+		faults = append(faults, errors.New("redislimit: eval is nil; give a function that evaluates Script"))
+	}
+	if c.Timeout < 0 {
+		faults = append(faults, fmt.Errorf("redislimit: Config.Timeout is %v; it is a time, or 0 for %v", c.Timeout, defaultTimeout))
+	}
+	if c.Failures < 0 {
+		faults = append(faults, fmt.Errorf("redislimit: Config.Failures is %d; it is a number of calls, or 0 for %d", c.Failures, defaultFailures))
+	}
+	if c.ProbeEvery < 0 {
+		faults = append(faults, fmt.Errorf("redislimit: Config.ProbeEvery is %v; it is a time, or 0 for %v", c.ProbeEvery, defaultProbeEvery))
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	s := &Store{eval: eval, timeout: orDefault(c.Timeout, defaultTimeout), epoch: time.Now()}
+	s.breaker.failures = int32(min(orDefault(c.Failures, defaultFailures), 1<<30))
+	s.breaker.probeEvery = orDefault(c.ProbeEvery, defaultProbeEvery)
+	s.refusals.most = max(orDefault(c.MaxRefusals, defaultMaxRefusals), 0)
+	return s, nil
+}
+
+func orDefault[T int | time.Duration](v, byDefault T) T {
+	if v == 0 {
+		return byDefault
+	}
+	return v
+}
+
+// Take implements admit.LimitStore. Its error is an outage, unless ctx is done or the
+// limits are wrong. It returns by the Timeout at the latest, and without asking while
+// the last calls have failed.
+func (s *Store) Take(ctx context.Context, key string, cost int, limits []admit.Limit) (admit.Decision, error) {
+	p, err := s.plans.get(limits)
+	if err != nil {
+		return admit.Decision{}, fmt.Errorf("redislimit: %w", err)
+	}
+	id := callerOf(key)
+	d, refused, known := s.refusals.find(id, p, cost, s.now())
+	if refused {
+		return d, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return admit.Decision{}, fmt.Errorf("redislimit: %w", err)
+	}
+	if err := s.available(id, p); err != nil {
+		return admit.Decision{}, err
+	}
+
+	age := s.refusals.age(id)
+	a, err := s.ask(ctx, id, p, cost)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.breaker.failed(err, s.now())
+		}
+		return admit.Decision{}, fmt.Errorf("redislimit: %w", err)
+	}
+	s.breaker.worked()
+	d = p.decide(a, 0, cost)
+	switch {
+	case !d.Allowed && d.RetryAfter > 0:
+		s.refusals.remember(id, refusal{p, a, s.now(), d.RetryAfter}, age)
+	case d.Allowed && (cost < 0 || cost > 0 && known):
+		s.refusals.forget(id)
+	}
+	return d, nil
+}
+
+func (s *Store) now() time.Duration { return time.Since(s.epoch) }
+
+// available returns an error while Redis is not to be asked. When it is time for a probe,
+// that looks at the buckets of this caller, who does not wait for it.
+func (s *Store) available(id caller, p *plan) error {
+	cause, probe := s.breaker.check(s.now())
+	if probe {
+		go func() {
+			_, err := s.ask(context.Background(), id, p, 0)
+			s.breaker.probed(err, s.now())
+		}()
+	}
+	if cause != nil {
+		return fmt.Errorf("redislimit: not asked, since the last calls have failed: %w", cause)
+	}
+	return nil
+}
+
+// ask evaluates the script, and waits no longer than the timeout, nor than for ctx. The
+// call has a goroutine of its own: a client that waits for its own timeouts would hold
+// the request, and one that a leaving visitor cancels would lose its connection.
+func (s *Store) ask(ctx context.Context, id caller, p *plan, cost int) (answer, error) {
+	type outcome struct {
+		answer answer
+		err    error
+	}
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
+	done := make(chan outcome, 1)
+	go func() {
+		defer cancel()
+		a, err := s.call(bounded, id, p, cost)
+		done <- outcome{a, err}
+	}()
+	select {
+	case o := <-done:
+		return o.answer, o.err
+	case <-bounded.Done():
+	case <-ctx.Done():
+	}
+	select {
+	case o := <-done:
+		return o.answer, o.err
+	default:
+	}
+	if err := ctx.Err(); err != nil {
+		return answer{}, err
+	}
+	return answer{}, fmt.Errorf("no answer from Redis in %v: %w", s.timeout, context.DeadlineExceeded)
+}
+
+func (s *Store) call(ctx context.Context, id caller, p *plan, cost int) (a answer, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("the client panicked: %v", v)
+		}
+	}()
+	reply, err := s.eval(ctx, p.keys(id), p.args(cost)...)
+	if err != nil {
+		return answer{}, fmt.Errorf("evaluate the script: %w", err)
+	}
+	return p.parse(reply)
+}
+
+// caller stands for a key: nobody can read that from Redis, and it is short.
+type caller [16]byte
+
+func callerOf(key string) caller {
+	sum := sha256.Sum256([]byte(key))
+	return caller(sum[:16])
+}
+
+const keyStartLen = len("admit:{") + 22 + len("}:")
+
+// appendTo appends what the keys of a caller begin with; the braces put all of them into
+// one slot of a cluster.
+func (c caller) appendTo(b []byte) []byte {
+	b = append(b, "admit:{"...)
+	b = base64.RawURLEncoding.AppendEncode(b, c[:])
+	return append(b, "}:"...)
+}

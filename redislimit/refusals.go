@@ -1,0 +1,104 @@
+package redislimit
+
+import (
+	"sync"
+	"time"
+
+	"github.com/admit-go/admit"
+)
+
+// refusals remembers who was refused. A bucket fills up no faster than by time, unless
+// something is given back: so what it lacked then tells how long it will refuse.
+type refusals struct {
+	most int
+
+	mu    sync.Mutex
+	known map[caller]refusal
+	ages  [64]uint64 // by the hash of a caller: how often one was forgotten
+}
+
+// refusal is an answer of the script, and when it came: later than it was decided, so
+// that what is told from it is no promise that the server would not keep.
+type refusal struct {
+	plan   *plan
+	answer answer
+	at     time.Duration
+	retry  time.Duration
+}
+
+// find returns the decision for a cost, if the script would surely refuse, and whether
+// anything is known of the caller.
+func (rs *refusals) find(id caller, p *plan, cost int, now time.Duration) (d admit.Decision, refused, known bool) {
+	if rs.most == 0 {
+		return d, false, false
+	}
+	rs.mu.Lock()
+	r, known := rs.known[id]
+	if known && now-r.at >= r.retry {
+		delete(rs.known, id)
+		known = false
+	}
+	rs.mu.Unlock()
+	if !known || cost <= 0 || r.plan != p || p.never(cost) {
+		return d, false, known
+	}
+	d = p.decide(r.answer, now-r.at, cost)
+	return d, !d.Allowed, true
+}
+
+// age tells apart what has been asked before and after a caller was forgotten.
+func (rs *refusals) age(id caller) uint64 {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	return rs.ages[id[0]%64]
+}
+
+// remember keeps a refusal, unless the caller was forgotten since it was asked for.
+func (rs *refusals) remember(id caller, r refusal, age uint64) {
+	if rs.most == 0 {
+		return
+	}
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rs.ages[id[0]%64] != age {
+		return
+	}
+	if rs.known == nil {
+		rs.known = make(map[caller]refusal)
+	}
+	if _, known := rs.known[id]; !known && len(rs.known) >= rs.most {
+		rs.evict(r.at)
+	}
+	rs.known[id] = r
+}
+
+// evict makes room for one: it looks at a few, and drops those that are over, else the
+// one that is over first. Who is dropped costs a call.
+func (rs *refusals) evict(now time.Duration) {
+	var first caller
+	var soonest time.Duration
+	seen, over := 0, 0
+	for id, r := range rs.known {
+		left := r.at + r.retry - now
+		if left <= 0 {
+			delete(rs.known, id)
+			over++
+		} else if seen == over || left < soonest {
+			first, soonest = id, left
+		}
+		if seen++; seen == 8 {
+			break
+		}
+	}
+	if over == 0 {
+		delete(rs.known, first)
+	}
+}
+
+// forget lets go of a caller whose buckets have changed.
+func (rs *refusals) forget(id caller) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	delete(rs.known, id)
+	rs.ages[id[0]%64]++
+}

@@ -1,0 +1,313 @@
+package redislimit
+
+import (
+	"fmt"
+	"math/bits"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/admit-go/admit"
+)
+
+// Script decides a request: the generic cell rate algorithm for each of its limits, all
+// or none. A key holds when its bucket will be full again, in whole microseconds since
+// 1970 and, after a colon, a fraction of one; until then it exists, and no longer. Every
+// number stays below 2^53, where Lua is exact. It changes only with the version of this
+// module, and another version understands the same keys.
+const Script = `local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local values = redis.call('MGET', unpack(KEYS))
+local fresh, rest, set = {}, {}, {}
+local out = {1, now}
+for i = 1, #KEYS do
+  local a = 5 * i
+  local unit, most, mostRest = tonumber(ARGV[a - 4]), now + ARGV[a - 3], tonumber(ARGV[a - 2])
+  local at, part = now, 0
+  local value = values[i]
+  if value then
+    at = tonumber(value)
+    if not at then
+      local whole, fraction = string.match(value, '^(%d+):(%d+)$')
+      at, part = tonumber(whole or now), tonumber(fraction or 0)
+    end
+    if at < now then
+      at, part = now, 0
+    elseif at > most or at == most and part > mostRest then
+      at, part, set[i] = most, mostRest, true
+    end
+  end
+  out[2 * i + 1], out[2 * i + 2] = at, part
+  local cost, costRest = tonumber(ARGV[a - 1]), tonumber(ARGV[a])
+  at, part = at + cost, part + costRest
+  if part >= unit then
+    at, part = at + 1, part - unit
+  end
+  if at > most or at == most and part > mostRest then
+    out[1] = 0
+  end
+  fresh[i], rest[i] = at, part
+end
+for i = 1, #KEYS do
+  if out[1] == 1 and (fresh[i] ~= out[2 * i + 1] or rest[i] ~= out[2 * i + 2]) then
+    if fresh[i] < now then
+      fresh[i], rest[i] = now, 0
+    end
+    out[2 * i + 1], out[2 * i + 2], set[i] = fresh[i], rest[i], true
+  end
+  if set[i] then
+    local at, part = out[2 * i + 1], out[2 * i + 2]
+    if at == now and part == 0 then
+      redis.call('DEL', KEYS[i])
+    elseif part == 0 then
+      redis.call('SET', KEYS[i], string.format('%.0f', at), 'PXAT', math.floor(at / 1000) + 1)
+    else
+      redis.call('SET', KEYS[i], string.format('%.0f:%.0f', at, part), 'PXAT', math.floor(at / 1000) + 1)
+    end
+  end
+end
+return out
+`
+
+// plan is the limits of a caller, ready for the script.
+type plan struct {
+	given  []admit.Limit // as Take got them
+	quotas []quota
+	one    []any // the arguments for a cost of 1
+}
+
+// quota is a Limit in the units of its bucket: one request is per of them, and time
+// pays units of them back in a microsecond.
+type quota struct {
+	name  string // what the key ends with: a limit with other numbers has another one
+	burst uint64 // in requests
+	per   uint64
+	units uint64
+	size  span
+}
+
+// span is a time: us + part/units microseconds, where 0 <= part < units.
+type span struct{ us, part int64 }
+
+func newPlan(limits []admit.Limit) (*plan, error) {
+	complete, err := admit.CompleteLimits(limits)
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{given: slices.Clone(limits)}
+	for _, l := range complete {
+		q := quota{
+			name:  fmt.Sprintf("%s:%d/%s", l.Name, l.Requests, l.Per),
+			burst: uint64(l.Burst),
+			per:   uint64(l.Per),
+			units: uint64(l.Requests) * uint64(time.Microsecond),
+		}
+		if l.Burst != l.Requests {
+			q.name += "+" + strconv.Itoa(l.Burst)
+		}
+		q.size = q.span(l.Burst)
+		p.quotas = append(p.quotas, q)
+	}
+	p.one = p.newArgs(1)
+	return p, nil
+}
+
+// keys are the keys of a caller. They share the memory of one string.
+func (p *plan) keys(id caller) []string {
+	var buf [256]byte
+	b := buf[:0]
+	for _, q := range p.quotas {
+		b = append(id.appendTo(b), q.name...)
+	}
+	all := string(b)
+	keys := make([]string, len(p.quotas))
+	for i, q := range p.quotas {
+		n := keyStartLen + len(q.name)
+		keys[i], all = all[:n], all[n:]
+	}
+	return keys
+}
+
+func (p *plan) args(cost int) []any {
+	if cost == 1 {
+		return slices.Clip(p.one)
+	}
+	return p.newArgs(cost)
+}
+
+// newArgs are five numbers for each limit: the units, what a full bucket holds, and what
+// the cost is. What is never let in only looks.
+func (p *plan) newArgs(cost int) []any {
+	if p.never(cost) {
+		cost = 0
+	}
+	args := make([]any, 0, 5*len(p.quotas))
+	for _, q := range p.quotas {
+		c := q.span(cost)
+		for _, n := range [...]int64{int64(q.units), q.size.us, q.size.part, c.us, c.part} {
+			args = append(args, strconv.FormatInt(n, 10))
+		}
+	}
+	return args
+}
+
+// never reports whether a cost is more than a full bucket.
+func (p *plan) never(cost int) bool {
+	return slices.ContainsFunc(p.quotas, func(q quota) bool { return cost > 0 && uint64(cost) > q.burst })
+}
+
+// span is the time that pays back a cost, which is at most the burst. To give back more
+// than that is to give back all.
+func (q *quota) span(cost int) span {
+	n := uint64(max(cost, 0))
+	if cost < 0 {
+		n = min(uint64(-(cost+1))+1, q.burst)
+	}
+	hi, lo := bits.Mul64(n, q.per)
+	us, part := bits.Div64(hi, lo, q.units)
+	switch {
+	case cost >= 0:
+		return span{int64(us), int64(part)}
+	case part == 0:
+		return span{-int64(us), 0}
+	default:
+		return span{-int64(us) - 1, int64(q.units - part)}
+	}
+}
+
+// answer is what the script returns: when it was, and when each bucket will be full.
+type answer struct {
+	admitted bool
+	now      int64
+	full     []span
+}
+
+func (p *plan) parse(reply any) (answer, error) {
+	values, _ := reply.([]any)
+	var numbers [16]int64
+	n := numbers[:0]
+	for _, v := range values {
+		if i, ok := v.(int64); ok {
+			n = append(n, i)
+		}
+	}
+	if len(n) != len(values) || len(n) != 2+2*len(p.quotas) {
+		return answer{}, fmt.Errorf("the script returns %d integers in a []any; eval has returned %T %v", 2+2*len(p.quotas), reply, reply)
+	}
+	a := answer{admitted: n[0] == 1, now: n[1], full: make([]span, len(p.quotas))}
+	for i := range a.full {
+		a.full[i] = span{n[2+2*i], n[3+2*i]}
+		if part := a.full[i].part; part < 0 || uint64(part) >= p.quotas[i].units {
+			return answer{}, fmt.Errorf("the script has returned a fraction of %d, of %d", part, p.quotas[i].units)
+		}
+	}
+	return a, nil
+}
+
+// decide says what an answer means for a cost, so much later. Where the buckets have
+// paid back enough meanwhile, the Decision allows what was not.
+func (p *plan) decide(a answer, later time.Duration, cost int) admit.Decision {
+	d := admit.Decision{Allowed: true, States: make([]admit.LimitState, len(p.quotas))}
+	if a.admitted && !p.never(cost) {
+		cost = 0 // it is taken
+	}
+	now := a.now + later.Microseconds()
+	never := false
+	for i := range p.quotas {
+		q, st := &p.quotas[i], &d.States[i]
+		lacks := span{a.full[i].us - now, a.full[i].part}
+		if lacks.us < 0 {
+			lacks = span{}
+		}
+		wait := q.wait(lacks, cost)
+		st.Remaining, st.Reset = q.remaining(lacks), microseconds(lacks.us)
+		if lacks.part > 0 {
+			st.Reset += time.Microsecond
+		}
+		switch {
+		case cost > 0 && uint64(cost) > q.burst:
+			st.Exceeded, never, d.Allowed = true, true, false
+		case wait > 0:
+			st.Exceeded, st.Reset, d.Allowed = true, wait, false
+			d.RetryAfter = max(d.RetryAfter, wait)
+		}
+	}
+	if never {
+		d.RetryAfter = -1
+	}
+	return d
+}
+
+// free is what a bucket holds, as a number of 128 bits.
+func (q *quota) free(lacks span) (hi, lo uint64) {
+	hi, lo = bits.Mul64(q.burst, q.per)
+	lackHi, lackLo := bits.Mul64(uint64(lacks.us), q.units)
+	lackLo, carry := bits.Add64(lackLo, uint64(lacks.part), 0)
+	lackHi += carry
+	if lackHi > hi || lackHi == hi && lackLo >= lo {
+		return 0, 0
+	}
+	lo, borrow := bits.Sub64(lo, lackLo, 0)
+	hi, _ = bits.Sub64(hi, lackHi, borrow)
+	return hi, lo
+}
+
+func (q *quota) remaining(lacks span) int {
+	hi, lo := q.free(lacks)
+	n, _ := bits.Div64(hi, lo, q.per)
+	return int(n)
+}
+
+// wait is the time, in whole microseconds, until a bucket lets the cost through; 0 also
+// where it never does.
+func (q *quota) wait(lacks span, cost int) time.Duration {
+	if cost <= 0 || uint64(cost) > q.burst {
+		return 0
+	}
+	hi, lo := q.free(lacks)
+	needHi, needLo := bits.Mul64(uint64(cost), q.per)
+	if needHi < hi || needHi == hi && needLo <= lo {
+		return 0
+	}
+	lo, borrow := bits.Sub64(needLo, lo, 0)
+	hi, _ = bits.Sub64(needHi, hi, borrow)
+	us, part := bits.Div64(hi, lo, q.units)
+	if part > 0 {
+		us++
+	}
+	return microseconds(int64(us))
+}
+
+func microseconds(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
+
+// planCache keeps the few lists of limits that a service has.
+type planCache struct {
+	plans atomic.Pointer[[]*plan]
+}
+
+// maxPlans bounds the list that each Take looks through.
+const maxPlans = 64
+
+func (c *planCache) get(limits []admit.Limit) (*plan, error) {
+	for {
+		known := c.plans.Load()
+		var plans []*plan
+		if known != nil {
+			plans = *known
+		}
+		for _, p := range plans {
+			if slices.Equal(p.given, limits) {
+				return p, nil
+			}
+		}
+		p, err := newPlan(limits)
+		if err != nil || len(plans) == maxPlans {
+			return p, err
+		}
+		longer := append(slices.Clone(plans), p)
+		if c.plans.CompareAndSwap(known, &longer) {
+			return p, nil
+		}
+	}
+}
