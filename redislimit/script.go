@@ -28,7 +28,7 @@ for i = 1, #KEYS do
   local value = values[i]
   if value then
     at = tonumber(value)
-    if not at then
+    if not at or at ~= at then
       local whole, fraction = string.match(value, '^(%d+):(%d+)$')
       at, part = tonumber(whole or now), tonumber(fraction or 0)
     end
