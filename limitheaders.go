@@ -1,8 +1,12 @@
 package admit
 
 import (
+	"fmt"
+	"math"
 	"net/http"
+	"slices"
 	"strconv"
+	"time"
 )
 
 // limitSet is the limits of one caller, with what their headers need. It is the only
@@ -10,6 +14,7 @@ import (
 type limitSet struct {
 	limits []Limit // complete
 	rules  []rule
+	shares []rule // of one process, while the store is down
 
 	policy []string   // RateLimit-Policy; shared by the responses
 	items  []string   // of RateLimit, up to what depends on the response
@@ -49,6 +54,33 @@ func newLimitSet(limits []Limit) (*limitSet, error) {
 	}
 	set.policy = []string{string(policy)}
 	return set, nil
+}
+
+// divide sets the shares of so many processes. The rate of a share is exact, since its
+// period is longer, and only a Burst that is less than the number has to be rounded up.
+func (set *limitSet) divide(replicas int) error {
+	if replicas <= 1 {
+		set.shares = set.rules
+		return nil
+	}
+	for _, l := range set.limits {
+		if l.Per > math.MaxInt64/time.Duration(replicas) {
+			return fmt.Errorf("the limit %q has too long a period to be divided by %d", l.Name, replicas)
+		}
+		l.Per *= time.Duration(replicas)
+		l.Burst = max(l.Burst/replicas, 1)
+		share, err := newRule(l)
+		if err != nil {
+			return fmt.Errorf("divided by %d: %w", replicas, err)
+		}
+		set.shares = append(set.shares, share)
+	}
+	return nil
+}
+
+// holds reports whether full buckets hold a cost.
+func (set *limitSet) holds(cost int) bool {
+	return !slices.ContainsFunc(set.limits, func(l Limit) bool { return cost > l.Burst })
 }
 
 // appendFieldString appends a String of RFC 9651 §3.3.3; s is printable ASCII.

@@ -17,8 +17,7 @@ import (
 type StoreDown int
 
 const (
-	// LimitLocally applies the same limits in the memory of this process: meanwhile each
-	// of several replicas lets in as much as all of them should.
+	// LimitLocally applies the limits in the memory of this process: see Replicas.
 	LimitLocally StoreDown = iota
 	// AdmitAll lets everybody in, without headers.
 	AdmitAll
@@ -39,6 +38,11 @@ type LimiterConfig struct {
 	Store LimitStore
 	// StoreDown says what to do while Store fails.
 	StoreDown StoreDown
+	// Replicas is how many processes share Store. While it fails, LimitLocally gives each
+	// its share: Requests in Replicas times Per, and a part of Burst, rounded down, at
+	// least 1. A cost that only the whole Burst holds is then answered 503, as by
+	// RefuseAll. 0: each applies the whole limits, and the log warns of it.
+	Replicas int
 
 	// By says who is counted together, for example r.Pattern + " " + Caller(r). What it
 	// returns is one caller, the empty string too. Nil: Caller.
@@ -98,6 +102,9 @@ func NewLimiter(c LimiterConfig) (*Limiter, error) {
 	if c.Name != "" && !validLimiterName(c.Name) {
 		faults = append(faults, fmt.Errorf("admit: LimiterConfig.Name: %q is not 1 to 64 of A-Z a-z 0-9 . _ -", c.Name))
 	}
+	if c.Replicas < 0 {
+		faults = append(faults, fmt.Errorf("admit: LimiterConfig.Replicas is %d; it is the number of processes that share the Store, or 0", c.Replicas))
+	}
 	if c.StoreDown < LimitLocally || c.StoreDown > RefuseAll {
 		faults = append(faults, fmt.Errorf("admit: LimiterConfig.StoreDown is %d; it is LimitLocally, AdmitAll or RefuseAll", c.StoreDown))
 	}
@@ -119,7 +126,26 @@ func NewLimiter(c LimiterConfig) (*Limiter, error) {
 	} else if c.Store == nil || c.StoreDown == LimitLocally {
 		l.memory, _ = NewMemoryStore(MemoryStoreConfig{}) // never fails
 	}
+	if l.store != nil && l.memory != nil {
+		if err := l.divide(); err != nil {
+			return nil, err
+		}
+	}
 	return l, nil
+}
+
+// divide prepares the shares of the limits for when the store is down.
+func (l *Limiter) divide() error {
+	err := l.base.divide(l.c.Replicas)
+	for name, set := range l.plans {
+		if e := set.divide(l.c.Replicas); e != nil {
+			err = errors.Join(err, fmt.Errorf("of the plan %q: %w", name, e))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("admit: LimiterConfig.Replicas: %w", err)
+	}
+	return nil
 }
 
 func validLimiterName(name string) bool {
@@ -178,9 +204,12 @@ func (l *Limiter) decide(ctx context.Context, states []LimitState, who caller, s
 		return Decision{}, err
 	case l.c.StoreDown == AdmitAll:
 		return Decision{Allowed: true}, err
-	default:
-		return l.memory.take(states, who.class, who.id, cost, set.rules), err
 	}
+	local := l.memory.take(states, who.class, who.id, cost, set.shares)
+	if local.RetryAfter < 0 && set.holds(cost) {
+		return Decision{}, err // only the share never holds so much
+	}
+	return local, err
 }
 
 // limitError is the error for a decision that does not let in.
@@ -216,8 +245,10 @@ func (l *Limiter) serve(w http.ResponseWriter, r *http.Request, next http.Handle
 // giveBack returns the cost to where it was taken. The client may be gone.
 func (l *Limiter) giveBack(r *http.Request, who caller, set *limitSet, cost int, outage error) {
 	if l.store == nil || outage != nil {
-		if l.memory != nil {
+		if l.store == nil {
 			l.memory.take(nil, who.class, who.id, -cost, set.rules)
+		} else if l.memory != nil {
+			l.memory.take(nil, who.class, who.id, -cost, set.shares)
 		}
 		return
 	}
@@ -229,8 +260,11 @@ func (l *Limiter) giveBack(r *http.Request, who caller, set *limitSet, cost int,
 // logOutage logs once a minute: RefuseAll logs each request that it refuses anyway.
 func (l *Limiter) logOutage(r *http.Request, err error) {
 	l.outage.Do(func() {
-		errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: the limit store failed",
-			slog.String("limiter", l.c.Name), slog.Any("error", err))
+		attrs := []slog.Attr{slog.String("limiter", l.c.Name), slog.Any("error", err)}
+		if l.memory != nil && l.c.Replicas == 0 {
+			attrs = append(attrs, slog.String("warning", "LimiterConfig.Replicas is not set, so that each process lets in as much as all should together"))
+		}
+		errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: the limit store failed", attrs...)
 	})
 }
 

@@ -444,6 +444,94 @@ func TestLimiterStoreDown(t *testing.T) {
 	}
 }
 
+// While the store fails, each process applies its share: together they let in what they
+// should, and no more.
+func TestLimiterReplicas(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		down := errors.New("no route to the store")
+		store := &failing{LimitStore: newMemoryStore(t, 0)}
+		store.err.Store(&down)
+		plans, err := admit.NewPlans(admit.Plan{Name: "pro", Limits: []admit.Limit{{Name: "second", Requests: 50, Per: time.Second, Burst: 83}}})
+		require.NoError(t, err)
+		logger, log := logged()
+		var replicas []http.Handler
+		for range 8 {
+			l := newLimiter(t, admit.LimiterConfig{
+				Name: "api", Store: store, Replicas: 8, Plans: plans, Limits: []admit.Limit{admit.PerSecond(5)},
+				Cost:     func(r *http.Request) int { return len(r.URL.Path) },
+				GiveBack: func(status int) bool { return status == http.StatusTeapot },
+			})
+			replicas = append(replicas, (&admit.ErrorWriter{Logger: logger}).Wrap(l.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Teapot") != "" {
+					w.WriteHeader(http.StatusTeapot)
+				}
+			}))))
+		}
+		pro := func() *http.Request { return by(&admit.Key{ID: "a", Plan: "pro"}) }
+		count := func(request func() *http.Request) (admitted int) {
+			for range 1000 {
+				for _, h := range replicas {
+					if status(h, request()) == http.StatusOK {
+						admitted++
+					}
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			return admitted
+		}
+		assert.InDelta(t, 8*10+500, count(pro), 8, "a burst of 10 for each, and 50 a second together in 10 s")
+		assert.InDelta(t, 8*1+50, count(func() *http.Request { return from("192.0.2.1:1") }), 8)
+		assert.NotContains(t, log.String(), "Replicas is not set")
+
+		time.Sleep(time.Minute)
+		ten, eleven, all := pro(), pro(), pro()
+		ten.URL.Path, eleven.URL.Path, all.URL.Path = strings.Repeat("/", 10), strings.Repeat("/", 11), strings.Repeat("/", 84)
+		ten.Header.Set("Teapot", "x")
+		for range 3 {
+			assert.Equal(t, http.StatusTeapot, status(replicas[0], ten), "what is given back is given back to the share")
+		}
+		w := httptest.NewRecorder()
+		replicas[0].ServeHTTP(w, eleven)
+		assert.Equal(t, http.StatusServiceUnavailable, w.Code, "for now, there is no room for it")
+		assert.NotEmpty(t, w.Header().Get("Retry-After"))
+		w = httptest.NewRecorder()
+		replicas[0].ServeHTTP(w, all)
+		assert.Equal(t, http.StatusTooManyRequests, w.Code)
+		assert.Empty(t, w.Header().Get("Retry-After"), "there never is")
+	})
+}
+
+func TestLimiterReplicasNotSet(t *testing.T) {
+	t.Parallel()
+	down := errors.New("no route to the store")
+	for replicas, warns := range map[int]bool{0: true, 1: false, 3: false} {
+		for _, mode := range []admit.StoreDown{admit.LimitLocally, admit.AdmitAll, admit.RefuseAll} {
+			store := &failing{LimitStore: newMemoryStore(t, 0)}
+			store.err.Store(&down)
+			logger, log := logged()
+			l := newLimiter(t, admit.LimiterConfig{Name: "api", Store: store, StoreDown: mode, Replicas: replicas, Limits: []admit.Limit{admit.PerHour(2)}})
+			status((&admit.ErrorWriter{Logger: logger}).Wrap(l.Wrap(ok)), get("/"))
+			assert.Contains(t, log.String(), "the limit store failed")
+			assert.Equal(t, warns && mode == admit.LimitLocally, strings.Contains(log.String(), "Replicas is not set"), "%d %v", replicas, mode)
+		}
+	}
+	plans, err := admit.NewPlans(admit.Plan{Name: "slow", Limits: []admit.Limit{{Requests: 1, Per: 99 * 365 * 24 * time.Hour}}})
+	require.NoError(t, err)
+	_, err = admit.NewLimiter(admit.LimiterConfig{
+		Name: "api", Store: &failing{}, Replicas: 50, Plans: plans,
+		Limits: []admit.Limit{{Requests: 1, Per: 50 * 365 * 24 * time.Hour}},
+	})
+	require.ErrorContains(t, err, "too long a period to be divided by 50")
+	require.ErrorContains(t, err, `of the plan "slow"`)
+	_, err = admit.NewLimiter(admit.LimiterConfig{
+		Name: "api", Store: &failing{}, Replicas: 2, Limits: []admit.Limit{{Requests: 1, Per: 99 * 365 * 24 * time.Hour}},
+	})
+	require.ErrorContains(t, err, "divided by 2")
+	_, err = admit.NewLimiter(admit.LimiterConfig{Replicas: -1, Limits: []admit.Limit{admit.PerHour(1)}})
+	require.ErrorContains(t, err, "Replicas is -1")
+}
+
 // A client that is gone is no outage, and is not counted here instead.
 func TestLimiterStoreAndAClientThatIsGone(t *testing.T) {
 	t.Parallel()
