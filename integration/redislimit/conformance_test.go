@@ -157,4 +157,3 @@ func (o *outsider) newMiniredis() *miniredis.Miniredis {
 	require.NoError(o.t, err)
 	return server.(*miniredis.Miniredis)
 }
-

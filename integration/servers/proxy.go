@@ -131,4 +131,3 @@ func (p *Proxy) pump(to, from net.Conn) {
 		}
 	}
 }
-
