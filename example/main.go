@@ -18,6 +18,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/admit-go/admit/example/service"
 )
 
 // stopWithin is how long requests may go on after a signal.
@@ -54,7 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer keys.Close()
-	handler, err := newService(ctx, keys, logger)
+	handler, err := service.New(ctx, service.Config{Keys: keys, Logger: logger})
 	if err != nil {
 		return err
 	}

@@ -19,14 +19,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// service is the example as a user starts it.
-type service struct {
+// instance is the example as a user starts it.
+type instance struct {
 	url    string
 	tokens map[string]string
 	stop   func() error // as a signal does
 }
 
-func start(t *testing.T, more ...string) *service {
+func start(t *testing.T, more ...string) *instance {
 	t.Helper()
 	dir := t.TempDir()
 	tokens := filepath.Join(dir, "tokens")
@@ -39,7 +39,7 @@ func start(t *testing.T, more ...string) *service {
 		_ = w.Close()
 		done <- err
 	}()
-	s := &service{tokens: map[string]string{}}
+	s := &instance{tokens: map[string]string{}}
 	s.stop = sync.OnceValue(func() error {
 		cancel()
 		return <-done
@@ -61,7 +61,7 @@ func start(t *testing.T, more ...string) *service {
 }
 
 // call sends a request with the key of a name, if one is given.
-func (s *service) call(t *testing.T, key, method, path, body string) (*http.Response, string) {
+func (s *instance) call(t *testing.T, key, method, path, body string) (*http.Response, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, s.url+path, strings.NewReader(body))
 	require.NoError(t, err)
@@ -132,7 +132,7 @@ func TestLimitsByPlan(t *testing.T) {
 }
 
 // do sends a request as it is.
-func (s *service) do(t *testing.T, r *http.Request) (*http.Response, string) {
+func (s *instance) do(t *testing.T, r *http.Request) (*http.Response, string) {
 	t.Helper()
 	res, err := http.DefaultClient.Do(r.WithContext(t.Context()))
 	require.NoError(t, err)
@@ -234,16 +234,4 @@ func TestFirstAndSecondStart(t *testing.T) {
 	assert.ErrorContains(t, run(t.Context(), []string{"-keys", keys}, io.Discard, io.Discard), "keys.json:1:2: not well-formed JSON")
 	assert.Error(t, run(t.Context(), []string{"-nope"}, io.Discard, io.Discard))
 	assert.ErrorContains(t, run(t.Context(), []string{"serve"}, io.Discard, io.Discard), `unexpected argument "serve"`)
-}
-
-func TestOrderBookForgets(t *testing.T) {
-	t.Parallel()
-	var b orderBook
-	assert.True(t, b.add("first"))
-	assert.False(t, b.add("first"))
-	for i := range maxOrders {
-		assert.True(t, b.add(time.Duration(i).String()))
-	}
-	assert.True(t, b.add("first"), "the oldest is forgotten")
-	assert.Len(t, b.known, maxOrders)
 }

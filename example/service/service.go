@@ -1,4 +1,5 @@
-package main
+// Package service is the API of the example, apart from the process that it runs in.
+package service
 
 import (
 	"context"
@@ -13,29 +14,45 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// newService builds the whole API. Streams end when ctx does.
-func newService(ctx context.Context, keys admit.KeyStore, logger *slog.Logger) (http.Handler, error) {
-	auth, err := admit.NewAuth(admit.AuthConfig{
-		Store:          keys,
-		Realm:          "market data",
-		MintedPrefixes: []string{"demo_free", "demo_pro", "demo_trader"},
-	})
-	if err != nil {
-		return nil, err
-	}
-	plans, err := admit.NewPlans(
+// Config is what depends on where the service runs.
+type Config struct {
+	Keys     admit.KeyStore
+	Limits   admit.LimitStore // nil: in memory
+	Replicas int              // that share Limits
+	Logger   *slog.Logger
+}
+
+// Plans are what callers have bought.
+func Plans() (*admit.Plans, error) {
+	return admit.NewPlans(
 		admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(5), admit.PerMinute(100)}},
 		admit.Plan{
 			Name: "pro", Includes: "free", UpgradeURL: "https://example.com/plans/pro",
 			Limits: []admit.Limit{admit.PerSecond(50), admit.PerMinute(5000)},
 		},
 	)
+}
+
+// New builds the whole API. Streams end when ctx does.
+func New(ctx context.Context, c Config) (http.Handler, error) {
+	auth, err := admit.NewAuth(admit.AuthConfig{
+		Store:          c.Keys,
+		Realm:          "market data",
+		MintedPrefixes: []string{"demo_free", "demo_pro", "demo_trader"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	plans, err := Plans()
 	if err != nil {
 		return nil, err
 	}
 	limiter, err := admit.NewLimiter(admit.LimiterConfig{
-		Plans:  plans,
-		Limits: []admit.Limit{admit.PerSecond(1)}, // of keys without a plan
+		Name:     "market-data",
+		Plans:    plans,
+		Limits:   []admit.Limit{admit.PerSecond(1)}, // of keys without a plan
+		Store:    c.Limits,
+		Replicas: c.Replicas,
 	})
 	if err != nil {
 		return nil, err
@@ -75,7 +92,7 @@ func newService(ctx context.Context, keys admit.KeyStore, logger *slog.Logger) (
 	mux.Handle("/v1/upstream", keyed.Wrap(upstream))
 	mux.Handle("/v1/stream", keyed.Wrap(admit.HandlerFunc(streamer(ctx))))
 
-	return admit.Policy{Errors: &admit.ErrorWriter{Logger: logger}}.Wrap(admit.Mux(mux)), nil
+	return admit.Policy{Errors: &admit.ErrorWriter{Logger: c.Logger}}.Wrap(admit.Mux(mux)), nil
 }
 
 func health(w http.ResponseWriter, r *http.Request) error {
