@@ -307,6 +307,9 @@ func (t *limitStoreTest) whatRemains() {
 			}
 			left := t.spend(key, 0, l).States[0].Remaining
 			t.refuse(key, left+1, l)
+			if t.movable {
+				t.Sleep(t.Precision) // a refusal may be remembered as that much later
+			}
 			if n := t.rand.IntN(left + 1); n > 0 {
 				t.spend(key, left, l)
 				t.spend(key, n-left, l)
