@@ -264,9 +264,11 @@ func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
 	h["Content-Type"] = contentType
 	h["X-Content-Type-Options"] = nosniff
 	h["Cache-Control"] = noStore
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	values := [...]string{strconv.Itoa(len(body)), ""} // one allocation for both
+	h["Content-Length"] = values[0:1:1]
 	if n := e.retrySeconds(); n > 0 {
-		h["Retry-After"] = []string{strconv.FormatInt(n, 10)}
+		values[1] = strconv.FormatInt(n, 10)
+		h["Retry-After"] = values[1:2:2]
 	}
 	rest := settle(w, r)
 	if rest != nil {
