@@ -40,11 +40,12 @@ func (ru *rule) enough(tokens float64, n int) bool {
 
 // remaining is the highest cost that tokens are enough for.
 func (ru *rule) remaining(tokens float64) int {
-	n := int(math.Floor(tokens))
-	if ru.enough(tokens, n+1) {
+	n := max(int(tokens), 0)
+	// The first condition spares most calls the division of the second.
+	if (float64(n+1)-tokens)*float64(time.Second) < 2*float64(ru.rate) && ru.enough(tokens, n+1) {
 		n++
 	}
-	return max(n, 0)
+	return n
 }
 
 // refill is the time in which so many tokens come back.

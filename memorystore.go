@@ -178,8 +178,9 @@ type shard struct {
 
 // holding is what a caller has of one rule.
 type holding struct {
-	bucket *bucket // nil: full
-	tokens float64
+	bucket   *bucket // nil: full
+	tokens   float64
+	exceeded bool // by the cost
 }
 
 // take decides under the lock: for all of the rules, or none.
@@ -207,7 +208,8 @@ func (sh *shard) take(s *MemoryStore, states []LimitState, id fingerprint, cost 
 		if h.bucket != nil {
 			h.tokens = h.bucket.tokens.TokensAt(t)
 		}
-		d.Allowed = d.Allowed && (cost <= 0 || ru.enough(h.tokens, cost))
+		h.exceeded = cost > 0 && !ru.enough(h.tokens, cost)
+		d.Allowed = d.Allowed && !h.exceeded
 	}
 
 	if !d.Allowed && fresh {
@@ -224,15 +226,16 @@ func (sh *shard) take(s *MemoryStore, states []LimitState, id fingerprint, cost 
 	never := false
 	for i := range held {
 		ru, h := &rules[i], &held[i]
-		st := LimitState{Remaining: ru.remaining(h.tokens), Reset: ru.refill(float64(ru.Burst) - h.tokens)}
-		sh.fullBy = max(sh.fullBy, sh.now+st.Reset+time.Millisecond) // more than any rounding
-		switch {
-		case d.Allowed || ru.enough(h.tokens, cost):
-		case cost > ru.Burst:
-			st.Exceeded, never = true, true
-		default:
-			st.Exceeded, st.Reset = true, ru.wait(h.bucket, h.tokens, cost, t)
+		st := LimitState{Remaining: ru.remaining(h.tokens), Exceeded: h.exceeded}
+		if h.exceeded && cost <= ru.Burst {
+			st.Reset = ru.wait(h.bucket, h.tokens, cost, t)
 			d.RetryAfter = max(d.RetryAfter, st.Reset)
+		} else {
+			st.Reset = ru.refill(float64(ru.Burst) - h.tokens)
+			never = never || h.exceeded
+		}
+		if d.Allowed {
+			sh.fullBy = max(sh.fullBy, sh.now+st.Reset+time.Millisecond) // more than any rounding
 		}
 		states = append(states, st)
 	}

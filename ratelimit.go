@@ -220,10 +220,27 @@ func limitError(d Decision, outage error) error {
 	case d.RetryAfter < 0:
 		return errCostsTooMuch
 	}
-	e := *errRateLimited
-	e.RetryAfter = max(d.RetryAfter, time.Second)
+	seconds := max(ceilSeconds(d.RetryAfter), 1)
+	if seconds < int64(len(rateLimited)) {
+		return &rateLimited[seconds]
+	}
+	e := rateLimited[0]
+	e.RetryAfter = time.Duration(seconds) * time.Second
 	return &e
 }
+
+// rateLimited has the refusals with the most frequent times to wait, in seconds.
+var rateLimited = func() (all [61]Error) {
+	for seconds := range all {
+		all[seconds] = Error{
+			Status:     http.StatusTooManyRequests,
+			Code:       "rate_limited",
+			Message:    "The rate limit is reached. Try again later.",
+			RetryAfter: time.Duration(seconds) * time.Second,
+		}
+	}
+	return all
+}()
 
 // serve calls next, and giveBack if the status of the response says so.
 func (l *Limiter) serve(w http.ResponseWriter, r *http.Request, next http.Handler, giveBack func()) {
@@ -353,15 +370,8 @@ func clientNetwork(r *http.Request) netip.Addr {
 	return addr
 }
 
-var (
-	errRateLimited = &Error{
-		Status:  http.StatusTooManyRequests,
-		Code:    "rate_limited",
-		Message: "The rate limit is reached. Try again later.",
-	}
-	errCostsTooMuch = &Error{
-		Status:  http.StatusTooManyRequests,
-		Code:    "rate_limited",
-		Message: "The request costs more than the rate limit ever allows.",
-	}
-)
+var errCostsTooMuch = &Error{
+	Status:  http.StatusTooManyRequests,
+	Code:    "rate_limited",
+	Message: "The request costs more than the rate limit ever allows.",
+}

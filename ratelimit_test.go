@@ -634,8 +634,8 @@ func TestRateLimitAllocations(t *testing.T) {
 		allocs(t, 2, serve(l.Wrap(ok), key))
 	})
 	t.Run("refused", func(t *testing.T) {
-		h := admit.RateLimit(admit.PerDay(1))(ok)
-		allocs(t, 9, serve(h, key))
+		h := admit.RateLimit(admit.PerMinute(1))(ok)
+		allocs(t, 4, serve(h, key))
 	})
 }
 
