@@ -39,9 +39,9 @@ type LimiterConfig struct {
 	// StoreDown says what to do while Store fails.
 	StoreDown StoreDown
 	// Replicas is how many processes share Store. While it fails, LimitLocally gives each
-	// its share: Requests in Replicas times Per, and a part of Burst, rounded down, at
-	// least 1. A cost that only the whole Burst holds is then answered 503, as by
-	// RefuseAll. 0: each applies the whole limits, and the log warns of it.
+	// its share, less what it let in before: Requests in Replicas times Per, and a part of
+	// Burst, rounded down, at least 1. A cost that only the whole Burst holds is answered
+	// 503, as by RefuseAll. 0: each applies the whole limits, and the log warns of it.
 	Replicas int
 
 	// By says who is counted together, for example r.Pattern + " " + Caller(r). What it
@@ -199,6 +199,11 @@ func (l *Limiter) decide(ctx context.Context, states []LimitState, who caller, s
 	d, err := l.store.Take(ctx, who.key, cost, set.limits)
 	switch {
 	case err == nil:
+		if d.Allowed && l.memory != nil {
+			// What it took here is gone from its share, so that a Store which fails once in
+			// a while is no second helping.
+			l.memory.take(states, who.class, who.id, cost, set.shares)
+		}
 		return d, nil
 	case ctx.Err() != nil || l.c.StoreDown == RefuseAll:
 		return Decision{}, err
@@ -261,12 +266,14 @@ func (l *Limiter) serve(w http.ResponseWriter, r *http.Request, next http.Handle
 
 // giveBack returns the cost to where it was taken. The client may be gone.
 func (l *Limiter) giveBack(r *http.Request, who caller, set *limitSet, cost int, outage error) {
-	if l.store == nil || outage != nil {
-		if l.store == nil {
-			l.memory.take(nil, who.class, who.id, -cost, set.rules)
-		} else if l.memory != nil {
-			l.memory.take(nil, who.class, who.id, -cost, set.shares)
-		}
+	if l.store == nil {
+		l.memory.take(nil, who.class, who.id, -cost, set.rules)
+		return
+	}
+	if l.memory != nil {
+		l.memory.take(nil, who.class, who.id, -cost, set.shares)
+	}
+	if outage != nil {
 		return
 	}
 	if _, err := l.store.Take(context.WithoutCancel(r.Context()), who.key, -cost, set.limits); err != nil {

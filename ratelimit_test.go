@@ -502,6 +502,30 @@ func TestLimiterReplicas(t *testing.T) {
 	})
 }
 
+// What a process has let in by the store's word is gone from its share, so that a store
+// that fails once in a while lets in no more than one that works.
+func TestLimiterShareIsSpentBefore(t *testing.T) {
+	t.Parallel()
+	down := errors.New("no answer in time")
+	store := &failing{LimitStore: newMemoryStore(t, 0)}
+	l := newLimiter(t, admit.LimiterConfig{
+		Name: "api", Store: store, Replicas: 2, Limits: []admit.Limit{admit.PerHour(10)},
+		GiveBack: func(status int) bool { return status == http.StatusTeapot },
+	})
+	for range 4 {
+		allowed(t, l.Wrap(ok), get("/"))
+	}
+	require.Equal(t, http.StatusTeapot, status(l.Wrap(answer(http.StatusTeapot)), get("/")), "it does not count there either")
+	store.err.Store(&down)
+	assert.Equal(t, `"hour";r=0;t=3600`, allowed(t, l.Wrap(ok), get("/")).Get("RateLimit"))
+	refused(t, l.Wrap(ok), get("/"), http.StatusTooManyRequests)
+	store.err.Store(nil)
+	for range 6 {
+		allowed(t, l.Wrap(ok), get("/"))
+	}
+	refused(t, l.Wrap(ok), get("/"), http.StatusTooManyRequests)
+}
+
 func TestLimiterReplicasNotSet(t *testing.T) {
 	t.Parallel()
 	down := errors.New("no route to the store")
