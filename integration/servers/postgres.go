@@ -44,6 +44,29 @@ func StartPostgres(t testing.TB) *Postgres {
 	return p
 }
 
+// HasPostgres reports whether there are the programs to start a server.
+func HasPostgres() bool {
+	p := &Postgres{}
+	p.find()
+	return p.programs.initdb != "" && p.programs.postgres != ""
+}
+
+// LaunchPostgres is StartPostgres for a program: the server stops with it, or at Close.
+func LaunchPostgres() (*Postgres, error) {
+	p := &Postgres{}
+	p.find()
+	if err := p.init(); err != nil {
+		return nil, err
+	}
+	return p, p.start(p.dir)
+}
+
+// Close stops the server for good.
+func (p *Postgres) Close() {
+	p.Stop()
+	_ = os.RemoveAll(p.dir)
+}
+
 // PostgresDatabase returns the URL of a new database, on a server that all tests of the
 // process share.
 func PostgresDatabase(t testing.TB) string {

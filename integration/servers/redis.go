@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -104,25 +103,17 @@ func (r *Redis) Close() {
 }
 
 // Hang makes the server answer nobody, with all connections as they are, until Resume.
-func (r *Redis) Hang() error { return r.signal(syscall.SIGSTOP) }
+func (r *Redis) Hang() error { return r.signal("-STOP") }
 
 // Resume ends Hang.
-func (r *Redis) Resume() error { return r.signal(syscall.SIGCONT) }
+func (r *Redis) Resume() error { return r.signal("-CONT") }
 
-func (r *Redis) signal(s syscall.Signal) error {
-	text, err := os.ReadFile(filepath.Join(r.dir, "pid"))
+func (r *Redis) signal(name string) error {
+	pid, err := os.ReadFile(filepath.Join(r.dir, "pid"))
 	if err != nil {
 		return err
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		return err
-	}
-	p, err := os.FindProcess(pid)
-	if err != nil {
-		return err
-	}
-	return p.Signal(s)
+	return exec.Command("kill", name, strings.TrimSpace(string(pid))).Run()
 }
 
 // StartRedisCluster starts masters that share the slots evenly, and returns their
