@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,7 +24,7 @@ import (
 )
 
 // limiters have the same limit, told to the client in headers, and the same way to know
-// a caller: X-Caller. What differs is what they call a limit: see TestLimitersAreAlike.
+// a caller: X-Caller. What differs is what they mean by a limit.
 var limiters = []struct {
 	name string
 	wrap func(t testing.TB, requests int, per time.Duration) func(http.Handler) http.Handler
@@ -100,18 +102,48 @@ func call(b *testing.B, h http.Handler, callers [][]string, status int, next fun
 	}
 }
 
+// TestLimitersUnderConcurrency has 16 goroutines ask for more than there is. The counts
+// of the peers, which have windows of the clock, are logged.
+func TestLimitersUnderConcurrency(t *testing.T) {
+	t.Parallel()
+	for _, l := range limiters {
+		h := l.wrap(t, 1000, time.Hour)(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		var admitted atomic.Int64
+		var goroutines sync.WaitGroup
+		for range 16 {
+			goroutines.Go(func() {
+				r := httptest.NewRequest(http.MethodGet, "/", nil)
+				r.Header["X-Caller"] = []string{"caller"}
+				for range 200 {
+					w := httptest.NewRecorder()
+					h.ServeHTTP(w, r)
+					if w.Code == http.StatusOK {
+						admitted.Add(1)
+					}
+				}
+			})
+		}
+		goroutines.Wait()
+		t.Logf("%s: %d of 1000", l.name, admitted.Load())
+		if l.name == "admit" {
+			require.Equal(t, int64(1000), admitted.Load())
+		}
+	}
+}
+
 func BenchmarkLimiters(b *testing.B) {
 	next := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	for _, keys := range []int{1, 100_000} {
 		callers := callers(keys)
 		for _, refused := range []bool{false, true} {
-			requests, status, what := 10_000_000, http.StatusOK, "accepted"
+			// Nothing comes back meanwhile, or it would be another comparison.
+			requests, per, status, what := 10_000_000, 300*24*time.Hour, http.StatusOK, "accepted"
 			if refused {
-				requests, status, what = 1, http.StatusTooManyRequests, "refused"
+				requests, per, status, what = 1, time.Hour, http.StatusTooManyRequests, "refused"
 			}
 			for _, l := range limiters {
 				wrap := func(b *testing.B) http.Handler {
-					h := l.wrap(b, requests, 300*24*time.Hour)(next) // so that nothing comes back meanwhile
+					h := l.wrap(b, requests, per)(next)
 					r, w := httptest.NewRequest(http.MethodGet, "/", nil), &discard{header: make(http.Header)}
 					for i := range callers {
 						r.Header["X-Caller"] = callers[i]
