@@ -30,7 +30,7 @@ func TestPolicyOrder(t *testing.T) {
 		Methods: []string{"POST"}, Auth: newAuth(t, admit.AuthConfig{Store: store}), Scopes: []string{"w"},
 		Plans: plans, AtLeast: "pro", Features: []string{"sso"},
 		Accept: []string{"application/json"}, ContentType: []string{"application/json"}, MaxBody: 10,
-		BodyTimeout: admit.BodyTimeout{Grace: time.Second}, Timeout: 50 * time.Millisecond,
+		BodyTimeout: admit.BodyTimeout{Grace: time.Second}, Timeout: 500 * time.Millisecond,
 	}.Wrap(admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		v, err := admit.Decode[int](r)
 		if err != nil {

@@ -219,14 +219,19 @@ func TestExpectContinueIsRefusedAtOnce(t *testing.T) {
 		for _, wire := range plainWires {
 			t.Run(wire+" "+name, func(t *testing.T) {
 				t.Parallel()
-				c := dial(t, serve(t, wire, new(admit.ErrorWriter).Wrap(wrapper(ok))))
-				began := time.Now()
-				_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n")
-				require.NoError(t, err)
-				res, _ := answerOn(t, bufio.NewReader(c))
-				assert.Equal(t, name, fmt.Sprint(res.StatusCode), "and no 100 before it")
-				assert.Less(t, time.Since(began), 250*time.Millisecond)
-				assert.True(t, res.Close)
+				s := serve(t, wire, new(admit.ErrorWriter).Wrap(wrapper(ok)))
+				fastest := time.Hour
+				for range 5 { // waiting for a body would take 300 ms each time
+					c := dial(t, s)
+					began := time.Now()
+					_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n")
+					require.NoError(t, err)
+					res, _ := answerOn(t, bufio.NewReader(c))
+					fastest = min(fastest, time.Since(began))
+					assert.Equal(t, name, fmt.Sprint(res.StatusCode), "and no 100 before it")
+					assert.True(t, res.Close)
+				}
+				assert.Less(t, fastest, 250*time.Millisecond)
 			})
 		}
 	}
