@@ -16,16 +16,15 @@ import (
 // 1970 and, after a colon, a fraction of one; until then it exists, and no longer. Every
 // number stays below 2^53, where Lua is exact. It changes only with the version of this
 // module, and another version understands the same keys.
-const Script = `local time = redis.call('TIME')
+const Script = `local call, format = redis.call, string.format
+local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
-local values = redis.call('MGET', unpack(KEYS))
-local fresh, rest, set = {}, {}, {}
-local out = {1, now}
+local before, after, admitted, moved = {0, now}, {1, now}, true, false
 for i = 1, #KEYS do
-  local a = 5 * i
-  local unit, most, mostRest = tonumber(ARGV[a - 4]), now + ARGV[a - 3], tonumber(ARGV[a - 2])
+  local a, b = 5 * i, 2 * i + 1
+  local unit, most, mostPart = tonumber(ARGV[a - 4]), now + ARGV[a - 3], tonumber(ARGV[a - 2])
   local at, part = now, 0
-  local value = values[i]
+  local value = call('GET', KEYS[i])
   if value then
     at = tonumber(value)
     if not at or at ~= at then
@@ -34,40 +33,42 @@ for i = 1, #KEYS do
     end
     if at < now then
       at, part = now, 0
-    elseif at > most or at == most and part > mostRest then
-      at, part, set[i] = most, mostRest, true
+    elseif at > most or at == most and part > mostPart then
+      at, part, moved = most, mostPart, true
     end
   end
-  out[2 * i + 1], out[2 * i + 2] = at, part
-  local cost, costRest = tonumber(ARGV[a - 1]), tonumber(ARGV[a])
-  at, part = at + cost, part + costRest
+  before[b], before[b + 1] = at, part
+  at, part = at + ARGV[a - 1], part + ARGV[a]
   if part >= unit then
     at, part = at + 1, part - unit
   end
-  if at > most or at == most and part > mostRest then
-    out[1] = 0
+  if at > most or at == most and part > mostPart then
+    admitted = false
+  elseif at < now then
+    at, part = now, 0
   end
-  fresh[i], rest[i] = at, part
+  after[b], after[b + 1] = at, part
+end
+local state = after
+if not admitted then
+  state = before
+  if not moved then
+    return state
+  end
+elseif ARGV[4] == '0' and ARGV[5] == '0' then
+  return state
 end
 for i = 1, #KEYS do
-  if out[1] == 1 and (fresh[i] ~= out[2 * i + 1] or rest[i] ~= out[2 * i + 2]) then
-    if fresh[i] < now then
-      fresh[i], rest[i] = now, 0
-    end
-    out[2 * i + 1], out[2 * i + 2], set[i] = fresh[i], rest[i], true
-  end
-  if set[i] then
-    local at, part = out[2 * i + 1], out[2 * i + 2]
-    if at == now and part == 0 then
-      redis.call('DEL', KEYS[i])
-    elseif part == 0 then
-      redis.call('SET', KEYS[i], string.format('%.0f', at), 'PXAT', math.floor(at / 1000) + 1)
-    else
-      redis.call('SET', KEYS[i], string.format('%.0f:%.0f', at, part), 'PXAT', math.floor(at / 1000) + 1)
-    end
+  local at, part = state[2 * i + 1], state[2 * i + 2]
+  if at == now and part == 0 then
+    call('DEL', KEYS[i])
+  elseif part == 0 then
+    call('SET', KEYS[i], format('%.0f', at), 'PXAT', (at - at % 1000) / 1000 + 1)
+  else
+    call('SET', KEYS[i], format('%.0f:%.0f', at, part), 'PXAT', (at - at % 1000) / 1000 + 1)
   end
 end
-return out
+return state
 `
 
 // plan is the limits of a caller, ready for the script.
