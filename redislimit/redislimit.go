@@ -24,6 +24,10 @@ type Config struct {
 	Failures int
 	// ProbeEvery is how often it is then tried, beside the requests. 0: 1 s.
 	ProbeEvery time.Duration
+	// Direct says that eval returns once its context is done, whatever happens to the
+	// network. Then a call needs no goroutine that can be left behind, which saves about
+	// a tenth of the time. Clients have options for it: see the examples.
+	Direct bool
 	// MaxRefusals is how many refused callers are remembered, at about 200 bytes each, so
 	// as not to ask for them again. 0: 50,000; negative: none.
 	MaxRefusals int
@@ -41,6 +45,7 @@ type Eval = func(ctx context.Context, keys []string, args ...any) (any, error)
 type Store struct {
 	eval     Eval
 	timeout  time.Duration
+	direct   bool
 	epoch    time.Time
 	plans    planCache
 	refusals refusals
@@ -73,7 +78,7 @@ func New(eval Eval, c Config) (*Store, error) {
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
-	s := &Store{eval: eval, timeout: orDefault(c.Timeout, defaultTimeout), epoch: time.Now()}
+	s := &Store{eval: eval, timeout: orDefault(c.Timeout, defaultTimeout), direct: c.Direct, epoch: time.Now()}
 	s.breaker.failures = int32(min(orDefault(c.Failures, defaultFailures), 1<<30))
 	s.breaker.probeEvery = orDefault(c.ProbeEvery, defaultProbeEvery)
 	s.refusals.most = max(orDefault(c.MaxRefusals, defaultMaxRefusals), 0)
@@ -88,8 +93,8 @@ func orDefault[T int | time.Duration](v, byDefault T) T {
 }
 
 // Take implements admit.LimitStore. Its error is an outage, unless ctx is done or the
-// limits are wrong. It returns by the Timeout at the latest, and without asking while
-// the last calls have failed.
+// limits are wrong. It returns by the Timeout at the latest, and at once while the last
+// calls have failed.
 func (s *Store) Take(ctx context.Context, key string, cost int, limits []admit.Limit) (admit.Decision, error) {
 	p, err := s.plans.get(limits)
 	if err != nil {
@@ -144,15 +149,19 @@ func (s *Store) available(id caller, p *plan) error {
 	return nil
 }
 
-// ask evaluates the script, and waits no longer than the timeout, nor than for ctx. The
-// call has a goroutine of its own: a client that waits for its own timeouts would hold
-// the request, and one that a leaving visitor cancels would lose its connection.
+// ask evaluates the script, and waits no longer than the timeout, nor than for ctx,
+// unless the client is trusted to. A visitor who leaves does not cancel the call: many
+// clients would close the connection.
 func (s *Store) ask(ctx context.Context, id caller, p *plan, cost int) (answer, error) {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
+	if s.direct {
+		defer cancel()
+		return s.call(bounded, id, p, cost)
+	}
 	type outcome struct {
 		answer answer
 		err    error
 	}
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
 	done := make(chan outcome, 1)
 	go func() {
 		defer cancel()

@@ -130,6 +130,7 @@ func TestStoreIsALimitStore(t *testing.T) {
 		"that remembers refusals": {},
 		"that remembers a few":    {MaxRefusals: 2},
 		"that asks each time":     {MaxRefusals: -1},
+		"that asks directly":      {Direct: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -302,14 +303,24 @@ func TestKnownRefusalsAreBounded(t *testing.T) {
 // An outage costs the timeout for a few requests, then nothing.
 func TestBreaker(t *testing.T) {
 	t.Parallel()
-	for name, fails := range map[string]func(context.Context) error{"refuses": refuse, "hangs": hang, "hangs for long": deaf} {
-		t.Run(name, func(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		fails  func(context.Context) error
+		direct bool
+	}{
+		{"refuses", refuse, false},
+		{"hangs", hang, false},
+		{"hangs for long", deaf, false},
+		{"refuses, direct", refuse, true},
+		{"hangs, direct", hang, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				var redis server
-				s := newStore(t, &redis, redislimit.Config{})
+				s := newStore(t, &redis, redislimit.Config{Direct: test.direct})
 				l := admit.Limit{Requests: 1, Per: time.Hour, Burst: 1000}
 				take(t, s, "caller", 1, l)
-				redis.fail(fails)
+				redis.fail(test.fails)
 				redis.calls.Store(0)
 
 				spent := time.Duration(0)
@@ -445,7 +456,7 @@ func TestClientThatIsBroken(t *testing.T) {
 				panic(err)
 			}
 			return test.reply, nil
-		}, redislimit.Config{Timeout: time.Minute})
+		}, redislimit.Config{Timeout: time.Minute, Direct: test.reply == nil})
 		require.NoError(t, err)
 		_, err = s.Take(t.Context(), "caller", 1, []admit.Limit{admit.PerHour(1)})
 		assert.ErrorContains(t, err, test.want, "%v", test.reply)

@@ -210,7 +210,7 @@ func (f *fleet) newLimitStore(replica int) (*limitStore, error) {
 	store, err := redislimit.New(func(ctx context.Context, keys []string, args ...any) (any, error) {
 		f.store.calls.Add(1)
 		return script.Run(ctx, client, keys, args...).Result()
-	}, redislimit.Config{})
+	}, redislimit.Config{Direct: true})
 	return &limitStore{store, replica, &f.store}, err
 }
 

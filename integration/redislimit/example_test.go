@@ -19,12 +19,12 @@ import (
 func Example_goRedis() {
 	client := redis.NewClient(&redis.Options{
 		Addr:                  os.Getenv("REDIS_ADDR"),
-		ContextTimeoutEnabled: true, // so that a call ends when nobody waits for it
+		ContextTimeoutEnabled: true, // without it, Direct below would be a lie
 	})
 	script := redis.NewScript(redislimit.Script)
 	store, err := redislimit.New(func(ctx context.Context, keys []string, args ...any) (any, error) {
 		return script.Run(ctx, client, keys, args...).Result()
-	}, redislimit.Config{})
+	}, redislimit.Config{Direct: true})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func Example_goRedisSentinel() {
 	script := redis.NewScript(redislimit.Script)
 	_, _ = redislimit.New(func(ctx context.Context, keys []string, args ...any) (any, error) {
 		return script.Run(ctx, client, keys, args...).Result()
-	}, redislimit.Config{})
+	}, redislimit.Config{Direct: true})
 }
 
 // In a cluster, all keys of a caller are on one master.
@@ -62,7 +62,7 @@ func Example_goRedisCluster() {
 	script := redis.NewScript(redislimit.Script)
 	_, _ = redislimit.New(func(ctx context.Context, keys []string, args ...any) (any, error) {
 		return script.Run(ctx, client, keys, args...).Result()
-	}, redislimit.Config{})
+	}, redislimit.Config{Direct: true})
 }
 
 // evalRueidis works with every client of rueidis.
@@ -86,7 +86,7 @@ func Example_rueidis() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	_, _ = redislimit.New(evalRueidis(client), redislimit.Config{})
+	_, _ = redislimit.New(evalRueidis(client), redislimit.Config{Direct: true})
 }
 
 func Example_rueidisSentinel() {
@@ -98,7 +98,7 @@ func Example_rueidisSentinel() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	_, _ = redislimit.New(evalRueidis(client), redislimit.Config{})
+	_, _ = redislimit.New(evalRueidis(client), redislimit.Config{Direct: true})
 }
 
 // evalValkey works with every client of valkey-go.
@@ -122,7 +122,7 @@ func Example_valkey() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	_, _ = redislimit.New(evalValkey(client), redislimit.Config{})
+	_, _ = redislimit.New(evalValkey(client), redislimit.Config{Direct: true})
 }
 
 func Example_valkeySentinel() {
@@ -134,5 +134,5 @@ func Example_valkeySentinel() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	_, _ = redislimit.New(evalValkey(client), redislimit.Config{})
+	_, _ = redislimit.New(evalValkey(client), redislimit.Config{Direct: true})
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -50,19 +51,31 @@ func (r *replica) Take(ctx context.Context, key string, cost int, limits []admit
 	return d, err
 }
 
-// fleet is some replicas whose client has the defaults of go-redis: it waits 3 s for an
-// answer, tries three times, and does not look at the deadline of a context.
+// fleet is some replicas of every kind. One kind of client has the defaults of go-redis:
+// it waits 3 s for an answer, tries three times, and does not look at the deadline of a
+// context. The others are trusted to keep it.
 func fleet(t *testing.T, addr string, n int, limits ...admit.Limit) []*replica {
 	replicas := make([]*replica, n)
 	for i := range replicas {
 		r := &replica{}
-		client := redis.NewClient(&redis.Options{Addr: addr})
-		t.Cleanup(func() { _ = client.Close() })
-		eval := evalWith(client)
+		var eval redislimit.Eval
+		switch i % 3 {
+		case 0:
+			client := redis.NewClient(&redis.Options{Addr: addr})
+			t.Cleanup(func() { _ = client.Close() })
+			eval = evalWith(client)
+		case 1:
+			eval = evalWith(newClient(t, addr))
+		case 2:
+			client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{addr}, DisableCache: true})
+			require.NoError(t, err)
+			t.Cleanup(client.Close)
+			eval = evalRueidis(client)
+		}
 		r.Store = newStore(t, func(ctx context.Context, keys []string, args ...any) (any, error) {
 			r.calls.Add(1)
 			return eval(ctx, keys, args...)
-		}, redislimit.Config{MaxRefusals: -1}) // so that each request would ask
+		}, redislimit.Config{Direct: i%3 != 0, MaxRefusals: -1}) // so that each request would ask
 		limiter, err := admit.NewLimiter(admit.LimiterConfig{Name: "api", Limits: limits, Store: r, Replicas: n})
 		require.NoError(t, err)
 		quiet := &admit.ErrorWriter{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
