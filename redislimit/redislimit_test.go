@@ -48,11 +48,14 @@ func (s *server) eval(ctx context.Context, keys []string, args ...any) (any, err
 	before, after := make([][2]int64, len(keys)), make([][2]int64, len(keys))
 	admitted := int64(1)
 	for i, key := range keys {
-		var n [5]int64
-		for j := range n {
-			n[j], _ = strconv.ParseInt(args[5*i+j].(string), 10, 64)
+		number := func(at int) int64 {
+			n, _ := strconv.ParseInt(args[at].(string), 10, 64)
+			return n
 		}
-		most := [2]int64{now[0] + n[1], n[2]}
+		most, cost, unit := [2]int64{now[0] + number(2*i), 0}, [2]int64{number(2*i + 1), 0}, int64(1)
+		if fractions := 2*len(keys) + 3*i; fractions < len(args) {
+			unit, most[1], cost[1] = number(fractions), number(fractions+1), number(fractions+2)
+		}
 		at, known := s.full[key]
 		if !known || !later(at, now) {
 			at = now
@@ -61,9 +64,9 @@ func (s *server) eval(ctx context.Context, keys []string, args ...any) (any, err
 			at = most
 		}
 		before[i] = at
-		at[0], at[1] = at[0]+n[3], at[1]+n[4]
-		if at[1] >= n[0] {
-			at[0], at[1] = at[0]+1, at[1]-n[0]
+		at[0], at[1] = at[0]+cost[0], at[1]+cost[1]
+		if at[1] >= unit {
+			at[0], at[1] = at[0]+1, at[1]-unit
 		}
 		if after[i] = at; later(at, most) {
 			admitted = 0
@@ -169,8 +172,10 @@ func TestWhatRedisIsAsked(t *testing.T) {
 	first := redis.args
 	take(t, s, secret, 1, admit.PerSecond(10))
 	assert.Equal(t, slot+":second:10/1s", redis.keys[0])
-	assert.Equal(t, []any{"10000", "1000000", "0", "100000", "0"}, redis.args)
-	assert.Equal(t, first[:5], redis.args)
+	assert.Equal(t, []any{"1000000", "100000"}, redis.args)
+	assert.Equal(t, first[:2], redis.args)
+	take(t, s, secret, 1, admit.PerSecond(3))
+	assert.Equal(t, []any{"1000000", "333333", "3000", "0", "1000"}, redis.args)
 	take(t, s, secret+"1", 1, admit.PerSecond(10))
 	assert.NotContains(t, redis.keys[0], slot)
 }

@@ -19,10 +19,14 @@ import (
 const Script = `local call, format = redis.call, string.format
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
-local before, after, admitted, moved = {0, now}, {1, now}, true, false
-for i = 1, #KEYS do
-  local a, b = 5 * i, 2 * i + 1
-  local unit, most, mostPart = tonumber(ARGV[a - 4]), now + ARGV[a - 3], tonumber(ARGV[a - 2])
+local n = #KEYS
+local fractions = #ARGV > 2 * n
+local state, admitted, moved = {1, now, 0, 0}, true, false
+for i = 1, n do
+  local most, mostPart, unit = now + ARGV[2 * i - 1], 0, 1
+  if fractions then
+    mostPart, unit = tonumber(ARGV[2 * n + 3 * i - 1]), tonumber(ARGV[2 * n + 3 * i - 2])
+  end
   local at, part = now, 0
   local value = call('GET', KEYS[i])
   if value then
@@ -37,28 +41,39 @@ for i = 1, #KEYS do
       at, part, moved = most, mostPart, true
     end
   end
-  before[b], before[b + 1] = at, part
-  at, part = at + ARGV[a - 1], part + ARGV[a]
-  if part >= unit then
-    at, part = at + 1, part - unit
+  at = at + ARGV[2 * i]
+  if fractions then
+    part = part + ARGV[2 * n + 3 * i]
+    if part >= unit then
+      at, part = at + 1, part - unit
+    end
   end
   if at > most or at == most and part > mostPart then
     admitted = false
   elseif at < now then
     at, part = now, 0
   end
-  after[b], after[b + 1] = at, part
+  state[2 * i + 1], state[2 * i + 2] = at, part
 end
-local state = after
 if not admitted then
-  state = before
+  state[1] = 0
+  for i = 1, n do
+    local at, part = state[2 * i + 1] - ARGV[2 * i], state[2 * i + 2]
+    if fractions then
+      part = part - ARGV[2 * n + 3 * i]
+      if part < 0 then
+        at, part = at - 1, part + ARGV[2 * n + 3 * i - 2]
+      end
+    end
+    state[2 * i + 1], state[2 * i + 2] = at, part
+  end
   if not moved then
     return state
   end
-elseif ARGV[4] == '0' and ARGV[5] == '0' then
+elseif ARGV[2] == '0' and not (fractions and ARGV[2 * n + 3] ~= '0') then
   return state
 end
-for i = 1, #KEYS do
+for i = 1, n do
   local at, part = state[2 * i + 1], state[2 * i + 2]
   if at == now and part == 0 then
     call('DEL', KEYS[i])
@@ -76,6 +91,8 @@ type plan struct {
 	given  []admit.Limit // as Take got them
 	quotas []quota
 	one    []any // the arguments for a cost of 1
+
+	fractions bool // some request takes no whole number of microseconds
 }
 
 // quota is a Limit in the units of its bucket: one request is per of them, and time
@@ -108,6 +125,7 @@ func newPlan(limits []admit.Limit) (*plan, error) {
 			q.name += "+" + strconv.Itoa(l.Burst)
 		}
 		q.size = q.span(l.Burst)
+		p.fractions = p.fractions || q.per%q.units != 0
 		p.quotas = append(p.quotas, q)
 	}
 	p.one = p.newArgs(1)
@@ -137,18 +155,25 @@ func (p *plan) args(cost int) []any {
 	return p.newArgs(cost)
 }
 
-// newArgs are five numbers for each limit: the units, what a full bucket holds, and what
-// the cost is. What is never let in only looks.
+// newArgs are two numbers for each limit, what a full bucket holds and what the cost is
+// in microseconds, and where these have fractions three more: the units and both.
 func (p *plan) newArgs(cost int) []any {
 	if p.never(cost) {
 		cost = 0
 	}
 	args := make([]any, 0, 5*len(p.quotas))
+	add := func(n int64) { args = append(args, strconv.FormatInt(n, 10)) }
 	for _, q := range p.quotas {
-		c := q.span(cost)
-		for _, n := range [...]int64{int64(q.units), q.size.us, q.size.part, c.us, c.part} {
-			args = append(args, strconv.FormatInt(n, 10))
-		}
+		add(q.size.us)
+		add(q.span(cost).us)
+	}
+	if !p.fractions {
+		return args
+	}
+	for _, q := range p.quotas {
+		add(int64(q.units))
+		add(q.size.part)
+		add(q.span(cost).part)
 	}
 	return args
 }
