@@ -36,7 +36,8 @@ cover:
 fuzz:
 	@echo "== fuzz, $(FUZZTIME) each"
 	@for target in $$(go test -list '^Fuzz' . | grep '^Fuzz'); do \
-		go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) . | tail -n 2 || exit 1; \
+		output=$$(go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) . 2>&1) || { echo "$$output"; exit 1; }; \
+		echo "$$target: $$(echo "$$output" | grep -o 'execs: [0-9]*' | tail -n 1)"; \
 	done
 
 bench:
