@@ -4,6 +4,7 @@ package service
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -198,17 +199,21 @@ func streamer(stop context.Context) func(http.ResponseWriter, *http.Request) err
 
 // newUpstream is a reverse proxy to an upstream that fails as the query asks for.
 func newUpstream(ctx context.Context) (http.Handler, error) {
-	// Nobody ever accepts from this listener, so that who connects waits for an answer.
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
 	context.AfterFunc(ctx, func() { _ = silent.Close() })
+	go listen(silent)
 	targets := map[string]*url.URL{
 		"refused": {Scheme: "http", Host: "127.0.0.1:1"}, // nobody listens there
 		"slow":    {Scheme: "http", Host: silent.Addr().String()},
 	}
-	transport := &http.Transport{ResponseHeaderTimeout: 500 * time.Millisecond, DisableKeepAlives: true}
+	transport := &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: 500 * time.Millisecond}).DialContext,
+		ResponseHeaderTimeout: 500 * time.Millisecond,
+		DisableKeepAlives:     true,
+	}
 	return admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		target, known := targets[r.URL.Query().Get("as")]
 		if !known {
@@ -222,4 +227,19 @@ func newUpstream(ctx context.Context) (http.Handler, error) {
 		proxy.ServeHTTP(w, r)
 		return nil
 	}), nil
+}
+
+// listen answers nobody. It accepts, because the system keeps a connection that nobody
+// has accepted even after the client has closed it, and has room for some thousands.
+func listen(listener net.Listener) {
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			_, _ = io.Copy(io.Discard, conn)
+		}()
+	}
 }
