@@ -3,8 +3,9 @@
 GOFUMPT     = go run mvdan.cc/gofumpt@v0.11.0
 STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME   ?= 20s
+SOAKTIME   ?= 10m
 
-.PHONY: all test lint fmt cover fuzz bench
+.PHONY: all test lint fmt cover fuzz bench soak
 
 all: lint test
 
@@ -43,3 +44,8 @@ fuzz:
 bench:
 	go test -run '^$$' -bench . -benchmem .
 	cd integration && go test -run '^$$' -bench . -benchmem ./...
+
+# The example under mixed load with random faults, for SOAKTIME.
+soak:
+	@echo "== soak, $(SOAKTIME)"
+	@go run ./integration/soak -for $(SOAKTIME)
