@@ -5,7 +5,7 @@ STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME   ?= 20s
 SOAKTIME   ?= 10m
 
-.PHONY: all test lint fmt cover fuzz bench soak
+.PHONY: all test lint fmt cover fuzz bench soak load
 
 all: lint test
 
@@ -49,3 +49,7 @@ bench:
 soak:
 	@echo "== soak, $(SOAKTIME)"
 	@go run ./integration/soak -for $(SOAKTIME)
+
+# Needs wrk and nghttp2-client, and about six minutes on a machine that does nothing else.
+load:
+	go run ./integration/load -out integration/load/RESULTS.md
