@@ -127,6 +127,11 @@ func run(ctx context.Context, o options, stdout io.Writer) error {
 		return err
 	}
 
+	if o.profile != "" {
+		if err := os.MkdirAll(o.profile, 0o755); err != nil {
+			return err
+		}
+	}
 	running := make([]*server, len(contestants))
 	for i, c := range contestants {
 		profile := ""

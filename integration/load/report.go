@@ -46,6 +46,9 @@ func (m *measurement) answers() string {
 	return b.String()
 }
 
+// rivals are the contestants that come closest to the same work.
+var rivals = [][2]int{{1, 3}, {2, 4}}
+
 // tables has a table for each load.
 func (m *measurement) tables() string {
 	var b strings.Builder
@@ -59,6 +62,10 @@ func (m *measurement) tables() string {
 				ms(median(of(samples, func(s sample) time.Duration { return s.p50 }))),
 				ms(median(of(samples, func(s sample) time.Duration { return s.p99 }))),
 				us(median(of(samples, func(s sample) time.Duration { return s.cpu }))))
+		}
+		for _, pair := range rivals {
+			fmt.Fprintf(&b, "\n%s has %s of the requests of %s.\n", contestants[pair[0]].name,
+				spread(ratiosTo(m.samples[i][pair[1]], m.samples[i][pair[0]])), contestants[pair[1]].name)
 		}
 		b.WriteByte('\n')
 	}
@@ -74,10 +81,10 @@ func of[T any](samples []sample, field func(sample) T) []T {
 }
 
 // ratiosTo pairs the samples of the same round.
-func ratiosTo(bare, samples []sample) []float64 {
+func ratiosTo(base, samples []sample) []float64 {
 	var all []float64
 	for i, s := range samples {
-		all = append(all, s.perSecond/bare[i].perSecond)
+		all = append(all, s.perSecond/base[i].perSecond)
 	}
 	return all
 }
