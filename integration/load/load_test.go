@@ -252,7 +252,7 @@ func TestReport(t *testing.T) {
 	t.Parallel()
 	assert.Equal(t, 2.0, median([]float64{3, 1, 2}))
 	assert.Equal(t, 2.0, median([]float64{4, 3, 1, 2}), "the lower of the two in the middle")
-	assert.Equal(t, []float64{1, 0.25}, ratiosTo([]sample{{perSecond: 2}, {perSecond: 4}}, []sample{{perSecond: 2}, {perSecond: 1}}))
+	assert.Equal(t, []float64{1, 0.25}, ratiosTo([]sample{{perSecond: 2}, {perSecond: 4}}, []sample{{perSecond: 2}, {perSecond: 1}}, perSecond))
 	assert.Equal(t, "80.0% (70.0..90.0)", spread([]float64{0.9, 0.7, 0.8}))
 
 	m := newMeasurement(options{rounds: 3, lasts: time.Second}, []load{wrk{64}})
@@ -266,7 +266,7 @@ func TestReport(t *testing.T) {
 	assert.Contains(t, document, "### HTTP/1.1, 64 connections\n")
 	assert.Contains(t, document, "| bare | 20.0k | 100.0% (100.0..100.0) | 1.000 ms | 2.000 ms | 50.0 µs |\n")
 	assert.Contains(t, document, "| policy | 10.0k | 50.0% (50.0..50.0) | 1.000 ms | 3.000 ms | 50.0 µs |\n")
-	assert.Contains(t, document, "\npolicy has 200.0% (200.0..200.0) of the requests of peers.\n")
+	assert.Contains(t, document, "\npolicy to peers: 200.0% (200.0..200.0) of the requests a second, 100.0% (100.0..100.0) of the CPU a request.\n")
 	assert.Contains(t, document, "- **peers**: key + httprate + chi AllowContentType + elnormous Accept + chi Timeout. Does not do: 405, ")
 	assert.Contains(t, machine(), "go1.")
 }

@@ -55,17 +55,22 @@ func (m *measurement) tables() string {
 	for i, l := range m.loads {
 		fmt.Fprintf(&b, "### %s\n\n| server | requests a second | of bare | p50 | p99 | CPU a request |\n|---|---:|---:|---:|---:|---:|\n", l)
 		for at, samples := range m.samples[i] {
-			ratios := ratiosTo(m.samples[i][0], samples)
+			ratios := ratiosTo(m.samples[i][0], samples, perSecond)
 			fmt.Fprintf(&b, "| %s | %.1fk | %s | %s | %s | %s |\n", contestants[at].name,
-				median(of(samples, func(s sample) float64 { return s.perSecond }))/1000,
+				median(of(samples, perSecond))/1000,
 				spread(ratios),
 				ms(median(of(samples, func(s sample) time.Duration { return s.p50 }))),
 				ms(median(of(samples, func(s sample) time.Duration { return s.p99 }))),
 				us(median(of(samples, func(s sample) time.Duration { return s.cpu }))))
 		}
 		for _, pair := range rivals {
-			fmt.Fprintf(&b, "\n%s has %s of the requests of %s.\n", contestants[pair[0]].name,
-				spread(ratiosTo(m.samples[i][pair[1]], m.samples[i][pair[0]])), contestants[pair[1]].name)
+			ours, theirs := m.samples[i][pair[0]], m.samples[i][pair[1]]
+			fmt.Fprintf(&b, "\n%s to %s: %s of the requests a second", contestants[pair[0]].name, contestants[pair[1]].name,
+				spread(ratiosTo(theirs, ours, perSecond)))
+			if theirs[0].cpu > 0 {
+				fmt.Fprintf(&b, ", %s of the CPU a request", spread(ratiosTo(theirs, ours, cpu)))
+			}
+			b.WriteString(".\n")
 		}
 		b.WriteByte('\n')
 	}
@@ -80,11 +85,15 @@ func of[T any](samples []sample, field func(sample) T) []T {
 	return all
 }
 
+func perSecond(s sample) float64 { return s.perSecond }
+
+func cpu(s sample) float64 { return float64(s.cpu) }
+
 // ratiosTo pairs the samples of the same round.
-func ratiosTo(base, samples []sample) []float64 {
+func ratiosTo(base, samples []sample, field func(sample) float64) []float64 {
 	var all []float64
 	for i, s := range samples {
-		all = append(all, s.perSecond/base[i].perSecond)
+		all = append(all, field(s)/field(base[i]))
 	}
 	return all
 }
