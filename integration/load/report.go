@@ -124,7 +124,7 @@ func (m *measurement) document(machine, tables string) string {
 
 %s
 %s
-Written by `+"`make load`"+`. Each server is a process of its own on the same machine as what loads it, and answers the same POST of %d bytes
+Written by `+"`go run ./integration/load`"+`. Each server is a process of its own on the same machine as what loads it, and answers the same POST of %d bytes
 of JSON with a key. A cell is the median of %d rounds of %s, in which the servers take turns; a ratio is the median of those to the bare handler
 in the same round, with the lowest and highest. The handler reads the body and answers with it, no more, so that what is
 around it shows. The CPU is that of the server's process for each request, its part of the kernel included.
