@@ -41,9 +41,9 @@ fuzz:
 		echo "$$target: $$(echo "$$output" | grep -o 'execs: [0-9]*' | tail -n 1)"; \
 	done
 
+# admit beside its peers; about ten minutes. It writes integration/bench/RESULTS.md and the plots.
 bench:
-	go test -run '^$$' -bench . -benchmem .
-	cd integration && go test -run '^$$' -bench . -benchmem ./...
+	go run ./integration/bench
 
 # The example under mixed load with random faults, for SOAKTIME.
 soak:

@@ -37,7 +37,7 @@ return {1, now, at}
 `
 
 // BenchmarkDecisions has all callers admitted, of 10,000 keys, with so many goroutines
-// at a time. Its server is on the same machine, so that only the ratios mean something.
+// at a time; "floor" is bareScript. Its server is on the same machine, so that only the ratios mean something.
 func BenchmarkDecisions(b *testing.B) {
 	addr := servers.StartRedis(b).Addr
 	client := newClient(b, addr)
@@ -75,33 +75,33 @@ func BenchmarkDecisions(b *testing.B) {
 			name string
 			take func(context.Context, string) (bool, error)
 		}{
-			{"bare/go-redis", func(ctx context.Context, key string) (bool, error) {
+			{"client=go-redis/lib=floor", func(ctx context.Context, key string) (bool, error) {
 				v, err := bare.Run(ctx, client, []string{"bare:" + key}, "1", "1000000").Int64Slice()
 				return err == nil && v[0] == 1, err
 			}},
-			{"admit/go-redis", admitWith(evalWith(client), true, one)},
-			{"admit-guarded/go-redis", admitWith(evalWith(client), false, one)},
-			{"admit-four-limits/go-redis", admitWith(evalWith(client), true, four)},
-			{"bare/rueidis", func(ctx context.Context, key string) (bool, error) {
+			{"client=go-redis/lib=admit", admitWith(evalWith(client), true, one)},
+			{"client=go-redis/lib=admit.guarded", admitWith(evalWith(client), false, one)},
+			{"client=go-redis/lib=admit.four-limits", admitWith(evalWith(client), true, four)},
+			{"client=rueidis/lib=floor", func(ctx context.Context, key string) (bool, error) {
 				v, err := bareRueidis.Exec(ctx, pipelined, []string{"bare:" + key}, []string{"1", "1000000"}).AsIntSlice()
 				return err == nil && v[0] == 1, err
 			}},
-			{"admit/rueidis", admitWith(evalRueidis(pipelined), true, one)},
-			{"admit-guarded/rueidis", admitWith(evalRueidis(pipelined), false, one)},
-			{"redis_rate", func(ctx context.Context, key string) (bool, error) {
+			{"client=rueidis/lib=admit", admitWith(evalRueidis(pipelined), true, one)},
+			{"client=rueidis/lib=admit.guarded", admitWith(evalRueidis(pipelined), false, one)},
+			{"client=go-redis/lib=redis_rate", func(ctx context.Context, key string) (bool, error) {
 				r, err := rate.Allow(ctx, key, redis_rate.PerSecond(n))
 				return err == nil && r.Allowed == 1, err
 			}},
-			{"ulule", func(ctx context.Context, key string) (bool, error) {
+			{"client=go-redis/lib=ulule", func(ctx context.Context, key string) (bool, error) {
 				c, err := fixed.Get(ctx, key)
 				return !c.Reached, err
 			}},
-			{"throttled", func(ctx context.Context, key string) (bool, error) {
+			{"client=go-redis/lib=throttled", func(ctx context.Context, key string) (bool, error) {
 				limited, _, err := cas.RateLimitCtx(ctx, key, 1)
 				return !limited, err
 			}},
 		} {
-			b.Run(fmt.Sprintf("%s/%d", test.name, goroutines), func(b *testing.B) {
+			b.Run(fmt.Sprintf("goroutines=%d/%s", goroutines, test.name), func(b *testing.B) {
 				for i := range 100 { // connections, scripts
 					_, err := test.take(b.Context(), keys[i])
 					require.NoError(b, err)

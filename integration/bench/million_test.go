@@ -1,8 +1,9 @@
 //go:build linux
 
-package integration
+package main
 
 import (
+	"flag"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -14,28 +15,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BenchmarkLimitersMillion reports what a million callers need in memory, how much of
+var million = flag.Bool("million", false, "run BenchmarkMillion too, about a minute for each limiter")
+
+// BenchmarkMillion reports what a million callers need in memory, how much of
 // it is left when all of them but a thousand have been idle until their buckets are
 // full, and the slowest calls. A call is timed by the processor time of its thread: what
 // others do on the machine does not count, what the garbage collector makes a call do
-// does. Each limiter takes about a minute:
+// does.
 //
-//	go test -run '^$' -bench LimitersMillion -benchtime 1x -timeout 1h
-func BenchmarkLimitersMillion(b *testing.B) {
+//	go test -run '^$' -bench Million -benchtime 1x -timeout 1h -million
+func BenchmarkMillion(b *testing.B) {
+	if !*million {
+		b.Skip("takes minutes: see -million")
+	}
 	const n, live = 1_000_000, 1000
 	const per = 40 * time.Second
 	keys := callers(n)
-	next := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	for _, l := range limiters {
-		b.Run(l.name, func(b *testing.B) {
+		b.Run("lib="+l.name, func(b *testing.B) {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
-			h := l.wrap(b, 2, per)(next)
-			r, w := httptest.NewRequest(http.MethodGet, "/", nil), &discard{header: make(http.Header)}
+			h := l.wrap(b, 2, per)(nothing)
+			r, w := httptest.NewRequest(http.MethodGet, "/", nil), newDiscard()
 			serve := func(times []time.Duration, keys [][]string) []time.Duration {
 				for i := range keys {
 					r.Header["X-Caller"] = keys[i]
-					clear(w.header)
+					w.clear()
 					began := threadTime(b)
 					h.ServeHTTP(w, r)
 					times = append(times, threadTime(b)-began)
@@ -72,14 +77,6 @@ func report(b *testing.B, times []time.Duration, suffix string) {
 	}
 	b.ReportMetric(at(1), "µs-slowest"+suffix)
 	b.ReportMetric(at(0.999), "µs-p99.9"+suffix)
-}
-
-func heap() int64 {
-	var m runtime.MemStats
-	runtime.GC()
-	runtime.GC()
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }
 
 func threadTime(b *testing.B) time.Duration {

@@ -1,0 +1,101 @@
+// Command bench compares admit with what people use today, in one run: it has the
+// benchmarks of this directory, and those of redislimit if redis-server is installed, run
+// several times in turn, and writes RESULTS.md and two plots beside them.
+//
+//	go run ./integration/bench
+//	go run ./integration/bench -run RateLimit -rounds 4 -out /tmp
+//
+// The statistics are those of benchstat.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+	}
+	if err != nil {
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	run       string
+	rounds    int
+	benchtime time.Duration
+	out       string
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var o options
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.StringVar(&o.run, "run", ".", "run only the benchmarks that match `REGEX`, as for go test -bench")
+	flags.IntVar(&o.rounds, "rounds", 8, "run everything so many `times`")
+	flags.DurationVar(&o.benchtime, "benchtime", 100*time.Millisecond, "how long for each benchmark in each round")
+	flags.StringVar(&o.out, "out", "", "write into `DIR`, not beside the source")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if _, err := regexp.Compile(strings.Split(o.run, "/")[0]); err != nil || o.rounds < 1 || o.benchtime <= 0 || flags.NArg() > 0 {
+		return errors.New("-run needs a regular expression, -rounds and -benchtime need more than 0, and no arguments follow; see -help")
+	}
+	tmp, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+
+	suites, err := build(ctx, tmp, o.run)
+	if err != nil {
+		return err
+	}
+	if o.out == "" {
+		o.out = suites[0].dir
+	}
+	found, err := suites[0].check(ctx, filepath.Join(tmp, "marks.json"))
+	if err != nil {
+		return err
+	}
+	all := newResults(found)
+	for i := range o.rounds {
+		began := time.Now()
+		for _, s := range suites {
+			if err := s.round(ctx, o, all); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintf(stderr, "round %d of %d took %.0f s\n", i+1, o.rounds, time.Since(began).Seconds())
+	}
+	if len(all.rows) == 0 {
+		return fmt.Errorf("no benchmark matches %q", o.run)
+	}
+	report, err := all.report(ctx, o, suites)
+	if err != nil {
+		return err
+	}
+	fmt.Fprint(stdout, report)
+	for name, content := range map[string][]byte{
+		"RESULTS.md": []byte(report), "peers.svg": all.drawPeers(), "growth.svg": all.drawGrowth(),
+	} {
+		if content != nil {
+			err = errors.Join(err, os.WriteFile(filepath.Join(o.out, name), content, 0o644))
+		}
+	}
+	return err
+}
