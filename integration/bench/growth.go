@@ -40,7 +40,7 @@ func (all *results) curves() (names []string, by map[string][]*curve) {
 }
 
 // palette is for peers, in the order in which they come; admit has blue.
-var palette = []string{orange, "#2a8a4a", "#a03bb0", "#b8860b", "#c2334d", "#0f8b8d", "#777"}
+var palette = []string{orange, "#2a8a4a", "#a03bb0", "#0f8b8d", "#c2334d", "#777"}
 
 // drawGrowth returns a plot for each thing that there may be more of: times above, bytes
 // below. It returns nil if there is nothing to draw.
@@ -49,20 +49,21 @@ func (all *results) drawGrowth() []byte {
 	if len(names) == 0 {
 		return nil
 	}
-	const panel, gap, left, top, tall, below = 130, 60, 56, 30, 150, 46
+	const panel, gap, left, top, tall, below = 140, 58, 56, 30, 150, 60
 	legend := 0
 	for _, curves := range by {
 		legend = max(legend, len(curves))
 	}
-	width, height := left+len(names)*(panel+gap)-gap+20, top+2*(tall+below)+16*legend+10
+	width, height := left+len(names)*(panel+gap)-gap+20, top+2*(tall+below)+16*legend
 	s := newSVG(width, height, "How the cost of a request grows")
 	for i, name := range names {
 		x0 := float64(left + i*(panel+gap))
-		s.add(`<text x="%.1f" y="18" text-anchor="middle" font-weight="bold" fill="%s">by %s</text>`, x0+panel/2, dark, name)
+		s.text(x0+panel/2, top-12, "middle", dark, "time, by "+name)
+		s.text(x0+panel/2, top+tall+below-12, "middle", dark, "bytes, by "+name)
 		s.panel(x0, top, panel, tall, by[name], "ns", func(p point) float64 { return p.ns })
 		s.panel(x0, top+tall+below, panel, tall, by[name], "bytes", func(p point) float64 { return p.bytes })
 		for j, c := range by[name] {
-			y := float64(top + 2*(tall+below) + 16*j)
+			y := float64(top + 2*(tall+below) - 10 + 16*j)
 			s.add(`<path d="M%.1f %.1fh16" stroke="%s" stroke-width="%.1f"/>`, x0, y-4, colour(by[name], j), weight(c))
 			s.text(x0+22, y, "start", dark, c.lib)
 		}
@@ -123,7 +124,7 @@ func (s *svg) panel(x0, y0, width, height float64, curves []*curve, unit string,
 		}
 	}
 	for _, n := range slices.Compact(ns) {
-		s.text(x(n), y0+height+14, "middle", grey, short(n))
+		s.text(x(n), y0+height+18, "middle", grey, short(n))
 	}
 	for i, c := range slices.Backward(curves) { // admit is first, and so on top
 		path := ""

@@ -121,6 +121,9 @@ func apiKeys() (all []contest) {
 			get = requests("GET", "", "Accept", "application/json", "User-Agent", "benchmark", "Authorization", c.authorization)
 		}
 		for _, l := range libs {
+			if l.name == "by-hand-removes" && c.status != 200 {
+				continue // as by-hand
+			}
 			status := c.status
 			if l.name == "echo" && c.name == "missing" {
 				status = 400 // found to be wrong by the check

@@ -23,7 +23,7 @@ var themes = []struct{ name, title string }{
 	{"Timeout", "Timeout, by size of the answer"},
 	{"Error", "An error of a handler"},
 	{"Policy", "The whole chain, accepted"},
-	{"Decisions", "Limits in Redis, accepted"},
+	{"Decisions", "Limits in Redis, accepted (answers unchecked)"},
 	{"Growth", "How cost grows"},
 }
 
@@ -37,7 +37,7 @@ func (all *results) report(ctx context.Context, o options, suites []*suite) (str
 	if len(commit) > 0 {
 		fmt.Fprintf(&b, "- admit: %s", commit)
 	}
-	fmt.Fprintf(&b, "- Rounds: %d, of %s for each benchmark, one after the other\n- Peers: %s\n\n", o.rounds, o.benchtime, strings.Join(peers(suites), ", "))
+	fmt.Fprintf(&b, "- Rounds: %d, of %s for each benchmark, one after the other\n- Versions: %s\n\n", o.rounds, o.benchtime, strings.Join(peers(suites), ", "))
 	b.WriteString(legend)
 
 	for _, t := range themes {
@@ -51,8 +51,10 @@ func (all *results) report(ctx context.Context, o options, suites []*suite) (str
 
 const legend = `Medians, with the half width of the 95% interval. The last column is the median over admit's: above 1×
 admit needs less; ~ means that the rounds do not tell the two apart (Mann-Whitney U, α = 0.05). **Bold** is the
-fastest peer that does the work of the row. ✗ marks one that does not, by the checks of this run; a number without
-it, what else is missing or different. "admit.…" are variants of admit; "floor" is the least that the work can cost.
+fastest peer that does the work of the row. ✗ marks one that does not, by the checks of this run, which also ask
+what the benchmark does not; a number without it is what else is missing or different, and excludes nobody.
+"admit.…" are variants of admit; "floor" is the least that the work can cost; "by-hand", "mime" and "encoding-json"
+are what one writes without a library, and "peers" whole chains of them all.
 `
 
 // peers are what was compared, with versions.

@@ -97,7 +97,7 @@ func TestReport(t *testing.T) {
 	})
 	report, err := all.report(t.Context(), options{rounds: 5}, []*suite{{dir: t.TempDir(), modules: []string{"b v1", "a v2", "b v1"}}})
 	require.NoError(t, err)
-	assert.Contains(t, report, "Peers: a v2, b v1\n")
+	assert.Contains(t, report, "Versions: a v2, b v1\n")
 	var table []string
 	for line := range strings.Lines(report) {
 		if fields := strings.Join(strings.Fields(line), " "); fields != "" && strings.Contains("|12", fields[:1]) && !strings.HasPrefix(fields, "|-") {
