@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -286,4 +287,130 @@ func TestNothingIsSmuggledBehindARefusal(t *testing.T) {
 			})
 		}
 	}
+}
+
+// pipe is a connection of a server in a bubble of synctest, so that time on it costs
+// none. It notes when the server has closed its writing side, and all of it.
+type pipe struct {
+	net.Conn
+	client          net.Conn
+	halfway, closed time.Time
+}
+
+// servePipe serves h on a connection that holds nothing back: who writes to it waits
+// until the other end reads.
+func servePipe(t *testing.T, h http.Handler) *pipe {
+	t.Helper()
+	server, client := net.Pipe()
+	p := &pipe{Conn: server, client: client}
+	conns := make(chan net.Conn, 1)
+	conns <- p
+	close(conns)
+	_ = (&http.Server{Handler: h}).Serve(onceListener(conns)) // serves on
+	t.Cleanup(func() { _ = client.Close() })
+	return p
+}
+
+func (p *pipe) CloseWrite() error { p.halfway = time.Now(); return nil }
+func (p *pipe) Close() error      { p.closed = time.Now(); return p.Conn.Close() }
+
+// onceListener has one connection.
+type onceListener chan net.Conn
+
+func (l onceListener) Accept() (net.Conn, error) {
+	if c, ok := <-l; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+func (l onceListener) Close() error   { return nil }
+func (l onceListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// A refusal waits 300 ms for the rest of an upload. Then it is sent, and what still comes
+// is read for half a second, and thrown away. The server then closes its writing side,
+// and the other only after a pause: who closes with bytes unread makes the client's
+// system throw the answer away.
+func TestRefusalLingers(t *testing.T) {
+	t.Parallel()
+	for name, head := range map[string]string{
+		"Content-Length": "Content-Length: 1000000\r\n\r\n",
+		"chunked":        "Transfer-Encoding: chunked\r\n\r\nf4240\r\n",
+		"expect":         "Expect: 100-continue\r\nContent-Length: 1000000\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				c := servePipe(t, new(admit.ErrorWriter).Wrap(admit.APIKey(oneKey)(ok)))
+				began := time.Now()
+				sent := 0
+				go func() {
+					_, err := io.WriteString(c.client, "POST / HTTP/1.1\r\nHost: x\r\n"+head)
+					for ; err == nil; _, err = c.client.Write([]byte("x")) {
+						sent++
+						time.Sleep(10 * time.Millisecond)
+					}
+				}()
+				var settle time.Duration
+				if name != "expect" {
+					settle = 300 * time.Millisecond
+				}
+				r := bufio.NewReader(c.client)
+				res, body := answerOn(t, r)
+				assert.Equal(t, 401, res.StatusCode)
+				assert.Contains(t, body, "key_missing")
+				assert.True(t, res.Close)
+				assert.Equal(t, settle, time.Since(began))
+				_, err := r.ReadByte()
+				assert.ErrorIs(t, err, io.EOF)
+				synctest.Wait()
+				assert.Equal(t, settle+500*time.Millisecond, c.halfway.Sub(began))
+				assert.Equal(t, 500*time.Millisecond, c.closed.Sub(c.halfway))
+				assert.InDelta(t, c.halfway.Sub(began)/(10*time.Millisecond), sent, 2, "read until then")
+			})
+		})
+	}
+}
+
+// An upload that ends while the refusal lingers needs no pause: nothing is unread.
+func TestRefusalLingersNoLongerThanTheUpload(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := servePipe(t, new(admit.ErrorWriter).Wrap(admit.APIKey(oneKey)(ok)))
+		began := time.Now()
+		go func() {
+			_, _ = io.WriteString(c.client, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\npa")
+			time.Sleep(400 * time.Millisecond)
+			_, _ = io.WriteString(c.client, "rt")
+		}()
+		r := bufio.NewReader(c.client)
+		res, _ := answerOn(t, r)
+		assert.Equal(t, 401, res.StatusCode)
+		assert.True(t, res.Close)
+		_, err := r.ReadByte()
+		assert.ErrorIs(t, err, io.EOF)
+		assert.Zero(t, c.halfway)
+		assert.Equal(t, 400*time.Millisecond, c.closed.Sub(began))
+	})
+}
+
+// A 503 of Timeout to a handler that does not read leaves the connection as it is, so
+// that the body can be read, and the next request served.
+func TestTimeoutOfAHandlerThatDoesNotReadKeepsTheConnection(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := servePipe(t, admit.Timeout(time.Second)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+		})))
+		r := bufio.NewReader(c.client)
+		for range 3 {
+			go func() {
+				_, _ = io.WriteString(c.client, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n")
+				time.Sleep(1100 * time.Millisecond) // the handler has overrun by then
+				_, _ = io.WriteString(c.client, "body")
+			}()
+			res, _ := answerOn(t, r)
+			require.Equal(t, 503, res.StatusCode)
+			require.False(t, res.Close)
+		}
+	})
 }
