@@ -104,6 +104,8 @@ var negotiations = []struct {
 	{"8.3.1 quoted is the same", accepts(`text/html;level="1"`), accepts("text/html;level=1"), "text/html;level=1"},
 	{"8.3.1 quoted in the offer", accepts(`text/html;level=1`), accepts(`text/html;level="\1"`), `text/html;level="\1"`},
 	{"8.3.1 case of a value", accepts(`text/html;Charset=UTF-8`), accepts(`text/html;charset="utf-8"`), `text/html;charset="utf-8"`},
+	{"8.3.1 case of the last letter", accepts(`text/html;v=Z`), accepts(`text/html;v=z`), `text/html;v=z`},
+	{"8.3.1 no letters, 32 apart as those of two cases", accepts(`text/html;v="?"`), accepts(`text/html;v=_`), ""},
 	{"8.3.1 a longer value", accepts(`text/html;level="12"`), accepts(`text/html;level="1"`, `text/html;level=123`), ""},
 
 	// A client that asks for UTF-8 takes JSON, which has no charset.
@@ -137,7 +139,7 @@ var negotiations = []struct {
 
 	{"no offer", accepts("*/*"), nil, ""},
 	{"no offer, no header", nil, nil, ""},
-	{"offers that are none", accepts("*/*"), accepts("json", "text/*", "*/*", "text/html;a", "a/b;c=1;C=2", csvType), csvType},
+	{"offers that are none", accepts("*/*"), accepts("json", "/json", "text json", "text/*", "*/*", "text/html;a", "a/b;c=1;C=2", csvType), csvType},
 	{"offers that are none, no header", nil, accepts("json"), ""},
 }
 
