@@ -156,7 +156,7 @@ func tooSlow(ctx context.Context) bool {
 // and the connection is then closed.
 type body struct {
 	source io.ReadCloser
-	w      http.ResponseWriter // for the connection; nil: detached
+	w      http.ResponseWriter // for the connection; left alone once err is set
 
 	limited     bool
 	limit, left int64
@@ -268,7 +268,7 @@ func (b *body) interruptLocked(err error) {
 		return
 	}
 	b.err = err
-	if b.reading && b.w != nil {
+	if b.reading {
 		_ = http.NewResponseController(b.w).SetReadDeadline(longAgo)
 	}
 }
@@ -295,9 +295,7 @@ func (b *body) end(began time.Time, n int, err error) (int, error) {
 		if int64(n) > b.left {
 			n = int(b.left)
 			err = &http.MaxBytesError{Limit: b.limit}
-			if b.w != nil {
-				closeAfterReply(b.w)
-			}
+			closeAfterReply(b.w)
 		}
 		b.left -= int64(n)
 	}
@@ -314,7 +312,7 @@ func (b *body) end(began time.Time, n int, err error) (int, error) {
 func (b *body) boundRest() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.err == nil && b.w != nil {
+	if b.err == nil {
 		_ = http.NewResponseController(b.w).SetReadDeadline(time.Now().Add(b.timeout.Grace))
 	}
 }
@@ -323,7 +321,6 @@ func (b *body) boundRest() {
 func (b *body) detach() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.w = nil
 	if b.err == nil {
 		b.err = http.ErrBodyReadAfterClose
 	}
