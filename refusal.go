@@ -93,8 +93,8 @@ func (u *upload) linger() {
 	if u.whole {
 		return
 	}
-	// The server must not wait for the rest when it closes the body.
-	_ = u.conn.SetReadDeadline(longAgo)
+	// The deadline has passed, or the body is malformed: the server, which reads the rest
+	// when it closes the body, does not wait for it.
 	closeAfterReply(u.w)
 }
 
