@@ -126,18 +126,19 @@ func sameValue(a, b string) bool {
 	return a == b
 }
 
-// content is what a quoted string has between its quotes, escapes included.
+// content is what a quoted string has between its quotes, escapes included. No value is
+// empty as it was written.
 func content(value string) string {
-	if value != "" && value[0] == '"' {
+	if value[0] == '"' {
 		return value[1 : len(value)-1]
 	}
 	return value
 }
 
 // escape is 1 where the first character of the content of a quoted string is
-// escaped, else 0. No token has a backslash.
+// escaped, else 0. No token has a backslash, and no quoted string ends in one.
 func escape(content string) int {
-	if content[0] == '\\' && len(content) > 1 {
+	if content[0] == '\\' {
 		return 1
 	}
 	return 0
