@@ -107,6 +107,7 @@ func TestContentType(t *testing.T) {
 		r.Header = test.header
 		if test.status == http.StatusOK {
 			w := httptest.NewRecorder()
+			w.Code = 0 // until the handler says so
 			h.ServeHTTP(w, r)
 			assert.Equal(t, http.StatusOK, w.Code, name)
 			assert.Empty(t, w.Header(), name)
@@ -267,6 +268,7 @@ func TestContentTypePanics(t *testing.T) {
 		`admit: ContentType: type "*/*" has a wildcard elsewhere than in "type/*" or "type/*+suffix"`:    {"*/*"},
 		`admit: ContentType: type "a/b*" has a wildcard elsewhere than in "type/*" or "type/*+suffix"`:   {"a/b*"},
 		`admit: ContentType: type "a/*b" has a wildcard elsewhere than in "type/*" or "type/*+suffix"`:   {"a/*b"},
+		`admit: ContentType: type "a/*bc" has a wildcard elsewhere than in "type/*" or "type/*+suffix"`:  {"a/*bc"},
 		`admit: ContentType: type "a/*+" has a wildcard elsewhere than in "type/*" or "type/*+suffix"`:   {"a/*+"},
 		`admit: ContentType: type "a/*+*" has a wildcard elsewhere than in "type/*" or "type/*+suffix"`:  {"a/*+*"},
 		`admit: ContentType: type "*/json" has a wildcard elsewhere than in "type/*" or "type/*+suffix"`: {"*/json"},
@@ -279,13 +281,14 @@ func TestContentTypePanics(t *testing.T) {
 func TestNewContentTypesJoinsFaults(t *testing.T) {
 	t.Parallel()
 	c, err := admit.NewContentTypes(admit.ContentTypesConfig{
-		Allow:     []string{"json", jsonType, "*/*"},
+		Allow:     []string{"json", jsonType, "*/*", "json"},
 		Charsets:  []string{"utf 8", "*"},
 		Encodings: []string{"", "identity", "*"},
 	})
 	assert.Nil(t, c)
 	require.EqualError(t, err, `admit: NewContentTypes: type "json" is not of the form type/subtype
 type "*/*" has a wildcard elsewhere than in "type/*" or "type/*+suffix"
+type "json" is not of the form type/subtype
 charset "utf 8" is not the name of one, such as utf-8
 charset "*" is not the name of one, such as utf-8
 encoding "" is not the name of one, such as gzip
