@@ -424,7 +424,7 @@ func parseWeight(s string) (weight int, ok bool) {
 			digits++
 			unit /= 10
 			weight += int(s[i]-'0') * unit
-			if unit == 0 && weight == 0 && s[i] != '0' {
+			if weight == 0 && s[i] != '0' {
 				weight = 1
 			}
 		}
