@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 	"unique"
 
@@ -137,7 +138,7 @@ func newRule(l Limit) (rule, error) {
 		return fault("takes more than a hundred years to fill up again")
 	}
 	if l.Name == "" {
-		l.Name = l.Per.String()
+		l.Name = strings.ReplaceAll(l.Per.String(), "µ", "u") // a header is ASCII
 	}
 	if !validLimitName(l.Name) {
 		return fault("has a name that is no header: it needs 1 to 64 printable ASCII characters")
