@@ -1,6 +1,7 @@
 package admit_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -23,4 +24,40 @@ func TestCompleteLimits(t *testing.T) {
 	_, err = admit.CompleteLimits([]admit.Limit{{Name: "a", Per: 1}, {Name: "b", Requests: 1}})
 	require.ErrorContains(t, err, `"a"`)
 	require.ErrorContains(t, err, `"b"`)
+}
+
+func TestLimitsAtTheirBounds(t *testing.T) {
+	t.Parallel()
+	const century = 100 * 365 * 24 * time.Hour
+	for name, test := range map[string]struct {
+		limit admit.Limit
+		fault string // "": none
+	}{
+		"most requests":                 {admit.Limit{Requests: 1e9, Per: time.Hour}, ""},
+		"too many requests":             {admit.Limit{Requests: 1e9 + 1, Per: time.Hour}, "1000000001 Requests; it needs 1 to 1000000000"},
+		"no requests":                   {admit.Limit{Per: time.Hour}, "0 Requests"},
+		"shortest period":               {admit.Limit{Requests: 1, Per: 1}, ""},
+		"no period":                     {admit.Limit{Requests: 1}, "is per 0s"},
+		"a period before time":          {admit.Limit{Requests: 1, Per: -1}, "is per -1ns"},
+		"one in a nanosecond":           {admit.Limit{Requests: 1000, Per: time.Microsecond}, ""},
+		"more than one in a nanosecond": {admit.Limit{Requests: 1001, Per: time.Microsecond}, "more than one request in a nanosecond"},
+		"largest burst":                 {admit.Limit{Requests: 1000, Per: time.Second, Burst: 1e9}, ""},
+		"too large a burst":             {admit.Limit{Requests: 1000, Per: time.Second, Burst: 1e9 + 1}, "Burst of 1000000001"},
+		"a burst of less than none":     {admit.Limit{Requests: 1, Per: time.Second, Burst: -1}, "Burst of -1"},
+		"slowest":                       {admit.Limit{Requests: 1, Per: century}, ""},
+		"too slow":                      {admit.Limit{Requests: 1, Per: century + time.Hour}, "a hundred years"},
+		"too slow for its burst":        {admit.Limit{Requests: 1, Per: century / 10, Burst: 11}, "a hundred years"},
+		"all characters":                {admit.Limit{Name: " az~", Requests: 1, Per: 1}, ""},
+		"longest name":                  {admit.Limit{Name: strings.Repeat("x", 64), Requests: 1, Per: 1}, ""},
+		"too long a name":               {admit.Limit{Name: strings.Repeat("x", 65), Requests: 1, Per: 1}, "1 to 64 printable"},
+		"a name before ASCII's first":   {admit.Limit{Name: "a\x1fz", Requests: 1, Per: 1}, "1 to 64 printable"},
+		"a name after ASCII's last":     {admit.Limit{Name: "a\x7fz", Requests: 1, Per: 1}, "1 to 64 printable"},
+	} {
+		_, err := admit.CompleteLimits([]admit.Limit{test.limit})
+		if test.fault == "" {
+			assert.NoError(t, err, name)
+		} else {
+			assert.ErrorContains(t, err, test.fault, name)
+		}
+	}
 }
