@@ -156,5 +156,5 @@ func validLimitName(name string) bool {
 			return false
 		}
 	}
-	return len(name) >= 1 && len(name) <= 64
+	return len(name) <= 64 // the default of an empty one is filled in
 }
