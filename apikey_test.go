@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -56,6 +58,8 @@ func TestAuthDecides(t *testing.T) {
 		"bearer":                    {headers: []string{"Authorization", "Bearer good"}},
 		"scheme in any case":        {headers: []string{"Authorization", "bEARER good"}},
 		"white space around":        {headers: []string{"Authorization", "Bearer   good\t"}},
+		"a tab after the scheme":    {headers: []string{"Authorization", "Bearer\tgood"}},
+		"space before the scheme":   {headers: []string{"Authorization", " \tBearer good"}},
 		"header":                    {headers: []string{"X-API-Key", "good"}},
 		"header with white space":   {headers: []string{"X-API-Key", " good "}},
 		"query":                     {path: "/?a=1&api_key=good&b=2"},
@@ -162,9 +166,14 @@ func TestNewAuthReportsEveryFault(t *testing.T) {
 		assert.ErrorContains(t, err, part)
 	}
 	assert.NotContains(t, err.Error(), "Sources[5]")
+	assert.NotContains(t, err.Error(), "Sources is empty")
 	assert.NotContains(t, err.Error(), "MintedPrefixes[0]")
 	_, err = admit.NewAuth(admit.AuthConfig{Store: oneKey, Sources: []admit.KeySource{}})
 	assert.ErrorContains(t, err, "Sources is empty")
+	for realm, good := range map[string]bool{" !~": true, "a\x1fb": false, "a\x7fb": false, "é": false} {
+		_, err = admit.NewAuth(admit.AuthConfig{Store: oneKey, Realm: realm})
+		assert.Equal(t, good, err == nil, "%q", realm)
+	}
 }
 
 func TestKeysInTime(t *testing.T) {
@@ -280,22 +289,34 @@ func TestMintedPrefixes(t *testing.T) {
 		last = "1"
 	}
 	foreign, _, _ := admit.Mint("acme_live")
+	checked := func(body string) string { return body + checksum(body) }
 	for token, looked := range map[string]bool{
-		minted[:len(minted)-1] + last: false, // a typo
-		minted[:len(minted)-1]:        false, // cut
-		minted + "0":                  false,
-		"acme_":                       false,
-		"acme_short":                  false,
-		foreign[:len(foreign)-1]:      true, // another prefix, of which nothing is known
-		"acme":                        true,
-		"ACME_" + minted[5:]:          true,
-		"somebody's else":             true,
+		minted[:len(minted)-1] + last:               false, // a typo
+		minted[:len(minted)-1]:                      false, // cut
+		minted + "0":                                false,
+		checked(minted[:len(minted)-6]):             true,
+		checked(minted[:len(minted)-7] + "-"):       false, // a character that no token has
+		checked("acme_-" + minted[6:len(minted)-6]): false,
+		checked(minted[:len(minted)-7]):             false, // well checked, but too short
+		checked(minted[:len(minted)-6] + "0"):       false,
+		"acme_":                                     false,
+		"acme_short":                                false,
+		foreign[:len(foreign)-1]:                    true, // another prefix, of which nothing is known
+		"acme":                                      true,
+		"ACME_" + minted[5:]:                        true,
+		"somebody's else":                           true,
 	} {
 		clear(asked)
 		_, err := a.Verify(t.Context(), token)
 		assert.Equal(t, looked, err == nil, token)
 		assert.Equal(t, looked, len(asked) == 1, token)
 	}
+}
+
+// checksum is that of a minted token, computed in another way.
+func checksum(body string) string {
+	sum := swapCase(big.NewInt(int64(crc32.ChecksumIEEE([]byte(body)))).Text(62))
+	return strings.Repeat("0", 6-len(sum)) + sum
 }
 
 func TestCredentialIsRemovedFromACopy(t *testing.T) {
@@ -429,9 +450,10 @@ func TestRequireScopes(t *testing.T) {
 	optional := newAuth(t, admit.AuthConfig{Optional: true}).Wrap
 	refused(t, optional(both), get("/"), 500)
 
-	for _, scopes := range [][]string{nil, {""}, {"a b"}, {`a"`}, {`a\`}, {"é"}} {
+	for _, scopes := range [][]string{nil, {""}, {"a b"}, {`a"`}, {`a\`}, {"é"}, {"a\x7f"}, {"a", ""}} {
 		assert.Panics(t, func() { admit.RequireScopes(scopes...) }, "%q", scopes)
 	}
+	assert.NotPanics(t, func() { admit.RequireScopes("!#[]~") })
 }
 
 // Every refusal, with a marked token and a marked cause: neither is anywhere.
