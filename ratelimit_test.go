@@ -319,6 +319,46 @@ func TestLimiterLegacyHeaders(t *testing.T) {
 	assert.Equal(t, `"hour";q=5;w=3600, "day";q=3;w=86400`, headers.Get("RateLimit-Policy"))
 }
 
+// fixed is a store that always answers the same.
+type fixed admit.Decision
+
+func (f fixed) Take(context.Context, string, int, []admit.Limit) (admit.Decision, error) {
+	return admit.Decision(f), nil
+}
+
+// Of several limits, the legacy headers speak of the one that lets in last, else of the
+// one with the fewest requests left, and of the first of equals.
+func TestLegacyHeadersSpeakOfOneLimit(t *testing.T) {
+	t.Parallel()
+	left := func(n int, reset time.Duration) admit.LimitState {
+		return admit.LimitState{Remaining: n, Reset: reset}
+	}
+	exceeded := func(n int, reset time.Duration) admit.LimitState {
+		return admit.LimitState{Remaining: n, Reset: reset, Exceeded: true}
+	}
+	for name, test := range map[string]struct {
+		states           []admit.LimitState
+		limit, remaining string
+	}{
+		"the fewest":                     {[]admit.LimitState{left(5, 9), left(3, 1), left(4, 9)}, "2", "3"},
+		"the fewest is first":            {[]admit.LimitState{left(2, 1), left(3, 9), left(3, 1)}, "1", "2"},
+		"as few":                         {[]admit.LimitState{left(3, 1), left(3, 9), left(3, 9)}, "1", "3"},
+		"one refuses":                    {[]admit.LimitState{left(0, 9), exceeded(5, 1), left(0, 9)}, "2", "5"},
+		"the first refuses":              {[]admit.LimitState{exceeded(5, 1), left(0, 9), left(5, 9)}, "1", "5"},
+		"the first of two lets in later": {[]admit.LimitState{exceeded(5, 9), exceeded(0, 1), left(0, 1)}, "1", "5"},
+		"the last of two lets in later":  {[]admit.LimitState{left(0, 1), exceeded(0, 1), exceeded(5, 9)}, "3", "5"},
+		"two let in at once":             {[]admit.LimitState{left(0, 9), exceeded(5, 7), exceeded(4, 7)}, "2", "5"},
+	} {
+		h := newLimiter(t, admit.LimiterConfig{
+			Name: "api", Store: fixed{Allowed: true, States: test.states}, LegacyHeaders: true,
+			Limits: []admit.Limit{admit.PerSecond(1), admit.PerMinute(2), admit.PerHour(3)},
+		}).Wrap(ok)
+		headers := allowed(t, h, get("/"))
+		assert.Equal(t, test.limit, headers.Get("X-RateLimit-Limit"), name)
+		assert.Equal(t, test.remaining, headers.Get("X-RateLimit-Remaining"), name)
+	}
+}
+
 func TestLimitNamesAreQuoted(t *testing.T) {
 	t.Parallel()
 	h := admit.RateLimit(admit.Limit{Name: `a"b\c d`, Requests: 1, Per: 1500 * time.Millisecond})(ok)
@@ -485,17 +525,20 @@ func TestLimiterReplicas(t *testing.T) {
 		assert.NotContains(t, log.String(), "Replicas is not set")
 
 		time.Sleep(time.Minute)
-		ten, eleven, all := pro(), pro(), pro()
-		ten.URL.Path, eleven.URL.Path, all.URL.Path = strings.Repeat("/", 10), strings.Repeat("/", 11), strings.Repeat("/", 84)
+		ten, eleven, most, all := pro(), pro(), pro(), pro()
+		ten.URL.Path, eleven.URL.Path = strings.Repeat("/", 10), strings.Repeat("/", 11)
+		most.URL.Path, all.URL.Path = strings.Repeat("/", 83), strings.Repeat("/", 84)
 		ten.Header.Set("Teapot", "x")
 		for range 3 {
 			assert.Equal(t, http.StatusTeapot, status(replicas[0], ten), "what is given back is given back to the share")
 		}
+		for _, r := range []*http.Request{eleven, most} {
+			w := httptest.NewRecorder()
+			replicas[0].ServeHTTP(w, r)
+			assert.Equal(t, http.StatusServiceUnavailable, w.Code, "for now, there is no room for it")
+			assert.NotEmpty(t, w.Header().Get("Retry-After"))
+		}
 		w := httptest.NewRecorder()
-		replicas[0].ServeHTTP(w, eleven)
-		assert.Equal(t, http.StatusServiceUnavailable, w.Code, "for now, there is no room for it")
-		assert.NotEmpty(t, w.Header().Get("Retry-After"))
-		w = httptest.NewRecorder()
 		replicas[0].ServeHTTP(w, all)
 		assert.Equal(t, http.StatusTooManyRequests, w.Code)
 		assert.Empty(t, w.Header().Get("Retry-After"), "there never is")
