@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"runtime"
 	"strconv"
 	"strings"
@@ -402,6 +404,181 @@ func TestKeyCacheIsBounded(t *testing.T) {
 			look(t, cache, strconv.Itoa(i))
 		}
 		assert.EqualValues(t, 1001, store.asked.Load(), "hot was asked for once")
+	})
+}
+
+// A key that comes when all have room takes the place of one that has not been used.
+func TestKeyCacheEvicts(t *testing.T) {
+	t.Parallel()
+	for name, use := range map[string]func(t *testing.T, cache *admit.KeyCache, store *remote){
+		"a is used": func(t *testing.T, cache *admit.KeyCache, _ *remote) { look(t, cache, "a") },
+		"a is asked for again": func(t *testing.T, cache *admit.KeyCache, _ *remote) {
+			time.Sleep(time.Minute)
+			look(t, cache, "a")
+		},
+		"a is used in an outage": func(t *testing.T, cache *admit.KeyCache, store *remote) {
+			time.Sleep(time.Minute)
+			store.down()
+			look(t, cache, "a")
+			store.up()
+		},
+		"b is forgotten": func(t *testing.T, cache *admit.KeyCache, _ *remote) {
+			look(t, cache, "a")
+			look(t, cache, "b")
+			cache.Forget(admit.DigestOf("b"))
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			store := newRemote("a", "b", "c")
+			cache := newCache(t, store, admit.KeyCacheConfig{TTL: time.Minute, StaleFor: time.Hour, MaxKeys: 2})
+			look(t, cache, "a")
+			look(t, cache, "b")
+			use(t, cache, store)
+			look(t, cache, "c")
+			asked := store.asked.Load()
+			assert.Equal(t, "c", look(t, cache, "c"), name)
+			assert.Equal(t, asked, store.asked.Load(), "%s: c is kept", name)
+			assert.True(t, cache.Knows(admit.DigestOf("a")), name)
+			assert.False(t, cache.Knows(admit.DigestOf("b")), name)
+		})
+	}
+}
+
+// Room is that of all shards: a shard that has no key cannot make any, until another
+// gives up one.
+func TestKeyCacheRoomIsShared(t *testing.T) {
+	t.Parallel()
+	const n = 1024 // two shards
+	store := newRemote()
+	digest := func(shard byte, i int) (d admit.Digest) {
+		d[0] = shard
+		binary.BigEndian.PutUint64(d[8:], uint64(i))
+		return d
+	}
+	for shard := range 2 {
+		for i := range n {
+			store.keys[digest(byte(shard), i)] = &admit.Key{ID: "any"}
+		}
+	}
+	cache := newCache(t, store, admit.KeyCacheConfig{MaxKeys: n})
+	find := func(d admit.Digest) error {
+		_, err := cache.LookupKey(t.Context(), d)
+		return err
+	}
+	for i := range n {
+		require.NoError(t, find(digest(0, i)))
+	}
+	for i := range 3 {
+		require.NoError(t, find(digest(1, i)))
+		assert.False(t, cache.Knows(digest(1, i)))
+	}
+	store.set(func(s *remote) { delete(s.keys, digest(0, 7)) })
+	cache.Forget(digest(0, 7))
+	require.ErrorIs(t, find(digest(0, 7)), admit.ErrKeyNotFound)
+	require.NoError(t, find(digest(1, 0)))
+	assert.True(t, cache.Knows(digest(1, 0)))
+	require.NoError(t, find(digest(1, 1)))
+	assert.False(t, cache.Knows(digest(1, 0)), "its place is taken")
+	assert.True(t, cache.Knows(digest(1, 1)))
+}
+
+// Keys come, go from the store and come back: there are never more than MaxKeys, and
+// the one that came last is one of them.
+func TestKeyCacheWhenKeysGo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const n, most = 8, 3
+		store := newRemote()
+		cache := newCache(t, store, admit.KeyCacheConfig{TTL: time.Minute, NegativeTTL: time.Second, MaxKeys: most})
+		r := rand.New(rand.NewPCG(1, 2))
+		for range 2000 {
+			token := strconv.Itoa(r.IntN(n))
+			d := admit.DigestOf(token)
+			want := token
+			store.set(func(s *remote) {
+				s.keys[d] = &admit.Key{ID: token}
+				if r.IntN(3) == 0 {
+					delete(s.keys, d)
+					want = "unknown"
+				}
+			})
+			cache.Forget(d)
+			time.Sleep(time.Second)
+			require.Equal(t, want, look(t, cache, token))
+			asked := store.asked.Load()
+			require.Equal(t, want, look(t, cache, token))
+			require.Equal(t, asked, store.asked.Load(), "it is kept")
+			known := 0
+			time.Sleep(time.Second) // what is known to be none is forgotten by now
+			for i := range n {
+				if cache.Knows(admit.DigestOf(strconv.Itoa(i))) {
+					known++
+				}
+			}
+			require.LessOrEqual(t, known, most)
+		}
+	})
+}
+
+// Unknown digests push each other out in the order in which they came.
+func TestKeyCacheUnknownAreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const most = 16_384
+		store := newRemote()
+		cache := newCache(t, store, admit.KeyCacheConfig{NegativeTTL: time.Second, MaxKeys: 1})
+		next := 0
+		more := func(n int) {
+			for range n {
+				look(t, cache, strconv.Itoa(next))
+				next++
+			}
+		}
+		knows := func(i int) bool { return cache.Knows(admit.DigestOf(strconv.Itoa(i))) }
+		more(1)
+		time.Sleep(time.Second)
+		assert.False(t, knows(0))
+		look(t, cache, "0") // takes no second place
+		look(t, cache, "0")
+		assert.EqualValues(t, 2, store.asked.Load())
+		more(most - 1)
+		for i := range most {
+			require.True(t, knows(i))
+		}
+		more(2)
+		for i, want := range map[int]bool{0: false, 1: false, 2: true, most: true, most + 1: true} {
+			assert.Equal(t, want, knows(i), i)
+		}
+		more(most)
+		for i, want := range map[int]bool{2: false, most: false, most + 1: false, most + 2: true, next - 1: true} {
+			assert.Equal(t, want, knows(i), i)
+		}
+	})
+}
+
+func TestKeyCacheWithoutABound(t *testing.T) {
+	t.Parallel()
+	cache := newCache(t, newRemote("a"), admit.KeyCacheConfig{MaxKeys: math.MaxInt})
+	assert.Equal(t, "a", look(t, cache, "a"))
+	assert.Equal(t, "unknown", look(t, cache, "b"))
+	assert.True(t, cache.Knows(admit.DigestOf("b")))
+}
+
+// A caller that has given up gets the reason, and no stale key.
+func TestKeyCacheServesNothingStaleToWhoHasGivenUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := newRemote("a")
+		cache := newCache(t, store, admit.KeyCacheConfig{TTL: time.Minute, StaleFor: time.Hour})
+		assert.Equal(t, "a", look(t, cache, "a"))
+		time.Sleep(time.Minute)
+		store.set(func(s *remote) { s.takes = time.Second })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		k, err := cache.LookupKey(ctx, admit.DigestOf("a"))
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Nil(t, k)
+		time.Sleep(time.Second)
 	})
 }
 
