@@ -64,6 +64,56 @@ func do(t testing.TB, s *httptest.Server, method, path, body string, headers ...
 	return res, answer
 }
 
+// A wrapper calls what is inside of it once, and with the answer's status as it is: a
+// recorder alone would take an answer that nobody gave for a 200.
+func TestWrappersCallTheHandlerOnce(t *testing.T) {
+	t.Parallel()
+	plans := newPlans(t)
+	skip := func(*http.Request) bool { return true }
+	for name, wrapper := range map[string]admit.Middleware{
+		"RequestID": admit.RequestID, "two RequestIDs": func(h http.Handler) http.Handler { return admit.RequestID(admit.RequestID(h)) },
+		"ClientIP": anyProxy, "ErrorWriter": new(admit.ErrorWriter).Wrap, "Recover": admit.Recover, "Maintenance": new(admit.Maintenance).Wrap,
+		"MaxInFlight":    admit.MaxInFlight(1),
+		"InFlight, skip": newInFlight(t, admit.InFlightConfig{Max: 1, Skip: skip}).Wrap,
+		"Methods":        admit.Methods("PUT"),
+		"Auth":           newAuth(t, admit.AuthConfig{}).Wrap,
+		"Auth, optional": newAuth(t, admit.AuthConfig{Optional: true, Sources: []admit.KeySource{admit.FromQuery("key")}}).Wrap,
+		"RequireScopes":  admit.RequireScopes("read"),
+		"AtLeast":        plans.AtLeast("pro"), "Feature": plans.Feature("history"),
+		"RateLimit":         admit.RateLimit(admit.PerHour(2)),
+		"Limiter, skip":     newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(1)}, Skip: skip}).Wrap,
+		"Limiter, GiveBack": newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(2)}, GiveBack: func(int) bool { return false }}).Wrap,
+		"Accept":            admit.Accept(jsonType),
+		"ContentType":       admit.ContentType(jsonType),
+		"MaxBody":           admit.MaxBody(10), "BodyTimeout": admit.BodyTimeout{Grace: time.Minute}.Wrap,
+		"Timeout":   admit.Timeout(time.Minute),
+		"Intercept": admit.Intercept,
+		"Mux": func(h http.Handler) http.Handler {
+			mux := http.NewServeMux()
+			mux.Handle("/", h)
+			return admit.Mux(mux)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			calls := 0
+			h := wrapper(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				calls++
+				w.WriteHeader(http.StatusAccepted)
+			}))
+			for _, body := range []string{"", "{}"} {
+				r := newRequest(http.MethodPut, "/", body, "Content-Type", jsonType, "X-API-Key", "good")
+				r = r.WithContext(admit.WithKey(r.Context(), &admit.Key{ID: "k", Plan: "pro", Scopes: []string{"read"}}))
+				w := httptest.NewRecorder()
+				calls = 0
+				h.ServeHTTP(w, r)
+				assert.Equal(t, 1, calls)
+				assert.Equal(t, http.StatusAccepted, w.Code)
+			}
+		})
+	}
+}
+
 // The chain as a client sees it: alice around a mux, over each wire.
 func TestChainOverTheWire(t *testing.T) {
 	t.Parallel()
