@@ -92,8 +92,26 @@ func TestNewLimiterReportsEveryFault(t *testing.T) {
 	assert.ErrorContains(t, err, `"a b"`)
 	_, err = admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(1)}, Name: strings.Repeat("x", 65)})
 	assert.ErrorContains(t, err, "1 to 64")
+	newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(1)}, Name: strings.Repeat("x", 64)})
+	_, err = admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(1)}, StoreDown: -1})
+	assert.ErrorContains(t, err, "StoreDown is -1")
 	_, err = admit.NewLimiter(admit.LimiterConfig{})
 	assert.ErrorContains(t, err, "no limit is given")
+}
+
+// What a Limiter in memory has no use for does it no harm.
+func TestLimiterInMemoryNeedsNoShares(t *testing.T) {
+	t.Parallel()
+	slow := []admit.Limit{{Requests: 1, Per: 99 * 365 * 24 * time.Hour}}
+	for _, mode := range []admit.StoreDown{admit.LimitLocally, admit.AdmitAll, admit.RefuseAll} {
+		h := newLimiter(t, admit.LimiterConfig{Limits: slow, StoreDown: mode, Replicas: 50}).Wrap(ok)
+		allowed(t, h, get("/"))
+		refused(t, h, get("/"), http.StatusTooManyRequests)
+	}
+	newLimiter(t, admit.LimiterConfig{Name: "api", Store: &failing{}, StoreDown: admit.RefuseAll, Limits: slow, Replicas: 50})
+	plans, err := admit.NewPlans(admit.Plan{Name: "without limits"})
+	require.NoError(t, err)
+	newLimiter(t, admit.LimiterConfig{Name: "api", Store: &failing{}, Plans: plans, Limits: slow})
 }
 
 func TestWhoIsCounted(t *testing.T) {
@@ -117,6 +135,7 @@ func TestWhoIsCounted(t *testing.T) {
 		{"a key and an address that looks the same", key("192.0.2.1"), from("192.0.2.1:1"), false},
 		{"a key that looks like an address", key("addr:192.0.2.1"), from("192.0.2.1:1"), false},
 		{"a key without an id, and its address", key(""), get("/"), true},
+		{"no key, and its address", by(nil), get("/"), true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -278,6 +297,72 @@ func TestLimiterGiveBack(t *testing.T) {
 	code = -1
 	require.Panics(t, func() { status(h, get("/")) })
 	refused(t, h, get("/"), http.StatusTooManyRequests)
+}
+
+// What took nothing has nothing to give back: neither what costs nothing, nor what a
+// shadow let in.
+func TestLimiterGivesBackWhatItTook(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	l := newLimiter(t, admit.LimiterConfig{
+		Limits:   []admit.Limit{admit.PerHour(1)},
+		Shadow:   true,
+		Cost:     func(r *http.Request) int { return len(r.URL.Query()) },
+		GiveBack: func(int) bool { asked++; return asked > 1 },
+	})
+	h := l.Wrap(ok)
+	allowed(t, h, get("/"))
+	assert.Zero(t, asked)
+	allowed(t, h, get("/?a=1"))
+	allowed(t, h, get("/?a=1"))
+	assert.Equal(t, 1, asked)
+	assert.Contains(t, allowed(t, h, get("/")).Get("RateLimit"), `"hour";r=0;`)
+}
+
+// A store of somebody else may refuse with any wait, with or without states.
+func TestLimiterSaysWhatTheStoreSays(t *testing.T) {
+	t.Parallel()
+	for wait, want := range map[time.Duration]string{
+		0: "1", 1: "1", time.Second: "1", time.Second + 1: "2", time.Minute: "60", time.Minute + 1: "61", time.Hour: "3600", -1: "",
+	} {
+		h := newLimiter(t, admit.LimiterConfig{Name: "api", Store: fixed{RetryAfter: wait}, Limits: []admit.Limit{admit.PerHour(1)}}).Wrap(ok)
+		e, headers := refused(t, h, get("/"), http.StatusTooManyRequests)
+		assert.Equal(t, "rate_limited", e.Code)
+		assert.Equal(t, want, headers.Get("Retry-After"), wait)
+		assert.NotContains(t, headers, "Ratelimit")
+	}
+}
+
+// What the store refuses takes nothing from the share either.
+func TestLimiterShareIsNotSpentByRefusals(t *testing.T) {
+	t.Parallel()
+	down := errors.New("no answer in time")
+	store := &failing{LimitStore: fixed{RetryAfter: time.Second}}
+	h := newLimiter(t, admit.LimiterConfig{Name: "api", Store: store, Replicas: 2, Limits: []admit.Limit{admit.PerHour(10)}}).Wrap(ok)
+	for range 10 {
+		refused(t, h, get("/"), http.StatusTooManyRequests)
+	}
+	store.err.Store(&down)
+	assert.Equal(t, `"hour";r=4;t=720`, allowed(t, h, get("/")).Get("RateLimit"))
+}
+
+func TestLimiterLogsWhatItCannotGiveBack(t *testing.T) {
+	t.Parallel()
+	down := errors.New("no route to the store")
+	logger, log := logged()
+	store := &failing{LimitStore: newMemoryStore(t, 0)}
+	h := newLimiter(t, admit.LimiterConfig{
+		Name: "api", Store: store, Limits: []admit.Limit{admit.PerHour(1)}, GiveBack: func(int) bool { return true },
+	}).Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/down" {
+			store.err.Store(&down)
+		}
+	}))
+	h = (&admit.ErrorWriter{Logger: logger}).Wrap(h)
+	allowed(t, h, get("/"))
+	assert.NotContains(t, log.String(), "the limit store failed")
+	allowed(t, h, get("/down"))
+	assert.Contains(t, log.String(), "the limit store failed")
 }
 
 func TestLimiterShadow(t *testing.T) {
@@ -614,7 +699,12 @@ func TestLimiterStoreAndAClientThatIsGone(t *testing.T) {
 	h.ServeHTTP(w, get("/").WithContext(ctx))
 	assert.Empty(t, w.Body.String())
 	assert.NotContains(t, log.String(), "store")
+	assert.Contains(t, log.String(), "the client is gone")
 	allowed(t, h, get("/"))
+
+	store.err.Store(nil)
+	allowed(t, h, from("192.0.2.9:1").WithContext(ctx)) // the store has answered all the same
+	refused(t, h, from("192.0.2.9:1"), http.StatusTooManyRequests)
 }
 
 // Who waits as told is let in, with nothing but the headers of a response to go by.
