@@ -69,6 +69,7 @@ func TestAuthDecides(t *testing.T) {
 		"another scheme beside":     {headers: []string{"Authorization", "Basic Z29vZA==", "X-API-Key", "good"}},
 		"none":                      {code: "key_missing"},
 		"another scheme":            {headers: []string{"Authorization", "Basic Z29vZA=="}, code: "key_missing"},
+		"a scheme as long":          {headers: []string{"Authorization", "Digest good"}, code: "key_missing"},
 		"bearer alone":              {headers: []string{"Authorization", "Bearer"}, code: "key_missing"},
 		"bearer with a space":       {headers: []string{"Authorization", "Bearer "}, code: "key_missing"},
 		"scheme that only begins":   {headers: []string{"Authorization", "Bearergood"}, code: "key_missing"},
@@ -132,9 +133,14 @@ func TestAPIKeyDefaults(t *testing.T) {
 	allowed(t, h, get("/", "Authorization", "Bearer good"))
 	allowed(t, h, get("/", "X-API-Key", "good"))
 	refused(t, h, get("/?api_key=good"), 401)
-	_, header := refused(t, h, get("/"), 401)
+	e, header := refused(t, h, get("/"), 401)
+	assert.Equal(t, "An API key is required: Authorization: Bearer or the header X-Api-Key.", e.Message)
 	assert.Equal(t, []string{"Bearer", `ApiKey in="header", name="X-Api-Key"`}, header["Www-Authenticate"])
+	e, _ = refused(t, newAuth(t, admit.AuthConfig{Sources: allSources[2:]}).Wrap(ok), get("/"), 401)
+	assert.Equal(t, "An API key is required: the query parameter api_key or the cookie key.", e.Message)
 	assert.Panics(t, func() { admit.APIKey(nil) })
+	assert.Panics(t, func() { admit.APIKey(oneKey)(nil) })
+	assert.PanicsWithValue(t, "admit: Auth.Wrap: the Auth is nil; NewAuth makes one", func() { (*admit.Auth)(nil).Wrap(ok) })
 }
 
 func TestRealmIsQuoted(t *testing.T) {
@@ -144,6 +150,10 @@ func TestRealmIsQuoted(t *testing.T) {
 	assert.Equal(t, []string{`Bearer realm="the \"best\" \\ API"`}, header["Www-Authenticate"])
 	_, header = refused(t, h, get("/", "Authorization", "Bearer x"), 401)
 	assert.Equal(t, []string{`Bearer realm="the \"best\" \\ API", error="invalid_token"`}, header["Www-Authenticate"])
+
+	h = newAuth(t, admit.AuthConfig{Sources: []admit.KeySource{admit.FromQuery("a\x1f ~\x7fé")}}).Wrap(ok)
+	_, header = refused(t, h, get("/"), 401)
+	assert.Equal(t, []string{`ApiKey in="query", name="a? ~???"`}, header["Www-Authenticate"], "what a header cannot hold")
 }
 
 func TestNewAuthReportsEveryFault(t *testing.T) {
@@ -375,6 +385,21 @@ func TestCredentialIsRemovedFromACopy(t *testing.T) {
 	}
 }
 
+// A URI that has lost its query, or never was there, gets none.
+func TestCredentialIsRemovedFromARequestWithoutURI(t *testing.T) {
+	t.Parallel()
+	for _, uri := range []string{"", "/p"} {
+		r := get("/p?a=1&api_key=good")
+		r.RequestURI = uri
+		var got string
+		allowed(t, newAuth(t, admit.AuthConfig{Sources: allSources}).Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			got = r.RequestURI
+			assert.Equal(t, "a=1", r.URL.RawQuery)
+		})), r)
+		assert.Equal(t, uri, got)
+	}
+}
+
 func TestKeyFrom(t *testing.T) {
 	t.Parallel()
 	_, found := admit.KeyFrom(t.Context())
@@ -449,6 +474,8 @@ func TestRequireScopes(t *testing.T) {
 	assert.Contains(t, log.String(), "put an Auth")
 	optional := newAuth(t, admit.AuthConfig{Optional: true}).Wrap
 	refused(t, optional(both), get("/"), 500)
+	refused(t, both, get("/").WithContext(admit.WithKey(t.Context(), nil)), 500)
+	assert.Panics(t, func() { admit.RequireScopes("a")(nil) })
 
 	for _, scopes := range [][]string{nil, {""}, {"a b"}, {`a"`}, {`a\`}, {"é"}, {"a\x7f"}, {"a", ""}} {
 		assert.Panics(t, func() { admit.RequireScopes(scopes...) }, "%q", scopes)
@@ -519,6 +546,8 @@ func TestAPIKeyAllocations(t *testing.T) {
 	h := admit.APIKey(admit.KeyMap{digest: {ID: "k"}})(ok)
 	w, r := newDiscard(), get("/", "Authorization", "Bearer "+token, "User-Agent", "x", "Accept", "*/*")
 	allocs(t, 4, func() { h.ServeHTTP(w, r) }) // state, request, and two for the header
+	accepted := admit.APIKey(admit.KeyMap{digest: {ID: "k"}})(admit.Accept(jsonType)(ok))
+	allocs(t, 4, func() { clear(w.h); accepted.ServeHTTP(w, r) }) // Accept uses the same state and copy
 	scoped := admit.RequireScopes("a")(ok)
 	r = r.WithContext(admit.WithKey(t.Context(), &admit.Key{Scopes: []string{"a"}}))
 	allocs(t, 0, func() { scoped.ServeHTTP(w, r) })
