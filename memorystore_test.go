@@ -226,6 +226,7 @@ func TestMemoryStoreRetryAfterOfLongLimits(t *testing.T) {
 			now += time.Duration(rand.Int64N(int64(limit.Per) / int64(limit.Requests)))
 		}
 		now += d.RetryAfter
+		require.GreaterOrEqual(t, take(t, s, "caller", 0, limit).States[0].Remaining, cost, "of %+v", limit)
 		require.True(t, take(t, s, "caller", cost, limit).Allowed, "%d of %+v", cost, limit)
 	}
 }
