@@ -61,7 +61,10 @@ func NewPlans(plans ...Plan) (*Plans, error) {
 		}
 	}
 	for i, plan := range p.plans {
-		if _, known := p.index[plan.Includes]; plan.Includes != "" && !known {
+		if plan.Includes == "" {
+			continue
+		}
+		if _, known := p.index[plan.Includes]; !known {
 			fault("the plan %q includes %q, which is not there", plan.Name, plan.Includes)
 		}
 		if p.reaches(plan.Includes, plan.Name) && p.index[plan.Name] == i {
