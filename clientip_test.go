@@ -49,11 +49,19 @@ func TestClientIP(t *testing.T) {
 		"mapped peer":                     {peer: "[::ffff:10.0.0.1]:1", lines: []string{"::ffff:198.51.100.7"}, want: "198.51.100.7"},
 		"mapped network":                  {peer: "172.16.0.9:1", lines: []string{"198.51.100.7"}, want: "198.51.100.7"},
 		"a zone does not hide a proxy":    {peer: "[2001:db8:1::1%eth0]:1", lines: []string{"198.51.100.7"}, want: "198.51.100.7"},
+		"no address of the peer":          {peer: "", lines: []string{"198.51.100.7"}, want: "198.51.100.7"},
+		"nonsense for the peer":           {peer: "here:1", lines: []string{"198.51.100.7"}, want: "invalid IP"},
 		"Unix socket":                     {peer: "@", lines: []string{"198.51.100.7"}, want: "198.51.100.7"},
 		"single header":                   {header: "x-real-ip", peer: "10.0.0.1:1", lines: []string{"198.51.100.7"}, want: "198.51.100.7"},
 		"Forwarded":                       {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1.1.1.1, For="198.51.100.7:80";proto=https;by=10.0.0.9`}, want: "198.51.100.7"},
 		"Forwarded IPv6":                  {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for="[2001:db8:cafe::17]:4711"`}, want: "2001:db8:cafe::17"},
 		"Forwarded through two":           {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=198.51.100.7`, `for=10.0.0.2`}, want: "198.51.100.7"},
+		"Forwarded, quotes that open":     {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for="198.51.100.77`}, want: "10.0.0.1"},
+		"Forwarded, quotes that close":    {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1198.51.100.7"`}, want: "10.0.0.1"},
+		"Forwarded, one quote":            {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for="`}, want: "10.0.0.1"},
+		"Forwarded, nothing in quotes":    {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=""`}, want: "10.0.0.1"},
+		"Forwarded, space around":         {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`proto=https; for=198.51.100.7 ;by=x`}, want: "198.51.100.7"},
+		"Forwarded, an empty element":     {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=198.51.100.7,`}, want: "10.0.0.1"},
 		"Forwarded hides":                 {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1.1.1.1, for=_hidden`}, want: "10.0.0.1"},
 		"Forwarded unknown":               {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1.1.1.1, for=unknown`}, want: "10.0.0.1"},
 		"Forwarded without for":           {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1.1.1.1, proto=https`}, want: "10.0.0.1"},
@@ -77,6 +85,20 @@ func TestClientIP(t *testing.T) {
 			})).ServeHTTP(httptest.NewRecorder(), r)
 			assert.Equal(t, test.want, got.String())
 		})
+	}
+}
+
+// A mapped network is that of IPv4, up to all of it.
+func TestClientIPTrustsAllOfIPv4(t *testing.T) {
+	t.Parallel()
+	for network, want := range map[string]string{"::ffff:0.0.0.0/96": "198.51.100.7", "::ffff:0.0.0.0/95": "203.0.113.9"} {
+		r := get("/", "X-Forwarded-For", "198.51.100.7")
+		r.RemoteAddr = "203.0.113.9:1"
+		var got netip.Addr
+		admit.ClientIP("X-Forwarded-For", netip.MustParsePrefix(network))(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			got = admit.ClientIPFrom(r)
+		})).ServeHTTP(httptest.NewRecorder(), r)
+		assert.Equal(t, want, got.String(), network)
 	}
 }
 

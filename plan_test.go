@@ -86,15 +86,22 @@ func TestPlansDoNotBuild(t *testing.T) {
 		admit.Plan{Name: "features", Features: []string{"x", ""}},
 		admit.Plan{Name: "url", UpgradeURL: "example.com/buy"},
 		admit.Plan{Name: "script", UpgradeURL: "javascript:alert(1)"},
+		admit.Plan{Name: "file", UpgradeURL: "ftp://example.com/buy"},
+		admit.Plan{Name: "nobody's", UpgradeURL: "https:///buy"},
+		admit.Plan{Name: "unreadable", UpgradeURL: "https://exa mple.com"},
+		admit.Plan{Name: "fine", UpgradeURL: "http://example.com"},
+		admit.Plan{Name: "limited", Limits: []admit.Limit{admit.PerHour(0)}},
 	)
 	require.Error(t, err)
 	for _, part := range []string{
 		`the plan "a" includes itself`, `the plan "b" includes itself`, `the plan "self" includes itself`, `"orphan" includes "nowhere"`,
 		`"orphan" is there twice`, "plan 6 has no name", `"features" has a feature without a name`, `"url": UpgradeURL "example.com/buy"`, `"script": UpgradeURL`,
+		`"file": UpgradeURL`, `"nobody's": UpgradeURL`, `"unreadable": UpgradeURL`, `the plan "limited": the limit "hour" has 0 Requests`,
 	} {
 		assert.ErrorContains(t, err, part)
 	}
 	assert.NotContains(t, err.Error(), `"into" includes itself`)
+	assert.NotContains(t, err.Error(), `"fine"`)
 	assert.NotContains(t, err.Error(), `the plan "" includes`)
 	_, err = admit.NewPlans()
 	assert.Error(t, err)

@@ -19,6 +19,7 @@ func TestRequestID(t *testing.T) {
 		want string
 	}{
 		"kept":            {[]string{"Az0._-"}, `^Az0\._-$`},
+		"all bounds":      {[]string{"azAZ09"}, `^azAZ09$`},
 		"one character":   {[]string{"a"}, `^a$`},
 		"128 characters":  {[]string{strings.Repeat("a", 128)}, `^a{128}$`},
 		"129 characters":  {[]string{strings.Repeat("a", 129)}, made},
@@ -46,15 +47,26 @@ func TestRequestID(t *testing.T) {
 	}
 }
 
+// The neighbours of the characters that an id may have.
+func TestRequestIDsWithOtherCharacters(t *testing.T) {
+	t.Parallel()
+	for _, c := range "`{@[/:,^\x7f" {
+		w, r := httptest.NewRecorder(), get("/", "X-Request-Id", "a"+string(c)+"b")
+		admit.RequestID(ok).ServeHTTP(w, r)
+		assert.Len(t, w.Header().Get("X-Request-Id"), 32, "%q", c)
+	}
+}
+
 func TestRequestIDsDiffer(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	for range 1000 {
 		w := httptest.NewRecorder()
 		admit.RequestID(ok).ServeHTTP(w, get("/"))
-		seen[w.Header().Get("X-Request-Id")] = true
+		id := w.Header().Get("X-Request-Id")
+		seen[id[:16]], seen[id[16:]] = true, true
 	}
-	assert.Len(t, seen, 1000)
+	assert.Len(t, seen, 2000, "both halves")
 }
 
 // Whatever is sent, the answer has one id of the shape that is promised.
