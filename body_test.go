@@ -131,6 +131,9 @@ func TestBodyTimeoutDoesNotBuild(t *testing.T) {
 	for _, bad := range []admit.BodyTimeout{{}, {Max: time.Second}, {MinRate: 10}, {Grace: -1}, {Grace: time.Second, Max: time.Millisecond}, {Grace: 1, MinRate: -1}, {Grace: 1, Max: -1}} {
 		assert.Panics(t, func() { bad.Wrap(ok) }, "%+v", bad)
 	}
+	assert.NotPanics(t, func() { admit.BodyTimeout{Grace: time.Second, Max: time.Second}.Wrap(ok) })
+	assert.Panics(t, func() { admit.BodyTimeout{Grace: time.Second}.Wrap(nil) })
+	assert.Panics(t, func() { admit.MaxBody(1)(nil) })
 }
 
 // drip is a body that comes in parts, each after a pause, on the clock of synctest. A

@@ -332,19 +332,23 @@ func (l onceListener) Addr() net.Addr { return &net.TCPAddr{} }
 // system throw the answer away.
 func TestRefusalLingers(t *testing.T) {
 	t.Parallel()
-	for name, head := range map[string]string{
-		"Content-Length": "Content-Length: 1000000\r\n\r\n",
-		"chunked":        "Transfer-Encoding: chunked\r\n\r\nf4240\r\n",
-		"expect":         "Expect: 100-continue\r\nContent-Length: 1000000\r\n\r\n",
+	for name, test := range map[string]struct {
+		method, head string
+		status       int
+	}{
+		"Content-Length": {"POST", "Content-Length: 1000000\r\n\r\n", 401},
+		"chunked":        {"POST", "Transfer-Encoding: chunked\r\n\r\nf4240\r\n", 401},
+		"expect":         {"POST", "Expect: 100-continue\r\nContent-Length: 1000000\r\n\r\n", 401},
+		"OPTIONS":        {"OPTIONS", "Content-Length: 1000000\r\n\r\n", 204},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				c := servePipe(t, new(admit.ErrorWriter).Wrap(admit.APIKey(oneKey)(ok)))
+				c := servePipe(t, wrap(ok, new(admit.ErrorWriter).Wrap, admit.Methods("POST"), admit.APIKey(oneKey)))
 				began := time.Now()
 				sent := 0
 				go func() {
-					_, err := io.WriteString(c.client, "POST / HTTP/1.1\r\nHost: x\r\n"+head)
+					_, err := io.WriteString(c.client, test.method+" / HTTP/1.1\r\nHost: x\r\n"+test.head)
 					for ; err == nil; _, err = c.client.Write([]byte("x")) {
 						sent++
 						time.Sleep(10 * time.Millisecond)
@@ -356,8 +360,8 @@ func TestRefusalLingers(t *testing.T) {
 				}
 				r := bufio.NewReader(c.client)
 				res, body := answerOn(t, r)
-				assert.Equal(t, 401, res.StatusCode)
-				assert.Contains(t, body, "key_missing")
+				assert.Equal(t, test.status, res.StatusCode)
+				assert.Equal(t, test.status == 401, strings.Contains(body, "key_missing"))
 				assert.True(t, res.Close)
 				assert.Equal(t, settle, time.Since(began))
 				_, err := r.ReadByte()
@@ -391,6 +395,40 @@ func TestRefusalLingersNoLongerThanTheUpload(t *testing.T) {
 		assert.Zero(t, c.halfway)
 		assert.Equal(t, 400*time.Millisecond, c.closed.Sub(began))
 	})
+}
+
+// What a handler has not read of the body must come within the Grace of a BodyTimeout.
+// Then the connection is kept, and no deadline is left behind.
+func TestUnreadBodyMustComeInTime(t *testing.T) {
+	t.Parallel()
+	const grace = 100 * time.Millisecond
+	for _, pause := range []time.Duration{0, grace - 1, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			c := servePipe(t, admit.BodyTimeout{Grace: grace}.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(w, "fine")
+			})))
+			r := bufio.NewReader(c.client)
+			for range 2 {
+				began := time.Now()
+				go func() {
+					_, _ = io.WriteString(c.client, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nhalf")
+					time.Sleep(pause)
+					_, _ = io.WriteString(c.client, "half")
+				}()
+				res, body := answerOn(t, r)
+				assert.Equal(t, "fine", body)
+				if pause == time.Hour {
+					assert.Equal(t, grace, time.Since(began))
+					_, err := r.ReadByte()
+					assert.ErrorIs(t, err, io.EOF)
+					time.Sleep(pause)
+					break
+				}
+				assert.False(t, res.Close)
+				time.Sleep(time.Minute)
+			}
+		})
+	}
 }
 
 // A 503 of Timeout to a handler that does not read leaves the connection as it is, so
