@@ -80,15 +80,16 @@ func TestKeyFileFaults(t *testing.T) {
 		"wrong types": {list(key("a", d1, ", \"plan\": 1"), key("b", d2, ",\n\"scopes\": [\"x\", 2]")), []string{
 			"2:", "plan must be a string", "4:17: scopes[1] must be a string",
 		}},
-		"bad time":       {list(key("a", d1, ",\n\"expires_at\": \"tomorrow\"")), []string{"3:15: expires_at is not valid"}},
-		"times reversed": {list(key("a", d1, `, "not_before": "2030-01-01T00:00:00Z", "expires_at": "2029-01-01T00:00:00Z"`)), []string{"2:1: ", "expires before it is valid"}},
-		"no id":          {list(key("", d1, "")), []string{`2:1: a key needs an "id"`}},
-		"no digest":      {list(`{"id":"a"}`), []string{`2:1: the key "a": "digest" must be`}},
-		"a token":        {list(key("a", "acme_secret", "")), []string{`2:1: the key "a": "digest" must be`}},
-		"not an object":  {list(`7`), []string{"2:1: must be an object"}},
-		"double id":      {list(key("a", d1, ""), key("a", d2, "")), []string{`3:1: the id "a" is there twice, first in line 2`}},
-		"double digest":  {list(key("a", d1, ""), key("b", d1, "")), []string{`3:1: the digest of the key "b" is there twice, first in line 2`}},
-		"all of them":    {list(key("a", "x", ""), key("a", d2, ",\n\"nope\":1"), `{}`), []string{"2:1: ", "4:", "nope", `5:1: a key needs an "id"`}},
+		"bad time":          {list(key("a", d1, ",\n\"expires_at\": \"tomorrow\"")), []string{"3:15: expires_at is not valid"}},
+		"times reversed":    {list(key("a", d1, `, "not_before": "2030-01-01T00:00:00Z", "expires_at": "2029-01-01T00:00:00Z"`)), []string{"2:1: ", "expires before it is valid"}},
+		"valid for no time": {list(key("a", d1, `, "not_before": "2030-01-01T00:00:00Z", "expires_at": "2030-01-01T01:00:00+01:00"`)), []string{"2:1: ", "expires before it is valid"}},
+		"no id":             {list(key("", d1, "")), []string{`2:1: a key needs an "id"`}},
+		"no digest":         {list(`{"id":"a"}`), []string{`2:1: the key "a": "digest" must be`}},
+		"a token":           {list(key("a", "acme_secret", "")), []string{`2:1: the key "a": "digest" must be`}},
+		"not an object":     {list(`7`), []string{"2:1: must be an object"}},
+		"double id":         {list(key("a", d1, ""), key("a", d2, "")), []string{`3:1: the id "a" is there twice, first in line 2`}},
+		"double digest":     {list(key("a", d1, ""), key("b", d1, "")), []string{`3:1: the digest of the key "b" is there twice, first in line 2`}},
+		"all of them":       {list(key("a", "x", ""), key("a", d2, ",\n\"nope\":1"), `{}`), []string{"2:1: ", "4:", "nope", `5:1: a key needs an "id"`}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -107,6 +108,20 @@ func TestKeyFileFaults(t *testing.T) {
 	}
 	_, err := admit.OpenKeyFile(filepath.Join(t.TempDir(), "none.json"))
 	assert.ErrorIs(t, err, os.ErrNotExist)
+	for text, faults := range map[string]int{
+		list(key("", d1, ""), key("", d2, "")):                       2, // and no id that is there twice
+		list(key("a", "x", ""), key("b", "x", "")):                   2, // and no digest
+		list(key("", d1, ""), key("", d2, "")) + "}":                 1, // of syntax: the rest may follow from it
+		list(key("", d1, ""), `{"id":`):                              1,
+		list(key("a", d1, `, "not_before": "2030-01-01T00:00:00Z"`)): 0,
+	} {
+		_, err := admit.ReadKeyFile(writeFile(t, text))
+		if faults == 0 {
+			assert.NoError(t, err, text)
+		} else if assert.Error(t, err, text) {
+			assert.Equal(t, faults, strings.Count(err.Error(), "\n")+1, "%s\n%v", text, err)
+		}
+	}
 	many, err := admit.OpenKeyFile(writeFile(t, list(strings.Split(strings.Repeat("{},", 100)+"{}", ",")...)))
 	assert.Nil(t, many)
 	assert.Equal(t, 20, strings.Count(err.Error(), "\n")+1, "at most 20 are listed")
@@ -126,6 +141,7 @@ func TestWriteKeyFile(t *testing.T) {
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
 	assert.Less(t, strings.Index(string(text), `"a"`), strings.Index(string(text), `"b"`), "ordered by id")
+	assert.True(t, strings.HasSuffix(string(text), "}\n"))
 
 	back, err := admit.ReadKeyFile(path)
 	require.NoError(t, err)
@@ -147,7 +163,11 @@ func TestWriteKeyFile(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, text, after)
 	assert.Error(t, admit.WriteKeyFile(filepath.Join(t.TempDir(), "none", "keys.json"), keys))
-	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".*"))
+	assert.Error(t, admit.WriteKeyFile(filepath.Dir(path), keys), "that is a directory")
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(path)), ".*"))
+	require.NoError(t, err)
+	assert.Empty(t, left)
+	left, err = filepath.Glob(filepath.Join(filepath.Dir(path), ".*"))
 	require.NoError(t, err)
 	assert.Empty(t, left)
 }
