@@ -144,7 +144,7 @@ func forwardedFor(element string) string {
 // It returns the invalid Addr for anything else.
 func parseAddr(s string) netip.Addr {
 	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
-		if a, err := netip.ParseAddr(s[1 : len(s)-1]); err == nil && a.Is6() {
+		if a, _ := netip.ParseAddr(s[1 : len(s)-1]); a.Is6() {
 			return a.Unmap()
 		}
 		return netip.Addr{}
