@@ -45,6 +45,7 @@ func TestClientIP(t *testing.T) {
 		"IPv6":                            {peer: "[2001:db8:1::1]:1", lines: []string{"2001:db8:2::7"}, want: "2001:db8:2::7"},
 		"IPv6 with brackets":              {peer: "[2001:db8:1::1]:1", lines: []string{"[2001:db8:2::7]"}, want: "2001:db8:2::7"},
 		"IPv6 with a port":                {peer: "[2001:db8:1::1]:1", lines: []string{"[2001:db8:2::7]:99"}, want: "2001:db8:2::7"},
+		"a bracket that closes":           {peer: "10.0.0.1:1", lines: []string{"x2001:db8:2::7]"}, want: "10.0.0.1"},
 		"IPv4 in brackets":                {peer: "10.0.0.1:1", lines: []string{"[198.51.100.7]"}, want: "10.0.0.1"},
 		"mapped peer":                     {peer: "[::ffff:10.0.0.1]:1", lines: []string{"::ffff:198.51.100.7"}, want: "198.51.100.7"},
 		"mapped network":                  {peer: "172.16.0.9:1", lines: []string{"198.51.100.7"}, want: "198.51.100.7"},

@@ -68,9 +68,10 @@ func TestMethodsAnswersCannotBeMutated(t *testing.T) {
 
 func TestMethodsDoesNotBuild(t *testing.T) {
 	t.Parallel()
-	for _, allow := range [][]string{nil, {""}, {"get"}, {"GET", "GET"}, {"GET,POST"}, {"GET "}, {"GÉT"}, {"A\x7f"}, {"A\x1f"}, {"POST", ""}} {
+	for _, allow := range [][]string{nil, {""}, {"get"}, {"GET", "GET"}, {"GET,POST"}, {"GET "}, {"GÉT"}, {"A\x7f"}, {"A\x1f"}, {`A"`}, {"POST", ""}} {
 		assert.Panics(t, func() { admit.Methods(allow...) }, "%q", allow)
 	}
+	assert.NotPanics(t, func() { admit.Methods("purge", "PURGE") }, "they are not registered")
 	assert.NotPanics(t, func() { admit.Methods("!#$%&'*+-.^_`|~") })
 	assert.PanicsWithValue(t, `admit: Methods: methods are case-sensitive: write "GET", not "Get"`, func() { admit.Methods("Get") })
 }

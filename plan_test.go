@@ -1,6 +1,7 @@
 package admit_test
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 
@@ -70,6 +71,25 @@ func TestPlans(t *testing.T) {
 		logger, log := logged()
 		refused(t, (&admit.ErrorWriter{Logger: logger}).Wrap(h), get("/"), 500)
 		assert.Contains(t, log.String(), "put an Auth", name)
+		refused(t, h, by(nil), 500)
+	}
+}
+
+// The order says which plan is offered, not which is above another.
+func TestPlansFromTheTop(t *testing.T) {
+	t.Parallel()
+	features := []string{"history"}
+	p, err := admit.NewPlans(
+		admit.Plan{Name: "top", Includes: "middle"},
+		admit.Plan{Name: "middle", Includes: "bottom", Features: features},
+		admit.Plan{Name: "bottom"},
+	)
+	require.NoError(t, err)
+	features[0] = "changed"
+	for _, h := range []http.Handler{p.AtLeast("middle")(ok), p.Feature("history")(ok)} {
+		allowed(t, h, by(&admit.Key{Plan: "top"}))
+		allowed(t, h, by(&admit.Key{Plan: "middle"}))
+		refused(t, h, by(&admit.Key{Plan: "bottom"}), 402)
 	}
 }
 
@@ -81,7 +101,7 @@ func TestPlansDoNotBuild(t *testing.T) {
 		admit.Plan{Name: "self", Includes: "self"},
 		admit.Plan{Name: "into", Includes: "a"}, // includes a cycle, and is in none
 		admit.Plan{Name: "orphan", Includes: "nowhere"},
-		admit.Plan{Name: "orphan"},
+		admit.Plan{Name: "orphan", Includes: "orphan"},
 		admit.Plan{},
 		admit.Plan{Name: "features", Features: []string{"x", ""}},
 		admit.Plan{Name: "url", UpgradeURL: "example.com/buy"},
@@ -102,6 +122,7 @@ func TestPlansDoNotBuild(t *testing.T) {
 	}
 	assert.NotContains(t, err.Error(), `"into" includes itself`)
 	assert.NotContains(t, err.Error(), `"fine"`)
+	assert.NotContains(t, err.Error(), `"orphan" includes itself`, "it is the first of the name that counts")
 	assert.NotContains(t, err.Error(), `the plan "" includes`)
 	_, err = admit.NewPlans()
 	assert.Error(t, err)
