@@ -114,6 +114,10 @@ func TestKeyFileFaults(t *testing.T) {
 		list(key("", d1, ""), key("", d2, "")) + "}":                 1, // of syntax: the rest may follow from it
 		list(key("", d1, ""), `{"id":`):                              1,
 		list(key("a", d1, `, "not_before": "2030-01-01T00:00:00Z"`)): 0,
+		list(key("", d1, ""), `{"id": tru}`):                         1,
+		`{"keys": `:                                                  1,
+		`{"kesy": 1, "keys": [` + key("", d1, "") + `]}`:             2,
+		`{"keys": {}, "kesy": 1}`:                                    2,
 	} {
 		_, err := admit.ReadKeyFile(writeFile(t, text))
 		if faults == 0 {
