@@ -340,11 +340,13 @@ func TestRefusalLingers(t *testing.T) {
 		"chunked":        {"POST", "Transfer-Encoding: chunked\r\n\r\nf4240\r\n", 401},
 		"expect":         {"POST", "Expect: 100-continue\r\nContent-Length: 1000000\r\n\r\n", 401},
 		"OPTIONS":        {"OPTIONS", "Content-Length: 1000000\r\n\r\n", 204},
+		"within MaxBody": {"POST", "X-API-Key: good\r\nContent-Length: 1000000\r\n\r\n", 409},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				c := servePipe(t, wrap(ok, new(admit.ErrorWriter).Wrap, admit.Methods("POST"), admit.APIKey(oneKey)))
+				c := servePipe(t, wrap(fails(admit.NewError(409, "")), new(admit.ErrorWriter).Wrap, admit.Methods("POST"),
+					admit.APIKey(oneKey), admit.MaxBody(1<<20)))
 				began := time.Now()
 				sent := 0
 				go func() {
@@ -373,6 +375,54 @@ func TestRefusalLingers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A large upload is not waited for, and read all the same. A malformed one cannot be.
+func TestRefusalOfLargeAndMalformedUploads(t *testing.T) {
+	t.Parallel()
+	const large = 1 << 20
+	for name, test := range map[string]struct {
+		head, body string
+		pause      bool // before the connection is closed whole
+	}{
+		"large":     {fmt.Sprintf("Content-Length: %d\r\n\r\n", large), strings.Repeat("x", large), false},
+		"malformed": {"Transfer-Encoding: chunked\r\n\r\n", "not a number\r\n", true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := servePipe(t, new(admit.ErrorWriter).Wrap(admit.APIKey(oneKey)(ok)))
+			began := time.Now()
+			var sent int
+			go func() {
+				_, _ = io.WriteString(c.client, "POST / HTTP/1.1\r\nHost: x\r\n"+test.head)
+				sent, _ = io.WriteString(c.client, test.body)
+			}()
+			r := bufio.NewReader(c.client)
+			res, _ := answerOn(t, r)
+			assert.Equal(t, 401, res.StatusCode, name)
+			assert.True(t, res.Close, name)
+			assert.Zero(t, time.Since(began), name)
+			_, err := r.ReadByte()
+			assert.ErrorIs(t, err, io.EOF)
+			synctest.Wait()
+			assert.Equal(t, len(test.body), sent, name)
+			assert.Equal(t, test.pause, !c.halfway.IsZero(), name)
+		})
+	}
+}
+
+// Where no connection is at hand, nothing can be done for one.
+func TestRefusalWithoutAConnection(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newSlowBody("part")
+		defer b.Close()
+		r := httptest.NewRequest("POST", "/", b)
+		r.ContentLength = -1
+		began := time.Now()
+		_, header := refused(t, admit.APIKey(oneKey)(ok), r, 401)
+		assert.Zero(t, time.Since(began))
+		assert.NotContains(t, header, "Connection")
+	})
 }
 
 // An upload that ends while the refusal lingers needs no pause: nothing is unread.
