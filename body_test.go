@@ -2,6 +2,7 @@ package admit_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -85,6 +86,95 @@ func TestMaxBodyGivesTheErrorThatOthersKnow(t *testing.T) {
 	assert.Equal(t, int64(3), tooLarge.Limit)
 }
 
+func TestMaxBodyReadsOneByteMore(t *testing.T) {
+	t.Parallel()
+	source := strings.NewReader(strings.Repeat("x", 100))
+	r := httptest.NewRequest("POST", "/", io.NopCloser(source))
+	r.ContentLength = -1
+	refused(t, admit.MaxBody(10)(readAll(0)), r, 413)
+	assert.Equal(t, 100-11, source.Len())
+}
+
+// between reads n bytes before next, and the rest after it.
+func between(t *testing.T, n int, after func(rest []byte, err error)) admit.Middleware {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, err := io.ReadFull(r.Body, make([]byte, n))
+			assert.NoError(t, err)
+			next.ServeHTTP(w, r)
+			after(io.ReadAll(r.Body))
+		})
+	}
+}
+
+// A body that has been read in part keeps its bound, and gets another.
+func TestMaxBodyInsideAnotherThatHasBegun(t *testing.T) {
+	t.Parallel()
+	for _, inner := range []int64{1, 9, 100} {
+		h := wrap(readAll(0), admit.MaxBody(10), between(t, 8, func([]byte, error) {}), admit.MaxBody(inner))
+		for length, status := range map[int64]int{8 + min(inner, 2): 200, 9 + min(inner, 2): 413} {
+			r := newRequest("POST", "/", strings.Repeat("x", int(length)))
+			r.ContentLength = -1
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			assert.Equal(t, status, w.Code, "%d of %d", length, inner)
+		}
+	}
+}
+
+// The body ends with the wrapper that has made it: until then it may be read, and
+// after it nobody reaches the connection.
+func TestBodyEndsWithItsWrapper(t *testing.T) {
+	t.Parallel()
+	wrappers := map[string]admit.Middleware{
+		"MaxBody": admit.MaxBody(100), "BodyTimeout": admit.BodyTimeout{Grace: time.Minute}.Wrap, "Timeout": admit.Timeout(time.Minute),
+	}
+	for outer, wrapper := range wrappers {
+		for inner, another := range wrappers {
+			var late io.Reader
+			h := wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { late = r.Body }),
+				wrapper, between(t, 0, func(rest []byte, err error) {
+					assert.NoError(t, err, "%s in %s", inner, outer)
+					assert.Equal(t, "body", string(rest))
+				}), another)
+			h.ServeHTTP(httptest.NewRecorder(), newRequest("POST", "/", "body"))
+			_, err := late.Read(make([]byte, 1))
+			assert.Error(t, err)
+		}
+		var late io.Reader
+		wrapper(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { late = r.Body })).
+			ServeHTTP(httptest.NewRecorder(), newRequest("POST", "/", "body"))
+		_, err := late.Read(make([]byte, 1))
+		assert.ErrorIs(t, err, http.ErrBodyReadAfterClose, outer)
+	}
+}
+
+// A request is copied before its body is replaced, and not at all if it has none.
+func TestBodyIsReplacedInACopy(t *testing.T) {
+	t.Parallel()
+	for name, wrapper := range map[string]admit.Middleware{"MaxBody": admit.MaxBody(100), "BodyTimeout": admit.BodyTimeout{Grace: time.Minute}.Wrap} {
+		var got *http.Request
+		h := wrapper(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r }))
+		for _, change := range []func(r *http.Request){
+			func(r *http.Request) { r.Body, r.ContentLength = http.NoBody, -1 },
+			func(r *http.Request) { r.Body, r.ContentLength = nil, -1 },
+			func(r *http.Request) { r.ContentLength = 0 },
+		} {
+			r := newRequest("POST", "/", "body")
+			change(r)
+			h.ServeHTTP(httptest.NewRecorder(), r)
+			assert.Same(t, r, got, name)
+		}
+		admit.RequestID(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r = r.WithContext(r.Context())
+			body := r.Body
+			h.ServeHTTP(w, r)
+			assert.True(t, body == r.Body, name)
+			assert.NotSame(t, r, got, name)
+		})).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/", &drip{}))
+	}
+}
+
 // The smallest bound holds, wherever it stands; Decode has none of its own inside.
 func TestMaxBodyInsideAnother(t *testing.T) {
 	t.Parallel()
@@ -132,6 +222,7 @@ func TestBodyTimeoutDoesNotBuild(t *testing.T) {
 		assert.Panics(t, func() { bad.Wrap(ok) }, "%+v", bad)
 	}
 	assert.NotPanics(t, func() { admit.BodyTimeout{Grace: time.Second, Max: time.Second}.Wrap(ok) })
+	assert.NotPanics(t, func() { admit.MaxBody(1) })
 	assert.Panics(t, func() { admit.BodyTimeout{Grace: time.Second}.Wrap(nil) })
 	assert.Panics(t, func() { admit.MaxBody(1)(nil) })
 }
@@ -234,6 +325,39 @@ func TestBodyTimeoutError(t *testing.T) {
 			assert.Same(t, err, again)
 		})).ServeHTTP(&dripWriter{ResponseRecorder: httptest.NewRecorder(), d: d}, r)
 	})
+}
+
+// When the context ends because the body did not come in time, that is the error; else
+// the client is gone, and there is nobody to tell.
+func TestBodyTimeoutEndsTheContext(t *testing.T) {
+	t.Parallel()
+	for name, pause := range map[string]time.Duration{"slow": time.Hour, "in time": 0, "no body": 0} {
+		synctest.Test(t, func(t *testing.T) {
+			d := &drip{pause: pause, end: io.EOF, deadline: make(chan struct{})}
+			rec := httptest.NewRecorder()
+			var w http.ResponseWriter = rec
+			if name == "slow" {
+				w = &dripWriter{ResponseRecorder: rec, d: d}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			r := httptest.NewRequest("POST", "/", d).WithContext(ctx)
+			r.ContentLength, r.ProtoMajor = -1, 2
+			if name == "no body" {
+				r.Body = http.NoBody
+			}
+			admit.BodyTimeout{Grace: time.Second}.Wrap(admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+				_, err := io.ReadAll(r.Body)
+				assert.Equal(t, name == "slow", err != nil)
+				cancel()
+				return r.Context().Err()
+			})).ServeHTTP(w, r)
+			if name == "slow" {
+				assert.Equal(t, 408, rec.Code)
+			} else {
+				assert.Empty(t, rec.Body.String(), name)
+			}
+		})
+	}
 }
 
 // Over each wire: a stalled body gets its 408, and Server.ReadTimeout works beside it.
