@@ -486,9 +486,9 @@ func TestUnreadBodyMustComeInTime(t *testing.T) {
 func TestTimeoutOfAHandlerThatDoesNotReadKeepsTheConnection(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := servePipe(t, admit.Timeout(time.Second)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		c := servePipe(t, wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			<-r.Context().Done()
-		})))
+		}), admit.MaxBody(100), admit.Timeout(time.Second)))
 		r := bufio.NewReader(c.client)
 		for range 3 {
 			go func() {
