@@ -50,6 +50,6 @@ soak:
 	@echo "== soak, $(SOAKTIME)"
 	@go run ./integration/soak -for $(SOAKTIME)
 
-# Needs wrk and nghttp2-client, and about six minutes on a machine that does nothing else.
+# Needs wrk and nghttp2-client, and about eight minutes on a machine that does nothing else.
 load:
 	go run ./integration/load -out integration/load/RESULTS.md

@@ -65,8 +65,9 @@ func setKey(r *http.Request, i int) { r.Header.Set("Authorization", "Bearer "+to
 
 // What the contestants do. A chain that does less than it says would win by that.
 var (
-	everything = caseNames()
-	peersDo    = []string{"401 without a key", "401 for an unknown key", "406", "415", "limits in headers"}
+	everything  = caseNames()
+	peersDo     = []string{"401 without a key", "401 for an unknown key", "406", "415", "limits in headers"}
+	likePeersDo = append(peersDo[:len(peersDo):len(peersDo)], "request id")
 )
 
 func caseNames() []string {

@@ -46,8 +46,13 @@ func (m *measurement) answers() string {
 	return b.String()
 }
 
-// rivals are the contestants that come closest to the same work.
-var rivals = [][2]int{{1, 3}, {2, 4}}
+// rivals are compared with each other. No peer of the timeouts bounds the body.
+var rivals = [][2]string{
+	{"policy", "peers"},
+	{"policy-like-peers", "peers"},
+	{"policy-timeouts", "peers-timeouts"},
+	{"policy-like-peers-timeout", "peers-timeouts"},
+}
 
 // tables has a table for each load.
 func (m *measurement) tables() string {
@@ -64,8 +69,8 @@ func (m *measurement) tables() string {
 				us(median(of(samples, func(s sample) time.Duration { return s.cpu }))))
 		}
 		for _, pair := range rivals {
-			ours, theirs := m.samples[i][pair[0]], m.samples[i][pair[1]]
-			fmt.Fprintf(&b, "\n%s to %s: %s of the requests a second", contestants[pair[0]].name, contestants[pair[1]].name,
+			ours, theirs := m.samples[i][indexOf(pair[0])], m.samples[i][indexOf(pair[1])]
+			fmt.Fprintf(&b, "\n%s to %s: %s of the requests a second", pair[0], pair[1],
 				spread(ratiosTo(theirs, ours, perSecond)))
 			if theirs[0].cpu > 0 {
 				fmt.Fprintf(&b, ", %s of the CPU a request", spread(ratiosTo(theirs, ours, cpu)))
@@ -75,6 +80,10 @@ func (m *measurement) tables() string {
 		b.WriteByte('\n')
 	}
 	return b.String()
+}
+
+func indexOf(name string) int {
+	return slices.IndexFunc(contestants, func(c contestant) bool { return c.name == name })
 }
 
 func of[T any](samples []sample, field func(sample) T) []T {

@@ -35,13 +35,18 @@ type contestant struct {
 // The first is what the others are compared with.
 var contestants = []contestant{
 	{"bare", "the handler", func(h http.Handler) http.Handler { return h }, nil},
-	{"policy", "admit.Policy without Timeout", policy(admit.Policy{}), everything},
+	{"policy", "admit.Policy with all but timeouts", policy(admit.Policy{}), everything},
+	{"policy-like-peers", "admit.Policy with what the peers have, without Timeout", policyLikePeers(admit.Policy{}), likePeersDo},
 	{
 		"policy-timeouts", "admit.Policy with BodyTimeout and Timeout",
 		policy(admit.Policy{
 			BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second, MinRate: 1 << 10},
 			Timeout:     10 * time.Second,
 		}), everything,
+	},
+	{
+		"policy-like-peers-timeout", "admit.Policy with what the peers have, and Timeout",
+		policyLikePeers(admit.Policy{Timeout: 10 * time.Second}), likePeersDo,
 	},
 	{"peers", "key + httprate + chi AllowContentType + elnormous Accept + chi Timeout", peers(middleware.Timeout(10 * time.Second)), peersDo},
 	{
@@ -97,11 +102,7 @@ const requests = 1e9
 // policy has all that a Policy can have, and the timeouts of p.
 func policy(p admit.Policy) func(http.Handler) http.Handler {
 	return func(h http.Handler) http.Handler {
-		keys := admit.KeyMap{}
-		for i := range keyCount {
-			keys[admit.DigestOf(token(i))] = keyOf(i)
-		}
-		auth, err1 := admit.NewAuth(admit.AuthConfig{Store: keys})
+		auth, err1 := newAuth()
 		plans, err2 := admit.NewPlans(
 			admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerMinute(requests)}},
 			admit.Plan{
@@ -126,6 +127,28 @@ func policy(p admit.Policy) func(http.Handler) http.Handler {
 }
 
 const maxBody = 64 << 10
+
+func newAuth() (*admit.Auth, error) {
+	keys := admit.KeyMap{}
+	for i := range keyCount {
+		keys[admit.DigestOf(token(i))] = keyOf(i)
+	}
+	return admit.NewAuth(admit.AuthConfig{Store: keys})
+}
+
+// policyLikePeers has what peers has: one limit, and no plans, scopes or client address.
+func policyLikePeers(p admit.Policy) func(http.Handler) http.Handler {
+	return func(h http.Handler) http.Handler {
+		auth, err1 := newAuth()
+		limiter, err2 := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerMinute(requests)}})
+		if err := errors.Join(err1, err2); err != nil {
+			panic(err)
+		}
+		p.Auth, p.Limiter = auth, limiter
+		p.Accept, p.ContentType = []string{"application/json", "text/csv"}, []string{"application/json"}
+		return p.Wrap(h)
+	}
+}
 
 // peers is what a service would put together without admit.
 func peers(timeout func(http.Handler) http.Handler) func(http.Handler) http.Handler {
