@@ -33,12 +33,12 @@ cover:
 	@go test -coverprofile=coverage.out -coverpkg=./ . >/dev/null
 	@go tool cover -func=coverage.out | tail -n 1
 
-# Every fuzz target of the root module in turn, for FUZZTIME each.
+# Every fuzz target in turn, for FUZZTIME each.
 fuzz:
 	@echo "== fuzz, $(FUZZTIME) each"
-	@for target in $$(go test -list '^Fuzz' . | grep '^Fuzz'); do \
-		output=$$(go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) . 2>&1) || { echo "$$output"; exit 1; }; \
-		echo "$$target: $$(echo "$$output" | grep -o 'execs: [0-9]*' | tail -n 1)"; \
+	@grep -rho --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' -H . | sort | sed 's|/[^/]*:func | |' | while read -r package target; do \
+		output=$$(go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package 2>&1) || { echo "$$output"; exit 1; }; \
+		echo "$$package $$target: $$(echo "$$output" | grep -o 'execs: [0-9]*' | tail -n 1)"; \
 	done
 
 # admit beside its peers; about ten minutes. It writes integration/bench/RESULTS.md and the plots.
