@@ -39,8 +39,8 @@ func (all *results) curves() (names []string, by map[string][]*curve) {
 	return names, by
 }
 
-// palette is for peers, in the order in which they come; admit has blue.
-var palette = []string{orange, "#2a8a4a", "#a03bb0", "#0f8b8d", "#c2334d", "#777"}
+// palette is for peers, in the order in which they come after admit, which is blue.
+var palette = []string{"#0f8b8d", orange, "#2a8a4a", "#a03bb0", "#444", "#c2334d"}
 
 // drawGrowth returns a plot for each thing that there may be more of: times above, bytes
 // below. It returns nil if there is nothing to draw.
@@ -74,11 +74,6 @@ func (all *results) drawGrowth() []byte {
 func colour(curves []*curve, i int) string {
 	if curves[i].lib == "admit" {
 		return blue
-	}
-	for j := range i {
-		if curves[j].lib == "admit" {
-			i--
-		}
 	}
 	return palette[i%len(palette)]
 }

@@ -155,7 +155,11 @@ func align(b *strings.Builder, table [][]string) {
 
 // quantity is n with three digits, in a unit that is easy to read.
 func quantity(n float64, unit string) string {
-	if unit != "sec/op" {
+	switch unit {
+	case "sec/op":
+	case "B/key":
+		return count(n) + " B"
+	default:
 		return count(n)
 	}
 	for _, u := range []struct {

@@ -13,7 +13,6 @@ import (
 type results struct {
 	marks  marks
 	config map[string]string // what the test binaries say of the machine
-	procs  string
 	rows   []*line
 }
 
@@ -40,11 +39,10 @@ func (all *results) read(output io.Reader) error {
 		if !ok {
 			continue // a log line
 		}
-		name, lib, procs := split(result.Name)
+		name, lib := split(result.Name)
 		if lib == "" {
 			continue
 		}
-		all.procs = procs
 		for _, c := range result.Config {
 			all.config[c.Key] = string(c.Value)
 		}
@@ -57,19 +55,17 @@ func (all *results) read(output io.Reader) error {
 }
 
 // split takes the library, and the number of processors, out of the name of a benchmark.
-func split(name benchfmt.Name) (row, lib, procs string) {
+func split(name benchfmt.Name) (row, lib string) {
 	base, parts := name.Parts()
 	row = string(base)
 	for _, part := range parts {
 		if l, ok := strings.CutPrefix(string(part), "/lib="); ok {
 			lib = l
-		} else if p, ok := strings.CutPrefix(string(part), "-"); ok {
-			procs = p
-		} else {
+		} else if part[0] != '-' {
 			row += string(part)
 		}
 	}
-	return row, lib, procs
+	return row, lib
 }
 
 func (all *results) cell(row, lib string) *cell {

@@ -123,7 +123,7 @@ func TestQuantity(t *testing.T) {
 		assert.Equal(t, want, quantity(seconds, "sec/op"))
 	}
 	assert.Equal(t, "1,048,576", quantity(1<<20, "B/op"))
-	assert.Equal(t, "120", quantity(119.6, "B/key"))
+	assert.Equal(t, "120 B", quantity(119.6, "B/key"))
 }
 
 func TestPlotsAreXML(t *testing.T) {
