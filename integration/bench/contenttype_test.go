@@ -1,12 +1,17 @@
 package main
 
 import (
+	"io"
 	"mime"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/go-chi/chi/v5/middleware"
 	"github.com/gorilla/handlers"
+	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
 )
@@ -58,11 +63,26 @@ func contentTypes() (all []contest) {
 				if res.Header.Get("Accept") == "" {
 					v.note("does not say what it takes")
 				}
+				v.stalls(h, "POST / HTTP/1.1\r\nHost: bench\r\nContent-Type: "+c.value+"\r\nContent-Length: 100\r\n\r\nthe first")
 			}, serially(h, post, c.status)})
 		}
 		all = append(all, work)
 	}
 	return all
+}
+
+// stalls sends a part of a request to a server, which has to refuse it without the rest.
+func (v *verdict) stalls(h http.Handler, part string) {
+	server := httptest.NewServer(h)
+	defer server.Close()
+	conn := must(net.Dial("tcp", server.Listener.Addr().String()))
+	defer conn.Close()
+	_, err := io.WriteString(conn, part)
+	require.NoError(v, err)
+	require.NoError(v, conn.SetReadDeadline(time.Now().Add(3*time.Second)))
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		v.wrong("does not answer while the upload stalls")
+	}
 }
 
 func (v *verdict) notes415(h http.Handler, what string, newRequest func() *http.Request) {

@@ -141,6 +141,7 @@ func TestChecksFind(t *testing.T) {
 		{"APIKey", "case=accepted", "echo", "leaves the credential in the request", true},
 		{"APIKey", "case=missing", "echo", "answers a key that is missing with 400, not 401", true},
 		{"ContentType", "case=415", "gorilla", "its 415 is text, not JSON", false},
+		{"ContentType", "case=415", "chi", "does not answer while the upload stalls", true},
 		{"Error", "case=404", "http.Error", "its 404 is text, not JSON", true},
 		{"Methods", "case=405", "chi", "its 405 has no body", false},
 		{"RateLimit", "keys=1/case=accepted", "echo", "does not tell the client what is left", true},
