@@ -27,11 +27,11 @@ lint:
 fmt:
 	$(GOFUMPT) -w .
 
-# Statements of the root module, examples and nested modules apart.
+# Statements of the root module, examples and nested modules apart: 92% at least.
 cover:
 	@echo "== coverage"
 	@go test -coverprofile=coverage.out -coverpkg=./ . >/dev/null
-	@go tool cover -func=coverage.out | tail -n 1
+	@go tool cover -func=coverage.out | awk 'END { print; exit !($$3 + 0 >= 92) }'
 
 # Every fuzz target in turn, for FUZZTIME each.
 fuzz:
