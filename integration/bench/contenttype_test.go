@@ -79,7 +79,7 @@ func (v *verdict) stalls(h http.Handler, part string) {
 	defer conn.Close()
 	_, err := io.WriteString(conn, part)
 	require.NoError(v, err)
-	require.NoError(v, conn.SetReadDeadline(time.Now().Add(3*time.Second)))
+	require.NoError(v, conn.SetReadDeadline(time.Now().Add(2*time.Second)))
 	if _, err := conn.Read(make([]byte, 1)); err != nil {
 		v.wrong("does not answer while the upload stalls")
 	}
