@@ -286,7 +286,7 @@ func (p *keyParser) record() error {
 	if r.ID == "" {
 		p.fault(at, `a key needs an "id"`)
 	}
-	if !r.NotBefore.IsZero() && !r.ExpiresAt.IsZero() && !r.NotBefore.Before(r.ExpiresAt) {
+	if !r.ExpiresAt.IsZero() && !r.NotBefore.Before(r.ExpiresAt) {
 		p.fault(at, `the key %q expires before it is valid: "not_before" must be before "expires_at"`, r.ID)
 	}
 	if first, double := p.ids[r.ID]; double && r.ID != "" {
