@@ -89,17 +89,23 @@ func TestClientIP(t *testing.T) {
 	}
 }
 
-// A mapped network is that of IPv4, up to all of it.
-func TestClientIPTrustsAllOfIPv4(t *testing.T) {
+// A mapped network is that of IPv4, up to all of it, and any other is what it is.
+func TestClientIPTrustsNetworks(t *testing.T) {
 	t.Parallel()
-	for network, want := range map[string]string{"::ffff:0.0.0.0/96": "198.51.100.7", "::ffff:0.0.0.0/95": "203.0.113.9"} {
+	for network, test := range map[string]struct{ peer, want string }{
+		"::ffff:0.0.0.0/96":    {"203.0.113.9:1", "198.51.100.7"},
+		"::ffff:0.0.0.0/95":    {"203.0.113.9:1", "203.0.113.9"},
+		"2001:db8::1/128":      {"[2001:db8::1]:1", "198.51.100.7"},
+		"2001:db8::2/128":      {"[2001:db8::1]:1", "2001:db8::1"}, // the last 32 bits are no address of their own
+		"2001:db8::1:0:0:0/80": {"[2001:db8::1:0:1:2]:1", "198.51.100.7"},
+	} {
 		r := get("/", "X-Forwarded-For", "198.51.100.7")
-		r.RemoteAddr = "203.0.113.9:1"
+		r.RemoteAddr = test.peer
 		var got netip.Addr
 		admit.ClientIP("X-Forwarded-For", netip.MustParsePrefix(network))(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			got = admit.ClientIPFrom(r)
 		})).ServeHTTP(httptest.NewRecorder(), r)
-		assert.Equal(t, want, got.String(), network)
+		assert.Equal(t, test.want, got.String(), network)
 	}
 }
 

@@ -110,11 +110,12 @@ func TestPlansDoNotBuild(t *testing.T) {
 		admit.Plan{Name: "nobody's", UpgradeURL: "https:///buy"},
 		admit.Plan{Name: "unreadable", UpgradeURL: "https://exa mple.com"},
 		admit.Plan{Name: "fine", UpgradeURL: "http://example.com"},
+		admit.Plan{Name: "last", Includes: "fire"},
 		admit.Plan{Name: "limited", Limits: []admit.Limit{admit.PerHour(0)}},
 	)
 	require.Error(t, err)
 	for _, part := range []string{
-		`the plan "a" includes itself`, `the plan "b" includes itself`, `the plan "self" includes itself`, `"orphan" includes "nowhere"`,
+		`the plan "a" includes itself`, `the plan "b" includes itself`, `the plan "self" includes itself`, `"orphan" includes "nowhere"`, `"last" includes "fire"`,
 		`"orphan" is there twice`, "plan 6 has no name", `"features" has a feature without a name`, `"url": UpgradeURL "example.com/buy"`, `"script": UpgradeURL`,
 		`"file": UpgradeURL`, `"nobody's": UpgradeURL`, `"unreadable": UpgradeURL`, `the plan "limited": the limit "hour" has 0 Requests`,
 	} {
