@@ -327,6 +327,26 @@ func TestBodyTimeoutError(t *testing.T) {
 	})
 }
 
+// A handler that waits for the body when its time is over waits no longer.
+func TestTimeoutWakesARead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := &drip{pause: time.Hour, deadline: make(chan struct{})}
+		w := &dripWriter{ResponseRecorder: httptest.NewRecorder(), d: d}
+		r := httptest.NewRequest("POST", "/", d)
+		r.ContentLength, r.ProtoMajor = -1, 2
+		began := time.Now()
+		woken := make(chan error, 1)
+		admit.Timeout(time.Second)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, err := r.Body.Read(make([]byte, 1))
+			woken <- err
+		})).ServeHTTP(w, r)
+		assert.Equal(t, 503, w.Code)
+		assert.ErrorIs(t, <-woken, http.ErrHandlerTimeout)
+		assert.Equal(t, time.Second, time.Since(began))
+	})
+}
+
 // When the context ends because the body did not come in time, that is the error; else
 // the client is gone, and there is nobody to tell.
 func TestBodyTimeoutEndsTheContext(t *testing.T) {

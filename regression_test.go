@@ -288,6 +288,10 @@ func TestBodyTimeoutSaysWhenItCannotWork(t *testing.T) {
 	do(t, s, "POST", "/", "body")
 	do(t, s, "POST", "/", "body")
 	assert.Equal(t, 1, strings.Count(log.String(), "no Unwrap"))
+	logger, log = logged()
+	h = wrap(ok, (&admit.ErrorWriter{Logger: logger}).Wrap, admit.BodyTimeout{Grace: time.Second}.Wrap)
+	do(t, serve(t, "HTTP/1.1", h), "POST", "/", "body")
+	assert.Empty(t, log.String())
 }
 
 // A Recover outside of an ErrorWriter does not write as the one inside does.
