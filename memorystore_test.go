@@ -178,11 +178,36 @@ func TestMemoryStoreHoldsTheBoundOutOfOverflow(t *testing.T) {
 		d := take(t, s, "second", 1, limit)
 		require.True(t, d.Allowed)
 		require.Equal(t, 30, d.States[0].Remaining, "30 and 1.67 that came back, less 1")
+		require.Equal(t, d.States, take(t, s, "second", 0, limit).States, "and so it stays")
 		own, shared, _ := s.Buckets()
 		assert.Equal(t, []int{1, 1}, []int{own, shared})
 		require.False(t, take(t, s, "second", 31, limit).Allowed)
 		require.True(t, take(t, s, "second", 30, limit).Allowed)
 	})
+}
+
+// A caller who is known by one limit gets the buckets of others where the first is.
+func TestMemoryStoreWithLimitsThatChange(t *testing.T) {
+	t.Parallel()
+	s := newMemoryStore(t, 2)
+	s.SetClock(func() time.Duration { return 0 })
+	hour, day, minute := admit.PerHour(10), admit.PerDay(10), admit.PerMinute(10)
+	for range 2 {
+		require.True(t, take(t, s, "one", 1, hour).Allowed)
+		require.True(t, take(t, s, "one", 1, hour, day).Allowed)
+		require.True(t, take(t, s, "one", 1, day, minute).Allowed)
+		require.True(t, take(t, s, "one", 1, minute, hour).Allowed)
+		take(t, s, "two", 0, hour)
+		take(t, s, "two", 11, hour)
+	}
+	assert.Equal(t, 1, s.Len(), "who looks, or is refused, has no bucket")
+	own, shared, _ := s.Buckets()
+	assert.Equal(t, []int{3, 0}, []int{own, shared})
+	require.NoError(t, s.Check())
+	for i, left := range []int{4, 6, 6} {
+		d := take(t, s, "one", 0, hour, day, minute)
+		assert.Equal(t, left, d.States[i].Remaining)
+	}
 }
 
 func TestMemoryStoreWhenTimeGoesBackwards(t *testing.T) {
