@@ -186,6 +186,50 @@ func TestMemoryStoreHoldsTheBoundOutOfOverflow(t *testing.T) {
 	})
 }
 
+// Overflow buckets that are full again go too, while others stay.
+func TestMemoryStoreForgetsOverflow(t *testing.T) {
+	t.Parallel()
+	s := newMemoryStore(t, 1)
+	var now time.Duration
+	s.SetClock(func() time.Duration { return now })
+	slow, quick := admit.PerDay(1000), admit.PerSecond(1)
+	take(t, s, "first", 1000, slow)
+	for i := range 10 {
+		take(t, s, fmt.Sprint("more ", i), 1, quick)
+	}
+	_, shared, _ := s.Buckets()
+	require.NotZero(t, shared)
+	for range 100 {
+		now += time.Second
+		take(t, s, "first", 0, slow)
+	}
+	own, shared, _ := s.Buckets()
+	assert.Equal(t, []int{1, 0}, []int{own, shared})
+}
+
+// Who finds no room makes some where there was a flood that is over: one caller looks
+// through half of so small a store.
+func TestMemoryStoreMakesRoomElsewhere(t *testing.T) {
+	t.Parallel()
+	for range 50 {
+		s := newMemoryStore(t, 200)
+		var now time.Duration
+		s.SetClock(func() time.Duration { return now })
+		for i := range 200 {
+			take(t, s, fmt.Sprint("addr:", i), 1, admit.PerSecond(1))
+		}
+		now += time.Hour
+		var shared [3]int
+		for i := range shared {
+			take(t, s, fmt.Sprint("key:", i), 1, admit.PerDay(1000))
+			_, shared[i], _ = s.Buckets()
+		}
+		require.Equal(t, shared[1], shared[2], "there is room for the third")
+		require.LessOrEqual(t, s.Len(), 200)
+		require.NoError(t, s.Check())
+	}
+}
+
 // A caller who is known by one limit gets the buckets of others where the first is.
 func TestMemoryStoreWithLimitsThatChange(t *testing.T) {
 	t.Parallel()
