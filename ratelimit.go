@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -74,6 +75,8 @@ type Limiter struct {
 
 	plans  map[string]*limitSet // of the plans that have limits of their own
 	outage rate.Sometimes
+
+	longWaits [64]atomic.Pointer[Error] // refusals that rateLimited does not have, as last needed
 }
 
 // RateLimit limits how often each caller may come, in the memory of this process: by
@@ -182,7 +185,7 @@ func (l *Limiter) handle(w http.ResponseWriter, r *http.Request, next http.Handl
 	}
 	switch {
 	case !d.Allowed && !l.c.Shadow:
-		WriteError(w, r, limitError(d, outage))
+		WriteError(w, r, l.refusal(d, outage))
 	case d.Allowed && cost > 0 && l.c.GiveBack != nil:
 		l.serve(w, r, next, func() { l.giveBack(r, who, set, cost, outage) })
 	default:
@@ -217,8 +220,8 @@ func (l *Limiter) decide(ctx context.Context, states []LimitState, who caller, s
 	return local, err
 }
 
-// limitError is the error for a decision that does not let in.
-func limitError(d Decision, outage error) error {
+// refusal is the error for a decision that does not let in.
+func (l *Limiter) refusal(d Decision, outage error) error {
 	switch {
 	case outage != nil && len(d.States) == 0:
 		return errStoreUnavailable.Because(fmt.Errorf("take from the limit store: %w", outage))
@@ -229,8 +232,14 @@ func limitError(d Decision, outage error) error {
 	if seconds < int64(len(rateLimited)) {
 		return &rateLimited[seconds]
 	}
+	wait := time.Duration(seconds) * time.Second
+	last := &l.longWaits[seconds%int64(len(l.longWaits))]
+	if e := last.Load(); e != nil && e.RetryAfter == wait {
+		return e
+	}
 	e := rateLimited[0]
-	e.RetryAfter = time.Duration(seconds) * time.Second
+	e.RetryAfter = wait
+	last.Store(&e)
 	return &e
 }
 

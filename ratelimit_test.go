@@ -334,6 +334,21 @@ func TestLimiterSaysWhatTheStoreSays(t *testing.T) {
 	}
 }
 
+// A Limiter keeps some of the errors that it has made; each request gets its own wait.
+func TestLimiterLongWaits(t *testing.T) {
+	t.Parallel()
+	var store fixed
+	h := newLimiter(t, admit.LimiterConfig{Name: "api", Store: &store, Limits: []admit.Limit{admit.PerHour(1)}}).Wrap(ok)
+	for range 2 {
+		for seconds := range 300 {
+			store.RetryAfter = time.Duration(seconds+1) * time.Second
+			e, headers := refused(t, h, get("/"), http.StatusTooManyRequests)
+			require.Equal(t, seconds+1, e.RetryAfter)
+			require.Equal(t, strconv.Itoa(seconds+1), headers.Get("Retry-After"))
+		}
+	}
+}
+
 // What the store refuses takes nothing from the share either.
 func TestLimiterShareIsNotSpentByRefusals(t *testing.T) {
 	t.Parallel()
@@ -795,8 +810,8 @@ func TestRateLimitAllocations(t *testing.T) {
 		allocs(t, 2, serve(l.Wrap(ok), key))
 	})
 	t.Run("refused", func(t *testing.T) {
-		h := admit.RateLimit(admit.PerMinute(1))(ok)
-		allocs(t, 4, serve(h, key))
+		allocs(t, 4, serve(admit.RateLimit(admit.PerMinute(1))(ok), key))
+		allocs(t, 5, serve(admit.RateLimit(admit.PerDay(1))(ok), key)) // one for the digits
 	})
 }
 
