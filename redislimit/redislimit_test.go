@@ -408,6 +408,35 @@ func TestKnownRefusalsOutliveAnOutage(t *testing.T) {
 	})
 }
 
+// Calls that begin within a sixteenth of the timeout end together; no call has longer.
+func TestCallsShareADeadline(t *testing.T) {
+	for name, c := range map[string]redislimit.Config{
+		"guarded": {Failures: 10, Timeout: 160 * time.Millisecond},
+		"direct":  {Failures: 10, Timeout: 160 * time.Millisecond, Direct: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var redis server
+				redis.fail(hang)
+				s := newStore(t, &redis, c)
+				began := time.Now()
+				var calls sync.WaitGroup
+				for _, call := range []struct{ begins, ends time.Duration }{
+					{0, 160}, {9, 160}, {10, 170}, {19, 170}, {500, 660},
+				} {
+					calls.Go(func() {
+						time.Sleep(call.begins * time.Millisecond)
+						_, err := s.Take(t.Context(), "caller", 1, []admit.Limit{admit.PerHour(9)})
+						assert.ErrorIs(t, err, context.DeadlineExceeded)
+						assert.Equal(t, call.ends*time.Millisecond, time.Since(began))
+					})
+				}
+				calls.Wait()
+			})
+		})
+	}
+}
+
 // A client that is gone is no outage, and cuts no connection to Redis.
 func TestClientThatIsGone(t *testing.T) {
 	bubble(t, func(t *testing.T) {
