@@ -33,11 +33,14 @@ cover:
 	@go test -coverprofile=coverage.out -coverpkg=./ . >/dev/null
 	@go tool cover -func=coverage.out | awk 'END { print; exit !($$3 + 0 >= 92) }'
 
-# Every fuzz target in turn, for FUZZTIME each.
+# Every fuzz target in turn, for FUZZTIME each. Before Go 1.27 the end of that time may be
+# reported as a failure (golang/go#75804); one that has found something says so.
 fuzz:
 	@echo "== fuzz, $(FUZZTIME) each"
 	@grep -rho --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' -H . | sort | sed 's|/[^/]*:func | |' | while read -r package target; do \
-		output=$$(go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package 2>&1) || { echo "$$output"; exit 1; }; \
+		output=$$(go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package 2>&1) || \
+			{ echo "$$output" | grep -qx '    context deadline exceeded' && ! echo "$$output" | grep -q 'Failing input'; } || \
+			{ echo "$$output"; exit 1; }; \
 		echo "$$package $$target: $$(echo "$$output" | grep -o 'execs: [0-9]*' | tail -n 1)"; \
 	done
 
