@@ -99,9 +99,10 @@ func keyOf(i int) *admit.Key {
 // No limit is ever reached: what is measured is the way in.
 const requests = 1e9
 
-// policy has all that a Policy can have, and the timeouts of p.
-func policy(p admit.Policy) func(http.Handler) http.Handler {
+// policy has all that a Policy can have, and the timeouts of base.
+func policy(base admit.Policy) func(http.Handler) http.Handler {
 	return func(h http.Handler) http.Handler {
+		p := base
 		auth, err1 := newAuth()
 		plans, err2 := admit.NewPlans(
 			admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerMinute(requests)}},
@@ -137,8 +138,9 @@ func newAuth() (*admit.Auth, error) {
 }
 
 // policyLikePeers has what peers has: one limit, and no plans, scopes or client address.
-func policyLikePeers(p admit.Policy) func(http.Handler) http.Handler {
+func policyLikePeers(base admit.Policy) func(http.Handler) http.Handler {
 	return func(h http.Handler) http.Handler {
+		p := base
 		auth, err1 := newAuth()
 		limiter, err2 := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerMinute(requests)}})
 		if err := errors.Join(err1, err2); err != nil {
