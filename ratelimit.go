@@ -76,7 +76,7 @@ type Limiter struct {
 	plans  map[string]*limitSet // of the plans that have limits of their own
 	outage rate.Sometimes
 
-	longWaits [64]atomic.Pointer[Error] // refusals that rateLimited does not have, as last needed
+	refusals [64]atomic.Pointer[Error] // as last needed, by the seconds to wait
 }
 
 // RateLimit limits how often each caller may come, in the memory of this process: by
@@ -229,32 +229,20 @@ func (l *Limiter) refusal(d Decision, outage error) error {
 		return errCostsTooMuch
 	}
 	seconds := max(ceilSeconds(d.RetryAfter), 1)
-	if seconds < int64(len(rateLimited)) {
-		return &rateLimited[seconds]
-	}
 	wait := time.Duration(seconds) * time.Second
-	last := &l.longWaits[seconds%int64(len(l.longWaits))]
+	last := &l.refusals[seconds%int64(len(l.refusals))]
 	if e := last.Load(); e != nil && e.RetryAfter == wait {
 		return e
 	}
-	e := rateLimited[0]
-	e.RetryAfter = wait
-	last.Store(&e)
-	return &e
-}
-
-// rateLimited has the refusals with the most frequent times to wait, in seconds.
-var rateLimited = func() (all [61]Error) {
-	for seconds := range all {
-		all[seconds] = Error{
-			Status:     http.StatusTooManyRequests,
-			Code:       "rate_limited",
-			Message:    "The rate limit is reached. Try again later.",
-			RetryAfter: time.Duration(seconds) * time.Second,
-		}
+	e := &Error{
+		Status:     http.StatusTooManyRequests,
+		Code:       "rate_limited",
+		Message:    "The rate limit is reached. Try again later.",
+		RetryAfter: wait,
 	}
-	return all
-}()
+	last.Store(e)
+	return e
+}
 
 // serve calls next, and giveBack if the status of the response says so.
 func (l *Limiter) serve(w http.ResponseWriter, r *http.Request, next http.Handler, giveBack func()) {
