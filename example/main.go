@@ -70,17 +70,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 // serve serves until ctx ends, then lets requests finish.
 func serve(ctx context.Context, listener net.Listener, handler http.Handler, logger *slog.Logger) error {
-	server := &http.Server{
-		Handler: handler,
-		// What admit cannot bound, because it happens before a handler runs or after it
-		// has returned: slow headers, bodies that no handler reads, and connections without
-		// a request.
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       40 * time.Second, // longer than the slowest order may take
-		IdleTimeout:       60 * time.Second,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
-	}
+	server := service.NewServer(handler, logger)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	select {

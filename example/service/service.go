@@ -34,6 +34,20 @@ func Plans() (*admit.Plans, error) {
 	)
 }
 
+// NewServer returns a server that bounds what admit cannot, because it happens before a
+// handler runs or after it has returned: slow headers, bodies that no handler reads, and
+// connections without a request.
+func NewServer(handler http.Handler, logger *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       40 * time.Second, // longer than the slowest order may take
+		IdleTimeout:       60 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+	}
+}
+
 // New builds the whole API. Streams end when ctx does.
 func New(ctx context.Context, c Config) (http.Handler, error) {
 	auth, err := admit.NewAuth(admit.AuthConfig{

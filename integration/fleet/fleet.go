@@ -174,10 +174,8 @@ func (f *fleet) startReplica(ctx context.Context, i int, open func() (*sqlkeys.S
 	if err != nil {
 		return err
 	}
-	handler, err := service.New(ctx, service.Config{
-		Keys: cache, Limits: limits, Replicas: f.size,
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
-	})
+	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
+	handler, err := service.New(ctx, service.Config{Keys: cache, Limits: limits, Replicas: f.size, Logger: logger})
 	if err != nil {
 		return err
 	}
@@ -185,7 +183,7 @@ func (f *fleet) startReplica(ctx context.Context, i int, open func() (*sqlkeys.S
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
+	server := service.NewServer(handler, logger)
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			fmt.Fprintln(os.Stderr, "fleet: replica", i, err)

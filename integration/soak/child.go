@@ -31,8 +31,7 @@ const childVariable = "ADMIT_SOAK_KEYS"
 // The other settings of the server are the example's.
 const (
 	idleTimeout       = 5 * time.Second
-	readHeaderTimeout = 5 * time.Second
-	readTimeout       = 40 * time.Second
+	readHeaderTimeout = 5 * time.Second // as the example has it: what slow headers are held to
 )
 
 // state is what must not grow.
@@ -100,15 +99,9 @@ func serve(path string) error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: readHeaderTimeout,
-		ReadTimeout:       readTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
-		Protocols:         new(http.Protocols),
-	}
+	server := service.NewServer(handler, logger)
+	server.IdleTimeout = idleTimeout
+	server.Protocols = new(http.Protocols)
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
 	failed := make(chan error, 1)
