@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -59,6 +57,7 @@ type Auth struct {
 	sources  []KeySource
 	optional bool
 	keep     bool
+	bearer   bool // of the sources
 	minted   []string
 	failures *failures // nil: not throttled
 
@@ -102,6 +101,7 @@ func NewAuth(c AuthConfig) (*Auth, error) {
 
 	a := &Auth{
 		store: c.Store, sources: slices.Clone(c.Sources), optional: c.Optional, keep: c.KeepCredential,
+		bearer: slices.Contains(c.Sources, FromBearer()),
 		minted: slices.Clone(c.MintedPrefixes), failures: failures,
 	}
 	refusal := func(status int, code, message, problem string) *Error {
@@ -123,14 +123,13 @@ func NewAuth(c AuthConfig) (*Auth, error) {
 // Wrap lets in requests with a valid key, which KeyFrom gives to the handler, without
 // the credential: it is removed from a copy of the request, unless KeepCredential.
 func (a *Auth) Wrap(next http.Handler) http.Handler {
-	mustWrap("Auth.Wrap", next)
 	if a == nil {
 		panic("admit: Auth.Wrap: the Auth is nil; NewAuth makes one")
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return wrap("Auth.Wrap", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		token, source, err := a.credential(r)
 		if err == nil && token == "" && (a.optional || a.knows(r)) {
-			next.ServeHTTP(w, r)
+			in.ServeHTTP(w, r)
 			return
 		}
 		var key *Key
@@ -141,16 +140,24 @@ func (a *Auth) Wrap(next http.Handler) http.Handler {
 			}
 			key, err = a.verify(r.Context(), token, network)
 		}
+		if key != nil {
+			note(r.Context(), key) // also one that is refused
+		}
 		if err != nil {
 			WriteError(w, r, err)
 			return
 		}
-		inner := withIdentity(r, key, a)
-		if !a.keep {
-			source.remove(inner)
+		s, w, inner := in.fill(w, r, slotIdentity)
+		defer s.leave(r, inner)
+		s.identity = identity{key, a, a.bearer}
+		s.seen.Store(key)
+		if source.in == "query" {
+			s.filled |= slotNoStore // a redirect may have the key in its Location
 		}
-		defer handBack(r, inner)
-		next.ServeHTTP(w, inner)
+		if !a.keep {
+			source.remove(s, inner)
+		}
+		in.ServeHTTP(w, inner)
 	})
 }
 
@@ -158,7 +165,7 @@ func (a *Auth) Wrap(next http.Handler) http.Handler {
 // the credential is gone then.
 func (a *Auth) knows(r *http.Request) bool {
 	id := identityOf(r.Context())
-	return id != nil && id.auth == a
+	return id != nil && id.by == a
 }
 
 // Verify returns the key that a token stands for, as of now. The error is an *Error:
@@ -240,328 +247,6 @@ func (a *Auth) credential(r *http.Request) (token string, source *KeySource, err
 		}
 	}
 	return token, source, nil
-}
-
-// KeySource is where in a request a key may stand.
-type KeySource struct {
-	in   string // bearer, header, query, cookie
-	name string
-}
-
-// FromBearer is the Authorization header with the scheme Bearer (RFC 6750 §2.1).
-// Other schemes are not looked at.
-func FromBearer() KeySource { return KeySource{"bearer", "Authorization"} }
-
-// FromHeader is a header that holds the key alone, such as X-API-Key.
-func FromHeader(name string) KeySource { return KeySource{"header", http.CanonicalHeaderKey(name)} }
-
-// FromQuery is a parameter of the query. Proxies and browsers keep URLs in logs and
-// histories, keys included: use it where clients can do nothing else.
-func FromQuery(name string) KeySource { return KeySource{"query", name} }
-
-// FromCookie is a cookie. Browsers send it along with requests from other sites, so
-// the service needs protection against those (http.CrossOriginProtection).
-func FromCookie(name string) KeySource { return KeySource{"cookie", name} }
-
-// String describes the source.
-func (s KeySource) String() string {
-	switch s.in {
-	case "bearer":
-		return "Authorization: Bearer"
-	case "header":
-		return "the header " + s.name
-	case "query":
-		return "the query parameter " + s.name
-	case "cookie":
-		return "the cookie " + s.name
-	default:
-		return "no source"
-	}
-}
-
-func describeSources(sources []KeySource) string {
-	var all []string
-	for _, s := range sources {
-		all = append(all, s.String())
-	}
-	return strings.Join(all, " or ")
-}
-
-func (s KeySource) check() error {
-	switch s.in {
-	case "bearer":
-	case "header":
-		if !isToken(s.name) {
-			return fmt.Errorf("%q is not the name of a header", s.name)
-		}
-		if s.name == "Authorization" {
-			return errors.New("the Authorization header has a scheme before the key: use FromBearer")
-		}
-	case "query":
-		if s.name == "" {
-			return errors.New("a query parameter needs a name")
-		}
-	case "cookie":
-		if !isToken(s.name) {
-			return fmt.Errorf("%q is not the name of a cookie", s.name)
-		}
-	default:
-		return errors.New("the zero KeySource is no source: use FromBearer, FromHeader, FromQuery or FromCookie")
-	}
-	return nil
-}
-
-// challenge is what a refusal says of the source. Bearer is registered; a key on its
-// own has no scheme of the registry, so it is described as API descriptions do it.
-func (s KeySource) challenge(realm, problem string) string {
-	var params []string
-	param := func(name, value string) { params = append(params, name+"="+quoted(value)) }
-	scheme := "Bearer"
-	if s.in != "bearer" {
-		scheme = "ApiKey"
-		param("in", s.in)
-		param("name", s.name)
-	}
-	if realm != "" {
-		param("realm", realm)
-	}
-	if problem != "" {
-		param("error", problem)
-	}
-	return strings.TrimSpace(scheme + " " + strings.Join(params, ", "))
-}
-
-// quoted returns s as a quoted-string (RFC 9110 §5.6.4). Bytes that none can hold
-// become question marks.
-func quoted(s string) string {
-	b := []byte{'"'}
-	for _, c := range []byte(s) {
-		switch {
-		case c == '"' || c == '\\':
-			b = append(b, '\\', c)
-		case c < ' ' || c > '~':
-			b = append(b, '?')
-		default:
-			b = append(b, c)
-		}
-	}
-	return string(append(b, '"'))
-}
-
-// find returns the value that the source has in r, without white space around it;
-// more says that it is there more than once.
-func (s *KeySource) find(r *http.Request) (value string, more bool) {
-	switch s.in {
-	case "bearer", "header":
-		lines := r.Header[s.name]
-		if len(lines) == 0 {
-			return "", false
-		}
-		value = lines[0]
-		if s.in == "bearer" {
-			value = bearer(value)
-		}
-		return strings.Trim(value, " \t"), len(lines) > 1
-	case "query":
-		for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
-			if v, ok := s.inQuery(pair); ok {
-				if more = value != ""; more {
-					return "", true
-				}
-				value = v
-			}
-		}
-	case "cookie":
-		for _, c := range r.CookiesNamed(s.name) {
-			if more = value != ""; more {
-				return "", true
-			}
-			value = c.Value
-		}
-	}
-	return value, false
-}
-
-// bearer returns what follows the scheme Bearer, in any case (RFC 9110 §11.1).
-func bearer(authorization string) string {
-	const scheme = "Bearer"
-	authorization = strings.TrimLeft(authorization, " \t")
-	if len(authorization) > len(scheme) && strings.EqualFold(authorization[:len(scheme)], scheme) {
-		if c := authorization[len(scheme)]; c == ' ' || c == '\t' {
-			return authorization[len(scheme)+1:]
-		}
-	}
-	return ""
-}
-
-// inQuery reports whether a pair of the query is this source, with its value.
-func (s *KeySource) inQuery(pair string) (value string, ok bool) {
-	name, value, _ := strings.Cut(pair, "=")
-	if name, err := url.QueryUnescape(name); err != nil || name != s.name {
-		return "", false
-	}
-	if plain, err := url.QueryUnescape(value); err == nil {
-		value = plain
-	}
-	return value, true
-}
-
-// remove takes the credential out of r, which is a copy that shares what it points to
-// with the original.
-func (s *KeySource) remove(r *http.Request) {
-	switch s.in {
-	case "bearer", "header":
-		r.Header = maps.Clone(r.Header)
-		delete(r.Header, s.name)
-	case "query":
-		var kept []string
-		for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
-			if _, ok := s.inQuery(pair); !ok {
-				kept = append(kept, pair)
-			}
-		}
-		u := *r.URL
-		u.RawQuery = strings.Join(kept, "&")
-		r.URL = &u
-		if path, _, ok := strings.Cut(r.RequestURI, "?"); ok {
-			r.RequestURI = strings.TrimSuffix(path+"?"+u.RawQuery, "?")
-		}
-		if r.Form != nil { // a wrapper outside has parsed it
-			r.Form = maps.Clone(r.Form)
-			delete(r.Form, s.name)
-		}
-	case "cookie":
-		r.Header = maps.Clone(r.Header)
-		var lines []string
-		for _, line := range r.Header["Cookie"] {
-			var kept []string
-			for pair := range strings.SplitSeq(line, ";") {
-				pair = strings.TrimSpace(pair)
-				if name, _, _ := strings.Cut(pair, "="); strings.TrimSpace(name) != s.name {
-					kept = append(kept, pair)
-				}
-			}
-			if len(kept) > 0 {
-				lines = append(lines, strings.Join(kept, "; "))
-			}
-		}
-		if delete(r.Header, "Cookie"); len(lines) > 0 {
-			r.Header["Cookie"] = lines
-		}
-	}
-}
-
-// WithKey returns a context in which KeyFrom finds the key: for tests, and for an
-// identity from elsewhere, such as a JWT.
-func WithKey(ctx context.Context, key *Key) context.Context {
-	return &identity{Context: ctx, key: key}
-}
-
-// KeyFrom returns the key of the request: in a handler the one that Auth or WithKey
-// around it has found, and in an access log outside of Auth, once next has returned,
-// the one that was found inside.
-func KeyFrom(ctx context.Context) (*Key, bool) {
-	if id := identityOf(ctx); id != nil {
-		return id.key, id.key != nil
-	}
-	if s := find(ctx, slotSeen); s != nil {
-		return s.seen, true
-	}
-	return nil, false
-}
-
-// identityOf returns what Auth or WithKey around the caller has found, or nil. This
-// is what decisions are made on.
-func identityOf(ctx context.Context) *identity {
-	id, _ := ctx.Value(identityKey{}).(*identity)
-	return id
-}
-
-// withIdentity returns a copy of r with the key in its context, and leaves a note of
-// it in the states outside that have none, for logs.
-func withIdentity(r *http.Request, key *Key, by *Auth) *http.Request {
-	ctx := r.Context()
-	s := stateOf(ctx)
-	if s == nil {
-		s = newState(r, nil)
-		ctx = s
-	}
-	for o := s; o != nil; o = o.outer {
-		if o.claim(slotSeen) {
-			o.seen = key
-			o.publish(slotSeen)
-		}
-	}
-	var id *identity
-	if s.claim(slotIdentity) {
-		id = &s.identity
-	} else {
-		id = new(identity)
-	}
-	id.Context, id.key, id.auth = ctx, key, by
-	inner := r.WithContext(id)
-	s.copied.Store(inner)
-	return inner
-}
-
-// RequireScopes lets in keys that have all of the scopes, and refuses others with 403
-// scope_required (RFC 6750 §3.1). Without a key in the context it is 500: it belongs
-// inside an Auth. It panics without a scope, and on one that is no scope-token
-// (RFC 6749 §3.3).
-func RequireScopes(scopes ...string) Middleware {
-	s, err := newScopes(scopes)
-	if err != nil {
-		panic("admit: RequireScopes: " + err.Error())
-	}
-	return func(next http.Handler) http.Handler {
-		mustWrap("RequireScopes", next)
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if err := s.check(identityOf(r.Context())); err != nil {
-				WriteError(w, r, err)
-				return
-			}
-			next.ServeHTTP(w, r)
-		})
-	}
-}
-
-// scopes is the decision of RequireScopes.
-type scopes struct {
-	required        []string
-	refused, bearer *Error // bearer: with the challenge for a key that may come as Bearer
-}
-
-func newScopes(required []string) (*scopes, error) {
-	if len(required) == 0 {
-		return nil, errors.New("no scope is given; leave RequireScopes out to let in every key")
-	}
-	for _, scope := range required {
-		if scope == "" || strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
-			return nil, fmt.Errorf("%q is not a scope: it is one or more printable ASCII characters, without space, quote and backslash", scope)
-		}
-	}
-	list := strings.Join(required, " ")
-	s := &scopes{required: slices.Clone(required)}
-	s.refused = &Error{Status: http.StatusForbidden, Code: "scope_required", Message: "The API key does not have the scope that this request needs: " + list + "."}
-	withChallenge := *s.refused
-	withChallenge.Header = http.Header{"Www-Authenticate": {`Bearer error="insufficient_scope", scope=` + quoted(list)}}
-	s.bearer = &withChallenge
-	return s, nil
-}
-
-func (s *scopes) check(id *identity) *Error {
-	if id == nil || id.key == nil {
-		return errInternal.Because(errors.New("admit: RequireScopes found no key in the context: put an Auth, or a wrapper that calls WithKey, outside of it"))
-	}
-	for _, scope := range s.required {
-		if !slices.Contains(id.key.Scopes, scope) {
-			if id.auth == nil || slices.Contains(id.auth.sources, FromBearer()) {
-				return s.bearer
-			}
-			return s.refused
-		}
-	}
-	return nil
 }
 
 var errStoreUnavailable = &Error{

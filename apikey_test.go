@@ -413,20 +413,23 @@ func TestKeyFrom(t *testing.T) {
 	assert.False(t, found, "nil is nobody")
 }
 
-// An access log outside reads the key that was found inside; an inner Auth shadows an
-// outer one only for what is inside it; and no decision is made on what a log reads.
+// An access log outside reads the key that was found inside by SeenKeyFrom; KeyFrom is
+// for what is inside an Auth, and an inner one shadows an outer one only there.
 func TestKeyFromOutside(t *testing.T) {
 	t.Parallel()
 	inner := admit.KeyMap{admit.DigestOf("inner"): {ID: "k2"}}
-	var trace []string
+	var trace, seen []string
+	id := func(k *admit.Key, found bool) string {
+		if !found {
+			return "nobody"
+		}
+		return k.ID
+	}
 	see := func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			note := func() {
-				id := "nobody"
-				if k, found := admit.KeyFrom(r.Context()); found {
-					id = k.ID
-				}
-				trace = append(trace, id)
+				trace = append(trace, id(admit.KeyFrom(r.Context())))
+				seen = append(seen, id(admit.SeenKeyFrom(r.Context())))
 			}
 			note()
 			next.ServeHTTP(w, r)
@@ -436,7 +439,8 @@ func TestKeyFromOutside(t *testing.T) {
 	h := wrap(ok, admit.RequestID, see, admit.APIKey(oneKey), see,
 		newAuth(t, admit.AuthConfig{Store: inner, Sources: []admit.KeySource{admit.FromHeader("X-Inner")}}).Wrap, see)
 	allowed(t, h, get("/", "X-API-Key", "good", "X-Inner", "inner"))
-	assert.Equal(t, []string{"nobody", "k1", "k2", "k2", "k1", "k1"}, trace)
+	assert.Equal(t, []string{"nobody", "k1", "k2", "k2", "k1", "nobody"}, trace)
+	assert.Equal(t, []string{"nobody", "k1", "k2", "k2", "k2", "k2"}, seen)
 
 	// A request that a handler makes out of another does not get its identity.
 	logger, log := logged()

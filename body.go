@@ -16,31 +16,33 @@ import (
 // *http.MaxBytesError, which WriteError sends as 413. It panics if bytes is less than
 // 1. Decode has no bound of its own inside it.
 func MaxBody(bytes int64) Middleware {
+	m, err := maxBody(bytes)
+	if err != nil {
+		panic("admit: MaxBody: " + err.Error())
+	}
+	return m
+}
+
+func maxBody(bytes int64) (Middleware, error) {
 	if bytes < 1 {
-		panic(fmt.Sprintf("admit: MaxBody(%d): the bound is at least 1 byte; leave MaxBody out for none", bytes))
+		return nil, fmt.Errorf("the bound is %d; it is at least 1 byte: leave it out for none", bytes)
 	}
 	return func(next http.Handler) http.Handler {
-		mustWrap("MaxBody", next)
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		return wrap("MaxBody", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 			if r.ContentLength > bytes {
 				WriteError(w, r, errBodyTooLarge)
 				return
 			}
 			if !hasBody(r) {
-				next.ServeHTTP(w, r)
+				in.ServeHTTP(w, r)
 				return
 			}
-			inner, b, mine := withBody(w, r)
-			if mine {
-				defer b.detach()
-			}
-			if !b.limited || bytes < b.limit { // the smallest bound holds
-				b.limited, b.limit, b.left = true, bytes, bytes
-			}
-			defer handBack(r, inner)
-			next.ServeHTTP(w, inner)
+			u := in.bound(w, r)
+			defer u.leave()
+			u.body.limitTo(bytes)
+			in.ServeHTTP(u.w, u.inner)
 		})
-	}
+	}, nil
 }
 
 // BodyTimeout refuses clients whose body does not come, with 408: when a Read has
@@ -58,11 +60,11 @@ type BodyTimeout struct {
 func (t BodyTimeout) check() error {
 	switch {
 	case t.Grace <= 0:
-		return fmt.Errorf("BodyTimeout.Grace is %v; it is the time to wait for a first byte, such as 5s", t.Grace)
+		return fmt.Errorf("Grace is %v; it is the time to wait for a first byte, such as 5s", t.Grace)
 	case t.Max < 0 || t.Max > 0 && t.Max < t.Grace:
-		return fmt.Errorf("BodyTimeout.Max is %v; it is 0 for no bound, or at least Grace (%v)", t.Max, t.Grace)
+		return fmt.Errorf("Max is %v; it is 0 for no bound, or at least Grace (%v)", t.Max, t.Grace)
 	case t.MinRate < 0:
-		return fmt.Errorf("BodyTimeout.MinRate is %d; it is a number of bytes a second, or 0 for no bound", t.MinRate)
+		return fmt.Errorf("MinRate is %d; it is a number of bytes a second, or 0 for no bound", t.MinRate)
 	}
 	return nil
 }
@@ -70,14 +72,13 @@ func (t BodyTimeout) check() error {
 // Wrap bounds the time for the bodies of requests to next. It panics if t is not valid.
 // Nothing is set on a request without a body.
 func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
-	mustWrap("BodyTimeout.Wrap", next)
 	if err := t.check(); err != nil {
-		panic("admit: " + err.Error())
+		panic("admit: BodyTimeout.Wrap: " + err.Error())
 	}
 	var warned sync.Once
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return wrap("BodyTimeout.Wrap", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		if !hasBody(r) {
-			next.ServeHTTP(w, r)
+			in.ServeHTTP(w, r)
 			return
 		}
 		wakes := canWake(w)
@@ -86,59 +87,73 @@ func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
 				errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: BodyTimeout cannot end a Read that waits: a ResponseWriter outside of it has no Unwrap")
 			})
 		}
-		inner, b, mine := withBody(w, r)
-		if mine {
-			defer b.detach()
-		}
-		b.timeout = t
-		defer handBack(r, inner)
-		next.ServeHTTP(w, inner)
-		if wakes {
-			b.boundRest()
+		u := in.bound(w, r)
+		defer u.leave()
+		u.body.timeout = t
+		in.ServeHTTP(u.w, u.inner)
+		if wakes && r.ProtoMajor == 1 && u.body.failedWith(nil) {
+			// The server will read on before it answers, and shall not wait for longer than
+			// a handler would.
+			u.state.root().rest.read.Store(int64(t.Grace))
 		}
 	})
-}
-
-// canWake reports whether the connection can be reached through w.
-func canWake(w http.ResponseWriter) bool {
-	_, ok := innermost(w).(interface{ SetReadDeadline(time.Time) error })
-	return ok
 }
 
 func hasBody(r *http.Request) bool {
 	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
 }
 
-// withBody returns a request whose body is one of ours: a copy of r, or r where a
-// wrapper outside has made one. MaxBody, BodyTimeout and Timeout share it; the one
-// whose it is must detach it when next has returned.
-func withBody(w http.ResponseWriter, r *http.Request) (inner *http.Request, b *body, mine bool) {
-	if b, ok := r.Body.(*body); ok && b.fresh() {
-		return r, b, false
-	}
-	ctx := r.Context()
-	s := stateOf(ctx)
-	if s == nil {
-		s = newState(r, nil)
-		r = r.WithContext(s)
-	} else if s.copied.Load() != r {
-		r = r.WithContext(ctx)
-	}
-	b = &body{source: r.Body, w: w}
-	r.Body = b
-	s.body.Store(b)
-	return r, b, true
+// bounded is a request whose body is one of ours, for one wrapper.
+type bounded struct {
+	state    *state
+	body     *body
+	w        http.ResponseWriter
+	r, inner *http.Request
+	mine     bool // the body is that of this wrapper, not of one outside
 }
 
-// bodyOf returns the newest of our bodies that the request of ctx has, or nil: also
+// bound returns the request with a body that has bounds, for the caller to set. The
+// wrappers of a chain share one: the first replaces the body, in the copy of the request
+// that is the chain's. Who calls it defers leave.
+func (in *inside) bound(w http.ResponseWriter, r *http.Request) bounded {
+	if s := in.open; s != nil && s.body != nil {
+		return bounded{s, s.body, w, r, r, false}
+	}
+	s, w, inner := in.fill(w, r, slotBody)
+	s.body = &body{source: inner.Body, w: w}
+	inner.Body = s.body
+	return bounded{s, s.body, w, r, inner, true}
+}
+
+// leave ends the use of the connection by the body, where it is the caller's.
+func (u *bounded) leave() {
+	if !u.mine {
+		return
+	}
+	if u.body.exceeded() && !u.state.writer.hijacked {
+		closeAfterReply(u.state.writer.ResponseWriter)
+	}
+	u.body.detach()
+	u.state.leave(u.r, u.inner)
+}
+
+// bodyOf returns the innermost of our bodies that the request of ctx has, or nil: also
 // where others have put theirs around it.
 func bodyOf(ctx context.Context) *body {
-	for s := stateOf(ctx); s != nil; s = s.outer {
-		if b := s.body.Load(); b != nil {
-			return b
-		}
+	if s := find(ctx, slotBody); s != nil {
+		return s.body
 	}
 	return nil
+}
+
+// bodyLimit returns the smallest bound of the bodies that the request of ctx has.
+func bodyLimit(ctx context.Context) (limit int64, limited bool) {
+	for s := find(ctx, slotBody); s != nil; s = s.outer {
+		if b := s.body; b != nil && b.limited && (!limited || b.limit < limit) {
+			limit, limited = b.limit, true
+		}
+	}
+	return limit, limited
 }
 
 // tooSlow reports whether the body of the request of ctx did not come in time.
@@ -156,7 +171,7 @@ func tooSlow(ctx context.Context) bool {
 // and the connection is then closed.
 type body struct {
 	source io.ReadCloser
-	w      http.ResponseWriter // for the connection; left alone once err is set
+	w      http.ResponseWriter // for the connection; under mu, and left alone once err is set
 
 	limited     bool
 	limit, left int64
@@ -166,7 +181,6 @@ type body struct {
 	waited  time.Duration
 
 	mu      sync.Mutex
-	begun   bool // Read has been called
 	reading bool // Read is waiting for the source
 	err     error
 	timer   *time.Timer
@@ -174,38 +188,43 @@ type body struct {
 	giveUp  time.Time // when the Read that waits is to be woken
 }
 
-// fresh reports whether another wrapper may still set bounds.
-func (b *body) fresh() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return !b.begun && b.err == nil
+// limitTo bounds the body in bytes, before anybody reads it. The smallest bound holds.
+func (b *body) limitTo(bytes int64) {
+	if !b.limited || bytes < b.limit {
+		b.limited, b.limit, b.left = true, bytes, bytes
+	}
 }
 
 // Close closes the body as the server knows it.
 func (b *body) Close() error { return b.source.Close() }
 
 // Read reads within the bounds. An error stays.
-func (b *body) Read(p []byte) (int, error) {
-	began, err := b.begin()
+func (b *body) Read(p []byte) (int, error) { return b.read(p, b.timeout.Grace > 0) }
+
+func (b *body) read(p []byte, timed bool) (n int, err error) {
+	began, err := b.begin(timed)
 	if err != nil {
 		return 0, err
 	}
 	if b.limited && int64(len(p)) > b.left+1 {
 		p = p[:b.left+1] // one byte more tells whether the bound is passed
 	}
-	n, err := b.source.Read(p)
+	if outer, ours := b.source.(*body); ours && timed {
+		n, err = outer.read(p, false) // an inner BodyTimeout replaces an outer one
+	} else {
+		n, err = b.source.Read(p)
+	}
 	return b.end(began, n, err)
 }
 
 // begin notes that a Read waits, and since when if that is of interest.
-func (b *body) begin() (began time.Time, err error) {
+func (b *body) begin(timed bool) (began time.Time, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.begun = true
 	if b.err != nil {
 		return began, b.err
 	}
-	if b.timeout.Grace > 0 {
+	if timed {
 		began = time.Now()
 		patience := b.patience()
 		if patience <= 0 {
@@ -273,11 +292,21 @@ func (b *body) interruptLocked(err error) {
 	}
 }
 
-// failedWith reports whether err is what Read returns.
+// failedWith reports whether err is what Read returns; nil: whether it goes on.
 func (b *body) failedWith(err error) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.err == err
+}
+
+// exceeded reports whether more came than the bound allows, so that the connection is to
+// be closed after the response. Who reads may be a proxy's transport in a goroutine of
+// its own, and only notes it: the response is the business of who writes it.
+func (b *body) exceeded() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, is := b.err.(*http.MaxBytesError)
+	return is
 }
 
 func (b *body) end(began time.Time, n int, err error) (int, error) {
@@ -295,7 +324,6 @@ func (b *body) end(began time.Time, n int, err error) (int, error) {
 		if int64(n) > b.left {
 			n = int(b.left)
 			err = &http.MaxBytesError{Limit: b.limit}
-			closeAfterReply(b.w)
 		}
 		b.left -= int64(n)
 	}
@@ -304,17 +332,6 @@ func (b *body) end(began time.Time, n int, err error) (int, error) {
 		b.stopLocked()
 	}
 	return n, err
-}
-
-// boundRest is for a handler that has not read its body to the end. The server will
-// read on before it answers, and shall not wait for longer than a handler would. The
-// server itself takes this deadline back before the next request.
-func (b *body) boundRest() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.err == nil {
-		_ = http.NewResponseController(b.w).SetReadDeadline(time.Now().Add(b.timeout.Grace))
-	}
 }
 
 // detach ends the use of the connection: whoever still reads is late.

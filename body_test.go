@@ -487,11 +487,11 @@ func TestReadTimeoutEndsNoStream(t *testing.T) {
 					for i := range 4 {
 						_, _ = fmt.Fprint(w, i)
 						_ = http.NewResponseController(w).Flush()
-						time.Sleep(150 * time.Millisecond)
+						time.Sleep(350 * time.Millisecond)
 					}
 					assert.NoError(t, r.Context().Err())
 				})))
-				s.Config.ReadTimeout = 300 * time.Millisecond
+				s.Config.ReadTimeout = time.Second
 				startOn(s, wire)
 				t.Cleanup(s.Close)
 				_, text := do(t, s, "POST", "/", body)

@@ -19,13 +19,11 @@ func ClientIP(header string, trusted ...netip.Prefix) Middleware {
 		panic("admit: ClientIP: " + err.Error())
 	}
 	return func(next http.Handler) http.Handler {
-		mustWrap("ClientIP", next)
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			s, inner := enter(r, slotClientIP)
+		return wrap("ClientIP", next, func(in inside, w http.ResponseWriter, r *http.Request) {
+			s, w, inner := in.fill(w, r, slotClientIP)
+			defer s.leave(r, inner)
 			s.clientIP = p.client(r.RemoteAddr, r.Header)
-			s.publish(slotClientIP)
-			defer handBack(r, inner)
-			next.ServeHTTP(w, inner)
+			in.ServeHTTP(w, inner)
 		})
 	}
 }
@@ -38,6 +36,17 @@ func ClientIPFrom(r *http.Request) netip.Addr {
 		return s.clientIP
 	}
 	return parseAddr(r.RemoteAddr)
+}
+
+// clientNetwork is the client's address, IPv6 cut to its /64: whoever has one address
+// there has them all. It is the invalid Addr where there is none.
+func clientNetwork(r *http.Request) netip.Addr {
+	addr := ClientIPFrom(r)
+	if addr.Is6() {
+		network, _ := addr.Prefix(64)
+		addr = network.Addr()
+	}
+	return addr
 }
 
 // proxies is the decision of ClientIP.

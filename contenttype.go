@@ -108,13 +108,12 @@ func newContentTypes(config ContentTypesConfig) (*ContentTypes, error) {
 
 // Wrap lets a request in to next if it has no body, or one that Check takes.
 func (c *ContentTypes) Wrap(next http.Handler) http.Handler {
-	mustWrap("ContentType", next)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return wrap("ContentType", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		if err := c.Check(r); err != nil {
 			WriteError(w, r, err)
 			return
 		}
-		next.ServeHTTP(w, r)
+		in.ServeHTTP(w, r)
 	})
 }
 

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -20,7 +19,8 @@ type InFlightConfig struct {
 	// address, IPv6 by /64. 0: any number.
 	PerAddress int
 	// Queue is how many more may wait for a place, in order. 0: none, so that who comes
-	// when all places are taken is refused at once.
+	// when all places are taken is refused at once. A request with a body waits on when its
+	// client has left: net/http does not see that before the body has been read.
 	Queue int
 	// Wait is how long one of them waits before it is refused. Required with Queue.
 	Wait time.Duration
@@ -79,15 +79,16 @@ func NewInFlight(c InFlightConfig) (*InFlight, error) {
 
 // Wrap lets a request to next in once it has a place, and keeps it there until next
 // returns, also by a panic or after a hijack. A Timeout inside keeps it for as long as
-// the handler that has overrun still runs; http.TimeoutHandler does not.
+// the handler that has overrun still runs; http.TimeoutHandler does not. An error that is
+// written while the client still sends gives it back first. A request that is inside of f
+// already has its place, and passes.
 func (f *InFlight) Wrap(next http.Handler) http.Handler {
-	mustWrap("InFlight.Wrap", next)
 	if f == nil {
 		panic("admit: InFlight.Wrap: the InFlight is nil; NewInFlight makes one")
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if f.c.Skip != nil && f.c.Skip(r) {
-			next.ServeHTTP(w, r)
+	return wrap("InFlight.Wrap", next, func(in inside, w http.ResponseWriter, r *http.Request) {
+		if around(r.Context(), f) || f.c.Skip != nil && f.c.Skip(r) {
+			in.ServeHTTP(w, r)
 			return
 		}
 		var from netip.Addr
@@ -98,13 +99,11 @@ func (f *InFlight) Wrap(next http.Handler) http.Handler {
 			WriteError(w, r, err)
 			return
 		}
-		s, inner := enter(r, slotPlace)
-		s.place.of, s.place.from = f, from
-		s.place.holds.Store(1)
-		s.publish(slotPlace)
-		defer handBack(r, inner)
-		defer s.place.release()
-		next.ServeHTTP(w, inner)
+		s, w, inner := in.fill(w, r, slotPlace)
+		defer s.leave(r, inner)
+		s.place.take(f, from)
+		defer s.place.giveBack()
+		in.ServeHTTP(w, inner)
 	})
 }
 
@@ -182,40 +181,6 @@ func (f *InFlight) giveUpShare(from netip.Addr) {
 	}
 	if f.shares[from]--; f.shares[from] == 0 {
 		delete(f.shares, from)
-	}
-}
-
-// place is that of one request. It is given back when nothing holds it any more: not
-// the wrapper itself, nor a handler that goes on after its Timeout.
-type place struct {
-	of    *InFlight
-	from  netip.Addr
-	holds atomic.Int32
-}
-
-func (p *place) release() {
-	if p.holds.Add(-1) == 0 {
-		p.of.leave(p.from)
-	}
-}
-
-// holdPlaces keeps every place that the request of ctx has, in this InFlight and those
-// outside, until releasePlaces is called with the same ctx. It must be called by a
-// handler while that has not returned, since the places are held then.
-func holdPlaces(ctx context.Context) {
-	for s := stateOf(ctx); s != nil; s = s.outer {
-		if s.has(slotPlace) {
-			s.place.holds.Add(1)
-		}
-	}
-}
-
-// releasePlaces undoes holdPlaces, from any goroutine.
-func releasePlaces(ctx context.Context) {
-	for s := stateOf(ctx); s != nil; s = s.outer {
-		if s.has(slotPlace) {
-			s.place.release()
-		}
 	}
 }
 

@@ -246,9 +246,9 @@ func TestInFlightSharesForAddresses(t *testing.T) {
 // overrun is a timeout in miniature: it answers at once, and its handler goes on.
 func overrun(next http.Handler, done *sync.WaitGroup) http.Handler {
 	return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		admit.HoldPlaces(r.Context())
+		release := admit.HoldPlaces(r.Context())
 		done.Go(func() {
-			defer admit.ReleasePlaces(r.Context())
+			defer release()
 			next.ServeHTTP(httptest.NewRecorder(), r)
 		})
 	})
@@ -278,8 +278,7 @@ func TestInFlightHoldsThePlaceOfAHandlerThatGoesOn(t *testing.T) {
 		allowed(t, h, get("/"))
 		done.Wait()
 	})
-	admit.HoldPlaces(t.Context()) // without an InFlight there is nothing to hold
-	admit.ReleasePlaces(t.Context())
+	admit.HoldPlaces(t.Context())() // without an InFlight there is nothing to hold
 }
 
 func TestInFlightAroundTimeout(t *testing.T) {

@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"context"
 	"fmt"
 	"time"
 )
@@ -61,11 +62,15 @@ func (s *MemoryStore) Buckets() (own, shared, slots int) {
 	return own, shared, slots
 }
 
-// HoldPlaces and ReleasePlaces are what Timeout calls.
-var (
-	HoldPlaces    = holdPlaces
-	ReleasePlaces = releasePlaces
-)
+// HoldPlaces is what Timeout does, until release.
+func HoldPlaces(ctx context.Context) (release func()) {
+	held := holdPlaces(ctx, nil)
+	return func() {
+		for _, p := range held {
+			p.release()
+		}
+	}
+}
 
 // InUse is how many requests are in flight, how many wait, and of how many addresses.
 func (f *InFlight) InUse() (running, waiting, addresses int) {

@@ -16,9 +16,9 @@ type limitSet struct {
 	rules  []rule
 	shares []rule // of one process, while the store is down
 
-	policy []string   // RateLimit-Policy; shared by the responses
-	items  []string   // of RateLimit, up to what depends on the response
-	quotas [][]string // X-RateLimit-Limit; shared
+	policy string   // RateLimit-Policy
+	items  []string // of RateLimit, up to what depends on the response
+	quotas []string // X-RateLimit-Limit
 }
 
 // The names are as http.Header keeps them; they are assigned, since Set would have to
@@ -40,7 +40,7 @@ func newLimitSet(limits []Limit) (*limitSet, error) {
 	var policy []byte
 	for i, ru := range rules {
 		set.limits = append(set.limits, ru.Limit)
-		set.quotas = append(set.quotas, []string{strconv.Itoa(ru.Requests)})
+		set.quotas = append(set.quotas, strconv.Itoa(ru.Requests))
 
 		name := appendFieldString(nil, ru.Name)
 		set.items = append(set.items, string(name)+";r=")
@@ -52,7 +52,7 @@ func newLimitSet(limits []Limit) (*limitSet, error) {
 		policy = append(policy, ";w="...)
 		policy = strconv.AppendInt(policy, ceilSeconds(ru.Per), 10)
 	}
-	set.policy = []string{string(policy)}
+	set.policy = string(policy)
 	return set, nil
 }
 
@@ -98,7 +98,7 @@ func appendFieldString(b []byte, s string) []byte {
 // writeHeaders tells the client about d: RateLimit-Policy and RateLimit, Lists of
 // Strings with parameters (draft-ietf-httpapi-ratelimit-headers-11). Where a Limiter
 // outside has set them, these are further members. Without states it writes nothing.
-func (set *limitSet) writeHeaders(s *state, h http.Header, d Decision, legacy bool) {
+func (set *limitSet) writeHeaders(in inside, h http.Header, d Decision, legacy bool) {
 	if len(d.States) == 0 {
 		return
 	}
@@ -113,12 +113,17 @@ func (set *limitSet) writeHeaders(s *state, h http.Header, d Decision, legacy bo
 		b = append(b, ";t="...)
 		b = strconv.AppendInt(b, ceilSeconds(d.States[i].Reset), 10)
 	}
-	if outer := h[headerPolicy]; outer == nil {
-		h[headerPolicy] = set.policy
-		h[headerLimit] = s.oneValue(string(b))
-	} else {
-		h[headerPolicy] = append(outer[:len(outer):len(outer)], set.policy...)
+	switch outer := h[headerPolicy]; {
+	case outer != nil:
+		h[headerPolicy] = append(outer, set.policy)
 		h[headerLimit] = append(h[headerLimit], string(b))
+	case in.open != nil:
+		h[headerPolicy] = in.one(set.policy)
+		h[headerLimit] = in.one(string(b))
+	default:
+		values := [2]string{set.policy, string(b)} // one allocation for both
+		h[headerPolicy] = values[0:1:1]
+		h[headerLimit] = values[1:2:2]
 	}
 	if legacy {
 		set.writeLegacy(h, d.States)
@@ -137,11 +142,12 @@ func (set *limitSet) writeLegacy(h http.Header, states []LimitState) {
 			at = i
 		}
 	}
-	values := [2]string{
+	values := [3]string{
+		set.quotas[at],
 		strconv.Itoa(states[at].Remaining),
 		strconv.FormatInt(ceilSeconds(states[at].Reset), 10),
 	}
-	h[headerLegacyLimit] = set.quotas[at]
-	h[headerLegacyRemaining] = values[0:1:1]
-	h[headerLegacyReset] = values[1:2:2]
+	h[headerLegacyLimit] = values[0:1:1]
+	h[headerLegacyRemaining] = values[1:2:2]
+	h[headerLegacyReset] = values[2:3:3]
 }

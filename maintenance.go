@@ -22,16 +22,15 @@ func (m *Maintenance) Off() { m.until.Store(nil) }
 
 // Wrap refuses requests to next while m is on.
 func (m *Maintenance) Wrap(next http.Handler) http.Handler {
-	mustWrap("Maintenance.Wrap", next)
 	if m == nil {
 		panic("admit: Maintenance.Wrap: the Maintenance is nil; use new(Maintenance)")
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return wrap("Maintenance.Wrap", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		if err := m.check(); err != nil {
 			WriteError(w, r, err)
 			return
 		}
-		next.ServeHTTP(w, r)
+		in.ServeHTTP(w, r)
 	})
 }
 

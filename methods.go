@@ -17,27 +17,21 @@ func Methods(allow ...string) Middleware {
 	if err != nil {
 		panic("admit: Methods: " + err.Error())
 	}
-	return func(next http.Handler) http.Handler {
-		mustWrap("Methods", next)
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			switch refusal := m.check(r.Method); {
-			case refusal == nil:
-				next.ServeHTTP(w, r)
-			case refusal == m.options:
-				rest := settle(w, r)
-				if rest != nil {
-					w.Header()["Connection"] = closing
-				}
-				w.Header()["Allow"] = slices.Clone(m.allow)
-				w.WriteHeader(http.StatusNoContent)
-				if rest != nil {
-					rest.linger()
-				}
-			default:
-				WriteError(w, r, refusal)
-			}
-		})
-	}
+	return m.wrap
+}
+
+func (m *methods) wrap(next http.Handler) http.Handler {
+	return wrap("Methods", next, func(in inside, w http.ResponseWriter, r *http.Request) {
+		switch refusal := m.check(r.Method); {
+		case refusal == nil:
+			in.ServeHTTP(w, r)
+		case refusal == m.options:
+			w.Header()["Allow"] = slices.Clone(m.allow)
+			reply(w, r, http.StatusNoContent, nil)
+		default:
+			WriteError(w, r, refusal)
+		}
+	})
 }
 
 // methods is the decision of Methods.

@@ -22,7 +22,7 @@ func Mux(m *http.ServeMux) http.Handler {
 	}
 	// The mux leaves the pattern empty where it answers by itself. That is seen when
 	// the response begins, so that the request is routed once.
-	return intercept(m, func(r *http.Request) bool { return r.Pattern == "" })
+	return intercept("Mux", m, func(r *http.Request) bool { return r.Pattern == "" })
 }
 
 // Intercept puts the envelope in the place of errors that next, or a library inside
@@ -31,18 +31,17 @@ func Mux(m *http.ServeMux) http.Handler {
 // beginning of a 5xx's is logged. Headers such as Allow and Retry-After stay. Other
 // types, streams and redirects pass untouched.
 func Intercept(next http.Handler) http.Handler {
-	mustWrap("Intercept", next)
-	return intercept(next, func(*http.Request) bool { return true })
+	return intercept("Intercept", next, func(*http.Request) bool { return true })
 }
 
-func intercept(next http.Handler, applies func(*http.Request) bool) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+func intercept(name string, next http.Handler, applies func(*http.Request) bool) http.Handler {
+	return wrap(name, next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		iw := &responseWriter{ResponseWriter: w, interception: &interception{
 			request:  r,
 			applies:  applies,
 			encoding: w.Header().Get("Content-Encoding"),
 		}}
-		next.ServeHTTP(iw.expose(), r)
+		in.ServeHTTP(iw.expose(), r)
 	})
 }
 

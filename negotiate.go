@@ -154,32 +154,23 @@ func (n *Negotiator) Negotiate(accept []string) (string, bool) {
 
 // Wrap lets a request in to next if the client takes one of the offers.
 func (n *Negotiator) Wrap(next http.Handler) http.Handler {
-	mustWrap("Accept", next)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		varyByAccept(w.Header())
+	return wrap("Accept", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		offer, ok := n.Negotiate(r.Header["Accept"])
 		if !ok {
+			addVary(w.Header(), "Accept")
 			WriteError(w, r, n.refusal)
 			return
 		}
-		s, inner := enter(r, slotMediaType)
+		s, w, inner := in.fill(w, r, slotMediaType)
+		defer s.leave(r, inner)
 		s.mediaType = offer
-		s.publish(slotMediaType)
-		defer handBack(r, inner)
-		next.ServeHTTP(w, inner)
+		if h := w.Header(); len(h["Vary"]) == 0 {
+			h["Vary"] = in.one("Accept")
+		} else {
+			addVary(h, "Accept")
+		}
+		in.ServeHTTP(w, inner)
 	})
-}
-
-// varyAccept is shared by the responses that vary by nothing else. Adding to it
-// copies it.
-var varyAccept = []string{"Accept"}
-
-func varyByAccept(h http.Header) {
-	if len(h["Vary"]) == 0 {
-		h["Vary"] = varyAccept
-	} else {
-		addVary(h, "Accept")
-	}
 }
 
 // prefersProblem reports whether the client names application/problem+json with a

@@ -98,26 +98,42 @@ func (p *Plans) reaches(from, to string) bool {
 // refused and logged. Without a key in the context it is 500. It panics on a name
 // that NewPlans did not get.
 func (p *Plans) AtLeast(plan string) Middleware {
-	if _, known := p.index[plan]; !known {
-		panic(fmt.Sprintf("admit: Plans.AtLeast: there is no plan %q", plan))
+	m, err := p.atLeast(plan)
+	if err != nil {
+		panic("admit: Plans.AtLeast: " + err.Error())
 	}
-	return p.require(func(name string) bool { return p.reaches(name, plan) })
+	return m
+}
+
+func (p *Plans) atLeast(plan string) (Middleware, error) {
+	if _, known := p.index[plan]; !known {
+		return nil, fmt.Errorf("there is no plan %q", plan)
+	}
+	return p.require(func(name string) bool { return p.reaches(name, plan) }), nil
 }
 
 // Feature lets in keys whose plan has all of the features, itself or through the plans
 // that it includes; the rest is as with AtLeast. It panics without a name, and if no
 // plan has all of them.
 func (p *Plans) Feature(names ...string) Middleware {
+	m, err := p.features(names)
+	if err != nil {
+		panic("admit: Plans.Feature: " + err.Error())
+	}
+	return m
+}
+
+func (p *Plans) features(names []string) (Middleware, error) {
 	if len(names) == 0 {
-		panic("admit: Plans.Feature: no feature is given")
+		return nil, errors.New("no feature is given")
 	}
 	passes := func(plan string) bool {
 		return !slices.ContainsFunc(names, func(feature string) bool { return !p.has(plan, feature) })
 	}
 	if !slices.ContainsFunc(p.plans, func(plan Plan) bool { return passes(plan.Name) }) {
-		panic(fmt.Sprintf("admit: Plans.Feature: no plan has all of %q, so that no request could pass", names))
+		return nil, fmt.Errorf("no plan has all of %q, so that no request could pass", names)
 	}
-	return p.require(passes)
+	return p.require(passes), nil
 }
 
 // has reports whether a plan has the feature.
@@ -145,10 +161,9 @@ func (p *Plans) require(passes func(plan string) bool) Middleware {
 		}
 	}
 	return func(next http.Handler) http.Handler {
-		mustWrap("Plans", next)
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		return wrap("Plans", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 			id := identityOf(r.Context())
-			if id == nil || id.key == nil {
+			if id == nil {
 				WriteError(w, r, errInternal.Because(errors.New("admit: Plans found no key in the context: put an Auth, or a wrapper that calls WithKey, outside of it")))
 				return
 			}
@@ -161,7 +176,7 @@ func (p *Plans) require(passes func(plan string) bool) Middleware {
 				WriteError(w, r, refusal)
 				return
 			}
-			next.ServeHTTP(w, r)
+			in.ServeHTTP(w, r)
 		})
 	}
 }

@@ -4,14 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/justinas/alice"
 )
 
 // Policy is the whole of admission for a handler: a plain value, to be copied and
-// changed for each route. What is zero is left out of the chain.
+// changed for each route. What is zero is left out of the chain. Copies share the arrays
+// of their slices: give a copy a slice of its own, or clone one before appending to it.
 type Policy struct {
 	ClientIP    Middleware    // see ClientIP
 	Errors      *ErrorWriter  // see ErrorWriter
@@ -28,6 +28,7 @@ type Policy struct {
 	ContentType []string      // see ContentType
 	MaxBody     int64         // see MaxBody
 	BodyTimeout BodyTimeout   // see BodyTimeout
+	WriteStall  time.Duration // see WriteStall
 	Timeout     time.Duration // see Timeout
 }
 
@@ -36,40 +37,39 @@ type Policy struct {
 func (p Policy) Chain() (alice.Chain, error) {
 	var chain []alice.Constructor
 	var faults []error
-	add := func(m Middleware) { chain = append(chain, m) }
-	// try keeps the constructors' panics, which are meant for literals in code, from
-	// hiding the faults after the first.
-	try := func(field string, build func() Middleware) {
-		defer func() {
-			if v := recover(); v != nil {
-				faults = append(faults, fmt.Errorf("admit: Policy.%s: %s", field, strings.TrimPrefix(fmt.Sprint(v), "admit: ")))
-			}
-		}()
-		add(build())
+	// add puts a wrapper into the chain, or notes what is wrong with its field.
+	add := func(field string, m Middleware, err error) {
+		if err != nil {
+			faults = append(faults, fmt.Errorf("admit: Policy.%s: %w", field, err))
+		} else {
+			chain = append(chain, m)
+		}
 	}
 
-	add(RequestID)
+	add("", RequestID, nil)
 	if p.ClientIP != nil {
-		add(p.ClientIP)
+		add("ClientIP", p.ClientIP, nil)
 	}
 	if p.Errors != nil {
-		add(p.Errors.Wrap)
+		add("Errors", p.Errors.Wrap, nil)
 	}
-	add(Recover)
+	add("", Recover, nil)
 	if p.Maintenance != nil {
-		add(p.Maintenance.Wrap)
+		add("Maintenance", p.Maintenance.Wrap, nil)
 	}
 	if p.InFlight != nil {
-		add(p.InFlight.Wrap)
+		add("InFlight", p.InFlight.Wrap, nil)
 	}
 	if len(p.Methods) > 0 {
-		try("Methods", func() Middleware { return Methods(p.Methods...) })
+		m, err := newMethods(p.Methods)
+		add("Methods", m.wrap, err)
 	}
 	if p.Auth != nil {
-		add(p.Auth.Wrap)
+		add("Auth", p.Auth.Wrap, nil)
 	}
 	if len(p.Scopes) > 0 {
-		try("Scopes", func() Middleware { return RequireScopes(p.Scopes...) })
+		s, err := newScopes(p.Scopes)
+		add("Scopes", s.wrap, err)
 	}
 	if p.Auth != nil && p.Auth.optional && (len(p.Scopes) > 0 || p.AtLeast != "" || len(p.Features) > 0) {
 		faults = append(faults, errors.New("admit: Policy.Auth is optional, but Scopes, AtLeast or Features need a key; give this Policy an Auth that is not"))
@@ -78,31 +78,38 @@ func (p Policy) Chain() (alice.Chain, error) {
 		faults = append(faults, errors.New("admit: Policy.Plans is nil, but AtLeast or Features need it"))
 	}
 	if p.Plans != nil && p.AtLeast != "" {
-		try("AtLeast", func() Middleware { return p.Plans.AtLeast(p.AtLeast) })
+		m, err := p.Plans.atLeast(p.AtLeast)
+		add("AtLeast", m, err)
 	}
 	if p.Plans != nil && len(p.Features) > 0 {
-		try("Features", func() Middleware { return p.Plans.Feature(p.Features...) })
+		m, err := p.Plans.features(p.Features)
+		add("Features", m, err)
 	}
 	if p.Limiter != nil {
-		add(p.Limiter.Wrap)
+		add("Limiter", p.Limiter.Wrap, nil)
 	}
 	if len(p.Accept) > 0 {
-		try("Accept", func() Middleware { return Accept(p.Accept...) })
+		n, err := newNegotiator(NegotiatorConfig{Offers: p.Accept})
+		add("Accept", n.Wrap, err)
 	}
 	if len(p.ContentType) > 0 {
-		try("ContentType", func() Middleware { return ContentType(p.ContentType...) })
+		c, err := newContentTypes(ContentTypesConfig{Allow: p.ContentType})
+		add("ContentType", c.Wrap, err)
 	}
 	if p.MaxBody != 0 {
-		try("MaxBody", func() Middleware { return MaxBody(p.MaxBody) })
+		m, err := maxBody(p.MaxBody)
+		add("MaxBody", m, err)
 	}
 	if p.BodyTimeout != (BodyTimeout{}) {
-		if err := p.BodyTimeout.check(); err != nil {
-			faults = append(faults, fmt.Errorf("admit: Policy: %w", err))
-		}
-		add(p.BodyTimeout.Wrap)
+		add("BodyTimeout", p.BodyTimeout.Wrap, p.BodyTimeout.check())
+	}
+	if p.WriteStall != 0 {
+		m, err := writeStall(p.WriteStall)
+		add("WriteStall", m, err)
 	}
 	if p.Timeout != 0 {
-		try("Timeout", func() Middleware { return Timeout(p.Timeout) })
+		m, err := timeout(p.Timeout)
+		add("Timeout", m, err)
 	}
 	if len(faults) > 0 {
 		return alice.Chain{}, errors.Join(faults...)
@@ -112,7 +119,9 @@ func (p Policy) Chain() (alice.Chain, error) {
 
 // Wrap puts the chain around next. It panics with the error of Chain.
 func (p Policy) Wrap(next http.Handler) http.Handler {
-	mustWrap("Policy.Wrap", next)
+	if next == nil {
+		panic("admit: Policy.Wrap: the handler is nil")
+	}
 	chain, err := p.Chain()
 	if err != nil {
 		panic(err)

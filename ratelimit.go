@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -75,6 +74,7 @@ type Limiter struct {
 
 	plans  map[string]*limitSet // of the plans that have limits of their own
 	outage rate.Sometimes
+	wraps  atomic.Int32 // handlers that it is around
 
 	refusals [64]atomic.Pointer[Error] // as last needed, by the seconds to wait
 }
@@ -155,18 +155,19 @@ func validLimiterName(name string) bool {
 	return len(name) <= 64 && validRequestID(name) // the same characters
 }
 
-// Wrap limits the requests to next.
+// Wrap limits the requests to next. A request that l has counted already, because it is
+// around the caller, passes.
 func (l *Limiter) Wrap(next http.Handler) http.Handler {
-	mustWrap("Limiter.Wrap", next)
 	if l == nil {
 		panic("admit: Limiter.Wrap: the Limiter is nil; NewLimiter makes one")
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { l.handle(w, r, next) })
+	l.wraps.Add(1)
+	return wrap("Limiter.Wrap", next, l.handle)
 }
 
-func (l *Limiter) handle(w http.ResponseWriter, r *http.Request, next http.Handler) {
-	if l.c.Skip != nil && l.c.Skip(r) {
-		next.ServeHTTP(w, r)
+func (l *Limiter) handle(in inside, w http.ResponseWriter, r *http.Request) {
+	if around(r.Context(), l) || l.c.Skip != nil && l.c.Skip(r) {
+		in.ServeHTTP(w, r)
 		return
 	}
 	who, set, cost := l.caller(r), l.limitsOf(r), l.costOf(r)
@@ -176,21 +177,29 @@ func (l *Limiter) handle(w http.ResponseWriter, r *http.Request, next http.Handl
 		WriteError(w, r, gone) // no outage
 		return
 	}
-	set.writeHeaders(stateOf(r.Context()), w.Header(), d, l.c.LegacyHeaders)
+	set.writeHeaders(in, w.Header(), d, l.c.LegacyHeaders)
 	if outage != nil {
 		l.logOutage(r, outage)
 	}
 	if l.c.Observe != nil {
-		l.c.Observe(r, set.limits, Decision{d.Allowed, d.RetryAfter, slices.Clone(d.States)}, outage)
+		l.c.Observe(r, slices.Clone(set.limits), Decision{d.Allowed, d.RetryAfter, slices.Clone(d.States)}, outage)
 	}
-	switch {
-	case !d.Allowed && !l.c.Shadow:
+	if !d.Allowed && !l.c.Shadow {
 		WriteError(w, r, l.refusal(d, outage))
-	case d.Allowed && cost > 0 && l.c.GiveBack != nil:
-		l.serve(w, r, next, func() { l.giveBack(r, who, set, cost, outage) })
-	default:
-		next.ServeHTTP(w, r)
+		return
 	}
+	// A Limiter around one handler is not inside of itself, so that the note may be left
+	// out where it would cost a copy of the request.
+	if in.open != nil || l.wraps.Load() > 1 {
+		s, inw, inner := in.count(w, r, l)
+		defer s.leave(r, inner)
+		w, r = inw, inner
+	}
+	if d.Allowed && cost > 0 && l.c.GiveBack != nil {
+		l.serve(in, w, r, func() { l.giveBack(r, who, set, cost, outage) })
+		return
+	}
+	in.ServeHTTP(w, r)
 }
 
 // decide asks the store, and does what StoreDown says where that fails: then the error
@@ -244,9 +253,9 @@ func (l *Limiter) refusal(d Decision, outage error) error {
 	return e
 }
 
-// serve calls next, and giveBack if the status of the response says so.
-func (l *Limiter) serve(w http.ResponseWriter, r *http.Request, next http.Handler, giveBack func()) {
-	w = track(w, r)
+// serve lets a request in, and calls giveBack if the status of the response says so.
+func (l *Limiter) serve(in inside, w http.ResponseWriter, r *http.Request, giveBack func()) {
+	w = track(w)
 	t := tracker(w)
 	status := http.StatusInternalServerError // of a panic
 	defer func() {
@@ -257,7 +266,7 @@ func (l *Limiter) serve(w http.ResponseWriter, r *http.Request, next http.Handle
 			giveBack()
 		}
 	}()
-	next.ServeHTTP(w, r)
+	in.ServeHTTP(w, r)
 	status = http.StatusOK
 }
 
@@ -301,20 +310,12 @@ func (l *Limiter) limitsOf(r *http.Request) *limitSet {
 	if l.plans == nil {
 		return l.base
 	}
-	if id := identityOf(r.Context()); id != nil && id.key != nil {
+	if id := identityOf(r.Context()); id != nil {
 		if set := l.plans[id.key.Plan]; set != nil {
 			return set
 		}
 	}
 	return l.base
-}
-
-// Caller returns who sent r, as limits count by default: "key:" and the ID of its Key
-// if it has one, else "addr:" and the client's address as ClientIPFrom finds it, IPv6
-// cut to its /64. Requests without an address, as on a Unix socket, are one caller.
-func Caller(r *http.Request) string {
-	var buf [128]byte
-	return string(appendCaller(buf[:0], r, "", nil))
 }
 
 // caller is who is counted.
@@ -335,43 +336,6 @@ func (l *Limiter) caller(r *http.Request) caller {
 		who.key = string(b)
 	}
 	return who
-}
-
-// appendCaller appends the class of the caller, the name of the Limiter if it has one,
-// and what tells the caller apart.
-func appendCaller(b []byte, r *http.Request, name string, by func(*http.Request) string) []byte {
-	id := identityOf(r.Context())
-	hasKey := id != nil && id.key != nil && id.key.ID != ""
-	if hasKey {
-		b = append(b, keyPrefix...)
-	} else {
-		b = append(b, addrPrefix...)
-	}
-	if name != "" {
-		b = append(append(b, name...), ':')
-	}
-	switch {
-	case by != nil:
-		return append(b, by(r)...)
-	case hasKey:
-		return append(b, id.key.ID...)
-	}
-	addr := clientNetwork(r)
-	if !addr.IsValid() {
-		return b
-	}
-	return addr.AppendTo(b)
-}
-
-// clientNetwork is the client's address, IPv6 cut to its /64: whoever has one address
-// there has them all. It is the invalid Addr where there is none.
-func clientNetwork(r *http.Request) netip.Addr {
-	addr := ClientIPFrom(r)
-	if addr.Is6() {
-		network, _ := addr.Prefix(64)
-		addr = network.Addr()
-	}
-	return addr
 }
 
 var errCostsTooMuch = &Error{

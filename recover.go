@@ -12,19 +12,19 @@ import (
 // If the response has begun it cuts the connection instead, so that the client does
 // not take a part for the whole. http.ErrAbortHandler passes through.
 func Recover(next http.Handler) http.Handler {
-	mustWrap("Recover", next)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w = track(w, r)
+	return wrap("Recover", next, func(in inside, w http.ResponseWriter, r *http.Request) {
+		w = track(w)
+		errs := errorWriterOf(r.Context()) // one inside does not write for what is outside
 		defer func() {
 			if v := recover(); v != nil {
-				recovered(w, r, v, debug.Stack())
+				errs.recovered(w, r, v, debug.Stack())
 			}
 		}()
-		next.ServeHTTP(w, r)
+		in.ServeHTTP(w, r)
 	})
 }
 
-func recovered(w http.ResponseWriter, r *http.Request, v any, stack []byte) {
+func (ew *ErrorWriter) recovered(w http.ResponseWriter, r *http.Request, v any, stack []byte) {
 	if p, ok := v.(*HandlerPanic); ok {
 		v, stack = p.Value, p.Stack // where the handler panicked
 	}
@@ -35,7 +35,6 @@ func recovered(w http.ResponseWriter, r *http.Request, v any, stack []byte) {
 	if !ok {
 		cause = fmt.Errorf("%v", v)
 	}
-	ew := errorWriterOf(r.Context())
 	ew.log(r, slog.LevelError, "admit: a handler panicked",
 		slog.Any("panic", v), slog.String("stack", string(stack)))
 	ew.send(w, r, errInternal.Because(fmt.Errorf("panic: %w", cause)).complete())

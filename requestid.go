@@ -10,26 +10,26 @@ import (
 
 // RequestID gives each request an id: the client's X-Request-Id if it is 1 to 128
 // characters of A-Z a-z 0-9 . _ -, else 32 random hexadecimal digits. The id is sent
-// back in the same header and is a member of every error. Inside another RequestID
-// it keeps the outer id.
+// back in the same header and is a member of every error. The request that next gets has
+// it too, so that a proxy passes it on; what the upstream then adds to the response is
+// left out. Inside another RequestID it keeps the outer id.
 func RequestID(next http.Handler) http.Handler {
-	mustWrap("RequestID", next)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return wrap("RequestID", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		if RequestIDFrom(r.Context()) != "" {
-			next.ServeHTTP(w, r)
+			in.ServeHTTP(w, r)
 			return
 		}
-		s, inner := enter(r, slotRequestID)
+		s, w, inner := in.fill(w, r, slotRequestID)
+		defer s.leave(r, inner)
 		if ids := r.Header["X-Request-Id"]; len(ids) == 1 && validRequestID(ids[0]) {
 			s.requestID = ids[0]
 		} else {
 			s.requestID = newRequestID()
+			s.sentID[0] = s.requestID
+			s.header(inner)["X-Request-Id"] = s.sentID[:]
 		}
-		s.publish(slotRequestID)
-		s.idHeader[0] = s.requestID
-		w.Header()["X-Request-Id"] = s.idHeader[:]
-		defer handBack(r, inner)
-		next.ServeHTTP(w, inner)
+		w.Header()["X-Request-Id"] = in.one(s.requestID)
+		in.ServeHTTP(w, inner)
 	})
 }
 

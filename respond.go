@@ -18,7 +18,7 @@ type HandlerFunc func(http.ResponseWriter, *http.Request) error
 
 // ServeHTTP calls f and writes the error that it returns, as WriteError does.
 func (f HandlerFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w = track(w, r)
+	w = track(w)
 	if err := f(w, r); err != nil {
 		WriteError(w, r, err)
 	}
@@ -48,9 +48,10 @@ func Success(w http.ResponseWriter, r *http.Request, status int, data any) error
 	*buf = body
 
 	h := w.Header()
-	h["Content-Type"] = typeJSON
-	h["X-Content-Type-Options"] = nosniff
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	values := [...]string{"application/json", "nosniff", strconv.Itoa(len(body))} // one allocation for all
+	h["Content-Type"] = values[0:1:1]
+	h["X-Content-Type-Options"] = values[1:2:2]
+	h["Content-Length"] = values[2:3:3]
 	w.WriteHeader(status)
 	if r.Method == http.MethodHead {
 		return nil
@@ -90,8 +91,8 @@ func readBody(r *http.Request, b []byte) ([]byte, error) {
 		return b, nil
 	}
 	limit := int64(maxDecode)
-	if outer := bodyOf(r.Context()); outer != nil && outer.limited {
-		limit = outer.limit // which is refused by itself, unless this is another body
+	if outer, limited := bodyLimit(r.Context()); limited {
+		limit = outer // which is refused by itself, unless this is another body
 	}
 	if r.ContentLength > limit {
 		return b, errBodyTooLarge

@@ -3,71 +3,89 @@ package admit
 import (
 	"context"
 	"io"
+	"maps"
 	"net/http"
 	"net/netip"
 	"sync/atomic"
+	"time"
 )
 
-// Middleware is the one shape of every wrapper of this package. It is an alias,
-// so that a wrapper is an alice.Constructor as it stands.
-type Middleware = func(http.Handler) http.Handler
-
-// state is what the wrappers share about one request. The first wrapper that has
-// something to add allocates it as the context of the one copy of the request;
-// the wrappers inside it fill slots of the same value.
+// The rule of this package: a handler sees what is around it, and nothing else; and
+// nothing touches a request or a writer after its ServeHTTP has returned.
 //
-// A slot is filled once and never changes. A wrapper that finds its slot taken is
-// inside another of its kind, so it starts a state of its own, which shadows the
-// outer value for what is inside it only. Filling is atomic: a wrapper outside may
-// read while a handler inside still runs, as it does under http.TimeoutHandler.
+// A state is what the wrappers of one chain say to what is inside of them. The first
+// wrapper with something to say makes it, as the context of a copy of the request; the
+// wrappers that stand directly inside fill further slots. As soon as a handler of others
+// has the request, nobody fills anything any more: that handler may serve two others, one
+// after the other or at once, and what the first leaves is not for the second. A wrapper
+// inside such a handler makes a state of its own, with the other one as outer. The same
+// goes for a wrapper that finds its slot taken by another of its kind, so that what
+// stands between the two still sees the outer value.
+//
+// So a state has no lock: it is written by the goroutine of its chain before anybody
+// else has it, and only read after that. Two members are an exception, and atomic: seen
+// and rest, which those inside leave for those outside.
 type state struct {
-	context.Context               // the request's own, outside this state
-	outer           *state        // the state that this one shadows, if any
-	source          io.ReadCloser // the body before any wrapper; that of the outer state, if any
-
-	// copied is the newest copy of the request that a wrapper has made. Who has that one
-	// in hand may replace its body: it is not the server's.
-	copied atomic.Pointer[http.Request]
-
-	body atomic.Pointer[body] // the newest body that a wrapper has put in place
-
-	claimed atomic.Uint32 // slots that a wrapper is writing or has written
-	filled  atomic.Uint32 // slots that may be read
+	context.Context        // the request's own, outside of this state
+	outer           *state // the next state outside, if any
+	filled          slot
+	ownHeader       bool // the header of the request is a clone
 
 	requestID string
 	clientIP  netip.Addr
 	errors    *ErrorWriter
 	mediaType string
-	seen      *Key // the key that a wrapper inside has found: for logs, never for a decision
+	identity  identity
+	place     place
+	body      *body
+	counted   [2]any // the Limiters that have counted the request
+
+	// source is the body as the outermost wrapper got it.
+	source io.ReadCloser
+
+	// seen is the key that a wrapper inside has found last: for logs, never for a decision.
+	seen atomic.Pointer[Key]
+
+	// rest is for the outermost state: what the server may still wait for when all
+	// handlers have returned.
+	rest struct{ read, write atomic.Int64 }
 
 	// What needs no allocation of its own because it lives here.
-	identity identity
-	writer   responseWriter
-	place    place
-	idHeader [1]string
-	values   [1]string
+	writer responseWriter
+	values [4]string // of headers of the response
+	used   int       // of values
+	sentID [1]string // the request id, in the header of the request
 }
 
-type slot uint32
+type slot uint16
 
 const (
 	slotRequestID slot = 1 << iota
 	slotClientIP
 	slotErrors
 	slotMediaType
-	slotSeen
 	slotIdentity
-	slotWriter
-	slotValues
 	slotPlace
+	slotBody
+	slotCounted // the first Limiter
+	slotCountedToo
+	slotNoStore // a redirect is not to be stored
 )
 
-type stateKey struct{}
+type (
+	stateKey    struct{}
+	identityKey struct{}
+)
 
 // Value implements context.Context.
 func (s *state) Value(key any) any {
-	if key == (stateKey{}) {
+	switch key {
+	case stateKey{}:
 		return s
+	case identityKey{}:
+		if s.filled&slotIdentity != 0 {
+			return &s.identity
+		}
 	}
 	return s.Context.Value(key)
 }
@@ -84,78 +102,137 @@ func stateOf(ctx context.Context) *state {
 // find returns the innermost state of ctx in which b is filled, or nil.
 func find(ctx context.Context, b slot) *state {
 	s := stateOf(ctx)
-	for s != nil && !s.has(b) {
+	for s != nil && s.filled&b == 0 {
 		s = s.outer
 	}
 	return s
 }
 
-// claim reports whether the caller may write what belongs to b, and then publish it.
-func (s *state) claim(b slot) bool { return s.claimed.Or(uint32(b))&uint32(b) == 0 }
-
-func (s *state) publish(b slot) { s.filled.Or(uint32(b)) }
-
-// withdraw makes b unreadable again. It stays claimed.
-func (s *state) withdraw(b slot) { s.filled.And(^uint32(b)) }
-
-func (s *state) has(b slot) bool { return s.filled.Load()&uint32(b) != 0 }
-
-// enter returns a state in which the caller may fill b, and the request that
-// carries it: r itself where a wrapper outside has made the copy already.
-func enter(r *http.Request, b slot) (*state, *http.Request) {
-	ctx := r.Context()
-	outer := stateOf(ctx)
-	if outer != nil && outer.claim(b) {
-		return outer, r
-	}
-	s := newState(r, outer)
-	s.claimed.Store(uint32(b))
-	inner := r.WithContext(s)
-	s.copied.Store(inner)
-	return s, inner
-}
-
-func newState(r *http.Request, outer *state) *state {
-	s := &state{Context: r.Context(), outer: outer, source: r.Body}
-	if outer != nil {
-		s.source = outer.source
+// root returns the outermost state.
+func (s *state) root() *state {
+	for s.outer != nil {
+		s = s.outer
 	}
 	return s
 }
 
-// oneValue returns the values of a header that has one. The first needs no allocation
-// where there is a state.
-func (s *state) oneValue(value string) []string {
-	if s == nil || !s.claim(slotValues) {
+// fill returns a state in which the caller may fill b, and the writer and the request to
+// go on with: those that it got, where the chain has such a state. Who calls it defers
+// leave.
+func (in *inside) fill(w http.ResponseWriter, r *http.Request, b slot) (*state, http.ResponseWriter, *http.Request) {
+	s := in.open
+	if s == nil || s.filled&b != 0 {
+		s = &state{Context: r.Context(), outer: stateOf(r.Context()), source: r.Body}
+		if s.outer != nil {
+			s.source = s.outer.source
+		}
+		s.writer.ResponseWriter, s.writer.state = w, s
+		w, r = s.writer.expose(), r.WithContext(s)
+		in.open = s
+	}
+	s.filled |= b
+	return s, w, r
+}
+
+// leave ends the use of the request that fill has returned for r.
+func (s *state) leave(r, inner *http.Request) {
+	if inner == r {
+		return // who made the copy does it
+	}
+	handBack(r, inner)
+	if s.outer == nil && !s.writer.hijacked {
+		s.boundRest(r)
+	}
+}
+
+// handBack gives the request as the caller of a wrapper knows it what handlers set in
+// the copy: the pattern, for metrics outside, and the parsed form, whose temporary files
+// the server removes. Handlers may share a request, so nothing is written that is so.
+func handBack(r, inner *http.Request) {
+	if r.Pattern != inner.Pattern {
+		r.Pattern = inner.Pattern
+	}
+	if inner.MultipartForm != nil && r.MultipartForm != inner.MultipartForm {
+		r.MultipartForm = inner.MultipartForm
+	}
+}
+
+// header returns the header of r, which carries s, for the chain to change.
+func (s *state) header(r *http.Request) http.Header {
+	if !s.ownHeader {
+		s.ownHeader = true
+		if r.Header = maps.Clone(r.Header); r.Header == nil {
+			r.Header = make(http.Header)
+		}
+	}
+	return r.Header
+}
+
+// one returns the values of a header of the response that has one. Each response has its
+// own: others may change them in place. Some need no allocation.
+func (in *inside) one(value string) []string {
+	s := in.open
+	if s == nil || s.used == len(s.values) {
 		return []string{value}
 	}
-	s.values[0] = value
-	return s.values[:]
+	i := s.used
+	s.values[i] = value
+	s.used++
+	return s.values[i : i+1 : i+1]
 }
 
-// identity is the context inside an Auth or WithKey. It shadows the key alone.
-type identity struct {
-	context.Context
-	key  *Key
-	auth *Auth // nil: WithKey
-}
-
-type identityKey struct{}
-
-// Value implements context.Context.
-func (i *identity) Value(key any) any {
-	if key == (identityKey{}) {
-		return i
+// count leaves a note that the Limiter l has counted the request. It is used as fill is.
+func (in *inside) count(w http.ResponseWriter, r *http.Request, l any) (*state, http.ResponseWriter, *http.Request) {
+	b, i := slotCounted, 0
+	if in.open != nil && in.open.filled&slotCounted != 0 {
+		b, i = slotCountedToo, 1
 	}
-	return i.Context.Value(key)
+	s, w, r := in.fill(w, r, b)
+	s.counted[i] = l
+	return s, w, r
 }
 
-// handBack gives the request as the caller of a wrapper knows it what handlers
-// set in the copy: the pattern, for metrics outside, and the parsed form, whose
-// temporary files the server removes.
-func handBack(r, inner *http.Request) {
-	if inner != r {
-		r.Pattern = inner.Pattern
-		r.MultipartForm = inner.MultipartForm
+// note leaves a key for the logs in what is around it.
+func note(ctx context.Context, key *Key) {
+	for s := stateOf(ctx); s != nil; s = s.outer {
+		s.seen.Store(key)
+	}
+}
+
+// around reports whether a wrapper of the same Limiter or InFlight is around the caller:
+// it counts a request once.
+func around(ctx context.Context, what any) bool {
+	for s := stateOf(ctx); s != nil; s = s.outer {
+		if s.filled&slotPlace != 0 && s.place.of == what || s.counted[0] == what || s.counted[1] == what {
+			return true
+		}
+	}
+	return false
+}
+
+// begins is called by the writer of s before the response begins.
+func (s *state) begins(status int) {
+	h := s.writer.Header()
+	if s.filled&slotRequestID != 0 && len(h["X-Request-Id"]) > 1 {
+		h["X-Request-Id"] = []string{s.requestID} // a proxy has added the upstream's
+	}
+	if s.filled&slotNoStore != 0 && status >= 300 && status <= 399 && h["Cache-Control"] == nil {
+		h["Cache-Control"] = []string{"no-store"}
+	}
+	if s.body != nil && s.body.exceeded() {
+		closeAfterReply(s.writer.ResponseWriter)
+	}
+}
+
+// boundRest bounds what the server waits for when the outermost wrapper has returned:
+// the rest of the body, which it reads, and what it has not sent. It takes the deadlines
+// back itself before the next request.
+func (s *state) boundRest(r *http.Request) {
+	c := http.NewResponseController(s.writer.ResponseWriter)
+	if d := s.rest.read.Load(); d > 0 {
+		_ = c.SetReadDeadline(time.Now().Add(time.Duration(d)))
+	}
+	if d := s.rest.write.Load(); d > 0 {
+		_ = c.SetWriteDeadline(time.Now().Add(time.Duration(d)))
 	}
 }

@@ -76,21 +76,6 @@ func TestInnerWrapperShadowsOuter(t *testing.T) {
 	assert.Equal(t, []string{"198.51.100.7", "203.0.113.9", "198.51.100.7"}, []string{before, inside, after})
 }
 
-func TestAccessLogOutsideReadsTheID(t *testing.T) {
-	t.Parallel()
-	var id string
-	log := func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			next.ServeHTTP(w, r)
-			id = admit.RequestIDFrom(r.Context())
-		})
-	}
-	// The state is that of the ErrorWriter; the id comes to it from inside the log.
-	wrap(ok, new(admit.ErrorWriter).Wrap, log, admit.RequestID).
-		ServeHTTP(httptest.NewRecorder(), get("/", "X-Request-Id", "abc"))
-	assert.Equal(t, "abc", id)
-}
-
 // The copy of the request hides neither the pattern nor the parsed form from what
 // stands outside.
 func TestPatternAndFormComeBack(t *testing.T) {

@@ -11,19 +11,24 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
 // timedRun is one run of a handler in its own goroutine: the context that the handler
 // has, and the response writer. The goroutine of the server waits until it is settled
 // who answers: the handler that has ended, or the server because the time is over.
+//
+// The timer only takes note. What is to be done to the response or the connection then,
+// the goroutine of the server does, which alone knows that the request is still there. It
+// waits until the handler has left w, and nothing that the handler does later gets there.
 type timedRun struct {
 	context.Context
 	w       http.ResponseWriter
 	request *http.Request
 	body    *body // nil: none
 	tracker responseWriter
+	held    []*place // that an InFlight outside must not give away meanwhile
+	few     [1]*place
 
 	began            time.Time
 	firstByte, total time.Duration
@@ -33,12 +38,14 @@ type timedRun struct {
 
 	mu        sync.Mutex
 	timer     *time.Timer
-	header    http.Header // the handler's, until the answer begins
-	committed atomic.Bool // the answer has begun; set under mu
-	unbounded atomic.Bool // StopTimeout, or a hijack; set under mu
-	decided   bool        // the handler is about to answer with an error
-	ended     bool        // the handler has returned in time
-	over      bool        // the handler is late: nothing that it does may reach w
+	header    http.Header   // the handler's, until the answer begins
+	calls     int           // of the handler, under way in w
+	quiet     chan struct{} // closed after the last of them; nil: none was when over was set
+	deciding  int           // errors that are about to be the answer
+	committed bool          // the answer has begun
+	unbounded bool          // StopTimeout, or a hijack
+	ended     bool          // the handler has returned in time
+	over      bool          // the handler is late
 }
 
 type runKey struct{}
@@ -51,7 +58,7 @@ func (run *timedRun) Value(key any) any {
 	return run.Context.Value(key)
 }
 
-func (run *timedRun) serve(next http.Handler, w http.ResponseWriter) {
+func (run *timedRun) serve(in inside, w http.ResponseWriter) {
 	returned := false
 	defer func() {
 		v := recover()
@@ -64,17 +71,19 @@ func (run *timedRun) serve(next http.Handler, w http.ResponseWriter) {
 			}
 		}
 		run.panic = v
+		for _, p := range run.held {
+			p.release()
+		}
 		run.mu.Lock()
 		run.ended = !run.over
 		run.mu.Unlock()
-		releasePlaces(run)
 		if run.ended {
 			close(run.settled)
 		} else {
 			run.cleanUp()
 		}
 	}()
-	next.ServeHTTP(w, run.request)
+	in.ServeHTTP(w, run.request)
 	returned = true
 }
 
@@ -97,160 +106,188 @@ func (run *timedRun) finish(r *http.Request) {
 	}
 	run.mu.Lock()
 	defer run.mu.Unlock()
-	if !run.committed.Load() {
+	if !run.committed {
 		run.commit()
 		return
 	}
-	// Trailers are set after the answer has begun.
+	// Trailers are set after the answer has begun: those that it has announced, and those
+	// with the prefix.
 	real := run.w.Header()
+	announced := real["Trailer"]
+	isTrailer := func(name string) bool {
+		return strings.HasPrefix(name, http.TrailerPrefix) || listed(announced, name)
+	}
+	for name := range real {
+		if _, kept := run.header[name]; !kept && isTrailer(name) {
+			delete(real, name)
+		}
+	}
 	for name, values := range run.header {
-		if strings.HasPrefix(name, http.TrailerPrefix) || listed(real["Trailer"], name) {
+		if isTrailer(name) {
 			real[name] = values
 		}
 	}
 }
 
-// expire is called by the timer.
+// expire is called when a time may be over: by the timer, and by who has held it up.
 func (run *timedRun) expire() {
-	if run.committed.Load() && run.total > 0 && !run.unbounded.Load() && time.Since(run.began) >= run.total {
-		// A write that waits for the client must not keep the lock from us.
-		_ = http.NewResponseController(run.w).SetWriteDeadline(longAgo)
-	}
 	run.mu.Lock()
 	defer run.mu.Unlock()
 	limit := run.firstByte
-	if run.committed.Load() || run.decided {
+	if run.committed {
 		limit = run.total
+	} else if run.deciding > 0 {
+		return
 	}
 	// The answer may have begun, or ended, while the timer was on its way here.
-	if run.ended || run.over || run.unbounded.Load() || limit == 0 || time.Since(run.began) < limit {
+	if run.ended || run.over || run.unbounded || limit == 0 || time.Since(run.began) < limit {
 		return
 	}
 	run.over = true
+	if run.calls > 0 {
+		run.quiet = make(chan struct{})
+	}
 	close(run.settled)
+}
+
+// cutAfter is how long a 1xx may take that was under way when the time was over.
+const cutAfter = 100 * time.Millisecond
+
+// vacate waits, in the goroutine of the server, until a handler that is late has left w.
+// It reports whether the answer can still be another one. A write that waits for the client
+// is cut, and the connection with it.
+func (run *timedRun) vacate() bool {
+	if run.quiet == nil {
+		return !run.committed
+	}
+	if !run.committed {
+		patience := time.NewTimer(cutAfter)
+		defer patience.Stop()
+		select {
+		case <-run.quiet:
+			return true
+		case <-patience.C:
+		}
+	}
+	_ = http.NewResponseController(run.w).SetWriteDeadline(longAgo)
+	<-run.quiet
+	return false
+}
+
+// enter begins a call of the handler in w, which the answer may begin with. It reports
+// false where there is none any more. Calls may wait for the client, so they do not hold
+// the lock.
+func (run *timedRun) enter(answers bool) bool {
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	if run.over || run.ended {
+		return false
+	}
+	if answers && !run.committed {
+		run.commit()
+	}
+	run.calls++
+	return true
+}
+
+func (run *timedRun) exit() {
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	if run.calls--; run.calls == 0 && run.quiet != nil {
+		close(run.quiet)
+	}
 }
 
 // commit begins the answer.
 func (run *timedRun) commit() {
-	run.committed.Store(true)
+	run.committed = true
 	run.timer.Stop()
-	if run.total > 0 && !run.unbounded.Load() {
+	if run.total > 0 && !run.unbounded && !run.ended {
 		run.timer.Reset(run.total - time.Since(run.began))
 	}
-	real := run.w.Header()
-	clear(real)
-	maps.Copy(real, run.header)
+	replace(run.w.Header(), run.header)
+}
+
+// replace makes h the same as by.
+func replace(h, by http.Header) {
+	clear(h)
+	maps.Copy(h, by)
 }
 
 func (run *timedRun) Header() http.Header { return run.header }
 
 func (run *timedRun) WriteHeader(status int) {
-	run.mu.Lock()
-	defer run.mu.Unlock()
-	switch {
-	case run.over:
+	informs := status < 200 && status != http.StatusSwitchingProtocols
+	if !run.enter(!informs) {
 		return
-	case status < 200 && status != http.StatusSwitchingProtocols:
+	}
+	defer run.exit()
+	if informs {
 		// It is sent with the header as it is now, and begins nothing.
 		real := run.w.Header()
-		outside := maps.Clone(real)
-		maps.Copy(real, run.header)
-		run.w.WriteHeader(status)
-		clear(real)
-		maps.Copy(real, outside)
-		return
-	case !run.committed.Load():
-		run.commit()
+		defer replace(real, maps.Clone(real))
+		replace(real, run.header)
 	}
 	run.w.WriteHeader(status)
 }
 
 func (run *timedRun) Write(p []byte) (int, error) {
-	run.mu.Lock()
-	defer run.mu.Unlock()
-	if run.over {
+	if !run.enter(true) {
 		return 0, http.ErrHandlerTimeout
 	}
-	if !run.committed.Load() {
-		run.commit()
-	}
+	defer run.exit()
 	return run.w.Write(p)
 }
 
 func (run *timedRun) WriteString(s string) (int, error) {
-	run.mu.Lock()
-	defer run.mu.Unlock()
-	if run.over {
+	if !run.enter(true) {
 		return 0, http.ErrHandlerTimeout
 	}
-	if !run.committed.Load() {
-		run.commit()
-	}
+	defer run.exit()
 	return io.WriteString(run.w, s)
 }
 
 // ReadFrom passes files on to the server whole, unless a total time may end in the
-// middle of one.
+// middle of one, or a first byte is still waited for.
 func (run *timedRun) ReadFrom(src io.Reader) (int64, error) {
-	// What comes first begins the answer, as soon as it is there.
-	var first [512]byte
-	var n int
-	var err error
-	for n == 0 && err == nil {
-		n, err = src.Read(first[:])
+	run.mu.Lock()
+	whole := run.committed && run.total == 0
+	run.mu.Unlock()
+	if !whole {
+		return io.Copy(struct{ io.Writer }{run}, src)
 	}
-	written := 0
-	if n > 0 {
-		var failed error
-		if written, failed = run.Write(first[:n]); failed != nil {
-			return int64(written), failed
-		}
+	if !run.enter(true) {
+		return 0, http.ErrHandlerTimeout
 	}
-	if err == io.EOF {
-		return int64(written), nil
-	}
-	if err != nil {
-		return int64(written), err
-	}
-	var dst io.Writer = run.w
-	if run.total > 0 {
-		dst = struct{ io.Writer }{run}
-	}
-	rest, err := io.Copy(dst, src)
-	return int64(written) + rest, err
+	defer run.exit()
+	return io.Copy(run.w, src)
 }
 
 // FlushError begins the answer.
 func (run *timedRun) FlushError() error {
-	run.mu.Lock()
-	defer run.mu.Unlock()
-	if run.over {
+	if !run.enter(true) {
 		return http.ErrHandlerTimeout
 	}
-	if !run.committed.Load() {
-		run.commit()
-	}
+	defer run.exit()
 	return http.NewResponseController(run.w).Flush()
 }
 
 // Hijack takes the connection out of the hands of the Timeout.
-func (run *timedRun) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	run.mu.Lock()
-	defer run.mu.Unlock()
-	if run.over {
-		return nil, nil, http.ErrHandlerTimeout
-	}
-	conn, buffered, err := http.NewResponseController(run.w).Hijack()
-	if err == nil {
-		run.committed.Store(true)
-		run.unbounded.Store(true)
-		run.timer.Stop()
-	}
+func (run *timedRun) Hijack() (conn net.Conn, buffered *bufio.ReadWriter, err error) {
+	err = run.control(func(c *http.ResponseController) error {
+		conn, buffered, err = c.Hijack()
+		if err == nil {
+			run.committed, run.unbounded = true, true
+			run.timer.Stop()
+		}
+		return err
+	})
 	return conn, buffered, err
 }
 
-// Deadlines are of the connection, on which another request may be under way already
-// when the handler is late.
+// What follows reaches the connection, on which another request may be under way already
+// when the handler is late. This is why there is no Unwrap, which would give away the writer
+// outside for good: all that http.ResponseController knows is here.
 
 func (run *timedRun) SetReadDeadline(t time.Time) error {
 	return run.control(func(c *http.ResponseController) error { return c.SetReadDeadline(t) })
@@ -264,31 +301,22 @@ func (run *timedRun) EnableFullDuplex() error {
 	return run.control((*http.ResponseController).EnableFullDuplex)
 }
 
+func (run *timedRun) closeAfterReply() {
+	_ = run.control(func(*http.ResponseController) error {
+		closeAfterReply(run.w)
+		return nil
+	})
+}
+
+// control calls f, which does not wait, while the handler is in time.
 func (run *timedRun) control(f func(*http.ResponseController) error) error {
 	run.mu.Lock()
 	defer run.mu.Unlock()
-	if run.over {
+	if run.over || run.ended {
 		return http.ErrHandlerTimeout
 	}
 	return f(http.NewResponseController(run.w))
 }
-
-// Unwrap returns the writer outside for as long as the handler is in time.
-func (run *timedRun) Unwrap() http.ResponseWriter {
-	run.mu.Lock()
-	defer run.mu.Unlock()
-	if run.over {
-		return nowhere{}
-	}
-	return run.w
-}
-
-// nowhere is the writer of a handler that is late.
-type nowhere struct{}
-
-func (nowhere) Header() http.Header       { return http.Header{} }
-func (nowhere) Write([]byte) (int, error) { return 0, http.ErrHandlerTimeout }
-func (nowhere) WriteHeader(int)           {}
 
 // runsOf calls f with each run that the request of ctx is inside of.
 func runsOf(ctx context.Context, f func(*timedRun)) {
@@ -297,15 +325,30 @@ func runsOf(ctx context.Context, f func(*timedRun)) {
 	}
 }
 
-// decide takes note that the handler of ctx knows its answer, though it may take a
-// moment until it begins. It reports false for a handler that is late.
-func decide(ctx context.Context) bool {
+// beginError takes note that the handler of ctx knows its answer, an error, though it may
+// take a moment until it begins. It reports false for a handler that is late; else endError
+// is to follow.
+func beginError(ctx context.Context) bool {
 	inTime := true
 	runsOf(ctx, func(run *timedRun) {
 		run.mu.Lock()
 		defer run.mu.Unlock()
-		run.decided = true
+		run.deciding++
 		inTime = inTime && !run.over
 	})
+	if !inTime {
+		endError(ctx)
+	}
 	return inTime
+}
+
+// endError looks at the time again: the error may have gone to a writer of others, which
+// has not passed it on.
+func endError(ctx context.Context) {
+	runsOf(ctx, func(run *timedRun) {
+		run.mu.Lock()
+		run.deciding--
+		run.mu.Unlock()
+		run.expire()
+	})
 }

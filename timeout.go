@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 )
 
@@ -13,11 +12,18 @@ import (
 // What has begun is not bounded, so that streams, downloads and upgrades pass: see
 // NewTimeout for a bound of the whole. It panics if d is not positive.
 func Timeout(d time.Duration) Middleware {
-	t, err := NewTimeout(TimeoutConfig{FirstByte: d})
+	m, err := timeout(d)
 	if err != nil {
 		panic("admit: Timeout: " + err.Error())
 	}
-	return t.Wrap
+	return m
+}
+
+func timeout(d time.Duration) (Middleware, error) {
+	if d <= 0 {
+		return nil, fmt.Errorf("the time is %v; it is that to the first byte of the answer, such as 10s", d)
+	}
+	return (&HandlerTimeout{TimeoutConfig{FirstByte: d}}).Wrap, nil
 }
 
 // TimeoutConfig configures NewTimeout.
@@ -57,7 +63,7 @@ func StopTimeout(ctx context.Context) bool {
 			inTime = false
 			return
 		}
-		run.unbounded.Store(true)
+		run.unbounded = true
 		run.timer.Stop()
 	})
 	return inTime
@@ -68,42 +74,44 @@ func StopTimeout(ctx context.Context) bool {
 // http.ErrHandlerTimeout, what it reads from the body fails, and its panic is logged; a
 // panic before passes on, as a *HandlerPanic with the stack.
 func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
-	mustWrap("Timeout", next)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithCancelCause(r.Context())
-		defer cancel(nil)
+	return wrap("Timeout", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		run := &timedRun{
-			Context: ctx, w: w, header: ownHeader(w.Header()),
 			began: time.Now(), firstByte: t.c.FirstByte, total: t.c.Total, settled: make(chan struct{}),
 		}
-		run.tracker.ResponseWriter = run
-		run.request = r.WithContext(run)
+		inner := r
 		if hasBody(r) {
-			var mine bool
-			if run.request, run.body, mine = withBody(w, run.request); mine {
-				defer run.body.detach()
-			}
+			u := in.bound(w, r)
+			defer u.leave()
+			w, inner, run.body = u.w, u.inner, u.body
 		}
+		ctx, cancel := context.WithCancelCause(inner.Context())
+		defer cancel(nil)
+		run.Context, run.w, run.header = ctx, w, w.Header().Clone()
+		if run.header == nil {
+			run.header = make(http.Header)
+		}
+		run.tracker.ResponseWriter = run
+		run.request = inner.WithContext(run)
+		run.held = holdPlaces(ctx, run.few[:0])
 		run.timer = time.AfterFunc(t.c.FirstByte, run.expire)
 		defer run.timer.Stop()
 
 		header := headerForErrors(r.Header)
-		holdPlaces(r.Context()) // of an InFlight, until the handler has ended
-		go run.serve(next, run.tracker.exposeAs(w))
+		in.open = nil // inside is another goroutine, and this one goes on
+		go run.serve(in, run.tracker.exposeAs(w))
 		<-run.settled
-		switch {
-		case !run.over:
-			run.finish(r)
-		case run.committed.Load(): // the total
-			cancel(context.DeadlineExceeded)
-			panic(http.ErrAbortHandler)
-		default:
-			cancel(context.DeadlineExceeded)
-			if run.body != nil {
-				run.body.interrupt(http.ErrHandlerTimeout)
-			}
-			WriteError(w, withHeader(r, header), errHandlerTimeout)
+		if !run.over {
+			run.finish(inner)
+			return
 		}
+		cancel(context.DeadlineExceeded)
+		if !run.vacate() {
+			panic(http.ErrAbortHandler)
+		}
+		if run.body != nil {
+			run.body.interrupt(http.ErrHandlerTimeout)
+		}
+		WriteError(w, withHeader(inner, header), errHandlerTimeout)
 	})
 }
 
@@ -123,16 +131,6 @@ func withHeader(r *http.Request, kept [3][]string) *http.Request {
 		}
 	}
 	return r
-}
-
-// ownHeader returns a copy of h that may be changed and added to without a trace in h.
-// Values are shared: who replaces one in place reaches both.
-func ownHeader(h http.Header) http.Header {
-	own := make(http.Header, len(h))
-	for name, values := range h {
-		own[name] = slices.Clip(values)
-	}
-	return own
 }
 
 // HandlerPanic is the panic of a handler inside a Timeout, as it passes on from the

@@ -17,24 +17,18 @@ type responseWriter struct {
 	hijacked bool // the connection is somebody else's now
 	replaced bool // what the handler writes is thrown away
 
+	state        *state        // that this is the writer of; nil: of none
 	interception *interception // of Intercept; nil: nothing is replaced
 }
 
 // track returns a writer that knows whether the response has begun: w if it is one,
 // else a new one around it. One further outside does not do: what stands between may
 // hold back what the handler has written.
-func track(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
+func track(w http.ResponseWriter) http.ResponseWriter {
 	if _, ok := w.(interface{ tracked() *responseWriter }); ok {
 		return w
 	}
-	var t *responseWriter
-	if s := stateOf(r.Context()); s != nil && s.claim(slotWriter) {
-		t = &s.writer
-	} else {
-		t = new(responseWriter)
-	}
-	t.ResponseWriter = w
-	return t.expose()
+	return (&responseWriter{ResponseWriter: w}).expose()
 }
 
 // tracker finds the responseWriter in w, through the wrappers of others.
@@ -101,10 +95,14 @@ func (w *responseWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// begin notes that the response has begun, which a 1xx other than 101 does not do.
+// begin notes that the response begins, which a 1xx other than 101 does not do.
 func (w *responseWriter) begin(status int) {
-	if w.status == 0 && (status >= 200 && status <= 999 || status == http.StatusSwitchingProtocols) {
-		w.status = status
+	if w.status != 0 || status != http.StatusSwitchingProtocols && (status < 200 || status > 999) {
+		return
+	}
+	w.status = status
+	if w.state != nil {
+		w.state.begins(status)
 	}
 }
 
@@ -126,21 +124,41 @@ func (w *responseWriter) WriteString(s string) (int, error) {
 	return io.WriteString(w.ResponseWriter, s)
 }
 
-// ReadFrom lets the server send files without copying them.
-func (w *responseWriter) ReadFrom(src io.Reader) (n int64, err error) {
-	if w.replaced {
+// ReadFrom lets the server send files without copying them. What comes first begins the
+// response, as soon as it is there: a source that fails before leaves it unbegun, so that
+// the error can still be written.
+func (w *responseWriter) ReadFrom(src io.Reader) (int64, error) {
+	switch {
+	case w.replaced:
 		return io.Copy(io.Discard, src)
+	case w.status != 0:
+		return io.Copy(w.ResponseWriter, src)
 	}
-	// A source that fails before its first byte leaves the response unbegun, so
-	// that the error can still be written. A panic is taken for a beginning.
-	panicked := true
-	defer func() {
-		if n > 0 || panicked {
-			w.begin(http.StatusOK)
+	buf := buffers.Get().(*[]byte)
+	defer putBuffer(buf)
+	n, err := readSome(src, (*buf)[:cap(*buf)])
+	var written int64
+	if n > 0 {
+		first, failed := w.Write((*buf)[:n])
+		if written = int64(first); failed != nil {
+			return written, failed
 		}
-	}()
-	n, err = io.Copy(w.ResponseWriter, src)
-	panicked = false
+	}
+	if err == io.EOF {
+		return written, nil
+	}
+	if err != nil {
+		return written, err
+	}
+	rest, err := io.Copy(w.ResponseWriter, src)
+	return written + rest, err
+}
+
+// readSome reads until there is something.
+func readSome(src io.Reader, p []byte) (n int, err error) {
+	for n == 0 && err == nil {
+		n, err = src.Read(p)
+	}
 	return n, err
 }
 
@@ -149,9 +167,12 @@ func (w *responseWriter) FlushError() error {
 	if w.replaced {
 		return nil
 	}
+	if w.status == 0 && w.state != nil {
+		w.state.begins(http.StatusOK)
+	}
 	err := http.NewResponseController(w.ResponseWriter).Flush()
-	if err == nil {
-		w.begin(http.StatusOK)
+	if err == nil && w.status == 0 {
+		w.status = http.StatusOK
 	}
 	return err
 }
@@ -160,6 +181,9 @@ func (w *responseWriter) hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err == nil {
 		w.hijacked = true
+		if w.state != nil && w.state.body != nil {
+			w.state.body.detach() // nothing of ours touches the connection any more
+		}
 	}
 	return conn, buffered, err
 }

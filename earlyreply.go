@@ -7,19 +7,34 @@ import (
 	"time"
 )
 
-// An error that is written while the client still sends has to reach it. Over HTTP/1
+// An answer that is written while the client still sends has to reach it. Over HTTP/1
 // net/http first reads up to 256 KiB of the body, for as long as it takes, so that a
 // client that stalls never gets its answer; and it closes a connection with unread
-// bytes in a way that makes the client's system throw the answer away. So the error
-// writer reads for a short time itself. If the body ends, the connection is kept. If
-// not, the answer says that the connection closes, and reading goes on for a moment,
-// until the client has had the time to see it. Over HTTP/2 none of this is needed: the
-// stream alone is reset.
+// bytes in a way that makes the client's system throw the answer away. So reply reads
+// for a short time itself. If the body ends, the connection is kept. If not, the answer
+// says that the connection closes, and reading goes on for a moment, until the client has
+// had the time to see it. Over HTTP/2 none of this is needed: the stream alone is reset.
+//
+// A place in an InFlight is given back before any of that: who is refused must not hold
+// what others wait for.
 const (
 	settleBytes = 256 << 10
 	settleTime  = 300 * time.Millisecond
 	lingerTime  = 500 * time.Millisecond
 )
+
+// reply answers with a status, and a body unless the method is HEAD, in a way that a
+// client sees which is still sending.
+func reply(w http.ResponseWriter, r *http.Request, status int, body []byte) {
+	if rest := settle(w, r); rest != nil {
+		defer rest.linger()
+		w.Header()["Connection"] = []string{"close"}
+	}
+	w.WriteHeader(status)
+	if len(body) > 0 && r.Method != http.MethodHead {
+		_, _ = w.Write(body)
+	}
+}
 
 // upload is the body of a request that is answered before it has arrived.
 type upload struct {
@@ -46,6 +61,7 @@ func settle(w http.ResponseWriter, r *http.Request) *upload {
 	if b := bodyOf(r.Context()); b != nil && b.failedWith(io.EOF) {
 		return nil // it has been read
 	}
+	givePlacesBack(r.Context())
 	u := &upload{w: w, conn: http.NewResponseController(w), body: body, big: make(chan struct{}), ended: make(chan struct{})}
 	if strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
 		return u // reading might ask the client to begin
@@ -100,19 +116,34 @@ func (u *upload) linger() {
 
 // closeAfterReply makes the server close the connection after the response: first its
 // writing side, and the other after a pause. http.MaxBytesReader can tell it to, but
-// only through the server's own writer.
+// only through the server's own writer. It is for the goroutine that writes the response.
 func closeAfterReply(w http.ResponseWriter) {
-	_, _ = http.MaxBytesReader(innermost(w), io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
+	for {
+		switch t := w.(type) {
+		case *timedRun:
+			t.closeAfterReply()
+			return
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = t.Unwrap()
+		default:
+			_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
+			return
+		}
+	}
 }
 
-// innermost unwraps w to the writer of the server.
-func innermost(w http.ResponseWriter) http.ResponseWriter {
+// canWake reports whether the connection can be reached through w.
+func canWake(w http.ResponseWriter) bool {
 	for {
-		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			return w
+		switch t := w.(type) {
+		case *timedRun:
+			w = t.w
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = t.Unwrap()
+		default:
+			_, ok := w.(interface{ SetReadDeadline(time.Time) error })
+			return ok
 		}
-		w = u.Unwrap()
 	}
 }
 

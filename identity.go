@@ -1,0 +1,104 @@
+package admit
+
+import (
+	"context"
+	"net/http"
+)
+
+// identity is who calls, as a wrapper has found out.
+type identity struct {
+	key    *Key
+	by     any  // the Auth that has found it; nil: WithKey
+	bearer bool // it may have come as a Bearer token
+}
+
+// keyContext is the context that WithKey returns.
+type keyContext struct {
+	context.Context
+	identity identity
+}
+
+// Value implements context.Context.
+func (c *keyContext) Value(key any) any {
+	if key == (identityKey{}) {
+		return &c.identity
+	}
+	return c.Context.Value(key)
+}
+
+// WithKey returns a context in which KeyFrom finds the key: for tests, and for an
+// identity from elsewhere, such as a JWT. Where a wrapper of this package is around,
+// SeenKeyFrom finds it there.
+func WithKey(ctx context.Context, key *Key) context.Context {
+	if key != nil {
+		note(ctx, key)
+	}
+	return &keyContext{ctx, identity{key: key, bearer: true}}
+}
+
+// KeyFrom returns the key that an Auth or WithKey around the caller has found: what a
+// handler decides by. What another handler of the same request has found it does not
+// return.
+func KeyFrom(ctx context.Context) (*Key, bool) {
+	if id := identityOf(ctx); id != nil {
+		return id.key, true
+	}
+	return nil, false
+}
+
+// SeenKeyFrom returns the key that an Auth or WithKey inside of the caller has found last,
+// also one that was refused since: for an access log around them, after next has
+// returned, and for ErrorWriter.Observe. It needs a wrapper of this package outside of the
+// log, such as RequestID. Never decide by it: with several handlers in a request, the key
+// is that of any one.
+func SeenKeyFrom(ctx context.Context) (*Key, bool) {
+	if s := stateOf(ctx); s != nil {
+		if key := s.seen.Load(); key != nil {
+			return key, true
+		}
+	}
+	return nil, false
+}
+
+// identityOf returns what Auth or WithKey around the caller has found, or nil. This
+// is what decisions are made on.
+func identityOf(ctx context.Context) *identity {
+	if id, _ := ctx.Value(identityKey{}).(*identity); id != nil && id.key != nil {
+		return id
+	}
+	return nil
+}
+
+// Caller returns who sent r, as limits count by default: "key:" and the ID of its Key
+// if it has one, else "addr:" and the client's address as ClientIPFrom finds it, IPv6
+// cut to its /64. Requests without an address, as on a Unix socket, are one caller.
+func Caller(r *http.Request) string {
+	var buf [128]byte
+	return string(appendCaller(buf[:0], r, "", nil))
+}
+
+// appendCaller appends the class of the caller, the name of the Limiter if it has one,
+// and what tells the caller apart.
+func appendCaller(b []byte, r *http.Request, name string, by func(*http.Request) string) []byte {
+	id := identityOf(r.Context())
+	hasKey := id != nil && id.key.ID != ""
+	if hasKey {
+		b = append(b, keyPrefix...)
+	} else {
+		b = append(b, addrPrefix...)
+	}
+	if name != "" {
+		b = append(append(b, name...), ':')
+	}
+	switch {
+	case by != nil:
+		return append(b, by(r)...)
+	case hasKey:
+		return append(b, id.key.ID...)
+	}
+	addr := clientNetwork(r)
+	if !addr.IsValid() {
+		return b
+	}
+	return addr.AppendTo(b)
+}

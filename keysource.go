@@ -1,0 +1,221 @@
+package admit
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// KeySource is where in a request a key may stand.
+type KeySource struct {
+	in   string // bearer, header, query, cookie
+	name string
+}
+
+// FromBearer is the Authorization header with the scheme Bearer (RFC 6750 §2.1).
+// Other schemes are not looked at.
+func FromBearer() KeySource { return KeySource{"bearer", "Authorization"} }
+
+// FromHeader is a header that holds the key alone, such as X-API-Key.
+func FromHeader(name string) KeySource { return KeySource{"header", http.CanonicalHeaderKey(name)} }
+
+// FromQuery is a parameter of the query. Proxies and browsers keep URLs in logs and
+// histories, keys included, and send them on in Referer: use it where clients can do
+// nothing else. A ServeMux redirects /dir to /dir/: inside an Auth without the key, so that
+// the client is refused when it follows, and outside of one with the key in Location; give
+// it both paths. Other redirects of what the Auth lets in are marked no-store.
+func FromQuery(name string) KeySource { return KeySource{"query", name} }
+
+// FromCookie is a cookie. Browsers send it along with requests from other sites, so
+// the service needs protection against those (http.CrossOriginProtection).
+func FromCookie(name string) KeySource { return KeySource{"cookie", name} }
+
+// String describes the source.
+func (s KeySource) String() string {
+	switch s.in {
+	case "bearer":
+		return "Authorization: Bearer"
+	case "header":
+		return "the header " + s.name
+	case "query":
+		return "the query parameter " + s.name
+	case "cookie":
+		return "the cookie " + s.name
+	default:
+		return "no source"
+	}
+}
+
+func describeSources(sources []KeySource) string {
+	var all []string
+	for _, s := range sources {
+		all = append(all, s.String())
+	}
+	return strings.Join(all, " or ")
+}
+
+func (s KeySource) check() error {
+	switch s.in {
+	case "bearer":
+	case "header":
+		if !isToken(s.name) {
+			return fmt.Errorf("%q is not the name of a header", s.name)
+		}
+		if s.name == "Authorization" {
+			return errors.New("the Authorization header has a scheme before the key: use FromBearer")
+		}
+	case "query":
+		if s.name == "" {
+			return errors.New("a query parameter needs a name")
+		}
+	case "cookie":
+		if !isToken(s.name) {
+			return fmt.Errorf("%q is not the name of a cookie", s.name)
+		}
+	default:
+		return errors.New("the zero KeySource is no source: use FromBearer, FromHeader, FromQuery or FromCookie")
+	}
+	return nil
+}
+
+// challenge is what a refusal says of the source. Bearer is registered; a key on its
+// own has no scheme of the registry, so it is described as API descriptions do it.
+func (s KeySource) challenge(realm, problem string) string {
+	var params []string
+	param := func(name, value string) { params = append(params, name+"="+quoted(value)) }
+	scheme := "Bearer"
+	if s.in != "bearer" {
+		scheme = "ApiKey"
+		param("in", s.in)
+		param("name", s.name)
+	}
+	if realm != "" {
+		param("realm", realm)
+	}
+	if problem != "" {
+		param("error", problem)
+	}
+	return strings.TrimSpace(scheme + " " + strings.Join(params, ", "))
+}
+
+// quoted returns s as a quoted-string (RFC 9110 §5.6.4). Bytes that none can hold
+// become question marks.
+func quoted(s string) string {
+	b := []byte{'"'}
+	for _, c := range []byte(s) {
+		switch {
+		case c == '"' || c == '\\':
+			b = append(b, '\\', c)
+		case c < ' ' || c > '~':
+			b = append(b, '?')
+		default:
+			b = append(b, c)
+		}
+	}
+	return string(append(b, '"'))
+}
+
+// find returns the value that the source has in r, without white space around it;
+// more says that it is there more than once.
+func (s *KeySource) find(r *http.Request) (value string, more bool) {
+	switch s.in {
+	case "bearer", "header":
+		lines := r.Header[s.name]
+		if len(lines) == 0 {
+			return "", false
+		}
+		value = lines[0]
+		if s.in == "bearer" {
+			value = bearer(value)
+		}
+		return strings.Trim(value, " \t"), len(lines) > 1
+	case "query":
+		for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
+			if v, ok := s.inQuery(pair); ok {
+				if more = value != ""; more {
+					return "", true
+				}
+				value = v
+			}
+		}
+	case "cookie":
+		for _, c := range r.CookiesNamed(s.name) {
+			if more = value != ""; more {
+				return "", true
+			}
+			value = c.Value
+		}
+	}
+	return value, false
+}
+
+// bearer returns what follows the scheme Bearer, in any case (RFC 9110 §11.1).
+func bearer(authorization string) string {
+	const scheme = "Bearer"
+	authorization = strings.TrimLeft(authorization, " \t")
+	if len(authorization) > len(scheme) && strings.EqualFold(authorization[:len(scheme)], scheme) {
+		if c := authorization[len(scheme)]; c == ' ' || c == '\t' {
+			return authorization[len(scheme)+1:]
+		}
+	}
+	return ""
+}
+
+// inQuery reports whether a pair of the query is this source, with its value.
+func (s *KeySource) inQuery(pair string) (value string, ok bool) {
+	name, value, _ := strings.Cut(pair, "=")
+	if name, err := url.QueryUnescape(name); err != nil || name != s.name {
+		return "", false
+	}
+	if plain, err := url.QueryUnescape(value); err == nil {
+		value = plain
+	}
+	return value, true
+}
+
+// remove takes the credential out of r, which carries st and shares what it points to
+// with the original.
+func (s *KeySource) remove(st *state, r *http.Request) {
+	switch s.in {
+	case "bearer", "header":
+		delete(st.header(r), s.name)
+	case "query":
+		var kept []string
+		for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
+			if _, ok := s.inQuery(pair); !ok {
+				kept = append(kept, pair)
+			}
+		}
+		u := *r.URL
+		u.RawQuery = strings.Join(kept, "&")
+		r.URL = &u
+		if path, _, ok := strings.Cut(r.RequestURI, "?"); ok {
+			r.RequestURI = strings.TrimSuffix(path+"?"+u.RawQuery, "?")
+		}
+		if r.Form != nil { // a wrapper outside has parsed it
+			r.Form = maps.Clone(r.Form)
+			delete(r.Form, s.name)
+		}
+	case "cookie":
+		h := st.header(r)
+		var lines []string
+		for _, line := range h["Cookie"] {
+			var kept []string
+			for pair := range strings.SplitSeq(line, ";") {
+				pair = strings.TrimSpace(pair)
+				if name, _, _ := strings.Cut(pair, "="); strings.TrimSpace(name) != s.name {
+					kept = append(kept, pair)
+				}
+			}
+			if len(kept) > 0 {
+				lines = append(lines, strings.Join(kept, "; "))
+			}
+		}
+		if delete(h, "Cookie"); len(lines) > 0 {
+			h["Cookie"] = lines
+		}
+	}
+}

@@ -1,0 +1,213 @@
+package admit
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+)
+
+// WriteStall cuts a client that takes too little of the answer: writes go out in pieces
+// of at most 32 KiB, and the time for which one of them waits is at most d. Only that time
+// counts, so that a stream is not cut which is silent because its handler is. Over HTTP/1
+// the connection is closed, over HTTP/2 the stream is reset; the handler gets an error from
+// Write. What the server sends when the handler has returned, about 4 KiB, has as long.
+// Server.WriteTimeout holds beside. A connection that is hijacked is left alone. It panics
+// if d is not positive.
+func WriteStall(d time.Duration) Middleware {
+	m, err := writeStall(d)
+	if err != nil {
+		panic("admit: WriteStall: " + err.Error())
+	}
+	return m
+}
+
+func writeStall(d time.Duration) (Middleware, error) {
+	if d <= 0 {
+		return nil, fmt.Errorf("the time is %v; it is for how long a client may take nothing, such as 10s", d)
+	}
+	return func(next http.Handler) http.Handler {
+		return wrap("WriteStall", next, func(in inside, w http.ResponseWriter, r *http.Request) {
+			began := time.Now()
+			s, w, inner := in.fill(w, r, 0)
+			defer s.leave(r, inner)
+			stall := &stallWriter{ResponseWriter: w, patience: d}
+			stall.tracker.ResponseWriter = stall
+			defer stall.end()
+			in.ServeHTTP(stall.tracker.exposeAs(w), inner)
+
+			if !s.writer.hijacked && !serverCuts(r, began, d) {
+				s.root().rest.write.Store(int64(d))
+			}
+		})
+	}, nil
+}
+
+// serverCuts reports whether Server.WriteTimeout is over before d is.
+func serverCuts(r *http.Request, began time.Time, d time.Duration) bool {
+	server, _ := r.Context().Value(http.ServerContextKey).(*http.Server)
+	return server != nil && server.WriteTimeout > 0 && time.Until(began.Add(server.WriteTimeout)) < d
+}
+
+// maxPiece is what goes out at a time.
+const maxPiece = 32 << 10
+
+// stallWriter wakes a write that waits for too long. As with a body, a timer does it and
+// no deadline is set while the client keeps up: Server.WriteTimeout would be lost.
+type stallWriter struct {
+	http.ResponseWriter
+	tracker  responseWriter
+	patience time.Duration
+
+	mu      sync.Mutex
+	timer   *time.Timer
+	waits   bool      // a write is under way
+	giveUp  time.Time // when it is to be woken
+	armed   bool      // the timer is running
+	stalled bool      // one has been woken: the connection is of no more use
+	ended   bool      // the handler has returned
+}
+
+// piece does a write of at most maxPiece.
+func (w *stallWriter) piece(write func() (int64, error)) (int64, error) {
+	w.mu.Lock()
+	if w.stalled {
+		w.mu.Unlock()
+		return 0, errStalled
+	}
+	w.waits, w.giveUp = true, time.Now().Add(w.patience)
+	switch {
+	case w.timer == nil:
+		w.timer = time.AfterFunc(w.patience, w.expire)
+		w.armed = true
+	case !w.armed:
+		w.timer.Reset(w.patience)
+		w.armed = true
+	}
+	w.mu.Unlock()
+	defer func() {
+		w.mu.Lock()
+		w.waits = false
+		w.mu.Unlock()
+	}()
+	n, err := write()
+	return n, err
+}
+
+// expire is called by the timer, which is moved here and not in each write.
+func (w *stallWriter) expire() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.armed = false
+	if !w.waits || w.ended {
+		return
+	}
+	if left := time.Until(w.giveUp); left > 0 {
+		w.timer.Reset(left)
+		w.armed = true
+		return
+	}
+	w.stalled = true
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(longAgo)
+}
+
+// end is called when the handler has returned. What a client has got of an answer that was
+// woken is not all of it.
+func (w *stallWriter) end() {
+	w.mu.Lock()
+	w.ended = true
+	stalled := w.stalled
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	w.mu.Unlock()
+	if stalled {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (w *stallWriter) Write(p []byte) (written int, err error) {
+	for first := true; first || len(p) > 0; first = false {
+		next := p[:min(len(p), maxPiece)]
+		p = p[len(next):]
+		n, err := w.piece(func() (int64, error) {
+			n, err := w.ResponseWriter.Write(next)
+			return int64(n), err
+		})
+		written += int(n)
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+// ReadFrom sends files without copying them. Other sources may be slow by themselves, so
+// they are read apart.
+func (w *stallWriter) ReadFrom(src io.Reader) (written int64, err error) {
+	file, left := fileIn(src)
+	if file == nil {
+		return io.Copy(struct{ io.Writer }{w}, src)
+	}
+	for left > 0 {
+		part := &io.LimitedReader{R: file, N: min(left, maxPiece)}
+		n, err := w.piece(func() (int64, error) { return io.Copy(w.ResponseWriter, part) })
+		written += n
+		left -= n
+		if err != nil || part.N > 0 {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+// fileIn returns the file on a disk that src is, and how much of it src has at most.
+func fileIn(src io.Reader) (*os.File, int64) {
+	left := int64(math.MaxInt64)
+	if l, ok := src.(*io.LimitedReader); ok {
+		src, left = l.R, l.N
+	}
+	f, ok := src.(*os.File)
+	if !ok {
+		return nil, 0
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, 0
+	}
+	return f, left
+}
+
+// FlushError is what http.ResponseController calls.
+func (w *stallWriter) FlushError() error {
+	_, err := w.piece(func() (int64, error) { return 0, http.NewResponseController(w.ResponseWriter).Flush() })
+	return err
+}
+
+// WriteHeader writes a 1xx at once.
+func (w *stallWriter) WriteHeader(status int) {
+	_, _ = w.piece(func() (int64, error) {
+		w.ResponseWriter.WriteHeader(status)
+		return 0, nil
+	})
+}
+
+// Hijack ends it.
+func (w *stallWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err == nil {
+		w.mu.Lock()
+		w.ended = true
+		w.mu.Unlock()
+	}
+	return conn, buffered, err
+}
+
+// Unwrap lets http.ResponseController reach the rest.
+func (w *stallWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+var errStalled = fmt.Errorf("admit: the client has taken nothing of the answer for too long: %w", os.ErrDeadlineExceeded)
