@@ -115,36 +115,44 @@ func TestGuardFindsLateUse(t *testing.T) {
 	}
 }
 
-// A method that runs while ServeHTTP returns was called in time, and is a fault too.
+// A method that runs while ServeHTTP returns was called in time, and is a fault too. Its
+// panic, of a writer that was taken away, does not end the process.
 func TestGuardFindsAMethodThatOutlastsServeHTTP(t *testing.T) {
 	t.Parallel()
-	var fake fakeT
-	writes, returned, ended := make(chan bool), make(chan bool), make(chan bool)
-	h := testkit.Guard(&fake, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		go func() {
-			_, _ = w.Write([]byte("x"))
-			close(ended)
-		}()
-		<-writes
-	}))
-	h.ServeHTTP(slowWriter{httptest.NewRecorder(), writes, returned}, httptest.NewRequest("GET", "/", nil))
-	close(returned)
-	<-ended
-	faults := fake.end()
-	require.Len(t, faults, 1)
-	assert.Contains(t, faults[0], "Write still ran when ServeHTTP returned")
+	for _, panics := range []bool{false, true} {
+		var fake fakeT
+		server := slowWriter{httptest.NewRecorder(), make(chan bool), make(chan bool), panics}
+		ended := make(chan bool)
+		h := testkit.Guard(&fake, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			go func() {
+				_, _ = w.Write([]byte("x"))
+				close(ended)
+			}()
+			<-server.writes
+		}))
+		h.ServeHTTP(server, httptest.NewRequest("GET", "/", nil))
+		close(server.goOn)
+		<-ended
+		faults := fake.end()
+		require.Len(t, faults, 1)
+		assert.Contains(t, faults[0], "Write still ran when ServeHTTP returned")
+		assert.Equal(t, panics, strings.Contains(faults[0], "panicked: taken away"))
+	}
 }
 
 // slowWriter says that it writes, and goes on when it is told.
 type slowWriter struct {
 	http.ResponseWriter
-	writes   chan<- bool
-	returned <-chan bool
+	writes, goOn chan bool
+	panics       bool
 }
 
 func (w slowWriter) Write(p []byte) (int, error) {
 	w.writes <- true
-	<-w.returned
+	<-w.goOn
+	if w.panics {
+		panic("taken away")
+	}
 	return len(p), nil
 }
 
