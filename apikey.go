@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/admit-go/admit/internal/mint"
 )
 
 // APIKey lets in requests with a key that the store knows, given as
@@ -87,7 +89,7 @@ func NewAuth(c AuthConfig) (*Auth, error) {
 		faults = append(faults, fmt.Errorf("admit: AuthConfig.Realm: %q has characters that are not printable ASCII", c.Realm))
 	}
 	for i, prefix := range c.MintedPrefixes {
-		if err := checkPrefix(prefix); err != nil {
+		if err := mint.CheckPrefix(prefix); err != nil {
 			faults = append(faults, fmt.Errorf("admit: AuthConfig.MintedPrefixes[%d]: %w", i, err))
 		}
 	}
@@ -191,7 +193,7 @@ func (a *Auth) verify(ctx context.Context, token string, network netip.Addr) (*K
 		return nil, a.missing
 	case len(token) > maxToken:
 		return nil, a.invalid
-	case len(a.minted) > 0 && slices.Contains(a.minted, mintedPrefix(token)) && !wellMinted(token):
+	case len(a.minted) > 0 && slices.Contains(a.minted, mint.Prefix(token)) && !mint.WellFormed(token):
 		return nil, a.invalid
 	}
 	d := DigestOf(token)

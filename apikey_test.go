@@ -329,6 +329,19 @@ func checksum(body string) string {
 	return strings.Repeat("0", 6-len(sum)) + sum
 }
 
+// swapCase turns digits of 0-9a-zA-Z, which math/big has, into those of 0-9A-Za-z.
+func swapCase(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'A' && r <= 'Z':
+			return r - 'A' + 'a'
+		case r >= 'a' && r <= 'z':
+			return r - 'a' + 'A'
+		}
+		return r
+	}, s)
+}
+
 func TestCredentialIsRemovedFromACopy(t *testing.T) {
 	t.Parallel()
 	type seen struct {

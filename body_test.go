@@ -454,10 +454,8 @@ func TestNetHTTPReadDeadlineAfterTheBodyEndsTheContext(t *testing.T) {
 
 func TestReadTimeoutHoldsBesideBodyTimeout(t *testing.T) {
 	t.Parallel()
-	s := httptest.NewUnstartedServer(wrap(readAll(0), new(admit.ErrorWriter).Wrap, admit.BodyTimeout{Grace: time.Minute}.Wrap))
-	s.Config.ReadTimeout = 200 * time.Millisecond
-	s.Start()
-	defer s.Close()
+	s := serve(t, "HTTP/1.1", wrap(readAll(0), new(admit.ErrorWriter).Wrap, admit.BodyTimeout{Grace: time.Minute}.Wrap),
+		func(s *http.Server) { s.ReadTimeout = 200 * time.Millisecond })
 	c := dial(t, s)
 	began := time.Now()
 	_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nbody")
@@ -482,7 +480,7 @@ func TestReadTimeoutEndsNoStream(t *testing.T) {
 		for _, body := range []string{"", "body"} {
 			t.Run(wire+" "+body, func(t *testing.T) {
 				t.Parallel()
-				s := httptest.NewUnstartedServer(admit.Recover(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				s := serve(t, wire, admit.Recover(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					_, _ = io.Copy(io.Discard, r.Body)
 					for i := range 4 {
 						_, _ = fmt.Fprint(w, i)
@@ -490,10 +488,7 @@ func TestReadTimeoutEndsNoStream(t *testing.T) {
 						time.Sleep(350 * time.Millisecond)
 					}
 					assert.NoError(t, r.Context().Err())
-				})))
-				s.Config.ReadTimeout = time.Second
-				startOn(s, wire)
-				t.Cleanup(s.Close)
+				})), func(s *http.Server) { s.ReadTimeout = time.Second })
 				_, text := do(t, s, "POST", "/", body)
 				assert.Equal(t, "0123", string(text))
 			})

@@ -431,8 +431,7 @@ func FuzzContentType(f *testing.F) {
 func TestContentTypeOverTheWire(t *testing.T) {
 	t.Parallel()
 	echo := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
-	server := httptest.NewServer(admit.ContentType(jsonType)(echo))
-	defer server.Close()
+	server := serve(t, "HTTP/1.1", admit.ContentType(jsonType)(echo))
 	for name, test := range map[string]struct {
 		request string
 		status  int

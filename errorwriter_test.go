@@ -302,8 +302,7 @@ func TestErrorBeforeTheFirstByteIsWritten(t *testing.T) {
 		_, err := io.Copy(w, &partReader{read: true})
 		return err
 	})
-	s := httptest.NewServer(h)
-	defer s.Close()
+	s := serve(t, "HTTP/1.1", h)
 	res, err := s.Client().Get(s.URL)
 	require.NoError(t, err)
 	defer res.Body.Close()

@@ -8,13 +8,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/testkit"
 )
 
 // envelope is the body of an error as a client reads it.
@@ -76,26 +76,9 @@ func answer(status int) http.Handler {
 }
 
 // logged is a logger, and what it has written.
-func logged() (*slog.Logger, *lockedBuffer) {
-	var b lockedBuffer
+func logged() (*slog.Logger, *testkit.Buffer) {
+	var b testkit.Buffer
 	return slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug})), &b
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // discard is a response writer that allocates nothing.

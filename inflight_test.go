@@ -123,7 +123,7 @@ func TestInFlightGivesPlacesBack(t *testing.T) {
 	inUse(t, f, 0, 0, 0)
 
 	hijacks := make(chan http.ResponseWriter, 1)
-	s := httptest.NewServer(f.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	s := serve(t, "HTTP/1.1", f.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if assert.NoError(t, err) {
 			assert.NoError(t, conn.Close())

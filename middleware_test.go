@@ -1,12 +1,10 @@
 package admit_test
 
 import (
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 
@@ -15,53 +13,22 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/testkit"
 )
 
-// wires are the protocols over which the chain is tried, because they differ where
-// it hurts.
-var wires = []string{"HTTP/1.1", "HTTP/1.1 with TLS", "HTTP/2"}
+// wires are the protocols over which the chain is tried.
+var wires = testkit.Wires
 
-// serve serves h over a real socket.
-func serve(t testing.TB, wire string, h http.Handler) *httptest.Server {
+// serve serves h over a real socket, under a guard.
+func serve(t testing.TB, wire string, h http.Handler, configure ...func(*http.Server)) *httptest.Server {
 	t.Helper()
-	s := httptest.NewUnstartedServer(h)
-	startOn(s, wire)
-	t.Cleanup(s.Close)
-	return s
-}
-
-func startOn(s *httptest.Server, wire string) {
-	switch wire {
-	case "HTTP/1.1":
-		s.Start()
-	case "HTTP/1.1 with TLS":
-		s.TLS = &tls.Config{NextProtos: []string{"http/1.1"}}
-		s.StartTLS()
-		s.Client().Transport.(*http.Transport).ForceAttemptHTTP2 = false
-	case "HTTP/2":
-		s.EnableHTTP2 = true
-		s.StartTLS()
-	}
+	return testkit.Serve(t, wire, h, configure...)
 }
 
 // do sends a request and reads the whole answer; headers are names and values in turn.
 func do(t testing.TB, s *httptest.Server, method, path, body string, headers ...string) (*http.Response, []byte) {
 	t.Helper()
-	var content io.Reader
-	if body != "" {
-		content = strings.NewReader(body)
-	}
-	r, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, content)
-	require.NoError(t, err)
-	for i := 0; i < len(headers); i += 2 {
-		r.Header.Add(headers[i], headers[i+1])
-	}
-	res, err := s.Client().Do(r)
-	require.NoError(t, err)
-	defer res.Body.Close()
-	answer, err := io.ReadAll(res.Body)
-	require.NoError(t, err)
-	return res, answer
+	return testkit.Do(t, s, method, path, body, headers...)
 }
 
 // A wrapper calls what is inside of it once, and with the answer's status as it is: a

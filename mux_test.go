@@ -168,14 +168,13 @@ func TestInterceptLogsTheTextOfA5xx(t *testing.T) {
 func TestInterceptLetsStreamsThrough(t *testing.T) {
 	t.Parallel()
 	read := make(chan struct{})
-	s := httptest.NewServer(admit.Intercept(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	s := serve(t, "HTTP/1.1", admit.Intercept(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, "data: 1\n\n")
 		w.(http.Flusher).Flush()
 		<-read // the first event has arrived before the second exists
 		_, _ = io.WriteString(w, "data: 2\n\n")
 	})))
-	defer s.Close()
 	res, err := s.Client().Get(s.URL)
 	require.NoError(t, err)
 	defer res.Body.Close()

@@ -449,8 +449,7 @@ func TestErrorsAreProblemsWhenPreferred(t *testing.T) {
 
 func TestAcceptOverTheWire(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewServer(admit.Accept(jsonType, csvType)(chosen))
-	defer server.Close()
+	server := serve(t, "HTTP/1.1", admit.Accept(jsonType, csvType)(chosen))
 	for _, test := range []struct {
 		method string
 		accept []string

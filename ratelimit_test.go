@@ -849,8 +849,7 @@ func TestLimitsInAPolicy(t *testing.T) {
 // Over a socket, by names as they are in the standards.
 func TestRateLimitOnTheWire(t *testing.T) {
 	t.Parallel()
-	s := httptest.NewServer(admit.RateLimit(admit.PerHour(1))(ok))
-	defer s.Close()
+	s := serve(t, "HTTP/1.1", admit.RateLimit(admit.PerHour(1))(ok))
 	for _, want := range []int{http.StatusOK, http.StatusTooManyRequests} {
 		resp, err := s.Client().Get(s.URL)
 		require.NoError(t, err)

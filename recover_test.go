@@ -49,12 +49,11 @@ func TestRecoverReraisesAbort(t *testing.T) {
 
 func TestRecoverCutsAResponseThatHasBegun(t *testing.T) {
 	t.Parallel()
-	s := httptest.NewServer(wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	s := serve(t, "HTTP/1.1", wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "part of it")
 		_ = http.NewResponseController(w).Flush()
 		panic("in the middle")
 	}), admit.Recover))
-	defer s.Close()
 	res, err := s.Client().Get(s.URL)
 	require.NoError(t, err)
 	defer res.Body.Close()
@@ -77,8 +76,7 @@ func TestRecoverAfterHijack(t *testing.T) {
 		_, _ = io.WriteString(conn, "HTTP/1.1 299 Mine\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 		panic("after")
 	})
-	s := httptest.NewServer(wrap(hijacker, (&admit.ErrorWriter{Logger: logger}).Wrap, admit.Recover))
-	defer s.Close()
+	s := serve(t, "HTTP/1.1", wrap(hijacker, (&admit.ErrorWriter{Logger: logger}).Wrap, admit.Recover))
 	for path, want := range map[string]int{"/pretends": 500, "/": 299} {
 		r, err := http.NewRequest(http.MethodGet, s.URL+path, nil)
 		require.NoError(t, err)
@@ -111,13 +109,8 @@ func TestWriterKeepsWhatTheServerOffers(t *testing.T) {
 			assert.NoError(t, c.Flush())
 		}), admit.RequestID, new(admit.ErrorWriter).Wrap, admit.Recover, admit.Intercept)
 	}
-	s1 := httptest.NewServer(check(true))
-	defer s1.Close()
-	s2 := httptest.NewUnstartedServer(check(false))
-	s2.EnableHTTP2 = true
-	s2.StartTLS()
-	defer s2.Close()
-	for _, s := range []*httptest.Server{s1, s2} {
+	for _, wire := range wires {
+		s := serve(t, wire, check(wire != "HTTP/2"))
 		res, err := s.Client().Get(s.URL)
 		require.NoError(t, err)
 		body, err := io.ReadAll(res.Body)

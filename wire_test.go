@@ -3,7 +3,6 @@ package admit_test
 import (
 	"bufio"
 	"bytes"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -19,37 +18,24 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/testkit"
 )
 
 // These tests are about time on real sockets, so that synctest cannot hold the clock.
 
 // plainWires are those on which bytes can be written by hand.
-var plainWires = []string{"HTTP/1.1", "HTTP/1.1 with TLS"}
+var plainWires = testkit.PlainWires
 
 // dial opens a connection on which a test writes bytes by hand.
 func dial(t testing.TB, s *httptest.Server) net.Conn {
 	t.Helper()
-	var c net.Conn
-	var err error
-	if s.TLS == nil {
-		c, err = net.Dial("tcp", s.Listener.Addr().String())
-	} else {
-		c, err = tls.Dial("tcp", s.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
-	}
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = c.Close() })
-	require.NoError(t, c.SetDeadline(time.Now().Add(20*time.Second)))
-	return c
+	return testkit.Dial(t, s)
 }
 
 // answerOn reads one response and its body.
 func answerOn(t testing.TB, r *bufio.Reader) (*http.Response, string) {
 	t.Helper()
-	res, err := http.ReadResponse(r, nil)
-	require.NoError(t, err)
-	body, err := io.ReadAll(res.Body)
-	require.NoError(t, err)
-	return res, string(body)
+	return testkit.Answer(t, r)
 }
 
 // slowBody gives its first part, and then nothing until it is closed.
@@ -306,7 +292,7 @@ func servePipe(t *testing.T, h http.Handler) *pipe {
 	conns := make(chan net.Conn, 1)
 	conns <- p
 	close(conns)
-	_ = (&http.Server{Handler: h}).Serve(onceListener(conns)) // serves on
+	_ = (&http.Server{Handler: testkit.Guard(t, h)}).Serve(onceListener(conns)) // serves on
 	t.Cleanup(func() { _ = client.Close() })
 	return p
 }

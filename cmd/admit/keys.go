@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/mint"
 	"github.com/admit-go/admit/sqlkeys"
 )
 
@@ -81,10 +82,7 @@ kept. Everything else goes to standard error. A key file that does not exist is 
 			if err != nil {
 				return err
 			}
-			token, digest, err := k.mint(key)
-			if err != nil {
-				return err
-			}
+			token, digest := k.mint(key)
 			return o.with(c, func(ctx context.Context, s store) error {
 				ctx, cancel := context.WithTimeout(ctx, patience)
 				defer cancel()
@@ -138,10 +136,7 @@ one has an expiry, the new one has none unless --expires gives it one.`,
 					return err
 				}
 				next.Owner, next.Plan, next.Scopes, next.Meta = old.Owner, old.Plan, old.Scopes, maps.Clone(old.Meta)
-				token, digest, err := k.mint(next)
-				if err != nil {
-					return err
-				}
+				token, digest := k.mint(next)
 				if err := s.Rotate(ctx, old.ID, until, digest, next); err != nil {
 					return fmt.Errorf("%s: %w", old.ID, err)
 				}
@@ -279,7 +274,11 @@ func (k *newKey) flags(c *cobra.Command, prefix string) {
 	c.Flags().StringVar(&k.expires, "expires", "", "valid until `TIME`, in RFC 3339 or from now, such as 12h or 90d")
 }
 
+// key returns the key, or the fault of a flag.
 func (k *newKey) key(now time.Time) (*admit.Key, error) {
+	if err := mint.CheckPrefix(k.prefix); err != nil {
+		return nil, usagef("--prefix: %w", err)
+	}
 	notBefore, err := moment(k.notBefore, now)
 	if err != nil {
 		return nil, usagef("--not-before %q is not a time: %w", k.notBefore, err)
@@ -310,18 +309,13 @@ func (k *newKey) key(now time.Time) (*admit.Key, error) {
 }
 
 // mint makes the token, and notes its hint in the key.
-func (k *newKey) mint(key *admit.Key) (token string, d admit.Digest, err error) {
-	defer func() {
-		if recover() != nil { // the prefix is no literal here
-			err = usagef("--prefix %q is not 1 to 32 of a-z 0-9 _", k.prefix)
-		}
-	}()
+func (k *newKey) mint(key *admit.Key) (token string, d admit.Digest) {
 	token, d, hint := admit.Mint(k.prefix)
 	if key.Meta == nil {
 		key.Meta = map[string]string{}
 	}
 	key.Meta["hint"] = hint
-	return token, d, nil
+	return token, d
 }
 
 // prefixOf returns the prefix that a hint has, such as acme of acme_1x3f..., or another.
