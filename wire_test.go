@@ -285,14 +285,18 @@ type pipe struct {
 
 // servePipe serves h on a connection that holds nothing back: who writes to it waits
 // until the other end reads.
-func servePipe(t *testing.T, h http.Handler) *pipe {
+func servePipe(t *testing.T, h http.Handler, configure ...func(*http.Server)) *pipe {
 	t.Helper()
 	server, client := net.Pipe()
 	p := &pipe{Conn: server, client: client}
 	conns := make(chan net.Conn, 1)
 	conns <- p
 	close(conns)
-	_ = (&http.Server{Handler: testkit.Guard(t, h)}).Serve(onceListener(conns)) // serves on
+	s := &http.Server{Handler: testkit.Guard(t, h)}
+	for _, f := range configure {
+		f(s)
+	}
+	_ = s.Serve(onceListener(conns)) // serves on
 	t.Cleanup(func() { _ = client.Close() })
 	return p
 }
