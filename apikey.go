@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/admit-go/admit/internal/mediatype"
 )
 
 // APIKey lets in requests with a key that the store knows, given as
@@ -291,7 +293,7 @@ func (s KeySource) check() error {
 	switch s.in {
 	case "bearer":
 	case "header":
-		if !isToken(s.name) {
+		if !mediatype.IsToken(s.name) {
 			return fmt.Errorf("%q is not the name of a header", s.name)
 		}
 		if s.name == "Authorization" {
@@ -302,7 +304,7 @@ func (s KeySource) check() error {
 			return errors.New("a query parameter needs a name")
 		}
 	case "cookie":
-		if !isToken(s.name) {
+		if !mediatype.IsToken(s.name) {
 			return fmt.Errorf("%q is not the name of a cookie", s.name)
 		}
 	default:
@@ -315,7 +317,7 @@ func (s KeySource) check() error {
 // own has no scheme of the registry, so it is described as API descriptions do it.
 func (s KeySource) challenge(realm, problem string) string {
 	var params []string
-	param := func(name, value string) { params = append(params, name+"="+quoted(value)) }
+	param := func(name, value string) { params = append(params, name+"="+mediatype.Quote(value)) }
 	scheme := "Bearer"
 	if s.in != "bearer" {
 		scheme = "ApiKey"
@@ -329,23 +331,6 @@ func (s KeySource) challenge(realm, problem string) string {
 		param("error", problem)
 	}
 	return strings.TrimSpace(scheme + " " + strings.Join(params, ", "))
-}
-
-// quoted returns s as a quoted-string (RFC 9110 §5.6.4). Bytes that none can hold
-// become question marks.
-func quoted(s string) string {
-	b := []byte{'"'}
-	for _, c := range []byte(s) {
-		switch {
-		case c == '"' || c == '\\':
-			b = append(b, '\\', c)
-		case c < ' ' || c > '~':
-			b = append(b, '?')
-		default:
-			b = append(b, c)
-		}
-	}
-	return string(append(b, '"'))
 }
 
 // find returns the value that the source has in r, without white space around it;
@@ -544,7 +529,7 @@ func newScopes(required []string) (*scopes, error) {
 	s := &scopes{required: slices.Clone(required)}
 	s.refused = &Error{Status: http.StatusForbidden, Code: "scope_required", Message: "The API key does not have the scope that this request needs: " + list + "."}
 	withChallenge := *s.refused
-	withChallenge.Header = http.Header{"Www-Authenticate": {`Bearer error="insufficient_scope", scope=` + quoted(list)}}
+	withChallenge.Header = http.Header{"Www-Authenticate": {`Bearer error="insufficient_scope", scope=` + mediatype.Quote(list)}}
 	s.bearer = &withChallenge
 	return s, nil
 }

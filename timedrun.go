@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/admit-go/admit/internal/mediatype"
 )
 
 // timedRun is one run of a handler in its own goroutine: the context that the handler
@@ -104,7 +106,7 @@ func (run *timedRun) finish(r *http.Request) {
 	// Trailers are set after the answer has begun.
 	real := run.w.Header()
 	for name, values := range run.header {
-		if strings.HasPrefix(name, http.TrailerPrefix) || listed(real["Trailer"], name) {
+		if strings.HasPrefix(name, http.TrailerPrefix) || mediatype.ListContains(real["Trailer"], name) {
 			real[name] = values
 		}
 	}
