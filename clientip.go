@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"github.com/admit-go/admit/internal/mediatype"
 )
 
 // ClientIP finds the address of the client behind proxies of yours: header is the
@@ -57,7 +59,7 @@ type proxies struct {
 }
 
 func newProxies(header string, trusted []netip.Prefix) (*proxies, error) {
-	if !isToken(header) {
+	if !mediatype.IsToken(header) {
 		return nil, fmt.Errorf("%q is not the name of a header; name the one that your proxies write", header)
 	}
 	if len(trusted) == 0 {
@@ -164,16 +166,4 @@ func parseAddr(s string) netip.Addr {
 	}
 	a, _ := netip.ParseAddr(s)
 	return a.Unmap()
-}
-
-// isToken reports whether s is a token (RFC 9110 §5.6.2), as names of headers and
-// methods are.
-func isToken(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
-			return false
-		}
-	}
-	return s != ""
 }

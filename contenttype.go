@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/admit-go/admit/internal/mediatype"
 )
 
 // ContentType answers 415 to a request whose body is not of an allowed type, such
@@ -38,7 +40,7 @@ type ContentTypesConfig struct {
 // ContentTypes is the configured form of ContentType. It is read-only: any number
 // of goroutines may use it, and it may wrap any number of handlers.
 type ContentTypes struct {
-	allow        []typePattern
+	allow        []mediatype.Pattern
 	charsets     []string
 	encodings    []string
 	allowMissing bool
@@ -72,25 +74,25 @@ func newContentTypes(config ContentTypesConfig) (*ContentTypes, error) {
 		c.charsets = []string{"utf-8"}
 	}
 	for i, text := range config.Allow {
-		p, problem := parseTypePattern(text)
-		if problem == "" && containsFold(config.Allow[:i], text) {
-			problem = "is given twice"
+		p, err := mediatype.ParsePattern(text)
+		if err == nil && containsFold(config.Allow[:i], text) {
+			err = errors.New("is given twice")
 		}
-		if problem != "" {
-			faults = append(faults, fmt.Errorf("type %q %s", text, problem))
+		if err != nil {
+			faults = append(faults, fmt.Errorf("type %q %w", text, err))
 		}
 		c.allow = append(c.allow, p)
-		if p.exact {
-			c.exact = append(c.exact, p.prefix)
+		if name, ok := p.Exact(); ok {
+			c.exact = append(c.exact, name)
 		}
 	}
 	for _, charset := range c.charsets {
-		if !isToken(charset) || charset == "*" {
+		if !mediatype.IsToken(charset) || charset == "*" {
 			faults = append(faults, fmt.Errorf("charset %q is not the name of one, such as utf-8", charset))
 		}
 	}
 	for _, encoding := range c.encodings {
-		if !isToken(encoding) || encoding == "*" || strings.EqualFold(encoding, "identity") {
+		if !mediatype.IsToken(encoding) || encoding == "*" || strings.EqualFold(encoding, "identity") {
 			faults = append(faults, fmt.Errorf("encoding %q is not the name of one, such as gzip", encoding))
 		}
 	}
@@ -161,15 +163,15 @@ func (c *ContentTypes) check(value string) contentFault {
 			return faultNone
 		}
 	}
-	m, problem := parseMediaType(value)
-	if problem != "" || m.hasWildcard() {
+	t, err := mediatype.Parse(value)
+	if err != nil || t.HasWildcard() {
 		return faultMalformed
 	}
-	if !slices.ContainsFunc(c.allow, func(p typePattern) bool { return p.matches(m) }) {
+	if !slices.ContainsFunc(c.allow, func(p mediatype.Pattern) bool { return p.Matches(t) }) {
 		return faultType
 	}
-	if charset, ok := m.value("charset"); ok &&
-		!slices.ContainsFunc(c.charsets, func(taken string) bool { return sameValue(taken, charset) }) {
+	if charset, ok := t.Param("charset"); ok &&
+		!slices.ContainsFunc(c.charsets, func(taken string) bool { return mediatype.SameValue(taken, charset) }) {
 		return faultCharset
 	}
 	return faultNone
@@ -233,37 +235,4 @@ func (r refusal) of(method string) *Error {
 		return r.patch
 	}
 	return r.other
-}
-
-// typePattern is what a type must begin and end with, and have something between.
-type typePattern struct {
-	prefix, suffix string
-	exact          bool // the prefix is all of it
-}
-
-// parseTypePattern parses "type/subtype", "type/*" or "type/*+suffix".
-func parseTypePattern(s string) (p typePattern, problem string) {
-	m, problem := parseMediaType(s)
-	if problem != "" {
-		return p, problem
-	}
-	if m.params != "" {
-		return p, "has parameters; name the type alone"
-	}
-	before, after, wild := strings.Cut(m.name, "*")
-	switch {
-	case !wild:
-		return typePattern{prefix: m.name, exact: true}, ""
-	case len(before) != m.slash+1, after != "" && (after[0] != '+' || !isToken(after[1:])), strings.Contains(after, "*"):
-		return p, `has a wildcard elsewhere than in "type/*" or "type/*+suffix"`
-	}
-	return typePattern{prefix: before, suffix: after}, ""
-}
-
-func (p typePattern) matches(m mediaType) bool {
-	if p.exact {
-		return sameName(m.name, p.prefix)
-	}
-	between := len(m.name) - len(p.prefix) - len(p.suffix)
-	return between > 0 && sameName(m.name[:len(p.prefix)], p.prefix) && sameName(m.name[len(p.prefix)+between:], p.suffix)
 }

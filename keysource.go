@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/admit-go/admit/internal/mediatype"
 )
 
 // KeySource is where in a request a key may stand.
@@ -61,7 +63,7 @@ func (s KeySource) check() error {
 	switch s.in {
 	case "bearer":
 	case "header":
-		if !isToken(s.name) {
+		if !mediatype.IsToken(s.name) {
 			return fmt.Errorf("%q is not the name of a header", s.name)
 		}
 		if s.name == "Authorization" {
@@ -72,7 +74,7 @@ func (s KeySource) check() error {
 			return errors.New("a query parameter needs a name")
 		}
 	case "cookie":
-		if !isToken(s.name) {
+		if !mediatype.IsToken(s.name) {
 			return fmt.Errorf("%q is not the name of a cookie", s.name)
 		}
 	default:
@@ -85,7 +87,7 @@ func (s KeySource) check() error {
 // own has no scheme of the registry, so it is described as API descriptions do it.
 func (s KeySource) challenge(realm, problem string) string {
 	var params []string
-	param := func(name, value string) { params = append(params, name+"="+quoted(value)) }
+	param := func(name, value string) { params = append(params, name+"="+mediatype.Quote(value)) }
 	scheme := "Bearer"
 	if s.in != "bearer" {
 		scheme = "ApiKey"

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/admit-go/admit/internal/mediatype"
 )
 
 // Methods lets in the given methods, which are case-sensitive (RFC 9110 §9.1); GET
@@ -51,7 +53,7 @@ func newMethods(allow []string) (*methods, error) {
 	for i, method := range allow {
 		upper := strings.ToUpper(method)
 		switch {
-		case !isToken(method):
+		case !mediatype.IsToken(method):
 			return nil, fmt.Errorf("%q is not a method", method)
 		case slices.Contains(registeredMethods, upper) && method != upper:
 			return nil, fmt.Errorf("methods are case-sensitive: write %q, not %q", upper, method)

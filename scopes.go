@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/admit-go/admit/internal/mediatype"
 )
 
 // RequireScopes lets in keys that have all of the scopes, and refuses others with 403
@@ -49,7 +51,7 @@ func newScopes(required []string) (*scopes, error) {
 	s := &scopes{required: slices.Clone(required)}
 	s.refused = &Error{Status: http.StatusForbidden, Code: "scope_required", Message: "The API key does not have the scope that this request needs: " + list + "."}
 	withChallenge := *s.refused
-	withChallenge.Header = http.Header{"Www-Authenticate": {`Bearer error="insufficient_scope", scope=` + quoted(list)}}
+	withChallenge.Header = http.Header{"Www-Authenticate": {`Bearer error="insufficient_scope", scope=` + mediatype.Quote(list)}}
 	s.bearer = &withChallenge
 	return s, nil
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/admit-go/admit/internal/mediatype"
 )
 
 // timedRun is one run of a handler in its own goroutine: the context that the handler
@@ -115,7 +117,7 @@ func (run *timedRun) finish(r *http.Request) {
 	real := run.w.Header()
 	announced := real["Trailer"]
 	isTrailer := func(name string) bool {
-		return strings.HasPrefix(name, http.TrailerPrefix) || listed(announced, name)
+		return strings.HasPrefix(name, http.TrailerPrefix) || mediatype.ListContains(announced, name)
 	}
 	for name := range real {
 		if _, kept := run.header[name]; !kept && isTrailer(name) {

@@ -5,7 +5,8 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
+
+	"github.com/admit-go/admit/internal/mediatype"
 )
 
 // responseWriter knows whether a response has begun, and can put the envelope in
@@ -192,20 +193,8 @@ func (w *responseWriter) hijack() (net.Conn, *bufio.ReadWriter, error) {
 // repeated, and * says it all.
 func addVary(h http.Header, names ...string) {
 	for _, name := range names {
-		if !listed(h["Vary"], name) && !listed(h["Vary"], "*") {
+		if !mediatype.ListContains(h["Vary"], name) && !mediatype.ListContains(h["Vary"], "*") {
 			h["Vary"] = append(h["Vary"], name)
 		}
 	}
-}
-
-// listed reports whether a comma-separated header has name, whatever its case.
-func listed(lines []string, name string) bool {
-	for _, line := range lines {
-		for item := range strings.SplitSeq(line, ",") {
-			if strings.EqualFold(strings.TrimSpace(item), name) {
-				return true
-			}
-		}
-	}
-	return false
 }
