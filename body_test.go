@@ -6,10 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -494,4 +498,140 @@ func TestReadTimeoutEndsNoStream(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A proxy's transport reads the body in a goroutine of its own, which finds out that it is
+// too large while the upstream's answer is on its way: that ends no process.
+func TestMaxBodyAroundAProxy(t *testing.T) {
+	t.Parallel()
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadFull(r.Body, make([]byte, 500))
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	t.Cleanup(upstream.Close)
+	target, err := url.Parse(upstream.URL)
+	require.NoError(t, err)
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }, ErrorHandler: admit.ProxyError}
+	total, err := admit.NewTimeout(admit.TimeoutConfig{FirstByte: 10 * time.Second, Total: 20 * time.Second})
+	require.NoError(t, err)
+	chains := map[string]http.Handler{
+		"":           wrap(proxy, (&admit.ErrorWriter{Logger: discardLogs}).Wrap, admit.MaxBody(1000)),
+		", timed":    wrap(proxy, (&admit.ErrorWriter{Logger: discardLogs}).Wrap, admit.MaxBody(1000), total.Wrap),
+		", in timed": wrap(proxy, (&admit.ErrorWriter{Logger: discardLogs}).Wrap, total.Wrap, admit.MaxBody(1000)),
+	}
+	for _, wire := range wires {
+		for name, h := range chains {
+			t.Run(wire+name, func(t *testing.T) {
+				t.Parallel()
+				s := serve(t, wire, h)
+				var clients sync.WaitGroup
+				for range 8 {
+					clients.Go(func() {
+						for range 25 {
+							body, pipe := io.Pipe()
+							go func() {
+								_, _ = pipe.Write(make([]byte, 500))
+								time.Sleep(rand.N(800 * time.Microsecond))
+								_, _ = pipe.Write(make([]byte, 1000))
+								_ = pipe.Close()
+							}()
+							r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL, body)
+							if !assert.NoError(t, err) {
+								return
+							}
+							if res, err := s.Client().Do(r); err == nil {
+								assert.Contains(t, []int{202, 413}, res.StatusCode)
+								_ = res.Body.Close()
+							}
+							_ = body.Close()
+						}
+					})
+				}
+				clients.Wait()
+			})
+		}
+	}
+}
+
+// After a hijack the connection is left alone, whatever was set before, and whoever takes
+// it.
+func TestBodyTimeoutAfterHijack(t *testing.T) {
+	t.Parallel()
+	const grace = 100 * time.Millisecond
+	hijacks := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/read" {
+			_, _ = r.Body.Read(make([]byte, 4))
+		}
+		c, buffered, err := http.NewResponseController(w).Hijack()
+		if !assert.NoError(t, err) {
+			return
+		}
+		go func() {
+			defer c.Close()
+			line, err := buffered.ReadString('\n')
+			for err == nil && !strings.HasPrefix(line, "late") {
+				line, err = buffered.ReadString('\n')
+			}
+			assert.NoError(t, err)
+			_, _ = io.WriteString(c, "echo "+line)
+		}()
+	})
+	first := func(h http.Handler) http.Handler { // reads nothing
+		unread := admit.BodyTimeout{Grace: grace}.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			unread.ServeHTTP(w, r)
+			h.ServeHTTP(w, r)
+		})
+	}
+	body := admit.BodyTimeout{Grace: grace}.Wrap
+	for name, h := range map[string]http.Handler{
+		"alone":   body(hijacks),
+		"Timeout": wrap(hijacks, admit.RequestID, body, admit.WriteStall(grace), admit.Timeout(time.Minute)),
+		"before":  wrap(hijacks, admit.RequestID, first),
+		"outside": wrap(hijacks, body, passing, admit.Recover),
+	} {
+		for _, wire := range plainWires {
+			for _, path := range []string{"/", "/read"} {
+				t.Run(wire+", "+name+path, func(t *testing.T) {
+					t.Parallel()
+					c := dial(t, serve(t, wire, h))
+					_, err := io.WriteString(c, "POST "+path+" HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n")
+					require.NoError(t, err)
+					time.Sleep(3 * grace)
+					_, err = io.WriteString(c, "\nlate\n")
+					require.NoError(t, err)
+					echo, err := io.ReadAll(c)
+					require.NoError(t, err)
+					assert.Equal(t, "echo late\n", string(echo))
+				})
+			}
+		}
+	}
+}
+
+// passing is a handler of others.
+func passing(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(w, r) })
+}
+
+// A second handler has the time that it is given, not what the first has left.
+func TestBodyTimeoutIsOfItsHandler(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		unread := admit.BodyTimeout{Grace: time.Second}.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		c := servePipe(t, admit.RequestID(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			unread.ServeHTTP(w, r)
+			body, err := io.ReadAll(r.Body)
+			assert.NoError(t, err)
+			_, _ = w.Write(body)
+		})))
+		go func() {
+			_, _ = io.WriteString(c.client, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+			time.Sleep(time.Minute)
+			_, _ = io.WriteString(c.client, "hello")
+		}()
+		res, body := answerOn(t, bufio.NewReader(c.client))
+		assert.Equal(t, 200, res.StatusCode)
+		assert.Equal(t, "hello", body)
+	})
 }

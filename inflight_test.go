@@ -1,8 +1,10 @@
 package admit_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -367,4 +369,59 @@ func TestInFlightAllocations(t *testing.T) {
 	}
 	allocs(t, base, func() { h.ServeHTTP(w, r) })
 	assert.LessOrEqual(t, runtime.NumGoroutine(), goroutines)
+}
+
+// A refusal that waits for its client to have seen it holds no place meanwhile: of the
+// InFlight around it, and of those further outside.
+func TestInFlightGivesThePlaceBackBeforeARefusalLingers(t *testing.T) {
+	t.Parallel()
+	for name, head := range map[string]string{
+		"401": "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n",
+		"405": "PUT / HTTP/1.1\r\nHost: x\r\nX-API-Key: good\r\nContent-Length: 10\r\n\r\n",
+		"204": "OPTIONS / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n",
+		"413": "POST / HTTP/1.1\r\nHost: x\r\nX-API-Key: good\r\nContent-Length: 1000\r\nContent-Type: text/plain\r\n\r\n",
+		"415": "POST / HTTP/1.1\r\nHost: x\r\nX-API-Key: good\r\nContent-Length: 10\r\n\r\n",
+		"409": "POST / HTTP/1.1\r\nHost: x\r\nX-API-Key: good\r\nContent-Length: 10\r\nContent-Type: text/plain\r\n\r\n",
+		"417": "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n", // a 401
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				outer := newInFlight(t, admit.InFlightConfig{Max: 1, PerAddress: 1})
+				inner := newInFlight(t, admit.InFlightConfig{Max: 1})
+				h := wrap(fails(admit.NewError(409, "")), outer.Wrap, passing, inner.Wrap, admit.Methods("POST"), admit.APIKey(oneKey),
+					admit.MaxBody(100), admit.ContentType("text/plain"))
+				c := servePipe(t, h)
+				go func() { _, _ = io.WriteString(c.client, head) }()
+				synctest.Wait() // the refusal waits for the body
+				inUse(t, outer, 0, 0, 0)
+				inUse(t, inner, 0, 0, 0)
+				began := time.Now()
+				refused(t, h, newRequest("POST", "/", "", "X-API-Key", "good"), 409)
+				assert.Zero(t, time.Since(began))
+				res, _ := answerOn(t, bufio.NewReader(c.client))
+				if name != "417" {
+					assert.Equal(t, name, fmt.Sprint(res.StatusCode))
+				}
+				_ = c.client.Close()
+				time.Sleep(time.Minute) // the server closes, too
+				inUse(t, outer, 0, 0, 0)
+				inUse(t, inner, 0, 0, 0)
+			})
+		})
+	}
+}
+
+// A place that has been given back is not given back again, nor taken again, by a Timeout
+// that comes too late for it.
+func TestInFlightPlaceIsGivenBackOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newInFlight(t, admit.InFlightConfig{Max: 1})
+		var after *http.Request
+		h := f.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { after = r }))
+		allowed(t, h, get("/"))
+		allowed(t, admit.Timeout(time.Second)(ok), after)
+		inUse(t, f, 0, 0, 0)
+	})
 }

@@ -26,6 +26,7 @@ import (
 type timedRun struct {
 	context.Context
 	w       http.ResponseWriter
+	wakes   bool // canWake(w)
 	request *http.Request
 	body    *body // nil: none
 	tracker responseWriter

@@ -86,7 +86,7 @@ func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
 		}
 		ctx, cancel := context.WithCancelCause(inner.Context())
 		defer cancel(nil)
-		run.Context, run.w, run.header = ctx, w, w.Header().Clone()
+		run.Context, run.w, run.wakes, run.header = ctx, w, canWake(w), w.Header().Clone()
 		if run.header == nil {
 			run.header = make(http.Header)
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
@@ -481,4 +482,157 @@ func BenchmarkTimeout(b *testing.B) {
 			}
 		})
 	}
+}
+
+// A handler that ends when its total does is answered or cut, and the next request on its
+// connection is answered: over HTTP/2 a timer that came too late once ended the process, and
+// over HTTP/1 it left a deadline in the past.
+func TestTimeoutTotalAtTheEndOfTheHandler(t *testing.T) {
+	t.Parallel()
+	const total = 50 * time.Millisecond
+	timeout, err := admit.NewTimeout(admit.TimeoutConfig{FirstByte: total, Total: total})
+	require.NoError(t, err)
+	h := http.NewServeMux()
+	h.Handle("/first", timeout.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		began := time.Now()
+		_, _ = io.WriteString(w, "first")
+		_ = http.NewResponseController(w).Flush()
+		time.Sleep(total - time.Since(began) - 200*time.Microsecond + rand.N(400*time.Microsecond))
+	})))
+	h.HandleFunc("/next", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "next") })
+	for _, wire := range wires {
+		t.Run(wire, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, wire, h)
+			s.Client().Transport.(*http.Transport).MaxIdleConnsPerHost = 20
+			var clients sync.WaitGroup
+			for range 20 {
+				clients.Go(func() {
+					for range 10 {
+						if res, err := s.Client().Get(s.URL + "/first"); err == nil {
+							_, _ = io.Copy(io.Discard, res.Body) // whole, or cut
+							_ = res.Body.Close()
+						}
+						res, err := s.Client().Get(s.URL + "/next")
+						if !assert.NoError(t, err) {
+							return
+						}
+						body, err := io.ReadAll(res.Body)
+						_ = res.Body.Close()
+						assert.NoError(t, err)
+						assert.Equal(t, "next", string(body))
+					}
+				})
+			}
+			clients.Wait()
+		})
+	}
+}
+
+// Headers, 1xx and trailers come out of a Timeout as they do without it, set, changed or
+// taken back.
+func TestTimeoutSendsHeadersAsNetHTTPDoes(t *testing.T) {
+	t.Parallel()
+	mux := http.NewServeMux()
+	mux.HandleFunc("/trailers", func(w http.ResponseWriter, _ *http.Request) {
+		h := w.Header()
+		h.Set("Trailer", "A, B, C")
+		h.Set("C", "taken back")
+		_ = http.NewResponseController(w).Flush()
+		h.Set("A", "1")
+		h.Set("B", "0")
+		h.Del("C")
+		h.Set("B", "2")
+		h.Set("Trailer", "D")
+		h.Set("D", "4")
+		h.Set(http.TrailerPrefix+"E", "5")
+		h.Set(http.TrailerPrefix+"F", "6")
+		h.Del(http.TrailerPrefix + "F")
+		h.Set("Late", "x")
+	})
+	mux.HandleFunc("/hints", func(w http.ResponseWriter, _ *http.Request) {
+		h := w.Header()
+		h.Del("X-Outside")
+		h.Set("Link", "first")
+		w.WriteHeader(http.StatusEarlyHints)
+		h.Set("Link", "second")
+		h.Set("X-More", "1")
+		w.WriteHeader(http.StatusEarlyHints)
+		h.Del("Link")
+		h.Del("X-More")
+		h.Set("X-Final", "1")
+		_, _ = io.WriteString(w, "body")
+	})
+	for _, wire := range wires {
+		t.Run(wire, func(t *testing.T) {
+			t.Parallel()
+			bare, timed := serve(t, wire, outside(mux)), serve(t, wire, outside(admit.Timeout(time.Minute)(mux)))
+			for range 30 { // by the order of a map, trailers once got lost
+				for _, path := range []string{"/trailers", "/hints"} {
+					want, got := headersOf(t, bare, path), headersOf(t, timed, path)
+					require.Equal(t, want, got, path)
+				}
+			}
+			trailer := headersOf(t, timed, "/trailers").trailer
+			assert.Equal(t, "2", trailer.Get("B"))
+		})
+	}
+}
+
+type sentHeaders struct {
+	hints           []textproto.MIMEHeader
+	header, trailer http.Header
+}
+
+// headersOf returns all headers of an answer, but its Date.
+func headersOf(t testing.TB, s *httptest.Server, path string) (sent sentHeaders) {
+	t.Helper()
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+		sent.hints = append(sent.hints, h)
+		return nil
+	}})
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+path, nil)
+	require.NoError(t, err)
+	res, err := s.Client().Do(r)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	_, err = io.Copy(io.Discard, res.Body)
+	require.NoError(t, err)
+	res.Header.Del("Date")
+	sent.header, sent.trailer = res.Header, res.Trailer
+	return sent
+}
+
+// A refusal that goes to a writer of others, which throws it away, does not end the bound
+// of the next try.
+func TestTimeoutBoundsTheNextTry(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fails(admit.NewError(409, "")).ServeHTTP(httptest.NewRecorder(), r)
+			time.Sleep(time.Minute)
+		}), new(admit.ErrorWriter).Wrap, admit.Timeout(time.Second))
+		began := time.Now()
+		refused(t, h, get("/"), 503)
+		assert.Equal(t, time.Second, time.Since(began))
+		time.Sleep(time.Hour)
+	})
+}
+
+// A late handler reaches nothing, whichever way it has kept.
+func TestTimeoutGivesNothingAway(t *testing.T) {
+	t.Parallel()
+	late := make(chan error, 1)
+	var kept http.ResponseWriter
+	w := httptest.NewRecorder()
+	admit.Timeout(time.Hour)(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		kept = w
+		_, _ = io.WriteString(w, "body")
+	})).ServeHTTP(w, get("/"))
+	_, err := io.WriteString(kept, "after the end")
+	late <- err
+	assert.ErrorIs(t, <-late, http.ErrHandlerTimeout)
+	kept.Header().Set("X-Late", "1")
+	assert.Equal(t, "body", w.Body.String())
+	assert.NotContains(t, w.Header(), "X-Late")
 }
