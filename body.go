@@ -1,49 +1,13 @@
 package admit
 
 import (
-	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"os"
 	"sync"
 	"time"
 )
-
-// MaxBody bounds the body of a request in bytes. A Content-Length above is refused at
-// once with 413; without one, the handler reads up to the bound and then gets an
-// *http.MaxBytesError, which WriteError sends as 413. It panics if bytes is less than
-// 1. Decode has no bound of its own inside it.
-func MaxBody(bytes int64) Middleware {
-	m, err := maxBody(bytes)
-	if err != nil {
-		panic("admit: MaxBody: " + err.Error())
-	}
-	return m
-}
-
-func maxBody(bytes int64) (Middleware, error) {
-	if bytes < 1 {
-		return nil, fmt.Errorf("the bound is %d; it is at least 1 byte: leave it out for none", bytes)
-	}
-	return func(next http.Handler) http.Handler {
-		return wrap("MaxBody", next, func(in inside, w http.ResponseWriter, r *http.Request) {
-			if r.ContentLength > bytes {
-				WriteError(w, r, errBodyTooLarge)
-				return
-			}
-			if !hasBody(r) {
-				in.ServeHTTP(w, r)
-				return
-			}
-			u := in.bound(w, r)
-			defer u.leave()
-			u.body.limitTo(bytes)
-			in.ServeHTTP(u.w, u.inner)
-		})
-	}, nil
-}
 
 // BodyTimeout refuses clients whose body does not come, with 408: when a Read has
 // waited for Grace without a byte, when the body comes slower than MinRate bytes a
@@ -67,99 +31,6 @@ func (t BodyTimeout) check() error {
 		return fmt.Errorf("MinRate is %d; it is a number of bytes a second, or 0 for no bound", t.MinRate)
 	}
 	return nil
-}
-
-// Wrap bounds the time for the bodies of requests to next. It panics if t is not valid.
-// Nothing is set on a request without a body.
-func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
-	if err := t.check(); err != nil {
-		panic("admit: BodyTimeout.Wrap: " + err.Error())
-	}
-	var warned sync.Once
-	return wrap("BodyTimeout.Wrap", next, func(in inside, w http.ResponseWriter, r *http.Request) {
-		if !hasBody(r) {
-			in.ServeHTTP(w, r)
-			return
-		}
-		wakes := canWake(w)
-		if !wakes {
-			warned.Do(func() {
-				errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: BodyTimeout cannot end a Read that waits: a ResponseWriter outside of it has no Unwrap")
-			})
-		}
-		u := in.bound(w, r)
-		defer u.leave()
-		u.body.timeout = t
-		in.ServeHTTP(u.w, u.inner)
-		if wakes && r.ProtoMajor == 1 && u.body.failedWith(nil) {
-			// The server will read on before it answers, and shall not wait for longer than
-			// a handler would.
-			u.state.root().rest.read.Store(int64(t.Grace))
-		}
-	})
-}
-
-func hasBody(r *http.Request) bool {
-	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
-}
-
-// bounded is a request whose body is one of ours, for one wrapper.
-type bounded struct {
-	state    *state
-	body     *body
-	w        http.ResponseWriter
-	r, inner *http.Request
-	mine     bool // the body is that of this wrapper, not of one outside
-}
-
-// bound returns the request with a body that has bounds, for the caller to set. The
-// wrappers of a chain share one: the first replaces the body, in the copy of the request
-// that is the chain's. Who calls it defers leave.
-func (in *inside) bound(w http.ResponseWriter, r *http.Request) bounded {
-	if s := in.open; s != nil && s.body != nil {
-		return bounded{s, s.body, w, r, r, false}
-	}
-	s, w, inner := in.fill(w, r, slotBody)
-	s.body = &body{source: inner.Body, w: w}
-	inner.Body = s.body
-	return bounded{s, s.body, w, r, inner, true}
-}
-
-// leave ends the use of the connection by the body, where it is the caller's.
-func (u *bounded) leave() {
-	if !u.mine {
-		return
-	}
-	if u.body.exceeded() && !u.state.writer.hijacked {
-		closeAfterReply(u.state.writer.ResponseWriter)
-	}
-	u.body.detach()
-	u.state.leave(u.r, u.inner)
-}
-
-// bodyOf returns the innermost of our bodies that the request of ctx has, or nil: also
-// where others have put theirs around it.
-func bodyOf(ctx context.Context) *body {
-	if s := find(ctx, slotBody); s != nil {
-		return s.body
-	}
-	return nil
-}
-
-// bodyLimit returns the smallest bound of the bodies that the request of ctx has.
-func bodyLimit(ctx context.Context) (limit int64, limited bool) {
-	for s := find(ctx, slotBody); s != nil; s = s.outer {
-		if b := s.body; b != nil && b.limited && (!limited || b.limit < limit) {
-			limit, limited = b.limit, true
-		}
-	}
-	return limit, limited
-}
-
-// tooSlow reports whether the body of the request of ctx did not come in time.
-func tooSlow(ctx context.Context) bool {
-	b := bodyOf(ctx)
-	return b != nil && b.failedWith(errBodyTooSlow)
 }
 
 // body is a request's body with bounds of size and time, in which a blocked Read can

@@ -146,11 +146,3 @@ func canWake(w http.ResponseWriter) bool {
 		}
 	}
 }
-
-// sourceOf returns the body as it was outside of the wrappers of this package.
-func sourceOf(r *http.Request) io.Reader {
-	if s := stateOf(r.Context()); s != nil && s.source != nil {
-		return s.source
-	}
-	return r.Body
-}

@@ -7,8 +7,11 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"unicode/utf8"
+
+	"github.com/admit-go/admit/internal/mediatype"
 )
 
 // appendEnvelope appends the JSON body of every error. The order of the members is
@@ -31,6 +34,23 @@ func appendProblem(b []byte, e *Error, requestID string) []byte {
 	b = appendString(b, e.Message)
 	return appendMembers(b, e, requestID)
 }
+
+// prefersProblem reports whether the client names application/problem+json with a
+// weight higher than that of application/json, or without naming the latter.
+func prefersProblem(r *http.Request) bool {
+	accept := r.Header["Accept"]
+	for _, line := range accept {
+		if strings.IndexByte(line, '+') >= 0 { // most headers have none: they are not parsed
+			return mediatype.Prefers(accept, problemMediaType, jsonMediaType)
+		}
+	}
+	return false
+}
+
+var (
+	problemMediaType, _ = mediatype.Parse("application/problem+json")
+	jsonMediaType, _    = mediatype.Parse("application/json")
+)
 
 func appendMembers(b []byte, e *Error, requestID string) []byte {
 	b = append(b, `,"code":`...)

@@ -112,9 +112,10 @@ func ceilSeconds(d time.Duration) int64 {
 }
 
 var (
-	errInternal     = NewError(http.StatusInternalServerError, "")
-	errBodyTooLarge = NewError(http.StatusRequestEntityTooLarge, "")
-	errDeadline     = NewError(http.StatusServiceUnavailable, "The request took too long. Try again.")
+	errRequestTimeout = NewError(http.StatusRequestTimeout, "")
+	errInternal       = NewError(http.StatusInternalServerError, "")
+	errBodyTooLarge   = NewError(http.StatusRequestEntityTooLarge, "")
+	errDeadline       = NewError(http.StatusServiceUnavailable, "The request took too long. Try again.")
 )
 
 // statusTexts has the code and the default message of each status of the contract.

@@ -114,7 +114,7 @@ func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
 	} else {
 		buf := buffers.Get().(*[]byte)
 		defer putBuffer(buf)
-		id := RequestIDFrom(r.Context())
+		id := requestIDOf(r.Context())
 		if prefersProblem(r) {
 			contentType, body = "application/problem+json", appendProblem((*buf)[:0], e, id)
 		} else {
@@ -189,7 +189,7 @@ func (ew *ErrorWriter) log(r *http.Request, level slog.Level, message string, at
 		return
 	}
 	attrs = append(attrs, slog.String("method", r.Method), slog.String("path", r.URL.Path))
-	if id := RequestIDFrom(ctx); id != "" {
+	if id := requestIDOf(ctx); id != "" {
 		attrs = append(attrs, slog.String("request_id", id))
 	}
 	logger.LogAttrs(ctx, level, message, attrs...)

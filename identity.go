@@ -5,13 +5,6 @@ import (
 	"net/http"
 )
 
-// identity is who calls, as a wrapper has found out.
-type identity struct {
-	key    *Key
-	by     any  // the Auth that has found it; nil: WithKey
-	bearer bool // it may have come as a Bearer token
-}
-
 // keyContext is the context that WithKey returns.
 type keyContext struct {
 	context.Context
@@ -58,15 +51,6 @@ func SeenKeyFrom(ctx context.Context) (*Key, bool) {
 		}
 	}
 	return nil, false
-}
-
-// identityOf returns what Auth or WithKey around the caller has found, or nil. This
-// is what decisions are made on.
-func identityOf(ctx context.Context) *identity {
-	if id, _ := ctx.Value(identityKey{}).(*identity); id != nil && id.key != nil {
-		return id
-	}
-	return nil
 }
 
 // Caller returns who sent r, as limits count by default: "key:" and the ID of its Key

@@ -48,3 +48,45 @@ func (in inside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	in.next.ServeHTTP(w, r)
 }
+
+// fill returns a state in which the caller may fill b, and the writer and the request to
+// go on with: those that it got, where the chain has such a state. Who calls it defers
+// leave.
+func (in *inside) fill(w http.ResponseWriter, r *http.Request, b slot) (*state, http.ResponseWriter, *http.Request) {
+	s := in.open
+	if s == nil || s.filled&b != 0 {
+		s = &state{Context: r.Context(), outer: stateOf(r.Context()), source: r.Body}
+		if s.outer != nil {
+			s.source = s.outer.source
+		}
+		s.writer.ResponseWriter, s.writer.state = w, s
+		w, r = s.writer.expose(), r.WithContext(s)
+		in.open = s
+	}
+	s.filled |= b
+	return s, w, r
+}
+
+// one returns the values of a header of the response that has one. Each response has its
+// own: others may change them in place. Some need no allocation.
+func (in *inside) one(value string) []string {
+	s := in.open
+	if s == nil || s.used == len(s.values) {
+		return []string{value}
+	}
+	i := s.used
+	s.values[i] = value
+	s.used++
+	return s.values[i : i+1 : i+1]
+}
+
+// count leaves a note that the Limiter l has counted the request. It is used as fill is.
+func (in *inside) count(w http.ResponseWriter, r *http.Request, l any) (*state, http.ResponseWriter, *http.Request) {
+	b, i := slotCounted, 0
+	if in.open != nil && in.open.filled&slotCounted != 0 {
+		b, i = slotCountedToo, 1
+	}
+	s, w, r := in.fill(w, r, b)
+	s.counted[i] = l
+	return s, w, r
+}

@@ -36,7 +36,7 @@ func Intercept(next http.Handler) http.Handler {
 
 func intercept(name string, next http.Handler, applies func(*http.Request) bool) http.Handler {
 	return wrap(name, next, func(in inside, w http.ResponseWriter, r *http.Request) {
-		iw := &responseWriter{ResponseWriter: w, interception: &interception{
+		iw := &responseWriter{ResponseWriter: w, interception: &envelopes{
 			request:  r,
 			applies:  applies,
 			encoding: w.Header().Get("Content-Encoding"),
@@ -45,8 +45,8 @@ func intercept(name string, next http.Handler, applies func(*http.Request) bool)
 	})
 }
 
-// interception is what a responseWriter needs to replace errors.
-type interception struct {
+// envelopes is the interception of Intercept and Mux.
+type envelopes struct {
 	request  *http.Request
 	applies  func(*http.Request) bool
 	encoding string // the Content-Encoding that a compressor outside has set
@@ -54,8 +54,8 @@ type interception struct {
 }
 
 // takes decides whether the response that begins with status is replaced.
-func (i *interception) takes(w *responseWriter, status int) bool {
-	if i == nil || status < 400 || status > 599 {
+func (i *envelopes) takes(w *responseWriter, status int) bool {
+	if status < 400 || status > 599 {
 		return false
 	}
 	contentType := w.Header()["Content-Type"]
@@ -68,7 +68,7 @@ func isPlainText(contentType string) bool {
 }
 
 // write sends the envelope instead.
-func (i *interception) write(w *responseWriter) {
+func (i *envelopes) write(w *responseWriter) {
 	if h := w.Header(); h.Get("Content-Encoding") != i.encoding {
 		h.Del("Content-Encoding") // it was that of the text
 	}
@@ -79,12 +79,9 @@ func (i *interception) write(w *responseWriter) {
 	errorWriterOf(i.request.Context()).write(w.ResponseWriter, i.request, e)
 }
 
-// maxReplacedText is how much of a replaced text is logged.
-const maxReplacedText = 512
-
 // log keeps the beginning of the text that is thrown away: of a 5xx it is often all
 // that tells what went wrong.
-func (i *interception) log(status int, text string) {
+func (i *envelopes) log(status int, text string) {
 	if i.logged || status < 500 || text == "" {
 		return
 	}

@@ -174,20 +174,3 @@ func (n *Negotiator) Wrap(next http.Handler) http.Handler {
 		in.ServeHTTP(w, inner)
 	})
 }
-
-// prefersProblem reports whether the client names application/problem+json with a
-// weight higher than that of application/json, or without naming the latter.
-func prefersProblem(r *http.Request) bool {
-	accept := r.Header["Accept"]
-	for _, line := range accept {
-		if strings.IndexByte(line, '+') >= 0 { // most headers have none: they are not parsed
-			return mediatype.Prefers(accept, problemMediaType, jsonMediaType)
-		}
-	}
-	return false
-}
-
-var (
-	problemMediaType, _ = mediatype.Parse("application/problem+json")
-	jsonMediaType, _    = mediatype.Parse("application/json")
-)

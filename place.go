@@ -1,7 +1,6 @@
 package admit
 
 import (
-	"context"
 	"net/netip"
 	"sync/atomic"
 )
@@ -51,25 +50,5 @@ func (p *place) hold() bool {
 func (p *place) release() {
 	if p.holds.Add(-1) == 0 {
 		p.of.leave(p.from)
-	}
-}
-
-// holdPlaces keeps every place that the request of ctx has, in the innermost InFlight and
-// those outside, and appends it to held. Each is to be released.
-func holdPlaces(ctx context.Context, held []*place) []*place {
-	for s := find(ctx, slotPlace); s != nil; s = s.outer {
-		if s.filled&slotPlace != 0 && s.place.hold() {
-			held = append(held, &s.place)
-		}
-	}
-	return held
-}
-
-// givePlacesBack is for a request that is answered, and only its client is waited for.
-func givePlacesBack(ctx context.Context) {
-	for s := find(ctx, slotPlace); s != nil; s = s.outer {
-		if s.filled&slotPlace != 0 {
-			s.place.giveBack()
-		}
 	}
 }

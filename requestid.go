@@ -15,7 +15,7 @@ import (
 // left out. Inside another RequestID it keeps the outer id.
 func RequestID(next http.Handler) http.Handler {
 	return wrap("RequestID", next, func(in inside, w http.ResponseWriter, r *http.Request) {
-		if RequestIDFrom(r.Context()) != "" {
+		if requestIDOf(r.Context()) != "" {
 			in.ServeHTTP(w, r)
 			return
 		}
@@ -35,10 +35,7 @@ func RequestID(next http.Handler) http.Handler {
 
 // RequestIDFrom returns the id that RequestID gave, or "".
 func RequestIDFrom(ctx context.Context) string {
-	if s := find(ctx, slotRequestID); s != nil {
-		return s.requestID
-	}
-	return ""
+	return requestIDOf(ctx)
 }
 
 func validRequestID(id string) bool {

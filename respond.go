@@ -148,10 +148,9 @@ func decode(body []byte, v any) error {
 }
 
 var (
-	errRequestTimeout = NewError(http.StatusRequestTimeout, "")
-	errBodyUnread     = NewError(http.StatusBadRequest, "The request body could not be read to its end.")
-	errBodyEmpty      = NewError(http.StatusBadRequest, "The request body is empty; it must be one JSON value.")
-	errBodyMalformed  = NewError(http.StatusBadRequest, "The request body is not well-formed JSON.")
-	errBodyTrailing   = NewError(http.StatusBadRequest, "The request body has more than one JSON value.")
-	errBodyInvalid    = NewError(http.StatusUnprocessableEntity, "The request body has members that are not valid.")
+	errBodyUnread    = NewError(http.StatusBadRequest, "The request body could not be read to its end.")
+	errBodyEmpty     = NewError(http.StatusBadRequest, "The request body is empty; it must be one JSON value.")
+	errBodyMalformed = NewError(http.StatusBadRequest, "The request body is not well-formed JSON.")
+	errBodyTrailing  = NewError(http.StatusBadRequest, "The request body has more than one JSON value.")
+	errBodyInvalid   = NewError(http.StatusUnprocessableEntity, "The request body has members that are not valid.")
 )

@@ -72,6 +72,13 @@ const (
 	slotNoStore // a redirect is not to be stored
 )
 
+// identity is who calls, as a wrapper has found out.
+type identity struct {
+	key    *Key
+	by     any  // the Auth that has found it; nil: WithKey
+	bearer bool // it may have come as a Bearer token
+}
+
 type (
 	stateKey    struct{}
 	identityKey struct{}
@@ -116,24 +123,6 @@ func (s *state) root() *state {
 	return s
 }
 
-// fill returns a state in which the caller may fill b, and the writer and the request to
-// go on with: those that it got, where the chain has such a state. Who calls it defers
-// leave.
-func (in *inside) fill(w http.ResponseWriter, r *http.Request, b slot) (*state, http.ResponseWriter, *http.Request) {
-	s := in.open
-	if s == nil || s.filled&b != 0 {
-		s = &state{Context: r.Context(), outer: stateOf(r.Context()), source: r.Body}
-		if s.outer != nil {
-			s.source = s.outer.source
-		}
-		s.writer.ResponseWriter, s.writer.state = w, s
-		w, r = s.writer.expose(), r.WithContext(s)
-		in.open = s
-	}
-	s.filled |= b
-	return s, w, r
-}
-
 // leave ends the use of the request that fill has returned for r.
 func (s *state) leave(r, inner *http.Request) {
 	if inner == r {
@@ -168,34 +157,80 @@ func (s *state) header(r *http.Request) http.Header {
 	return r.Header
 }
 
-// one returns the values of a header of the response that has one. Each response has its
-// own: others may change them in place. Some need no allocation.
-func (in *inside) one(value string) []string {
-	s := in.open
-	if s == nil || s.used == len(s.values) {
-		return []string{value}
-	}
-	i := s.used
-	s.values[i] = value
-	s.used++
-	return s.values[i : i+1 : i+1]
-}
-
-// count leaves a note that the Limiter l has counted the request. It is used as fill is.
-func (in *inside) count(w http.ResponseWriter, r *http.Request, l any) (*state, http.ResponseWriter, *http.Request) {
-	b, i := slotCounted, 0
-	if in.open != nil && in.open.filled&slotCounted != 0 {
-		b, i = slotCountedToo, 1
-	}
-	s, w, r := in.fill(w, r, b)
-	s.counted[i] = l
-	return s, w, r
-}
-
 // note leaves a key for the logs in what is around it.
 func note(ctx context.Context, key *Key) {
 	for s := stateOf(ctx); s != nil; s = s.outer {
 		s.seen.Store(key)
+	}
+}
+
+// requestIDOf returns the id of the request of ctx, or "".
+func requestIDOf(ctx context.Context) string {
+	if s := find(ctx, slotRequestID); s != nil {
+		return s.requestID
+	}
+	return ""
+}
+
+// identityOf returns what Auth or WithKey around the caller has found, or nil. This
+// is what decisions are made on.
+func identityOf(ctx context.Context) *identity {
+	if id, _ := ctx.Value(identityKey{}).(*identity); id != nil && id.key != nil {
+		return id
+	}
+	return nil
+}
+
+// bodyOf returns the innermost of our bodies that the request of ctx has, or nil: also
+// where others have put theirs around it.
+func bodyOf(ctx context.Context) *body {
+	if s := find(ctx, slotBody); s != nil {
+		return s.body
+	}
+	return nil
+}
+
+// bodyLimit returns the smallest bound of the bodies that the request of ctx has.
+func bodyLimit(ctx context.Context) (limit int64, limited bool) {
+	for s := find(ctx, slotBody); s != nil; s = s.outer {
+		if b := s.body; b != nil && b.limited && (!limited || b.limit < limit) {
+			limit, limited = b.limit, true
+		}
+	}
+	return limit, limited
+}
+
+// tooSlow reports whether the body of the request of ctx did not come in time.
+func tooSlow(ctx context.Context) bool {
+	b := bodyOf(ctx)
+	return b != nil && b.failedWith(errBodyTooSlow)
+}
+
+// sourceOf returns the body as it was outside of the wrappers of this package.
+func sourceOf(r *http.Request) io.Reader {
+	if s := stateOf(r.Context()); s != nil && s.source != nil {
+		return s.source
+	}
+	return r.Body
+}
+
+// holdPlaces keeps every place that the request of ctx has, in the innermost InFlight and
+// those outside, and appends it to held. Each is to be released.
+func holdPlaces(ctx context.Context, held []*place) []*place {
+	for s := find(ctx, slotPlace); s != nil; s = s.outer {
+		if s.filled&slotPlace != 0 && s.place.hold() {
+			held = append(held, &s.place)
+		}
+	}
+	return held
+}
+
+// givePlacesBack is for a request that is answered, and only its client is waited for.
+func givePlacesBack(ctx context.Context) {
+	for s := find(ctx, slotPlace); s != nil; s = s.outer {
+		if s.filled&slotPlace != 0 {
+			s.place.giveBack()
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package admit
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -354,4 +355,20 @@ func endError(ctx context.Context) {
 		run.mu.Unlock()
 		run.expire()
 	})
+}
+
+// HandlerPanic is the panic of a handler inside a Timeout, as it passes on from the
+// goroutine of the handler to that of the server.
+type HandlerPanic struct {
+	Value any
+	Stack []byte
+}
+
+// Error has the value and the stack, which a server without Recover logs.
+func (p *HandlerPanic) Error() string { return fmt.Sprintf("%v\n\n%s", p.Value, p.Stack) }
+
+// Unwrap returns the value if it is an error.
+func (p *HandlerPanic) Unwrap() error {
+	err, _ := p.Value.(error)
+	return err
 }

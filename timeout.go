@@ -133,22 +133,6 @@ func withHeader(r *http.Request, kept [3][]string) *http.Request {
 	return r
 }
 
-// HandlerPanic is the panic of a handler inside a Timeout, as it passes on from the
-// goroutine of the handler to that of the server.
-type HandlerPanic struct {
-	Value any
-	Stack []byte
-}
-
-// Error has the value and the stack, which a server without Recover logs.
-func (p *HandlerPanic) Error() string { return fmt.Sprintf("%v\n\n%s", p.Value, p.Stack) }
-
-// Unwrap returns the value if it is an error.
-func (p *HandlerPanic) Unwrap() error {
-	err, _ := p.Value.(error)
-	return err
-}
-
 var errHandlerTimeout = &Error{
 	Status:  http.StatusServiceUnavailable,
 	Code:    "handler_timeout",

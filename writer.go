@@ -18,9 +18,19 @@ type responseWriter struct {
 	hijacked bool // the connection is somebody else's now
 	replaced bool // what the handler writes is thrown away
 
-	state        *state        // that this is the writer of; nil: of none
-	interception *interception // of Intercept; nil: nothing is replaced
+	state        *state       // that this is the writer of; nil: of none
+	interception interception // of Intercept; nil: nothing is replaced
 }
+
+// interception puts an error in the place of what a handler writes.
+type interception interface {
+	takes(w *responseWriter, status int) bool // whether it replaces the response that begins so
+	write(w *responseWriter)                  // instead
+	log(status int, text string)              // what is thrown away
+}
+
+// maxReplacedText is how much of it is logged.
+const maxReplacedText = 512
 
 // track returns a writer that knows whether the response has begun: w if it is one,
 // else a new one around it. One further outside does not do: what stands between may
@@ -87,7 +97,7 @@ func (w *responseWriter) WriteHeader(status int) {
 	if w.replaced {
 		return
 	}
-	if w.status == 0 && w.interception.takes(w, status) {
+	if w.status == 0 && w.interception != nil && w.interception.takes(w, status) {
 		w.status, w.replaced = status, true
 		w.interception.write(w)
 		return
