@@ -29,12 +29,17 @@
 //   - [Accept], [ContentType]: cheap looks at headers. A request that is wrong here has
 //     been counted: retrying it is not free.
 //   - [MaxBody], [BodyTimeout]: bound what only the handler reads.
+//   - [WriteStall]: bounds what only the handler writes. In the Policy around a mux it
+//     bounds every answer.
 //   - [Timeout]: innermost, so that it runs only what can be slow in another goroutine.
 //
 // CORS stands outside of all of it: a preflight has no key, and a refusal without CORS
 // headers cannot be read by the page that it is for. An access log stands inside
 // RequestID and outside of the rest: after next has returned it reads the id and the
-// key ([RequestIDFrom], [KeyFrom]).
+// key ([RequestIDFrom], [SeenKeyFrom]).
+//
+// A handler sees what is around it, and nothing else: where one request is served by
+// two, the second does not get the key, the media type or the error writer of the first.
 //
 // # What a handler gets
 //

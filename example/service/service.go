@@ -107,7 +107,7 @@ func New(ctx context.Context, c Config) (http.Handler, error) {
 	mux.Handle("/v1/upstream", keyed.Wrap(upstream))
 	mux.Handle("/v1/stream", keyed.Wrap(admit.HandlerFunc(streamer(ctx))))
 
-	return admit.Policy{Errors: &admit.ErrorWriter{Logger: c.Logger}}.Wrap(admit.Mux(mux)), nil
+	return admit.Policy{Errors: &admit.ErrorWriter{Logger: c.Logger}, WriteStall: 10 * time.Second}.Wrap(admit.Mux(mux)), nil
 }
 
 func health(w http.ResponseWriter, r *http.Request) error {
