@@ -94,7 +94,7 @@ func (t Type) HasWildcard() bool { return strings.IndexByte(t.name, '*') >= 0 }
 func (t Type) Param(name string) (value string, ok bool) {
 	for i := 0; i < len(t.params); {
 		n, value, next, _ := param(t.params, i)
-		if sameName(n, name) {
+		if sameName(n, name) && n != "" {
 			return value, true
 		}
 		i = next + 1
