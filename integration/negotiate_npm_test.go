@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/integration/servers"
 )
 
 // TestNegotiateAgreesWithNPM compares Negotiate with the package negotiator, which
@@ -273,14 +274,8 @@ func ask(t *testing.T, dir string, questions []question) []string {
 // skips the test where that cannot be, unless ADMIT_REQUIRE_SERVICES is 1.
 func installNegotiator(t *testing.T) string {
 	t.Helper()
-	unavailable := t.Skipf
-	if os.Getenv("ADMIT_REQUIRE_SERVICES") == "1" {
-		unavailable = t.Fatalf
-	}
 	for _, program := range []string{"node", "npm"} {
-		if _, err := exec.LookPath(program); err != nil {
-			unavailable("%v", err)
-		}
+		servers.Program(t, program)
 	}
 	dir := t.TempDir()
 	for _, name := range []string{"package.json", "package-lock.json", "answer.js"} {
@@ -291,7 +286,7 @@ func installNegotiator(t *testing.T) string {
 	npm := exec.CommandContext(t.Context(), "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
 	npm.Dir = dir
 	if out, err := npm.CombinedOutput(); err != nil {
-		unavailable("npm ci: %v\n%s", err, out)
+		servers.Missing(t, fmt.Sprintf("the package negotiator (npm ci: %v, %s)", err, out))
 	}
 	return dir
 }

@@ -2,17 +2,13 @@ package main_test
 
 import (
 	"bytes"
-	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -24,6 +20,7 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/testkit"
 	"github.com/admit-go/admit/sqlkeys"
 )
 
@@ -365,27 +362,8 @@ func TestWithTheExample(t *testing.T) {
 	}
 	first := mint("keys", "mint", "--id", "acme-1", "--owner", "ACME", "--plan", "pro")
 
-	ctx, stop := context.WithCancel(t.Context())
-	service := exec.CommandContext(ctx, filepath.Join(bin, "example"), "-addr", "127.0.0.1:0", "-keys", keys)
-	service.Cancel = func() error { return service.Process.Signal(os.Interrupt) }
-	stdout, err := service.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, service.Start())
-	t.Cleanup(func() { stop(); _ = service.Wait() })
-	greeting := make([]byte, 200)
-	n, err := io.ReadAtLeast(stdout, greeting, 40)
-	require.NoError(t, err)
-	url := regexp.MustCompile(`http://[0-9.:]+`).FindString(string(greeting[:n]))
-
-	status := func(token string) int {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/v1/history/btc-usd", nil)
-		require.NoError(t, err)
-		r.Header.Set("X-API-Key", token)
-		res, err := http.DefaultClient.Do(r)
-		require.NoError(t, err)
-		_ = res.Body.Close()
-		return res.StatusCode
-	}
+	url := testkit.StartProgram(t, exec.Command(filepath.Join(bin, "example"), "-addr", "127.0.0.1:0", "-keys", keys))
+	status := func(token string) int { return testkit.Status(t, url+"/v1/history/btc-usd", token) }
 	becomes := func(token string, want int) {
 		t.Helper()
 		require.Eventually(t, func() bool { return status(token) == want }, 20*time.Second, 50*time.Millisecond)

@@ -3,7 +3,6 @@
 package attack_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/csv"
 	"fmt"
@@ -15,24 +14,20 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit/integration/servers"
+	"github.com/admit-go/admit/internal/testkit"
 )
 
 const connections = 500
 
 func TestSlowAttackers(t *testing.T) {
-	tool, err := exec.LookPath("slowhttptest")
-	if err != nil {
-		if os.Getenv("ADMIT_REQUIRE_SERVICES") != "" {
-			t.Fatal("slowhttptest is not installed (Debian package slowhttptest)")
-		}
-		t.Skip("slowhttptest is not installed")
-	}
+	tool := servers.Program(t, "slowhttptest")
 	url, tokens := startExample(t)
 	for _, attack := range []struct {
 		name string
@@ -131,18 +126,7 @@ func startExample(t *testing.T) (url string, tokens map[string]string) {
 	program := filepath.Join(dir, "example")
 	out, err := exec.Command("go", "build", "-o", program, "github.com/admit-go/admit/example").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	cmd := exec.Command(program, "-addr", "127.0.0.1:0", "-keys", filepath.Join(dir, "keys.json"), "-tokens", filepath.Join(dir, "tokens"), "-quiet")
-	stdout, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		assert.NoError(t, cmd.Wait(), "it stops in order, attacked or not")
-	})
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	require.NoError(t, err)
-	_, rest, _ := strings.Cut(line, "listening on ")
-	url, _, _ = strings.Cut(rest, ",")
+	url = testkit.StartProgram(t, exec.Command(program, "-addr", "127.0.0.1:0", "-keys", filepath.Join(dir, "keys.json"), "-tokens", filepath.Join(dir, "tokens"), "-quiet"))
 	text, err := os.ReadFile(filepath.Join(dir, "tokens"))
 	require.NoError(t, err)
 	tokens = map[string]string{}

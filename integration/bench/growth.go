@@ -1,11 +1,12 @@
 package main
 
 import (
-	"fmt"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/admit-go/admit/integration/internal/svg"
 )
 
 // curve is how the cost of a library grows with one thing.
@@ -40,7 +41,7 @@ func (all *results) curves() (names []string, by map[string][]*curve) {
 }
 
 // palette is for peers, in the order in which they come after admit, which is blue.
-var palette = []string{"#0f8b8d", orange, "#2a8a4a", "#a03bb0", "#444", "#c2334d"}
+var palette = []string{"#0f8b8d", svg.Orange, svg.Green, "#a03bb0", "#444", "#c2334d"}
 
 // drawGrowth returns a plot for each thing that there may be more of: times above, bytes
 // below. It returns nil if there is nothing to draw.
@@ -49,44 +50,37 @@ func (all *results) drawGrowth() []byte {
 	if len(names) == 0 {
 		return nil
 	}
-	const panel, gap, left, top, tall, below = 140, 58, 56, 30, 150, 60
+	const wide, gap, left, top, tall, below = 140, 58, 56, 30, 150, 60
 	legend := 0
 	for _, curves := range by {
 		legend = max(legend, len(curves))
 	}
-	width, height := left+len(names)*(panel+gap)-gap+20, top+2*(tall+below)+16*legend
-	s := newSVG(width, height, "How the cost of a request grows")
+	width, height := left+len(names)*(wide+gap)-gap+20, top+2*(tall+below)+16*legend
+	s := svg.New(width, height, "How the cost of a request grows")
 	for i, name := range names {
-		x0 := float64(left + i*(panel+gap))
-		s.text(x0+panel/2, top-12, "middle", dark, "time, by "+name)
-		s.text(x0+panel/2, top+tall+below-12, "middle", dark, "bytes, by "+name)
-		s.panel(x0, top, panel, tall, by[name], "ns", func(p point) float64 { return p.ns })
-		s.panel(x0, top+tall+below, panel, tall, by[name], "bytes", func(p point) float64 { return p.bytes })
+		x0 := float64(left + i*(wide+gap))
+		s.Text(x0+wide/2, top-12, svg.Middle, svg.Dark, "time, by "+name)
+		s.Text(x0+wide/2, top+tall+below-12, svg.Middle, svg.Dark, "bytes, by "+name)
+		panel(s, x0, top, wide, tall, by[name], "ns", func(p point) float64 { return p.ns })
+		panel(s, x0, top+tall+below, wide, tall, by[name], "bytes", func(p point) float64 { return p.bytes })
 		for j, c := range by[name] {
 			y := float64(top + 2*(tall+below) - 10 + 16*j)
-			s.add(`<path d="M%.1f %.1fh16" stroke="%s" stroke-width="%.1f"/>`, x0, y-4, colour(by[name], j), weight(c))
-			s.text(x0+22, y, "start", dark, c.lib)
+			s.Curve(pen(by[name], j), 2, func(end int) (float64, float64) { return x0 + float64(16*end), y - 4 })
+			s.Text(x0+22, y, svg.Start, svg.Dark, c.lib)
 		}
 	}
-	return s.done()
+	return s.Bytes()
 }
 
-func colour(curves []*curve, i int) string {
+func pen(curves []*curve, i int) svg.Pen {
 	if curves[i].lib == "admit" {
-		return blue
+		return svg.Pen{Colour: svg.Blue, Width: 2.5}
 	}
-	return palette[i%len(palette)]
-}
-
-func weight(c *curve) float64 {
-	if c.lib == "admit" {
-		return 2.5
-	}
-	return 1.3
+	return svg.Pen{Colour: palette[i%len(palette)], Width: 1.3}
 }
 
 // panel draws curves over the logarithm of n. Times are logarithmic too; bytes may be 0.
-func (s *svg) panel(x0, y0, width, height float64, curves []*curve, unit string, of func(point) float64) {
+func panel(s *svg.Drawing, x0, y0, width, height float64, curves []*curve, unit string, of func(point) float64) {
 	least, most := math.Inf(1), 0.0
 	first, last := math.Inf(1), 0.0
 	var ns []float64
@@ -109,41 +103,21 @@ func (s *svg) panel(x0, y0, width, height float64, curves []*curve, unit string,
 		from, to := math.Floor(math.Log10(least)), math.Ceil(math.Log10(most))
 		y = func(v float64) float64 { return y0 + height - height*(math.Log10(v)-from)/max(to-from, 1) }
 		for decade := from; decade <= to; decade++ {
-			s.tick(x0, width, y(math.Pow(10, decade)), quantity(math.Pow(10, decade)/1e9, "sec/op"))
+			s.Tick(x0, width, y(math.Pow(10, decade)), quantity(math.Pow(10, decade)/1e9, "sec/op"))
 		}
 	} else {
-		top := roundUp(max(most, 1))
+		top := svg.RoundUp(max(most, 1))
 		y = func(v float64) float64 { return y0 + height - height*v/top }
 		for _, part := range []float64{0, 0.5, 1} {
-			s.tick(x0, width, y(top*part), size(top*part))
+			s.Tick(x0, width, y(top*part), size(top*part))
 		}
 	}
 	for _, n := range slices.Compact(ns) {
-		s.text(x(n), y0+height+18, "middle", grey, short(n))
+		s.Text(x(n), y0+height+18, svg.Middle, svg.Grey, short(n))
 	}
 	for i, c := range slices.Backward(curves) { // admit is first, and so on top
-		path := ""
-		for j, p := range c.points {
-			path += fmt.Sprintf("%c%.1f %.1f", "ML"[min(j, 1)], x(p.n), y(of(p)))
-		}
-		s.add(`<path fill="none" stroke="%s" stroke-width="%.1f" d="%s"/>`, colour(curves, i), weight(c), path)
+		s.Curve(pen(curves, i), len(c.points), func(j int) (float64, float64) { return x(c.points[j].n), y(of(c.points[j])) })
 	}
-}
-
-func (s *svg) tick(x0, width, y float64, label string) {
-	s.line(x0, y, x0+width, y, faint)
-	s.text(x0-4, y+4, "end", grey, label)
-}
-
-// roundUp returns a number that is easy to read.
-func roundUp(n float64) float64 {
-	unit := math.Pow(10, math.Floor(math.Log10(n)))
-	for _, k := range []float64{1, 2, 4, 6, 8, 10} {
-		if k*unit >= n {
-			return k * unit
-		}
-	}
-	return n
 }
 
 // short is n in few characters, such as 10k.

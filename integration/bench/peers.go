@@ -1,6 +1,10 @@
 package main
 
-import "math"
+import (
+	"math"
+
+	"github.com/admit-go/admit/integration/internal/svg"
+)
 
 // drawPeers returns a plot of all rows in which admit and a peer have times, or nil.
 func (all *results) drawPeers() []byte {
@@ -40,42 +44,42 @@ func (all *results) drawPeers() []byte {
 		return labels + (right-labels)*(math.Log10(seconds)-first)/(last-first)
 	}
 
-	s := newSVG(width, height, "admit and its peers, row by row")
+	s := svg.New(width, height, "admit and its peers, row by row")
 	for decade := first; decade <= last; decade++ {
 		at := math.Pow(10, decade)
-		s.line(x(at), top-8, x(at), float64(height-20), faint)
-		s.text(x(at), float64(height-6), "middle", grey, quantity(at, "sec/op"))
+		s.Line(x(at), top-8, x(at), float64(height-20), svg.Faint)
+		s.Text(x(at), float64(height-6), svg.Middle, svg.Grey, quantity(at, "sec/op"))
 	}
-	s.dot(labels+4, 16, blue, blue)
-	s.text(labels+14, 20, "start", dark, "admit")
-	s.dot(labels+74, 16, orange, orange)
-	s.text(labels+84, 20, "start", dark, "the fastest peer that answers rightly")
-	s.dot(labels+74, 36, "#fff", grey)
-	s.text(labels+84, 40, "start", dark, "a faster one that does not do the same work")
-	s.text(width-10, 40, "end", dark, "peer / admit")
+	s.Dot(labels+4, 16, svg.Blue, svg.Blue)
+	s.Text(labels+14, 20, svg.Start, svg.Dark, "admit")
+	s.Dot(labels+74, 16, svg.Orange, svg.Orange)
+	s.Text(labels+84, 20, svg.Start, svg.Dark, "the fastest peer that answers rightly")
+	s.Dot(labels+74, 36, svg.White, svg.Grey)
+	s.Text(labels+84, 40, svg.Start, svg.Dark, "a faster one that does not do the same work")
+	s.Text(width-10, 40, svg.End, svg.Dark, "peer / admit")
 
 	y := float64(top)
 	for _, r := range rows {
 		if r.heading != "" {
 			y += step
-			s.add(`<text x="10" y="%.1f" font-weight="bold" fill="%s">%s</text>`, y-4, dark, r.heading)
+			s.Heading(10, y-4, r.heading)
 		}
-		s.text(labels-10, y+step-5, "end", dark, r.label())
+		s.Text(labels-10, y+step-5, svg.End, svg.Dark, r.label())
 		at := y + step - 9
 		admit, best, wrong := r.of("admit").median("sec/op"), r.best(false), r.best(true)
 		if wrong != nil && (best == nil || wrong.median("sec/op") < best.median("sec/op")) {
-			s.dot(x(wrong.median("sec/op")), at, "#fff", grey)
+			s.Dot(x(wrong.median("sec/op")), at, svg.White, svg.Grey)
 		}
 		if best != nil {
-			s.line(x(admit), at, x(best.median("sec/op")), at, orange)
-			s.dot(x(best.median("sec/op")), at, orange, orange)
-			s.text(right+12, y+step-5, "start", dark, best.lib)
-			s.text(width-10, y+step-5, "end", dark, r.ratio(best))
+			s.Line(x(admit), at, x(best.median("sec/op")), at, svg.Orange)
+			s.Dot(x(best.median("sec/op")), at, svg.Orange, svg.Orange)
+			s.Text(right+12, y+step-5, svg.Start, svg.Dark, best.lib)
+			s.Text(width-10, y+step-5, svg.End, svg.Dark, r.ratio(best))
 		} else {
-			s.text(right+12, y+step-5, "start", grey, "no peer does it")
+			s.Text(right+12, y+step-5, svg.Start, svg.Grey, "no peer does it")
 		}
-		s.dot(x(admit), at, blue, blue)
+		s.Dot(x(admit), at, svg.Blue, svg.Blue)
 		y += step
 	}
-	return s.done()
+	return s.Bytes()
 }

@@ -17,23 +17,14 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
+	"github.com/admit-go/admit/integration/internal/cli"
 	"github.com/admit-go/admit/integration/servers"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := run(ctx, os.Args[1:], os.Stdout)
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "fleet:", err)
-	}
-	if err != nil {
-		os.Exit(1)
-	}
+	cli.Main("fleet", func(ctx context.Context, args []string) error { return run(ctx, args, os.Stdout) })
 }
 
 type options struct {

@@ -1,10 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"math"
 	"time"
+
+	"github.com/admit-go/admit/integration/internal/svg"
 )
 
 // The plot has two parts, one above the other, over the same time.
@@ -18,58 +18,45 @@ const (
 // draw returns the plot as SVG: what was admitted and what may be, and how often Redis
 // was asked.
 func (r *record) draw() []byte {
-	var b bytes.Buffer
-	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	end := r.points[len(r.points)-1]
 	x := func(at time.Duration) float64 {
 		return left + (width-left-right)*at.Seconds()/end.at.Seconds()
 	}
-	most := roundUp(end.bound)
+	most := svg.RoundUp(end.bound)
 	y := func(n float64) float64 { return middle - (middle-top)*n/most }
 
 	rates, busiest := r.callRates()
-	busiest = roundUp(busiest)
+	busiest = svg.RoundUp(busiest)
 	z := func(n float64) float64 { return bottom - (bottom-middle-gap)*n/busiest }
 
-	line(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`, width, height)
-	line(`<title>Requests that %d replicas admit while Redis fails</title>`, r.fleet.size)
-	line(`<rect width="%d" height="%d" fill="#fff"/>`, width, height)
+	d := svg.New(width, height, fmt.Sprintf("Requests that %d replicas admit while Redis fails", r.fleet.size))
 	if r.failsAt > 0 {
-		line(`<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="#fde2e2"/>`, x(r.failsAt), top, x(r.backAt)-x(r.failsAt), bottom-top)
-		line(`<text x="%.1f" y="%d" text-anchor="middle" fill="#a33">no Redis</text>`, (x(r.failsAt)+x(r.backAt))/2, top-6)
+		d.Box(x(r.failsAt), top, x(r.backAt)-x(r.failsAt), bottom-top, svg.PaleRed)
+		d.Text((x(r.failsAt)+x(r.backAt))/2, top-6, svg.Middle, svg.Red, "no Redis")
 	}
 	for _, at := range []float64{0, 0.25, 0.5, 0.75, 1} {
-		line(`<path d="M%d %.1fH%d" stroke="#ddd"/>`, left, y(most*at), width-right)
-		line(`<text x="%d" y="%.1f" text-anchor="end" fill="#555">%.0f</text>`, left-6, y(most*at)+4, most*at)
+		d.Tick(left, width-left-right, y(most*at), fmt.Sprintf("%.0f", most*at))
 	}
 	for _, at := range []float64{0, 1} {
-		line(`<path d="M%d %.1fH%d" stroke="#ddd"/>`, left, z(busiest*at), width-right)
-		line(`<text x="%d" y="%.1f" text-anchor="end" fill="#555">%.0f</text>`, left-6, z(busiest*at)+4, busiest*at)
+		d.Tick(left, width-left-right, z(busiest*at), fmt.Sprintf("%.0f", busiest*at))
 	}
 	for s := time.Duration(0); s <= end.at+time.Second/2; s += 5 * time.Second {
-		line(`<text x="%.1f" y="%d" text-anchor="middle" fill="#555">%.0f s</text>`, x(min(s, end.at)), bottom+18, s.Seconds())
+		d.Text(x(min(s, end.at)), bottom+18, svg.Middle, svg.Grey, fmt.Sprintf("%.0f s", s.Seconds()))
 	}
 
-	b.WriteString(`<path fill="none" stroke="#888" stroke-width="1.5" stroke-dasharray="5 3" d="`)
-	for i, p := range r.points {
-		fmt.Fprintf(&b, "%c%.1f %.1f", "ML"[min(i, 1)], x(p.at), y(p.bound))
-	}
-	line(`"/>`)
-	b.WriteString(`<path fill="none" stroke="#1664c0" stroke-width="2" d="`)
-	for i, p := range r.points {
-		fmt.Fprintf(&b, "%c%.1f %.1f", "ML"[min(i, 1)], x(p.at), y(float64(p.admitted)))
-	}
-	line(`"/>`)
-	b.WriteString(`<path fill="none" stroke="#2a8a4a" stroke-width="1.5" d="`)
-	for i, n := range rates {
-		fmt.Fprintf(&b, "%c%.1f %.1f", "ML"[min(i, 1)], x(time.Duration(i)*time.Second+time.Second/2), z(n))
-	}
-	line(`"/>`)
-	line(`<text x="%d" y="%d" fill="#1664c0">admitted, of %d sent</text>`, left+8, top+14, r.sent)
-	line(`<text x="%d" y="%d" fill="#666">may be admitted (dashed)</text>`, left+8, top+30)
-	line(`<text x="%d" y="%d" fill="#2a8a4a">calls to Redis in a second</text>`, left+8, middle+gap-8)
-	line(`</svg>`)
-	return b.Bytes()
+	d.Curve(svg.Pen{Colour: svg.Grey, Width: 1.5, Dashed: true}, len(r.points), func(i int) (float64, float64) {
+		return x(r.points[i].at), y(r.points[i].bound)
+	})
+	d.Curve(svg.Pen{Colour: svg.Blue, Width: 2}, len(r.points), func(i int) (float64, float64) {
+		return x(r.points[i].at), y(float64(r.points[i].admitted))
+	})
+	d.Curve(svg.Pen{Colour: svg.Green, Width: 1.5}, len(rates), func(i int) (float64, float64) {
+		return x(time.Duration(i)*time.Second + time.Second/2), z(rates[i])
+	})
+	d.Text(left+8, top+14, svg.Start, svg.Blue, fmt.Sprintf("admitted, of %d sent", r.sent))
+	d.Text(left+8, top+30, svg.Start, svg.Grey, "may be admitted (dashed)")
+	d.Text(left+8, middle+gap-8, svg.Start, svg.Green, "calls to Redis in a second")
+	return d.Bytes()
 }
 
 // callRates are the calls in each whole second.
@@ -83,15 +70,4 @@ func (r *record) callRates() (rates []float64, most float64) {
 		}
 	}
 	return rates, max(most, 1)
-}
-
-// roundUp returns a number that is easy to read.
-func roundUp(n float64) float64 {
-	unit := math.Pow(10, math.Floor(math.Log10(n)))
-	for _, k := range []float64{1, 2, 4, 5, 8, 10} {
-		if k*unit >= n {
-			return k * unit
-		}
-	}
-	return n
 }

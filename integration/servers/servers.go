@@ -19,6 +19,16 @@ func Missing(t testing.TB, what string) {
 	t.Skipf("%s is not installed", what)
 }
 
+// Program returns the path of a program, or ends the test as Missing does.
+func Program(t testing.TB, name string) string {
+	t.Helper()
+	path := find(name)
+	if path == "" {
+		Missing(t, name)
+	}
+	return path
+}
+
 // find returns the path of a program: one of PATH, else one in a folder of the patterns.
 func find(program string, folders ...string) string {
 	if path, err := exec.LookPath(program); err == nil {

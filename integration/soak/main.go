@@ -18,26 +18,18 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/admit-go/admit/integration/internal/cli"
 )
 
 func main() {
 	if serveAsChild() {
 		return
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := run(ctx, os.Args[1:], os.Stdout)
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "soak:", err)
-	}
-	if err != nil {
-		os.Exit(1)
-	}
+	cli.Main("soak", func(ctx context.Context, args []string) error { return run(ctx, args, os.Stdout) })
 }
 
 const (

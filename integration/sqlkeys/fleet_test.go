@@ -1,7 +1,6 @@
 package sqlkeys_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"database/sql"
@@ -15,15 +14,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
 	"github.com/admit-go/admit/integration/servers"
+	"github.com/admit-go/admit/internal/testkit"
 	"github.com/admit-go/admit/sqlkeys"
 )
 
@@ -40,7 +38,7 @@ func TestMain(m *testing.M) {
 }
 
 // serve is a service as its users write one: keys in PostgreSQL, a cache in front. It
-// prints its URL, and ends with its standard input.
+// prints its URL, and ends when it is interrupted.
 func serve(url string) error {
 	db, err := sql.Open("pgx", url)
 	if err != nil {
@@ -56,7 +54,7 @@ func serve(url string) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	go store.Watch(ctx, cache.Forget)
 	service := httptest.NewServer(admit.APIKey(cache)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -77,16 +75,7 @@ func startService(t *testing.T, database string) string {
 	c := exec.Command(self)
 	c.Env = append(os.Environ(), "ADMIT_TEST_SERVICE="+database)
 	c.Stderr = os.Stderr
-	stdout, err := c.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, c.Start())
-	t.Cleanup(func() {
-		_ = c.Process.Signal(syscall.SIGTERM)
-		assert.NoError(t, c.Wait())
-	})
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	require.NoError(t, err)
-	return strings.TrimSpace(line)
+	return testkit.StartProgram(t, c)
 }
 
 // Two services with caches, and the command: mint, rotate, revoke, and how long it
@@ -109,29 +98,19 @@ func TestFleet(t *testing.T) {
 		return strings.TrimSpace(string(out))
 	}
 	services := []string{startService(t, database), startService(t, database)}
-	status := func(url, token string) int {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-		require.NoError(t, err)
-		r.Header.Set("X-API-Key", token)
-		res, err := http.DefaultClient.Do(r)
-		require.NoError(t, err)
-		require.NoError(t, res.Body.Close())
-		return res.StatusCode
-	}
-
 	first := admitKeys("mint", "--id", "acme-1", "--owner", "ACME")
 	for _, url := range services {
-		require.Eventually(t, func() bool { return status(url, first) == 200 }, soon, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return testkit.Status(t, url, first) == 200 }, soon, 10*time.Millisecond)
 	}
 	second := admitKeys("rotate", "acme-1", "--id", "acme-2", "--overlap", "1h")
 	for _, url := range services {
-		require.Equal(t, 200, status(url, first))
-		require.Equal(t, 200, status(url, second))
+		require.Equal(t, 200, testkit.Status(t, url, first))
+		require.Equal(t, 200, testkit.Status(t, url, second))
 	}
 	admitKeys("revoke", "acme-1")
 	for _, url := range services {
-		require.Eventually(t, func() bool { return status(url, first) == 401 }, soon, 10*time.Millisecond)
-		require.Equal(t, 200, status(url, second))
+		require.Eventually(t, func() bool { return testkit.Status(t, url, first) == 401 }, soon, 10*time.Millisecond)
+		require.Equal(t, 200, testkit.Status(t, url, second))
 	}
 
 	tries := 3
@@ -144,14 +123,14 @@ func TestFleet(t *testing.T) {
 		token := fmt.Sprintf("try %d", i)
 		insert(t, store, token, admit.Key{})
 		for _, url := range services {
-			require.Eventually(t, func() bool { return status(url, token) == 200 }, soon, 5*time.Millisecond)
+			require.Eventually(t, func() bool { return testkit.Status(t, url, token) == 200 }, soon, 5*time.Millisecond)
 		}
 		time.Sleep(time.Duration(i%10) * 107 * time.Millisecond) // any moment between two queries of Watch
 		_, err := store.Revoke(t.Context(), token, time.Time{})
 		require.NoError(t, err)
 		revoked := time.Now()
 		for _, url := range services {
-			for status(url, token) != 401 {
+			for testkit.Status(t, url, token) != 401 {
 				require.Less(t, time.Since(revoked), soon)
 				time.Sleep(time.Millisecond)
 			}

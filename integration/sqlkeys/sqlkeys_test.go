@@ -1,7 +1,6 @@
 package sqlkeys_test
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/admit-go/admit"
 	"github.com/admit-go/admit/integration/servers"
+	"github.com/admit-go/admit/internal/testkit"
 	"github.com/admit-go/admit/sqlkeys"
 )
 
@@ -488,7 +488,7 @@ func TestServerDies(t *testing.T) {
 	t.Parallel()
 	server := servers.StartPostgres(t)
 	db := openDatabase(t, sqlkeys.PostgreSQL, "pgx", server.URL())
-	var log lockedBuffer
+	var log testkit.Buffer
 	s, err := sqlkeys.New(sqlkeys.Config{DB: db.DB, Dialect: db.dialect, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	require.NoError(t, err)
 	defer s.Close()
@@ -509,15 +509,9 @@ func TestServerDies(t *testing.T) {
 	defer stop()
 
 	quiet := &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}
-	service := httptest.NewServer(quiet.Wrap(admit.APIKey(cache)(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))))
-	defer service.Close()
+	service := testkit.Serve(t, testkit.HTTP1, quiet.Wrap(admit.APIKey(cache)(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))))
 	status := func(token string) int {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, service.URL, nil)
-		require.NoError(t, err)
-		r.Header.Set("X-API-Key", token)
-		res, err := service.Client().Do(r)
-		require.NoError(t, err)
-		require.NoError(t, res.Body.Close())
+		res, _ := testkit.Do(t, service, "GET", "/", "", "X-API-Key", token)
 		if res.StatusCode == 503 {
 			assert.NotEmpty(t, res.Header.Get("Retry-After"))
 		}
@@ -558,21 +552,4 @@ func TestServerDies(t *testing.T) {
 	_, err = s.Revoke(t.Context(), "cached", time.Time{})
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return status("cached") == 401 }, soon, 10*time.Millisecond)
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

@@ -5,7 +5,6 @@ package timeouts_test
 
 import (
 	"bufio"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"log"
@@ -15,7 +14,6 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/testkit"
 )
 
 const limit = 250 * time.Millisecond
@@ -230,32 +229,9 @@ var behaviours = []struct {
 }
 
 var (
-	logs          lockedLog
+	logs          testkit.Buffer
 	arrived, seen atomic.Int64
 )
-
-type lockedLog struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lockedLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *lockedLog) reset() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.b.Reset()
-}
 
 func text(t *testing.T, res *http.Response) string {
 	t.Helper()
@@ -287,27 +263,19 @@ func answer(t *testing.T, s *httptest.Server) string {
 
 func TestTimeoutsCompared(t *testing.T) {
 	log.SetOutput(&logs) // slog.Default and net/http write there
-	for _, wire := range []string{"HTTP/1.1", "HTTP/1.1 with TLS", "HTTP/2"} {
+	for _, wire := range testkit.Wires {
 		for i, c := range contestants {
 			for _, b := range behaviours {
-				if b.plain && wire != "HTTP/1.1" {
+				if b.plain && wire != testkit.HTTP1 {
 					continue
 				}
 				t.Run(wire+"/"+c.name+"/"+b.name, func(t *testing.T) {
-					logs.reset()
-					s := httptest.NewUnstartedServer(c.wrap(b.handler))
-					s.Config.ErrorLog = log.New(&logs, "", 0)
-					switch wire {
-					case "HTTP/1.1":
-						s.Start()
-					case "HTTP/2":
-						s.EnableHTTP2 = true
-						s.StartTLS()
-					default:
-						s.TLS = &tls.Config{NextProtos: []string{"http/1.1"}}
-						s.StartTLS()
+					logs.Reset()
+					serve := testkit.ServeUnguarded // others let a handler use the request after its end
+					if c.name == "admit" {
+						serve = testkit.Serve
 					}
-					defer s.Close()
+					s := serve(t, wire, c.wrap(b.handler), func(s *http.Server) { s.ErrorLog = log.New(&logs, "", 0) })
 					assert.Equal(t, b.cells[i], b.client(t, s))
 				})
 			}

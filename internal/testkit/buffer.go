@@ -18,6 +18,13 @@ func (b *Buffer) Write(p []byte) (int, error) {
 	return b.b.Write(p)
 }
 
+// Reset forgets all that has been written.
+func (b *Buffer) Reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.b.Reset()
+}
+
 // String returns all that has been written.
 func (b *Buffer) String() string {
 	b.mu.Lock()

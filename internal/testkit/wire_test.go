@@ -48,4 +48,6 @@ func TestBuffer(t *testing.T) {
 	_ = b.String() // what the race detector would see
 	<-done
 	assert.Equal(t, "one", b.String())
+	b.Reset()
+	assert.Empty(t, b.String())
 }
