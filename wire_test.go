@@ -171,7 +171,7 @@ func TestRefusedUploadsSeeTheStatus(t *testing.T) {
 	}
 }
 
-// A small body that is there, or comes in time, is read, and the connection is kept.
+// A small body that is there is read, and the connection is kept.
 func TestRefusalKeepsTheConnection(t *testing.T) {
 	t.Parallel()
 	h := new(admit.ErrorWriter).Wrap(admit.APIKey(oneKey)(ok))
@@ -181,20 +181,35 @@ func TestRefusalKeepsTheConnection(t *testing.T) {
 			c := dial(t, serve(t, wire, h))
 			r := bufio.NewReader(c)
 			for range 3 {
-				_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nfour")
-				require.NoError(t, err)
-				time.Sleep(20 * time.Millisecond) // the rest is on its way
-				_, err = io.WriteString(c, "more")
-				require.NoError(t, err)
-				res, _ := answerOn(t, r)
-				require.Equal(t, 401, res.StatusCode)
-				require.False(t, res.Close)
-				_, err = io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
-				require.NoError(t, err)
-				res, _ = answerOn(t, r)
-				require.Equal(t, 401, res.StatusCode)
-				require.False(t, res.Close)
+				for _, upload := range []string{"Content-Length: 8\r\n\r\nfourmore", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"} {
+					_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\n"+upload)
+					require.NoError(t, err)
+					res, _ := answerOn(t, r)
+					require.Equal(t, 401, res.StatusCode)
+					require.False(t, res.Close)
+				}
 			}
+		})
+	}
+}
+
+// So is one that comes within 300 ms.
+func TestRefusalWaitsForTheRest(t *testing.T) {
+	t.Parallel()
+	for pause, closed := range map[time.Duration]bool{299 * time.Millisecond: false, 301 * time.Millisecond: true} {
+		synctest.Test(t, func(t *testing.T) {
+			c := servePipe(t, new(admit.ErrorWriter).Wrap(admit.APIKey(oneKey)(ok)))
+			go func() {
+				_, _ = io.WriteString(c.client, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nfour")
+				time.Sleep(pause)
+				_, _ = io.WriteString(c.client, "more")
+			}()
+			began := time.Now()
+			res, _ := answerOn(t, bufio.NewReader(c.client))
+			assert.Equal(t, 401, res.StatusCode)
+			assert.Equal(t, closed, res.Close)
+			assert.Equal(t, min(pause, 300*time.Millisecond), time.Since(began))
+			time.Sleep(time.Minute)
 		})
 	}
 }
