@@ -1,12 +1,10 @@
 package admit
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -14,6 +12,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/admit-go/admit/internal/jsonfault"
 )
 
 // KeyFile is a KeyStore in a JSON file that holds digests, never tokens:
@@ -176,7 +176,7 @@ func parseKeyFile(path string, text []byte) (KeyMap, error) {
 type keyParser struct {
 	path    string
 	text    []byte
-	dec     *json.Decoder
+	in      *jsonfault.Reader
 	keys    KeyMap
 	ids     map[string]int64 // where each stands, as an offset
 	digests map[Digest]int64
@@ -186,23 +186,16 @@ type keyParser struct {
 // fault notes what is wrong at an offset of the text.
 func (p *keyParser) fault(offset int64, format string, args ...any) {
 	if len(p.faults) < maxKeyFaults {
-		line, column := position(p.text, offset)
+		line, column := jsonfault.Position(p.text, offset)
 		p.faults = append(p.faults, fmt.Errorf("admit: %s:%d:%d: %w", p.path, line, column, fmt.Errorf(format, args...)))
 	}
 }
 
-// position counts lines and columns (in bytes) from 1.
-func position(text []byte, offset int64) (line, column int) {
-	before := text[:min(max(offset, 0), int64(len(text)))]
-	return bytes.Count(before, []byte("\n")) + 1, len(before) - bytes.LastIndexByte(before, '\n')
-}
-
 // file reads record after record, so that each fault has its place.
 func (p *keyParser) file() {
-	p.dec = json.NewDecoder(bytes.NewReader(p.text))
-	p.dec.DisallowUnknownFields()
+	p.in = jsonfault.NewReader(p.text)
 	if err := p.members(); err != nil {
-		offset, err := syntaxFault(p.text)
+		offset, err := jsonfault.Syntax(p.text)
 		p.faults = nil // the rest follows from it
 		p.fault(offset, "not well-formed JSON: %w", err)
 	}
@@ -210,23 +203,24 @@ func (p *keyParser) file() {
 
 // members reads the whole file. The error is one of syntax.
 func (p *keyParser) members() error {
-	if token, err := p.dec.Token(); err != nil {
-		return err
-	} else if token != json.Delim('{') {
+	if p.in.Peek() != '{' {
 		p.fault(0, `must be an object with the member "keys"`)
-		_, err := syntaxFault(p.text)
+		_, err := jsonfault.Syntax(p.text)
+		return err
+	}
+	if err := p.in.Enter(); err != nil {
 		return err
 	}
 	seen := false
-	for p.dec.More() {
-		at := valueAt(p.text, p.dec.InputOffset())
-		token, err := p.dec.Token()
+	for p.in.More() {
+		at := p.in.Next()
+		name, err := p.in.Name()
 		if err != nil {
 			return err
 		}
-		if token != "keys" {
-			p.fault(at, "the member %q is not known here", token)
-			if err := p.skip(); err != nil {
+		if name != "keys" {
+			p.fault(at, "the member %q is not known here", name)
+			if err := p.in.Skip(); err != nil {
 				return err
 			}
 			continue
@@ -235,46 +229,51 @@ func (p *keyParser) members() error {
 			p.fault(at, `"keys" is there twice`)
 		}
 		seen = true
-		if at = valueAt(p.text, p.dec.InputOffset()); at >= int64(len(p.text)) || p.text[at] != '[' {
-			p.fault(at, `"keys" must be an array`)
-			if err := p.skip(); err != nil {
+		if p.in.Peek() != '[' {
+			p.fault(p.in.Next(), `"keys" must be an array`)
+			if err := p.in.Skip(); err != nil {
 				return err
 			}
 			continue
 		}
-		_, _ = p.dec.Token()
-		for p.dec.More() {
-			if err := p.record(); err != nil {
-				return err
-			}
-		}
-		if _, err := p.dec.Token(); err != nil {
+		if err := p.records(); err != nil {
 			return err
 		}
 	}
 	if !seen {
 		p.fault(0, `the member "keys" is missing`)
 	}
-	if _, err := p.dec.Token(); err != nil {
+	if err := p.in.Leave(); err != nil {
 		return err
 	}
-	if _, err := p.dec.Token(); !errors.Is(err, io.EOF) {
+	if !p.in.AtEnd() {
 		return errors.New("more after the end")
 	}
 	return nil
 }
 
-// record reads one key. The error is one of syntax.
-func (p *keyParser) record() error {
-	at := valueAt(p.text, p.dec.InputOffset())
-	var r keyRecord
-	if err := p.dec.Decode(&r); err != nil {
-		end := p.dec.InputOffset()
-		if end <= at || !json.Valid(p.text[at:end]) {
+// records reads the array of keys. The error is one of syntax.
+func (p *keyParser) records() error {
+	if err := p.in.Enter(); err != nil {
+		return err
+	}
+	for p.in.More() {
+		if err := p.record(); err != nil {
 			return err
 		}
-		for _, f := range explain(p.text[at:end], reflect.TypeFor[keyRecord]()) {
-			p.fault(at+f.offset, "%s", strings.TrimSpace(f.Path+" "+f.Message))
+	}
+	return p.in.Leave()
+}
+
+// record reads one key. The error is one of syntax.
+func (p *keyParser) record() error {
+	at := p.in.Next()
+	var r keyRecord
+	if err := p.in.Decode(&r); errors.Is(err, jsonfault.ErrSyntax) {
+		return err
+	} else if err != nil {
+		for _, f := range jsonfault.Explain(p.text[at:p.in.End()], reflect.TypeFor[keyRecord]()) {
+			p.fault(at+f.Offset, "%s", strings.TrimSpace(f.Path+" "+f.Message))
 		}
 		return nil
 	}
@@ -290,40 +289,14 @@ func (p *keyParser) record() error {
 		p.fault(at, `the key %q expires before it is valid: "not_before" must be before "expires_at"`, r.ID)
 	}
 	if first, double := p.ids[r.ID]; double && r.ID != "" {
-		line, _ := position(p.text, first)
+		line, _ := jsonfault.Position(p.text, first)
 		p.fault(at, "the id %q is there twice, first in line %d", r.ID, line)
 	}
 	if first, double := p.digests[d]; double && err == nil {
-		line, _ := position(p.text, first)
+		line, _ := jsonfault.Position(p.text, first)
 		p.fault(at, "the digest of the key %q is there twice, first in line %d", r.ID, line)
 	}
 	p.ids[r.ID], p.digests[d] = at, at
 	p.keys[d] = r.key()
 	return nil
-}
-
-func (p *keyParser) skip() error {
-	var ignored json.RawMessage
-	return p.dec.Decode(&ignored)
-}
-
-// syntaxFault returns where text stops being one JSON value.
-func syntaxFault(text []byte) (int64, error) {
-	dec := json.NewDecoder(bytes.NewReader(text))
-	var ignored json.RawMessage
-	err := dec.Decode(&ignored)
-	var syntax *json.SyntaxError
-	switch {
-	case errors.As(err, &syntax):
-		return syntax.Offset - 1, err
-	case errors.Is(err, io.EOF):
-		return 0, errors.New("the file is empty")
-	case err != nil:
-		return int64(len(text)), err
-	}
-	end := dec.InputOffset()
-	if rest := bytes.TrimLeft(text[end:], " \t\r\n"); len(rest) > 0 {
-		return int64(len(text) - len(rest)), errors.New("there is more after the end")
-	}
-	return 0, nil
 }

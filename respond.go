@@ -2,7 +2,6 @@ package admit
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,8 @@ import (
 	"reflect"
 	"strconv"
 	"unicode/utf8"
+
+	"github.com/admit-go/admit/internal/jsonfault"
 )
 
 // HandlerFunc is a handler that returns its error instead of writing it.
@@ -127,19 +128,19 @@ func decode(body []byte, v any) error {
 	if !utf8.Valid(body) {
 		return errBodyMalformed.Because(errors.New("the body is not UTF-8"))
 	}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.DisallowUnknownFields()
-	err := dec.Decode(v)
-	var syntax *json.SyntaxError
+	r := jsonfault.NewReader(body)
+	err := r.Decode(v)
 	switch {
-	case errors.As(err, &syntax), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, jsonfault.ErrSyntax):
 		return errBodyMalformed.Because(err)
-	case len(bytes.TrimLeft(body[dec.InputOffset():], " \t\r\n")) > 0:
+	case !r.AtEnd():
 		return errBodyTrailing
 	case err != nil:
 		e := *errBodyInvalid.Because(err)
-		for _, f := range explain(body, reflect.TypeOf(v).Elem()) {
-			e.Fields = append(e.Fields, f.FieldError)
+		faults := jsonfault.Explain(body, reflect.TypeOf(v).Elem())
+		e.Fields = make([]FieldError, len(faults))
+		for i, f := range faults {
+			e.Fields[i] = FieldError{Path: f.Path, Code: f.Code, Message: f.Message}
 		}
 		return &e
 	default:

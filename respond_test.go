@@ -3,12 +3,14 @@ package admit_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -196,6 +198,45 @@ func TestDecodeReadsTheBody(t *testing.T) {
 	r := get("/")
 	r.Body = nil
 	refused(t, h, r, 400)
+}
+
+// Decode inside MaxBody knows its bound, also where others put a reader around the body.
+func TestDecodeKnowsTheBoundThroughOthers(t *testing.T) {
+	t.Parallel()
+	h := wrap(admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		r.Body = http.MaxBytesReader(nil, r.Body, 1<<30)
+		_, err := admit.Decode[string](r)
+		return err
+	}), admit.MaxBody(3<<20))
+	allowed(t, h, newRequest("POST", "/", `"`+strings.Repeat("x", 2<<20)+`"`))
+	large := newRequest("POST", "/", `"`+strings.Repeat("x", 3<<20)+`"`)
+	large.ContentLength = -1
+	refused(t, h, large, 413)
+}
+
+// A body that names faults by the longest path it can makes neither much work nor a
+// long answer.
+func TestFaultsOfADecodeAreBounded(t *testing.T) {
+	h := admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		_, err := admit.Decode[map[string][]int](r)
+		return err
+	})
+	name := strings.Repeat("k", 256<<10)
+	for _, body := range []string{
+		fmt.Sprintf(`{%q:["x"%s]}`, name, strings.Repeat(",1", 128<<10)),
+		fmt.Sprintf(`{%q:["x"%s]}`, name, strings.Repeat(`,"x"`, 64<<10)),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, newRequest("POST", "/", body))
+		runtime.ReadMemStats(&after)
+		assert.Equal(t, 422, w.Code)
+		assert.Less(t, w.Body.Len(), 10<<10)
+		assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<20), "paths are not written out for values without a fault")
+		e := readEnvelope(t, w.Code, w.Header(), w.Body.Bytes())
+		assert.Equal(t, name[:256]+"...", e.Errors[0].Path)
+	}
 }
 
 // Decode takes what encoding/json takes as one whole value, and nothing else; a

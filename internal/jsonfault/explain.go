@@ -1,8 +1,6 @@
-package admit
+package jsonfault
 
 import (
-	"bytes"
-	"encoding"
 	"encoding/json"
 	"errors"
 	"reflect"
@@ -11,35 +9,41 @@ import (
 )
 
 const (
-	maxFields = 20  // faults of one body that are listed
-	maxPath   = 256 // bytes of a path
+	// MaxFaults bounds how many faults of one value are listed.
+	MaxFaults = 20
+	// MaxPath bounds a path, in bytes; what is cut off is replaced by "...".
+	MaxPath = 256
 )
 
-// explain lists what in body, which is one well-formed JSON value, does not fit into
-// t. encoding/json has refused the body already, but tells the path of a fault only
-// in part; explain walks both side by side, once, and asks it about each value alone.
-func explain(body []byte, t reflect.Type) []fieldFault {
-	x := explainer{body: body, dec: json.NewDecoder(bytes.NewReader(body)), members: map[reflect.Type][]member{}}
+// Fault is what is wrong with one value or member.
+type Fault struct {
+	Path    string // from the outermost value, such as items[1].sku
+	Code    string // unknown_member, wrong_type or invalid
+	Message string // what is right, in the terms of JSON
+	Offset  int64  // where in the text the name or value begins
+}
+
+// Explain lists what in text, which is one well-formed JSON value, does not fit into a
+// t; at least one fault. It is for a text that Decode has refused: encoding/json tells
+// the path of a fault only in part, so Explain walks value and type side by side, once,
+// and asks it about each value alone.
+func Explain(text []byte, t reflect.Type) []Fault {
+	x := explainer{Reader: NewReader(text), members: map[reflect.Type][]member{}}
 	x.value(t)
 	if len(x.faults) == 0 {
+		x.at = NewReader(text).Next()
 		x.fault("invalid", "is not valid")
 	}
 	return x.faults
 }
 
-// fieldFault is a FieldError, and where in the body that begins which it is about.
-type fieldFault struct {
-	FieldError
-	offset int64
-}
-
 type explainer struct {
-	body    []byte
-	dec     *json.Decoder
+	*Reader
 	at      int64 // where the name or value begins that is being read
 	path    []step
 	members map[reflect.Type][]member
-	faults  []fieldFault
+	faults  []Fault
+	err     error // of syntax: there is no more to read
 }
 
 // step is one step of a path: the name of a member, or an index.
@@ -48,7 +52,10 @@ type step struct {
 	index int // -1: name
 }
 
-func (x *explainer) full() bool { return len(x.faults) >= maxFields }
+// more reports whether there is another member or element to look at.
+func (x *explainer) more() bool {
+	return x.err == nil && len(x.faults) < MaxFaults && x.More()
+}
 
 // fault is the only place where a path is written out: most values are as they should.
 func (x *explainer) fault(code, message string) {
@@ -62,23 +69,17 @@ func (x *explainer) fault(code, message string) {
 		default:
 			path = append(path, s.name...)
 		}
-		if len(path) > maxPath {
-			path = append(path[:maxPath], "..."...)
+		if len(path) > MaxPath {
+			path = append(path[:MaxPath], "..."...)
 			break
 		}
 	}
-	x.faults = append(x.faults, fieldFault{FieldError{Path: string(path), Code: code, Message: message}, x.at})
+	x.faults = append(x.faults, Fault{Path: string(path), Code: code, Message: message, Offset: x.at})
 }
 
-// valueAt returns where the name or value after an offset begins.
-func valueAt(text []byte, offset int64) int64 {
-	rest := bytes.TrimLeft(text[offset:], " \t\r\n:,")
-	return int64(len(text) - len(rest))
-}
-
-// value reads the next value of the body, which goes into a t.
+// value reads the next value of the text, which goes into a t.
 func (x *explainer) value(t reflect.Type) {
-	x.at = valueAt(x.body, x.dec.InputOffset())
+	x.at = x.Next()
 	for t.Kind() == reflect.Pointer && !decodesItself(t) {
 		t = t.Elem()
 	}
@@ -100,10 +101,12 @@ func (x *explainer) object(t reflect.Type) {
 	}
 	last := len(x.path)
 	x.path = append(x.path, step{index: -1})
-	for x.dec.More() && !x.full() {
-		x.at = valueAt(x.body, x.dec.InputOffset())
-		token, _ := x.dec.Token()
-		x.path[last].name, _ = token.(string)
+	for x.more() {
+		x.at = x.Next()
+		x.path[last].name, x.err = x.Name()
+		if x.err != nil {
+			break
+		}
 		if t.Kind() == reflect.Map {
 			x.value(t.Elem())
 			continue
@@ -112,15 +115,15 @@ func (x *explainer) object(t reflect.Type) {
 		switch {
 		case !known:
 			x.fault("unknown_member", "is not known here")
-			x.skip()
+			x.err = x.Skip()
 		case field == nil:
-			x.skip()
+			x.err = x.Skip()
 		default:
 			x.value(field)
 		}
 	}
 	x.path = x.path[:last]
-	_, _ = x.dec.Token()
+	x.leave()
 }
 
 func (x *explainer) array(t reflect.Type) {
@@ -129,68 +132,88 @@ func (x *explainer) array(t reflect.Type) {
 	}
 	last := len(x.path)
 	x.path = append(x.path, step{})
-	for ; x.dec.More() && !x.full(); x.path[last].index++ {
+	for ; x.more(); x.path[last].index++ {
 		x.value(t.Elem())
 	}
 	x.path = x.path[:last]
-	_, _ = x.dec.Token()
+	x.leave()
 }
 
-// opens reads the beginning of an object or array. Null fits everywhere.
-func (x *explainer) opens(want json.Delim, message string) bool {
-	token, _ := x.dec.Token()
-	if token == want {
-		return true
-	}
-	if token != nil {
+// opens enters an object or array, or skips a value that is none. Null fits everywhere.
+func (x *explainer) opens(bracket byte, message string) bool {
+	switch x.Peek() {
+	case bracket:
+		x.err = x.Enter()
+		return x.err == nil
+	case 'n':
+	default:
 		x.fault("wrong_type", message)
 	}
-	for depth := delta(token); depth > 0; { // the rest of a value of the other kind
-		next, err := x.dec.Token()
-		if err != nil {
-			break
-		}
-		depth += delta(next)
-	}
+	x.err = x.Skip()
 	return false
 }
 
-// delta is how a token changes the depth.
-func delta(token json.Token) int {
-	switch token {
-	case json.Delim('{'), json.Delim('['):
-		return 1
-	case json.Delim('}'), json.Delim(']'):
-		return -1
+// leave leaves an object or array of which all was looked at.
+func (x *explainer) leave() {
+	if x.err == nil && len(x.faults) < MaxFaults {
+		x.err = x.Leave()
 	}
-	return 0
 }
 
+// leaf reads a value that is looked at as a whole. It asks encoding/json about what is
+// not plainly right, apart from what is around it: an error may cost as much as its
+// path is long.
 func (x *explainer) leaf(t reflect.Type) {
-	err := x.dec.Decode(reflect.New(t).Interface())
+	if x.err = x.Skip(); x.err != nil {
+		return
+	}
+	value := x.text[x.at:x.End()]
+	itself := decodesItself(t)
+	if !itself && fits(t, value) {
+		return
+	}
+	err := json.Unmarshal(value, reflect.New(t).Interface())
 	var wrong *json.UnmarshalTypeError
 	switch {
 	case err == nil:
-	case errors.As(err, &wrong) && !decodesItself(t):
+	case errors.As(err, &wrong) && errors.Unwrap(wrong) == nil && !itself:
 		x.fault("wrong_type", wants(t, wrong.Value))
-	default: // its own UnmarshalJSON or UnmarshalText
+	default: // not base64, or refused by a method of its own
 		x.fault("invalid", "is not valid")
 	}
 }
 
-func (x *explainer) skip() {
-	var ignored json.RawMessage
-	_ = x.dec.Decode(&ignored)
+// fits reports whether a value plainly fits into a t that does not decode itself. It is
+// here for speed: an explanation asks about all values before the last fault.
+func fits(t reflect.Type, value []byte) bool {
+	var err error
+	switch t.Kind() {
+	case reflect.Interface:
+		return t.NumMethod() == 0
+	case reflect.String:
+		return value[0] == '"' && t != reflect.TypeFor[json.Number]()
+	case reflect.Bool:
+		return value[0] == 't' || value[0] == 'f'
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		_, err = strconv.ParseInt(string(value), 10, t.Bits())
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
+		_, err = strconv.ParseUint(string(value), 10, t.Bits())
+	case reflect.Float32, reflect.Float64:
+		_, err = strconv.ParseFloat(string(value), t.Bits())
+	default:
+		return false
+	}
+	return err == nil
 }
-
-var (
-	jsonUnmarshaler = reflect.TypeFor[json.Unmarshaler]()
-	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
-)
 
 func decodesItself(t reflect.Type) bool {
 	p := reflect.PointerTo(t)
-	return p.Implements(jsonUnmarshaler) || p.Implements(textUnmarshaler)
+	for _, method := range ownMethods {
+		if p.Implements(method) {
+			return true
+		}
+	}
+	return false
 }
 
 // member is a member of a struct as encoding/json knows it. The type is nil where the

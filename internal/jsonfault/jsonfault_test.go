@@ -1,0 +1,260 @@
+package jsonfault_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit/internal/jsonfault"
+)
+
+// order has members of all kinds that an API knows.
+type order struct {
+	Pair     string         `json:"pair"`
+	Quantity int8           `json:"quantity"`
+	Price    float32        `json:"price"`
+	Items    []item         `json:"items"`
+	Labels   map[string]int `json:"labels"`
+	At       time.Time      `json:"at"`
+	From     *netip.Addr    `json:"from"`
+	Raw      []byte         `json:"raw"`
+	Big      int            `json:"big,string"`
+	Any      any            `json:"any"`
+	Left     *order         `json:"left"`
+	Fixed    [2]bool        `json:"fixed"`
+	Numbers  map[string][]int
+}
+
+type item struct {
+	SKU string `json:"sku"`
+	N   int    `json:"n"`
+}
+
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{ // path:code@offset, separated by blanks
+		`{"pair":1}`: "pair:wrong_type@8",
+		` [1]`:       ":wrong_type@1",
+		`{"left": {"left":{"x": 1}, "price": "1"}}`:     "left.left.x:unknown_member@18 left.price:wrong_type@36",
+		`{"items":[{}, {"n":1.5}]}`:                     "items[1].n:wrong_type@19",
+		`{"items":{"a":[1,{"b":2}]}, "pair":[]}`:        "items:wrong_type@9 pair:wrong_type@35",
+		`{"raw":"%"}`:                                   "raw:invalid@7",
+		`{"raw":["",""]}`:                               "raw:wrong_type@7",
+		`{"at":"x","from":"y"}`:                         "at:invalid@6 from:invalid@17",
+		`{"big":1}`:                                     ":invalid@0",
+		`{"PAIR":1,"Numbers":{"a":[1,null,"x"],"b":0}}`: "PAIR:wrong_type@8 Numbers.a[2]:wrong_type@33 Numbers.b:wrong_type@42",
+		`null`:                          ":invalid@0",
+		`{"quantity":1,"quantity":300}`: "quantity:wrong_type@25",
+	} {
+		var got []string
+		for _, f := range jsonfault.Explain([]byte(text), reflect.TypeFor[order]()) {
+			got = append(got, fmt.Sprintf("%s:%s@%d", f.Path, f.Code, f.Offset))
+			assert.NotEmpty(t, f.Message)
+		}
+		assert.Equal(t, want, strings.Join(got, " "), text)
+	}
+	many := jsonfault.Explain([]byte(`[`+strings.Repeat(`"",`, 100)+`""]`), reflect.TypeFor[[]int]())
+	assert.Len(t, many, jsonfault.MaxFaults)
+}
+
+func TestReader(t *testing.T) {
+	t.Parallel()
+	r := jsonfault.NewReader([]byte(" {\"a\" : [1 , {\"sku\":\"x\"}],\n \"b\":null} "))
+	assert.Equal(t, byte('{'), r.Peek())
+	require.NoError(t, r.Enter())
+	require.True(t, r.More())
+	assert.Equal(t, int64(2), r.Next())
+	name, err := r.Name()
+	require.NoError(t, err)
+	assert.Equal(t, "a", name)
+	assert.Equal(t, byte('['), r.Peek())
+	require.NoError(t, r.Enter())
+	require.NoError(t, r.Skip())
+	assert.True(t, r.More())
+	assert.Equal(t, int64(13), r.Next())
+	var v item
+	require.NoError(t, r.Decode(&v))
+	assert.Equal(t, item{SKU: "x"}, v)
+	assert.Equal(t, int64(24), r.End())
+	assert.False(t, r.More())
+	assert.Equal(t, byte(']'), r.Peek())
+	require.NoError(t, r.Leave())
+	require.True(t, r.More())
+	name, err = r.Name()
+	require.NoError(t, err)
+	assert.Equal(t, "b", name)
+	assert.False(t, r.AtEnd())
+	require.NoError(t, r.Skip())
+	assert.False(t, r.More())
+	require.NoError(t, r.Leave())
+	assert.True(t, r.AtEnd())
+	assert.Zero(t, r.Peek())
+	assert.ErrorIs(t, r.Skip(), jsonfault.ErrSyntax)
+}
+
+// An error says whether the text is malformed, or well-formed and no T.
+func TestReaderTellsFaultsApart(t *testing.T) {
+	t.Parallel()
+	for text, syntax := range map[string]bool{
+		`{"pair":1,}`: true, `{"pair":1`: true, ``: true, `{"pair":tru}`: true, `]`: true,
+		`{"pair":1}`: false, `{"x":1}`: false, `[]`: false, `{"raw":"%"}`: false, `{"at":"x"}`: false,
+	} {
+		var v order
+		r := jsonfault.NewReader([]byte(text))
+		err := r.Decode(&v)
+		require.Error(t, err, text)
+		if syntax {
+			assert.ErrorIs(t, err, jsonfault.ErrSyntax, text)
+		} else {
+			assert.NotErrorIs(t, err, jsonfault.ErrSyntax, text)
+			assert.True(t, r.AtEnd(), text)
+		}
+	}
+}
+
+func TestPositions(t *testing.T) {
+	t.Parallel()
+	text := []byte("ab\n\ncd")
+	for offset, want := range map[int64][2]int{-1: {1, 1}, 0: {1, 1}, 2: {1, 3}, 3: {2, 1}, 4: {3, 1}, 6: {3, 3}, 99: {3, 3}} {
+		line, column := jsonfault.Position(text, offset)
+		assert.Equal(t, want, [2]int{line, column}, offset)
+	}
+	for text, want := range map[string]int64{`[1 2]`: 3, ``: 0, ` `: 0, `{"a":`: 5, `{} x`: 3, `{}}`: 2} {
+		at, err := jsonfault.Syntax([]byte(text))
+		assert.Error(t, err, text)
+		assert.Equal(t, want, at, text)
+	}
+	_, err := jsonfault.Syntax([]byte(" {} \n"))
+	assert.NoError(t, err)
+}
+
+type (
+	silent    struct{ hidden int }
+	ambiguous struct{ AB, Ab int }
+	misused   struct {
+		T time.Time `json:"t,string"`
+		S []int     `json:"s,string"`
+		P **int     `json:"p,string"`
+		A any       `json:"a,string"`
+		N int       `json:"n,string"`
+	}
+	malformed struct {
+		A int `json:"a,omitempty,"`
+		B int `json:"'b"`
+	}
+	number   int
+	embedded struct {
+		number
+		*Exported
+		N json.Number
+	}
+	Exported  struct{ E int }
+	forgivens struct {
+		Silent    silent
+		Ambiguous ambiguous
+		Misused   misused
+		Malformed malformed
+		Embedded  embedded
+		Order     *order
+	}
+)
+
+// Decode takes what encoding/json takes, and leaves the same value, whatever the type
+// and whatever encoding/json stands on.
+func TestDecodeIsThatOfEncodingJSON(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		`{}`, `null`, `{"Silent":{}}`, `{"Silent":{"hidden":1}}`, `{"Silent":1}`, `{"Ambiguous":{"ab":1}}`, `{"Ambiguous":{"AB":1,"Ab":2}}`, `{"Ambiguous":{"aB":""}}`,
+		`{"Misused":{"t":"2026-01-02T03:04:05Z","s":[1],"a":{"x":[]},"n":"1"}}`, `{"Misused":{"t":1}}`, `{"Misused":{"n":1}}`, `{"Misused":{"s":"[1]"}}`, `{"Misused":{"p":1}}`, `{"Misused":{"p":"1"}}`, `{"Misused":{"t":null,"s":null,"p":null,"n":null}}`,
+		`{"Malformed":{"a":1}}`, `{"Malformed":{"'b":1}}`, `{"Malformed":{"B":1}}`,
+		`{"Embedded":{"E":null}}`, `{"Embedded":{"E":1}}`, `{"Embedded":{"number":1}}`, `{"Embedded":{"N":1}}`, `{"Embedded":{"N":"1"}}`, `{"Embedded":{"N":"x"}}`,
+		`{"Silent":{},"Order":{"pair":"x","left":{"items":[{"n":1}],"any":[1,{"a":null}]},"fixed":[true,true,true],"raw":[1,2]}}`,
+		`{"Silent":{},"Order":{"pair":1}}`, `{"Order":{"raw":["x"]}}`, `{"Order":{"labels":{"a":1,"a":2}}}`, `{"Order":{"fixed":[true]}}`, `{"Order":{"x":1},"Silent":{}}`, `{"Order":{"labels":{"a":"\ud800"}}}`,
+	} {
+		var ours, theirs forgivens
+		dec := json.NewDecoder(strings.NewReader(text))
+		dec.DisallowUnknownFields()
+		want := dec.Decode(&theirs)
+		got := jsonfault.NewReader([]byte(text)).Decode(&ours)
+		assert.Equal(t, want == nil, got == nil, "%s: %v, not %v", text, got, want)
+		if want == nil {
+			assert.Equal(t, theirs, ours, text)
+		}
+	}
+}
+
+// A refusal costs no more than its text, however long the names and however many the
+// faults, and so does the explanation. On its own line each: time is what it is about.
+func TestRefusalsAreBounded(t *testing.T) {
+	name := strings.Repeat("k", 64<<10)
+	inside := func(values string) string { return fmt.Sprintf(`{%q:%s}`, name, values) }
+	deep := strings.Repeat(`{"left":`, 5000)
+	for what, test := range map[string]struct {
+		t    reflect.Type
+		text string
+	}{
+		"numbers":        {reflect.TypeFor[map[string][]int](), inside(`["x"` + strings.Repeat(`,""`, 20<<10) + `]`)},
+		"one wrong":      {reflect.TypeFor[map[string][]int](), inside(`[""` + strings.Repeat(`,1`, 32<<10) + `]`)},
+		"bytes":          {reflect.TypeFor[map[string][]byte](), inside(`[""` + strings.Repeat(`,""`, 20<<10) + `]`)},
+		"bytes in array": {reflect.TypeFor[map[string][9]byte](), inside(`[""` + strings.Repeat(`,""`, 20<<10) + `]`)},
+		"unknown":        {reflect.TypeFor[map[string]item](), inside(`{"":1` + strings.Repeat(`,"":1`, 13<<10) + `}`)},
+		"option string": {reflect.TypeFor[map[string]struct {
+			N int `json:",string"`
+		}](), inside(`{"n":1` + strings.Repeat(`,"n":1`, 11<<10) + `}`)},
+		"times": {reflect.TypeFor[map[string][]time.Time](), inside(`[""` + strings.Repeat(`,""`, 20<<10) + `]`)},
+		"deep":  {reflect.TypeFor[order](), deep + `{"Numbers":{"":[""` + strings.Repeat(`,""`, 20<<10) + `]}` + strings.Repeat("}", 5001)},
+	} {
+		for range 2 { // the first one makes what encoding/json keeps of the types
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			began := time.Now()
+			err := jsonfault.NewReader([]byte(test.text)).Decode(reflect.New(test.t).Interface())
+			faults := jsonfault.Explain([]byte(test.text), test.t)
+			took := time.Since(began)
+			runtime.ReadMemStats(&after)
+			require.Error(t, err, what)
+			require.NotErrorIs(t, err, jsonfault.ErrSyntax, what)
+			assert.NotEmpty(t, faults, what)
+			assert.Less(t, took, time.Second, what)
+			assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16<<20), what)
+		}
+	}
+}
+
+// Explain ends for any text. Of one that encoding/json refuses it lists a fault at least,
+// and each fault is within its bounds; Decode refuses what encoding/json refuses.
+func FuzzExplain(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `{"pair":1}`, `[`, `{"items":[{"n":"x"}]}`, `null`, `{"left":{"left":{"x":1}}}`, `{"items":{"a":[]}}`, `{"fixed":[[]]}`,
+		`{"raw":[1,"x"]}`, `{"big":1}`, `{"Numbers":{"` + strings.Repeat("k", 300) + `":[""]}}`, `{"pair" 1}`, `{"a":1}}`, `{"at":{"x":}`, `{"left":nul`,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var ours, theirs order
+		dec := json.NewDecoder(strings.NewReader(text))
+		dec.DisallowUnknownFields()
+		want := dec.Decode(&theirs)
+		got := jsonfault.NewReader([]byte(text)).Decode(&ours)
+		require.Equal(t, want == nil, got == nil, "%v, not %v", got, want)
+		if want == nil {
+			require.Equal(t, theirs, ours)
+		}
+		faults := jsonfault.Explain([]byte(text), reflect.TypeFor[order]())
+		require.NotEmpty(t, faults)
+		require.LessOrEqual(t, len(faults), jsonfault.MaxFaults)
+		for _, fault := range faults {
+			require.LessOrEqual(t, len(fault.Path), jsonfault.MaxPath+len("..."))
+			require.True(t, 0 <= fault.Offset && fault.Offset <= int64(len(text)))
+			require.NotEmpty(t, fault.Message)
+		}
+	})
+}

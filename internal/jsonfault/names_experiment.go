@@ -1,0 +1,40 @@
+//go:build goexperiment.jsonv2 && !go1.27
+
+package jsonfault
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/json/jsontext"
+	jsonv2 "encoding/json/v2"
+	"reflect"
+)
+
+// The same as names_go127.go, for GOEXPERIMENT=jsonv2 before Go 1.27: one constraint
+// cannot say both.
+
+type (
+	tokens        = jsontext.Decoder
+	semanticError = jsonv2.SemanticError
+)
+
+// offsetBeyond is by how much json.SyntaxError.Offset lies beyond the first wrong byte.
+const offsetBeyond = 0
+
+var (
+	errUnknownName  = jsonv2.ErrUnknownName
+	unmarshalerFrom = reflect.TypeFor[jsonv2.UnmarshalerFrom]()
+)
+
+// newTokens reads from text itself, as jsontext does from a bytes.Buffer.
+func newTokens(text []byte) *tokens {
+	return jsontext.NewDecoder(bytes.NewBuffer(text), json.DefaultOptionsV1())
+}
+
+func unmarshalToFirst(text []byte, v any) error {
+	return jsonv2.Unmarshal(text, v, json.DefaultOptionsV1(), jsonv2.RejectUnknownMembers(true), json.ReportErrorsWithLegacySemantics(false))
+}
+
+func unmarshalAll(text []byte, v any) error {
+	return jsonv2.Unmarshal(text, v, json.DefaultOptionsV1(), jsonv2.RejectUnknownMembers(true))
+}
