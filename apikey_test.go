@@ -466,6 +466,19 @@ func TestKeyFromOutside(t *testing.T) {
 	assert.Contains(t, log.String(), "no key in the context")
 }
 
+// One Auth in a Policy inside another that has it too: the credential is gone there,
+// and the caller known.
+func TestSameAuthTwice(t *testing.T) {
+	t.Parallel()
+	a := newAuth(t, admit.AuthConfig{})
+	h := wrap(ok, a.Wrap, a.Wrap)
+	allowed(t, h, get("/", "X-API-Key", "good"))
+	refused(t, h, get("/"), 401)
+	refused(t, h, get("/", "X-API-Key", "bad"), 401)
+	other := newAuth(t, admit.AuthConfig{})
+	refused(t, wrap(ok, a.Wrap, other.Wrap), get("/", "X-API-Key", "good"), 401)
+}
+
 func TestRequireScopes(t *testing.T) {
 	t.Parallel()
 	both := admit.RequireScopes("orders:read", "orders:write")(ok)

@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/testkit"
 )
 
 // readAll is a handler that reads the body, and answers with its length.
@@ -466,6 +467,80 @@ func TestReadTimeoutHoldsBesideBodyTimeout(t *testing.T) {
 	require.NoError(t, err)
 	_, _ = io.ReadAll(c)
 	assert.Less(t, time.Since(began), 5*time.Second)
+}
+
+// An answer to a request whose body nobody reads leaves, though the client stalls.
+func TestAnswerToAnUnreadStalledBody(t *testing.T) {
+	t.Parallel()
+	careless := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "fine") })
+	h := admit.Policy{Methods: []string{"POST"}, BodyTimeout: admit.BodyTimeout{Grace: 100 * time.Millisecond}, Timeout: time.Second}.Wrap(careless)
+	for _, wire := range plainWires {
+		for method, status := range map[string]int{"POST": 200, "OPTIONS": 204, "DELETE": 405} {
+			t.Run(wire+" "+method, func(t *testing.T) {
+				t.Parallel()
+				c := dial(t, serve(t, wire, h))
+				began := time.Now()
+				_, err := io.WriteString(c, method+" / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\npart")
+				require.NoError(t, err)
+				res, _ := answerOn(t, bufio.NewReader(c))
+				assert.Equal(t, status, res.StatusCode)
+				assert.Less(t, time.Since(began), 3*time.Second)
+			})
+		}
+	}
+}
+
+// A handler that outlives the wrappers outside of http.TimeoutHandler does not reach
+// the connection any more.
+func TestBodyOutlivesItsConnection(t *testing.T) {
+	t.Parallel()
+	throttled := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r2 := r.Clone(r.Context())
+			r2.Body = sleepy{r.Body}
+			next.ServeHTTP(w, r2)
+		})
+	}
+	for _, wire := range wires {
+		t.Run(wire, func(t *testing.T) {
+			t.Parallel()
+			ended := make(chan error, 1)
+			h := wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				_, err := r.Body.Read(make([]byte, 10))
+				ended <- err
+			}), throttled, admit.MaxBody(1000), func(next http.Handler) http.Handler {
+				return http.TimeoutHandler(next, 50*time.Millisecond, "over")
+			}, admit.BodyTimeout{Grace: 100 * time.Millisecond}.Wrap)
+			// The foreign body waits in a Read, and goes on after the handlers have returned.
+			res, _ := do(t, testkit.ServeUnguarded(t, wire, h), "POST", "/", "body")
+			assert.Equal(t, 503, res.StatusCode)
+			assert.Error(t, <-ended)
+		})
+	}
+}
+
+type sleepy struct{ io.ReadCloser }
+
+func (s sleepy) Read(p []byte) (int, error) {
+	time.Sleep(300 * time.Millisecond)
+	return s.ReadCloser.Read(p)
+}
+
+func TestBodyTimeoutSaysWhenItCannotWork(t *testing.T) {
+	t.Parallel()
+	type opaque struct{ http.ResponseWriter }
+	logger, log := logged()
+	h := wrap(ok, (&admit.ErrorWriter{Logger: logger}).Wrap, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(opaque{w}, r) })
+	}, admit.BodyTimeout{Grace: time.Second}.Wrap)
+	s := serve(t, "HTTP/1.1", h)
+	do(t, s, "POST", "/", "body")
+	do(t, s, "POST", "/", "body")
+	assert.Equal(t, 1, strings.Count(log.String(), "no Unwrap"))
+	logger, log = logged()
+	h = wrap(ok, (&admit.ErrorWriter{Logger: logger}).Wrap, admit.BodyTimeout{Grace: time.Second}.Wrap)
+	do(t, serve(t, "HTTP/1.1", h), "POST", "/", "body")
+	assert.Empty(t, log.String())
 }
 
 func TestBodyAllocations(t *testing.T) {

@@ -1,11 +1,13 @@
 package admit_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -311,6 +313,58 @@ func TestErrorBeforeTheFirstByteIsWritten(t *testing.T) {
 	assert.Equal(t, 500, res.StatusCode)
 	readEnvelope(t, 500, res.Header, body)
 }
+
+// A client that has closed its half is taken for one that is gone, but does not get a
+// success.
+func TestHalfClosedClientGetsNoSuccess(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "HTTP/1.1", wrap(admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		<-r.Context().Done()
+		return r.Context().Err()
+	}), new(admit.ErrorWriter).Wrap, admit.Recover))
+	c := dial(t, s)
+	_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	require.NoError(t, err)
+	require.NoError(t, c.(*net.TCPConn).CloseWrite())
+	answer, _ := io.ReadAll(c)
+	assert.Empty(t, string(answer))
+}
+
+// A Recover outside of an ErrorWriter does not write as the one inside does.
+func TestErrorWriterDoesNotReachOutside(t *testing.T) {
+	t.Parallel()
+	inner := &admit.ErrorWriter{Encode: func(*http.Request, *admit.Error) (string, []byte) { return "text/inner", nil }}
+	w := httptest.NewRecorder()
+	wrap(panics("x"), admit.RequestID, admit.Recover, inner.Wrap).ServeHTTP(w, get("/"))
+	readEnvelope(t, w.Code, w.Header(), w.Body.Bytes())
+}
+
+// A part that a writer between holds back is not mixed with an error.
+func TestErrorAfterABufferedPart(t *testing.T) {
+	t.Parallel()
+	h := wrap(admit.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+		_, _ = io.WriteString(w, `{"rows":[1,2,3`)
+		return errors.New("the fourth")
+	}), new(admit.ErrorWriter).Wrap, admit.Recover, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			b := &buffering{ResponseWriter: w}
+			next.ServeHTTP(b, r)
+			_, _ = w.Write(b.b.Bytes())
+		})
+	})
+	w := httptest.NewRecorder()
+	assert.PanicsWithValue(t, http.ErrAbortHandler, func() { h.ServeHTTP(w, get("/")) })
+	assert.Zero(t, w.Body.Len())
+}
+
+type buffering struct {
+	http.ResponseWriter
+	b bytes.Buffer
+}
+
+func (b *buffering) Write(p []byte) (int, error) { return b.b.Write(p) }
+
+func (b *buffering) Unwrap() http.ResponseWriter { return b.ResponseWriter }
 
 func TestErrorIsFoundThroughWritersOfOthers(t *testing.T) {
 	t.Parallel()

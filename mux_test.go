@@ -8,9 +8,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -56,6 +61,60 @@ func TestMux(t *testing.T) {
 	h.ServeHTTP(w, get("/tree/x"))
 	assert.Equal(t, http.StatusTeapot, w.Code)
 	assert.Empty(t, w.Body.String())
+}
+
+// A proxy sees a stalled upload as a cancelled context.
+func TestStalledUploadThroughAProxy(t *testing.T) {
+	t.Parallel()
+	upstream := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	t.Cleanup(upstream.Close)
+	target, err := url.Parse(upstream.URL)
+	require.NoError(t, err)
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }, ErrorHandler: admit.ProxyError}
+	h := admit.Policy{Errors: new(admit.ErrorWriter), BodyTimeout: admit.BodyTimeout{Grace: 100 * time.Millisecond}, Timeout: 5 * time.Second}.Wrap(proxy)
+	for _, wire := range wires {
+		for _, length := range []int64{1000, -1} {
+			t.Run(fmt.Sprint(wire, length), func(t *testing.T) {
+				t.Parallel()
+				res, body, _ := stalledUpload(t, serve(t, wire, h), "/", length)
+				assert.Equal(t, 408, res.StatusCode, body)
+			})
+		}
+	}
+}
+
+func TestInterceptReadsRetryAfter(t *testing.T) {
+	t.Parallel()
+	e, header := refused(t, admit.Intercept(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "7")
+		w.Header().Set("Content-Disposition", `attachment; filename="report.csv"`)
+		http.Error(w, "later", http.StatusServiceUnavailable)
+	})), get("/"), 503)
+	assert.Equal(t, 7, e.RetryAfter)
+	assert.Equal(t, "7", header.Get("Retry-After"))
+	assert.NotContains(t, header, "Content-Disposition", "an error is no report.csv")
+}
+
+func TestLateErrorThroughMux(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var observed []string
+		ew := &admit.ErrorWriter{Logger: discardLogs, Observe: func(_ *http.Request, e *admit.Error) {
+			mu.Lock()
+			defer mu.Unlock()
+			observed = append(observed, e.Code)
+		}}
+		mux := http.NewServeMux()
+		mux.Handle("/", admit.Intercept(admit.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
+			time.Sleep(2 * time.Second)
+			return errors.New("late")
+		})))
+		refused(t, admit.Policy{Errors: ew, Timeout: time.Second}.Wrap(admit.Mux(mux)), get("/"), 503)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		assert.Equal(t, []string{"handler_timeout"}, observed)
+	})
 }
 
 func TestMuxInsideAMux(t *testing.T) {

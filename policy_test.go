@@ -126,6 +126,13 @@ func TestPolicyInsideAnother(t *testing.T) {
 	assert.Equal(t, []string{"scope_required", "not_found"}, counted)
 }
 
+func TestOptionalAuthWithScopesDoesNotBuild(t *testing.T) {
+	t.Parallel()
+	a := newAuth(t, admit.AuthConfig{Optional: true})
+	_, err := admit.Policy{Auth: a, Scopes: []string{"x"}}.Chain()
+	assert.ErrorContains(t, err, "optional")
+}
+
 func TestPolicyIsAValue(t *testing.T) {
 	t.Parallel()
 	base := admit.Policy{Methods: []string{"GET"}}

@@ -194,6 +194,149 @@ func TestTimeoutPanics(t *testing.T) {
 
 func panickingHere(http.ResponseWriter, *http.Request) { panic("as asked for") }
 
+// A source that ends too early ends the answer too early, and what has come from a slow
+// one is not held back.
+func TestTimeoutCopiesFromBadSources(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{0, 10, 512, 5000} {
+		var got error
+		w := httptest.NewRecorder()
+		admit.Timeout(time.Minute)(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			cut := io.MultiReader(strings.NewReader(strings.Repeat("x", size)), cutReader{io.ErrUnexpectedEOF})
+			var n int64
+			n, got = io.Copy(w, cut)
+			assert.Equal(t, int64(size), n)
+		})).ServeHTTP(w, get("/"))
+		assert.Equal(t, io.ErrUnexpectedEOF, got)
+		assert.Equal(t, size, w.Body.Len())
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := httptest.NewRecorder()
+		admit.Timeout(time.Second)(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			r, pipe := io.Pipe()
+			go func() {
+				_, _ = io.WriteString(pipe, "first ")
+				time.Sleep(time.Minute)
+				_, _ = io.WriteString(pipe, "second")
+				_ = pipe.Close()
+			}()
+			_, err := io.Copy(w, r)
+			assert.NoError(t, err)
+		})).ServeHTTP(w, get("/"))
+		assert.Equal(t, "first second", w.Body.String())
+	})
+}
+
+type cutReader struct{ error }
+
+func (f cutReader) Read([]byte) (int, error) { return 0, f.error }
+
+// A handler may change the header of its request, also while its 503 is written.
+func TestTimeoutDoesNotShareTheHeader(t *testing.T) {
+	t.Parallel()
+	ew := &admit.ErrorWriter{Observe: func(r *http.Request, _ *admit.Error) { _ = r.Header.Get("X-Any") }}
+	h := wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		for range 1000 {
+			r.Header.Set("Accept", "changed")
+			time.Sleep(10 * time.Microsecond)
+		}
+	}), ew.Wrap, admit.Timeout(time.Millisecond))
+	for range 20 {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, get("/", "Accept", "application/problem+json"))
+		assert.Equal(t, "application/problem+json", w.Header().Get("Content-Type"))
+	}
+}
+
+// The server gets the parsed form back, also from a handler that panics in a Timeout.
+func TestTimeoutHandsBack(t *testing.T) {
+	t.Parallel()
+	var body strings.Builder
+	mw := multipart.NewWriter(&body)
+	part, err := mw.CreateFormFile("f", "f")
+	require.NoError(t, err)
+	_, err = part.Write(make([]byte, 1000))
+	require.NoError(t, err)
+	require.NoError(t, mw.Close())
+	for _, panicking := range []bool{false, true} {
+		mux := http.NewServeMux()
+		var file string
+		mux.HandleFunc("POST /form", func(_ http.ResponseWriter, r *http.Request) {
+			assert.NoError(t, r.ParseMultipartForm(10))
+			f, err := r.MultipartForm.File["f"][0].Open()
+			if assert.NoError(t, err) {
+				file = f.(*os.File).Name()
+				_ = f.Close()
+			}
+			if panicking {
+				panic("after the form")
+			}
+		})
+		var pattern string
+		s := serve(t, "HTTP/1.1", wrap(admit.Mux(mux), func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				next.ServeHTTP(w, r)
+				pattern = r.Pattern
+			})
+		}, (&admit.ErrorWriter{Logger: discardLogs}).Wrap, admit.Recover, admit.Timeout(time.Minute)))
+		do(t, s, "POST", "/form", body.String(), "Content-Type", mw.FormDataContentType())
+		assert.Equal(t, "POST /form", pattern)
+		require.NotEmpty(t, file)
+		assert.Eventually(t, func() bool { _, err := os.Stat(file); return os.IsNotExist(err) }, 10*time.Second, time.Millisecond)
+	}
+}
+
+// The handler's own error is not overtaken by the 503 while it waits for the body.
+func TestErrorIsNotOvertakenByTheTimeout(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var observed []string
+	ew := &admit.ErrorWriter{Observe: func(_ *http.Request, e *admit.Error) {
+		mu.Lock()
+		defer mu.Unlock()
+		observed = append(observed, e.Code)
+	}}
+	s := serve(t, "HTTP/1.1", admit.Policy{Errors: ew, Timeout: 250 * time.Millisecond}.Wrap(fails(admit.NewError(409, ""))))
+	res, body, _ := stalledUpload(t, s, "/", 1000)
+	assert.Equal(t, 409, res.StatusCode, body)
+	mu.Lock()
+	defer mu.Unlock()
+	assert.Equal(t, []string{"conflict"}, observed)
+}
+
+func TestStopTimeoutStopsAll(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			assert.True(t, admit.StopTimeout(r.Context()))
+			time.Sleep(time.Hour)
+		}), admit.Timeout(time.Second), admit.Timeout(2*time.Second))
+		allowed(t, h, get("/"))
+	})
+}
+
+func TestEarlyHintsKeepTheHeaderOutside(t *testing.T) {
+	t.Parallel()
+	w := httptest.NewRecorder()
+	wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Handler", "1")
+		w.WriteHeader(http.StatusEarlyHints)
+		<-r.Context().Done()
+	}), outside, admit.Timeout(10*time.Millisecond)).ServeHTTP(&hinting{w}, get("/"))
+	assert.Equal(t, 503, w.Code)
+	assert.Equal(t, "kept", w.Header().Get("X-Outside"))
+	assert.NotContains(t, w.Header(), "X-Handler")
+}
+
+// hinting is a recorder for which a 1xx begins nothing, as with a server.
+type hinting struct{ *httptest.ResponseRecorder }
+
+func (h *hinting) WriteHeader(status int) {
+	if status >= 200 {
+		h.ResponseRecorder.WriteHeader(status)
+	}
+}
+
 func TestTimeoutLatePanicIsLogged(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

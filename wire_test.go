@@ -239,6 +239,31 @@ func TestExpectContinueIsRefusedAtOnce(t *testing.T) {
 	}
 }
 
+// An error after the whole body has been read keeps the connection, Expect or not.
+func TestExpectContinueAfterTheBody(t *testing.T) {
+	t.Parallel()
+	h := wrap(admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		_, err := admit.Decode[int](r)
+		return err
+	}), new(admit.ErrorWriter).Wrap, admit.MaxBody(100))
+	c := dial(t, serve(t, "HTTP/1.1", h))
+	r := bufio.NewReader(c)
+	for range 2 {
+		_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+		require.NoError(t, err)
+		line, err := r.ReadString('\n')
+		require.NoError(t, err)
+		assert.Equal(t, "HTTP/1.1 100 Continue\r\n", line)
+		_, err = r.ReadString('\n')
+		require.NoError(t, err)
+		_, err = io.WriteString(c, `"x"`)
+		require.NoError(t, err)
+		res, _ := answerOn(t, r)
+		require.Equal(t, 422, res.StatusCode)
+		require.False(t, res.Close)
+	}
+}
+
 // Whatever follows a refusal on its connection is never run as a request.
 func TestNothingIsSmuggledBehindARefusal(t *testing.T) {
 	t.Parallel()
