@@ -15,7 +15,7 @@ import (
 // waiting inside Read counts, so that a slow handler is never taken for a slow client.
 // Read then returns an *Error whose cause is os.ErrDeadlineExceeded, and keeps returning
 // it. Zero MinRate and Max: no bound. What the handler does not read must come within
-// Grace too. An inner BodyTimeout replaces an outer one; Server.ReadTimeout holds beside.
+// Grace too, because over HTTP/1 the server reads it before it answers. An inner BodyTimeout replaces an outer one; Server.ReadTimeout holds beside.
 type BodyTimeout struct {
 	Grace, Max time.Duration // Grace is required
 	MinRate    int64
@@ -51,12 +51,16 @@ type body struct {
 	got     int64
 	waited  time.Duration
 
-	mu      sync.Mutex
-	reading bool // Read is waiting for the source
-	err     error
-	timer   *time.Timer
-	armed   bool      // the timer is running
-	giveUp  time.Time // when the Read that waits is to be woken
+	http1 bool // the server reads what is left before it answers
+
+	mu       sync.Mutex
+	reading  bool // Read is waiting for the source
+	draining bool // the server may be reading
+	drained  bool // it has read what it reads
+	err      error
+	timer    *time.Timer
+	armed    bool      // the timer is running
+	giveUp   time.Time // when who waits is to be woken
 }
 
 // limitTo bounds the body in bytes, before anybody reads it. The smallest bound holds.
@@ -102,17 +106,21 @@ func (b *body) begin(timed bool) (began time.Time, err error) {
 			b.err = errBodyTooSlow
 			return began, b.err
 		}
-		b.giveUp = began.Add(patience)
-		if b.timer == nil {
-			b.timer = time.AfterFunc(patience, b.expire)
-			b.armed = true
-		} else if !b.armed {
-			b.timer.Reset(patience)
-			b.armed = true
-		}
+		b.wakeLocked(began.Add(patience), patience)
 	}
 	b.reading = true
 	return began, nil
+}
+
+// wakeLocked sets when who waits is to be woken.
+func (b *body) wakeLocked(at time.Time, in time.Duration) {
+	b.giveUp = at
+	if b.timer == nil {
+		b.timer = time.AfterFunc(in, b.expire)
+	} else if !b.armed {
+		b.timer.Reset(in)
+	}
+	b.armed = true
 }
 
 // patience is how long the next Read may wait.
@@ -135,7 +143,7 @@ func (b *body) expire() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.armed = false
-	if !b.reading {
+	if !b.reading && !b.draining {
 		return
 	}
 	if left := time.Until(b.giveUp); left > 0 {
@@ -158,9 +166,34 @@ func (b *body) interruptLocked(err error) {
 		return
 	}
 	b.err = err
-	if b.reading {
+	if b.reading || b.draining {
 		_ = http.NewResponseController(b.w).SetReadDeadline(longAgo)
 	}
+}
+
+// drains reports whether the server may wait for the rest of the body before it answers.
+func (b *body) drains() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.http1 && b.timeout.Grace > 0 && b.err == nil && !b.drained
+}
+
+// drain calls write, in which the server may read the rest of the body, and does so in the
+// last one. The rest has to come within Grace.
+func (b *body) drain(last bool, write func() (int, error)) (int, error) {
+	b.mu.Lock()
+	if b.err == nil && !b.reading { // else who reads is woken in time
+		b.draining = true
+		b.wakeLocked(time.Now().Add(b.timeout.Grace), b.timeout.Grace)
+	}
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		b.draining = false
+		b.drained = b.drained || last
+		b.mu.Unlock()
+	}()
+	return write()
 }
 
 // failedWith reports whether err is what Read returns; nil: whether it goes on.

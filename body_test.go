@@ -12,6 +12,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -708,5 +709,106 @@ func TestBodyTimeoutIsOfItsHandler(t *testing.T) {
 		res, body := answerOn(t, bufio.NewReader(c.client))
 		assert.Equal(t, 200, res.StatusCode)
 		assert.Equal(t, "hello", body)
+	})
+}
+
+// The server reads what a handler has left of the body before it sends the header. A client
+// that stalls there holds nobody for longer than Grace, however the handler writes; one that
+// has sent all is let be, for as long as the answer takes.
+func TestBodyTimeoutBoundsWhatTheServerReads(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, make([]byte, 100_000), 0o600))
+	const grace = 5 * time.Second
+	for name, handle := range map[string]func(http.ResponseWriter){
+		"write":   func(w http.ResponseWriter) { _, _ = w.Write(make([]byte, 100_000)) },
+		"strings": func(w http.ResponseWriter) { _, _ = io.WriteString(w, strings.Repeat("x", 100_000)) },
+		"parts": func(w http.ResponseWriter) {
+			for range 1000 {
+				_, _ = w.Write(make([]byte, 100))
+			}
+		},
+		"flush": func(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() },
+		"file": func(w http.ResponseWriter) {
+			f, err := os.Open(file)
+			require.NoError(t, err)
+			defer f.Close()
+			_, _ = io.Copy(w, f)
+		},
+		"returns": func(w http.ResponseWriter) { _, _ = io.WriteString(w, "short") },
+	} {
+		for _, whole := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, whole), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					f := newInFlight(t, admit.InFlightConfig{Max: 1})
+					c := servePipe(t, admit.Policy{InFlight: f, BodyTimeout: admit.BodyTimeout{Grace: grace}, Timeout: time.Minute}.Wrap(
+						http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+							handle(w)
+							time.Sleep(3 * grace)
+							if whole { // else the server takes a body that does not come for a client that is gone
+								assert.NoError(t, r.Context().Err())
+							}
+							_, _ = io.WriteString(w, "the end")
+						})))
+					began := time.Now()
+					go func() {
+						_, _ = io.WriteString(c.client, "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n")
+						if whole {
+							_, _ = io.WriteString(c.client, "body")
+						}
+					}()
+					r := bufio.NewReader(c.client)
+					res, err := http.ReadResponse(r, nil)
+					require.NoError(t, err)
+					waited := time.Duration(0)
+					if !whole {
+						waited = grace
+					}
+					if name == "returns" {
+						waited += 3 * grace
+					}
+					assert.Equal(t, waited, time.Since(began))
+					assert.Equal(t, !whole, res.Close)
+					body, err := io.ReadAll(res.Body)
+					require.NoError(t, err)
+					assert.True(t, strings.HasSuffix(string(body), "the end"))
+					synctest.Wait()
+					inUse(t, f, 0, 0, 0)
+					if whole {
+						_, err := io.WriteString(c.client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+						require.NoError(t, err)
+						res, _ := answerOn(t, r)
+						assert.Equal(t, 200, res.StatusCode)
+					}
+					time.Sleep(time.Minute)
+				})
+			})
+		}
+	}
+}
+
+// With full duplex the server reads nothing, and a handler may go on reading.
+func TestBodyTimeoutWithFullDuplex(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := servePipe(t, admit.BodyTimeout{Grace: 5 * time.Second}.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			assert.NoError(t, http.NewResponseController(w).EnableFullDuplex())
+			_, _ = w.Write(make([]byte, 5000))
+			assert.NoError(t, http.NewResponseController(w).Flush())
+			time.Sleep(time.Minute)
+			body, err := io.ReadAll(r.Body)
+			assert.NoError(t, err)
+			_, _ = w.Write(body)
+		})))
+		go func() {
+			_, _ = io.WriteString(c.client, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+			time.Sleep(time.Minute)
+			_, _ = io.WriteString(c.client, "hello")
+		}()
+		res, body := answerOn(t, bufio.NewReader(c.client))
+		assert.Equal(t, 200, res.StatusCode)
+		assert.True(t, strings.HasSuffix(body, "hello"))
+		time.Sleep(time.Minute)
 	})
 }

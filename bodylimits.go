@@ -63,7 +63,7 @@ func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
 		defer u.leave()
 		u.body.timeout = t
 		in.ServeHTTP(u.w, u.inner)
-		if wakes && r.ProtoMajor == 1 && u.body.failedWith(nil) {
+		if wakes && u.body.drains() {
 			// The server will read on before it answers, and shall not wait for longer than
 			// a handler would.
 			u.state.root().rest.read.Store(int64(t.Grace))
@@ -92,7 +92,7 @@ func (in *inside) bound(w http.ResponseWriter, r *http.Request) bounded {
 		return bounded{s, s.body, w, r, r, false}
 	}
 	s, w, inner := in.fill(w, r, slotBody)
-	s.body = &body{source: inner.Body, w: w}
+	s.body = &body{source: inner.Body, w: w, http1: r.ProtoMajor == 1}
 	inner.Body = s.body
 	return bounded{s, s.body, w, r, inner, true}
 }

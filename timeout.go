@@ -105,11 +105,11 @@ func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
 			return
 		}
 		cancel(context.DeadlineExceeded)
-		if !run.vacate() {
-			panic(http.ErrAbortHandler)
-		}
 		if run.body != nil {
 			run.body.interrupt(http.ErrHandlerTimeout)
+		}
+		if !run.vacate() {
+			panic(http.ErrAbortHandler)
 		}
 		WriteError(w, withHeader(inner, header), errHandlerTimeout)
 	})

@@ -19,6 +19,7 @@ type responseWriter struct {
 	replaced bool // what the handler writes is thrown away
 
 	state        *state       // that this is the writer of; nil: of none
+	held         int           // bytes that the server may hold back, and the header with them
 	interception interception // of Intercept; nil: nothing is replaced
 }
 
@@ -90,7 +91,16 @@ func (w flushHijackWriter) Flush() { _ = w.FlushError() }
 func (w hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error)      { return w.hijack() }
 func (w flushHijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) { return w.hijack() }
 
-// Unwrap lets http.ResponseController reach deadlines and full duplex.
+// EnableFullDuplex keeps the server from reading the rest of the body first.
+func (w *responseWriter) EnableFullDuplex() error {
+	err := http.NewResponseController(w.ResponseWriter).EnableFullDuplex()
+	if err == nil {
+		w.held = headerHeld
+	}
+	return err
+}
+
+// Unwrap lets http.ResponseController reach deadlines.
 func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *responseWriter) WriteHeader(status int) {
@@ -123,7 +133,7 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	w.begin(http.StatusOK)
-	return w.ResponseWriter.Write(p)
+	return w.pass(len(p), func(from, to int) (int, error) { return w.ResponseWriter.Write(p[from:to]) })
 }
 
 func (w *responseWriter) WriteString(s string) (int, error) {
@@ -132,7 +142,37 @@ func (w *responseWriter) WriteString(s string) (int, error) {
 		return len(s), nil
 	}
 	w.begin(http.StatusOK)
-	return io.WriteString(w.ResponseWriter, s)
+	return w.pass(len(s), func(from, to int) (int, error) { return io.WriteString(w.ResponseWriter, s[from:to]) })
+}
+
+// headerHeld is with how many bytes of the response net/http sends its header, at the
+// latest. Over HTTP/1 it first reads what is left of the request's body.
+const headerHeld = 2048 + 1
+
+// undrained returns the body that the server may read to its end in the next call, for
+// longer than a BodyTimeout allows; nil: there is none.
+func (w *responseWriter) undrained() *body {
+	if w.state == nil || w.held >= headerHeld || w.state.body == nil || !w.state.body.drains() {
+		return nil
+	}
+	return w.state.body
+}
+
+// pass writes n bytes: first those with which the header is sent, where that may wait for
+// the client's body, so that no other wait is taken for that one.
+func (w *responseWriter) pass(n int, write func(from, to int) (int, error)) (int, error) {
+	b := w.undrained()
+	if b == nil {
+		return write(0, n)
+	}
+	first := min(n, headerHeld-w.held)
+	w.held += first
+	written, err := b.drain(w.held == headerHeld, func() (int, error) { return write(0, first) })
+	if err != nil || first == n {
+		return written, err
+	}
+	rest, err := write(first, n)
+	return written + rest, err
 }
 
 // ReadFrom lets the server send files without copying them. What comes first begins the
@@ -143,7 +183,7 @@ func (w *responseWriter) ReadFrom(src io.Reader) (int64, error) {
 	case w.replaced:
 		return io.Copy(io.Discard, src)
 	case w.status != 0:
-		return io.Copy(w.ResponseWriter, src)
+		return w.copyRest(src)
 	}
 	buf := buffers.Get().(*[]byte)
 	defer putBuffer(buf)
@@ -161,8 +201,18 @@ func (w *responseWriter) ReadFrom(src io.Reader) (int64, error) {
 	if err != nil {
 		return written, err
 	}
-	rest, err := io.Copy(w.ResponseWriter, src)
+	rest, err := w.copyRest(src)
 	return written + rest, err
+}
+
+// copyRest leaves the copying to the server, which sends the header with it.
+func (w *responseWriter) copyRest(src io.Reader) (int64, error) {
+	if w.undrained() != nil {
+		if err := w.FlushError(); err != nil {
+			return 0, err
+		}
+	}
+	return io.Copy(w.ResponseWriter, src)
 }
 
 // readSome reads until there is something.
@@ -181,7 +231,14 @@ func (w *responseWriter) FlushError() error {
 	if w.status == 0 && w.state != nil {
 		w.state.begins(http.StatusOK)
 	}
-	err := http.NewResponseController(w.ResponseWriter).Flush()
+	flush := func() (int, error) { return 0, http.NewResponseController(w.ResponseWriter).Flush() }
+	var err error
+	if b := w.undrained(); b != nil {
+		w.held = headerHeld
+		_, err = b.drain(true, flush)
+	} else {
+		_, err = flush()
+	}
 	if err == nil && w.status == 0 {
 		w.status = http.StatusOK
 	}
