@@ -81,7 +81,7 @@ func (b *body) read(p []byte, timed bool) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if b.limited && int64(len(p)) > b.left+1 {
+	if b.limited && int64(len(p))-1 > b.left {
 		p = p[:b.left+1] // one byte more tells whether the bound is passed
 	}
 	if outer, ours := b.source.(*body); ours && timed {
@@ -131,8 +131,10 @@ func (b *body) patience() time.Duration {
 		patience = min(patience, t.Max-b.waited)
 	}
 	if t.MinRate > 0 {
-		earned := time.Duration(float64(b.got) / float64(t.MinRate) * float64(time.Second))
-		patience = min(patience, t.Grace+earned-b.waited)
+		earned := float64(b.got) / float64(t.MinRate) * float64(time.Second)
+		if earned < float64(b.waited) { // else it may be more than a Duration holds
+			patience = min(patience, t.Grace+time.Duration(earned)-b.waited)
+		}
 	}
 	return patience
 }

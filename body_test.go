@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -73,6 +74,28 @@ func TestMaxBody(t *testing.T) {
 	}
 	for _, bad := range []int64{0, -1} {
 		assert.Panics(t, func() { admit.MaxBody(bad) })
+	}
+}
+
+// There is no int64 for one byte more.
+func TestMaxBodyWithoutEnd(t *testing.T) {
+	t.Parallel()
+	for name, handler := range map[string]http.Handler{
+		"read": readAll(0),
+		"decoded": admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			got, err := admit.Decode[string](r)
+			if err != nil {
+				return err
+			}
+			return admit.Success(w, r, http.StatusOK, len(got)+2)
+		}),
+	} {
+		r := newRequest("POST", "/", `"abc"`)
+		r.ContentLength = -1
+		w := httptest.NewRecorder()
+		admit.MaxBody(math.MaxInt64)(handler).ServeHTTP(w, r)
+		assert.Equal(t, 200, w.Code, name)
+		assert.Contains(t, w.Body.String(), `"data":5}`, name)
 	}
 }
 
@@ -314,6 +337,27 @@ func TestBodyTimeoutOnTheClock(t *testing.T) {
 		})
 	}
 }
+
+// What arrives in no time may earn more time than a Duration holds.
+func TestBodyTimeoutOfALargeBody(t *testing.T) {
+	t.Parallel()
+	const block, size = 1 << 24, 10 << 30 // at 1 byte a second: 340 years
+	h := admit.BodyTimeout{Grace: time.Hour, MinRate: 1}.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		for p, left := make([]byte, block), int64(size); left > 0; left -= block {
+			n, err := r.Body.Read(p)
+			require.NoError(t, err, "with %d bytes left", left)
+			require.Equal(t, block, n)
+		}
+	}))
+	r := httptest.NewRequest("POST", "/", endless{})
+	r.ContentLength = -1
+	h.ServeHTTP(httptest.NewRecorder(), r)
+}
+
+// endless has all that is asked for, and does not write it down.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
 func TestBodyTimeoutError(t *testing.T) {
 	t.Parallel()

@@ -200,7 +200,7 @@ func TestErrorHeaders(t *testing.T) {
 		return sentinel
 	})
 	e, got := refused(t, h, get("/"), 429)
-	assert.Equal(t, 2, e.RetryAfter)
+	assert.EqualValues(t, 2, e.RetryAfter)
 	assert.Equal(t, "2", got.Get("Retry-After"), "rounded up, as in the body")
 	assert.Equal(t, []string{"Origin", "Accept"}, got["Vary"])
 	assert.Equal(t, "GET", got.Get("Allow"))

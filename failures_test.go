@@ -39,7 +39,7 @@ func TestFailuresAreThrottled(t *testing.T) {
 		for i := range 100 {
 			e, header := refused(t, h, tryFrom(stranger, "more "+strconv.Itoa(i)), 429)
 			assert.Equal(t, "rate_limited", e.Code)
-			assert.Equal(t, 6, e.RetryAfter)
+			assert.EqualValues(t, 6, e.RetryAfter)
 			assert.Equal(t, "6", header.Get("Retry-After"))
 			assert.Empty(t, header["Www-Authenticate"], "nothing is known of the key")
 		}

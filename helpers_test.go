@@ -23,7 +23,7 @@ type envelope struct {
 	Message    string             `json:"message"`
 	Code       string             `json:"code"`
 	RequestID  string             `json:"request_id"`
-	RetryAfter int                `json:"retry_after"`
+	RetryAfter int64              `json:"retry_after"`
 	Errors     []admit.FieldError `json:"errors"`
 	UpgradeURL string             `json:"upgrade_url"`
 }

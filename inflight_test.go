@@ -65,7 +65,7 @@ func TestMaxInFlight(t *testing.T) {
 		synctest.Wait()
 		body, headers := refused(t, a, get("/"), http.StatusTooManyRequests)
 		assert.Equal(t, "overloaded", body.Code)
-		assert.Equal(t, 1, body.RetryAfter)
+		assert.EqualValues(t, 1, body.RetryAfter)
 		assert.Equal(t, "1", headers.Get("Retry-After"))
 		refused(t, limit(ok), get("/"), http.StatusTooManyRequests)
 

@@ -21,7 +21,7 @@ func TestMaintenance(t *testing.T) {
 		m.On(time.Now().Add(90*time.Second + time.Millisecond))
 		e, header := refused(t, h, get("/"), 503)
 		assert.Equal(t, "maintenance", e.Code)
-		assert.Equal(t, 91, e.RetryAfter)
+		assert.EqualValues(t, 91, e.RetryAfter)
 		assert.Equal(t, "91", header.Get("Retry-After"))
 
 		time.Sleep(91 * time.Second) // as told

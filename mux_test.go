@@ -90,7 +90,7 @@ func TestInterceptReadsRetryAfter(t *testing.T) {
 		w.Header().Set("Content-Disposition", `attachment; filename="report.csv"`)
 		http.Error(w, "later", http.StatusServiceUnavailable)
 	})), get("/"), 503)
-	assert.Equal(t, 7, e.RetryAfter)
+	assert.EqualValues(t, 7, e.RetryAfter)
 	assert.Equal(t, "7", header.Get("Retry-After"))
 	assert.NotContains(t, header, "Content-Disposition", "an error is no report.csv")
 }

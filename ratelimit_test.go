@@ -61,7 +61,7 @@ func TestRateLimit(t *testing.T) {
 		}
 		body, headers := refused(t, h, get("/"), http.StatusTooManyRequests)
 		assert.Equal(t, "rate_limited", body.Code)
-		assert.Equal(t, 1, body.RetryAfter)
+		assert.EqualValues(t, 1, body.RetryAfter)
 		assert.Equal(t, "1", headers.Get("Retry-After"))
 		assert.Equal(t, `"second";q=5;w=1, "minute";q=100;w=60`, headers.Get("RateLimit-Policy"))
 		assert.Equal(t, `"second";r=0;t=1, "minute";r=95;t=3`, headers.Get("RateLimit"))
@@ -343,7 +343,7 @@ func TestLimiterLongWaits(t *testing.T) {
 		for seconds := range 300 {
 			store.RetryAfter = time.Duration(seconds+1) * time.Second
 			e, headers := refused(t, h, get("/"), http.StatusTooManyRequests)
-			require.Equal(t, seconds+1, e.RetryAfter)
+			require.EqualValues(t, seconds+1, e.RetryAfter)
 			require.Equal(t, strconv.Itoa(seconds+1), headers.Get("Retry-After"))
 		}
 	}
@@ -752,7 +752,7 @@ func TestRetryAfterIsTrue(t *testing.T) {
 				wait, err := strconv.Atoi(headers.Get("Retry-After"))
 				require.NoError(t, err)
 				require.GreaterOrEqual(t, wait, 1)
-				require.Equal(t, wait, body.RetryAfter)
+				require.EqualValues(t, wait, body.RetryAfter)
 				time.Sleep(time.Duration(wait) * time.Second)
 				require.Equal(t, http.StatusOK, status(h, get("/")), "%+v, after %d s", limits, wait)
 			}

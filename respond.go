@@ -98,7 +98,7 @@ func readBody(r *http.Request, b []byte) ([]byte, error) {
 	if r.ContentLength > limit {
 		return b, errBodyTooLarge
 	}
-	src := io.LimitReader(r.Body, limit+1)
+	src := io.LimitReader(r.Body, max(limit, limit+1)) // one byte more, unless there is no number for it
 	buf := bytes.NewBuffer(b)
 	_, err := buf.ReadFrom(src)
 	b = buf.Bytes()

@@ -19,7 +19,7 @@ type responseWriter struct {
 	replaced bool // what the handler writes is thrown away
 
 	state        *state       // that this is the writer of; nil: of none
-	held         int           // bytes that the server may hold back, and the header with them
+	held         int          // bytes that the server may hold back, and the header with them
 	interception interception // of Intercept; nil: nothing is replaced
 }
 
