@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -13,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/admit-go/admit/internal/filewatch"
 	"github.com/admit-go/admit/internal/jsonfault"
 )
 
@@ -27,9 +29,7 @@ type KeyFile struct {
 	path  string
 	keys  atomic.Pointer[KeyMap]
 	fault atomic.Pointer[error]
-
-	stop    context.CancelFunc
-	stopped chan struct{}
+	watch *filewatch.Watch
 }
 
 // OpenKeyFile reads a key file, and follows it until Close: a change counts after a
@@ -38,20 +38,44 @@ type KeyFile struct {
 // column: what is not JSON, members that are unknown or of the wrong type, digests that
 // are none, times that contradict each other, and an id or digest that is there twice.
 func OpenKeyFile(path string) (*KeyFile, error) {
-	v, err := readVersion(path)
-	if err != nil && !errors.Is(err, errWrittenTo) { // whether it is whole shows below
-		return nil, fmt.Errorf("admit: read the key file: %w", err)
+	v, err := filewatch.Read(path)
+	if err != nil && !errors.Is(err, filewatch.ErrWrittenTo) { // whether it is whole shows below
+		return nil, unreadable(err)
 	}
-	keys, err := parseKeyFile(path, v.text)
-	if err != nil {
+	f := &KeyFile{path: path}
+	if err := f.take(v.Text, nil); err != nil {
 		return nil, err
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	f := &KeyFile{path: path, stop: stop, stopped: make(chan struct{})}
-	f.keys.Store(&keys)
-	go f.follow(ctx, v)
+	f.watch = filewatch.Follow(path, v, filewatch.Config{Take: f.take, Report: f.report})
 	return f, nil
 }
+
+// take replaces the keys, if there is a text and it can be taken.
+func (f *KeyFile) take(text []byte, err error) error {
+	if err != nil {
+		return unreadable(err)
+	}
+	keys, err := parseKeyFile(f.path, text)
+	if err != nil {
+		return err
+	}
+	f.keys.Store(&keys)
+	return nil
+}
+
+// report says what became of a change.
+func (f *KeyFile) report(err error) {
+	path := slog.String("path", f.path)
+	if err == nil {
+		f.fault.Store(nil)
+		slog.Default().Info("admit: the key file has changed", path, slog.Int("keys", len(*f.keys.Load())))
+		return
+	}
+	f.fault.Store(&err)
+	slog.Default().Error("admit: the key file cannot be taken; the last good keys stay", path, slog.Any("error", err))
+}
+
+func unreadable(err error) error { return fmt.Errorf("admit: read the key file: %w", err) }
 
 // LookupKey implements KeyStore.
 func (f *KeyFile) LookupKey(ctx context.Context, d Digest) (*Key, error) {
@@ -71,10 +95,10 @@ func (f *KeyFile) Err() error {
 	return nil
 }
 
-// Close stops following the file. Keys are still found after it.
+// Close stops following the file. Keys are still found after it. It returns at once, or
+// nearly so where the file system hangs; the goroutine ends when that lets go of it.
 func (f *KeyFile) Close() error {
-	f.stop()
-	<-f.stopped
+	f.watch.Close()
 	return nil
 }
 
@@ -83,7 +107,7 @@ func (f *KeyFile) Close() error {
 func ReadKeyFile(path string) (KeyMap, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("admit: read the key file: %w", err)
+		return nil, unreadable(err)
 	}
 	return parseKeyFile(path, text)
 }

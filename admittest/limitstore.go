@@ -252,6 +252,7 @@ func (t *limitStoreTest) retryAfter() {
 		n = 30
 	}
 	var waiting sync.WaitGroup
+	defer waiting.Wait()
 	for i := range n {
 		limits := []admit.Limit{t.limit("first"), t.limit("second")}[:1+t.rand.IntN(2)]
 		key, cost := fmt.Sprint("caller ", i), 1
@@ -261,17 +262,24 @@ func (t *limitStoreTest) retryAfter() {
 		case i%3 == 0:
 			cost = 1 + t.rand.IntN(max(limits[0].Burst, 1))
 		}
-		var refusal admit.Decision
-		for refusal = t.take(key, cost, limits...); refusal.Allowed; refusal = t.take(key, cost, limits...) {
+		refusal := t.take(key, cost, limits...)
+		for takes := 1; refusal.Allowed; takes++ {
+			if takes == 20_000 { // the bursts have 2000 at most, and more is spent than comes back
+				t.Fatalf("%q is let in for ever by %v", key, limits)
+			}
 			if t.movable && t.rand.IntN(3) == 0 {
 				t.Sleep(time.Duration(t.rand.Int64N(1 + int64(limits[0].Per)/int64(limits[0].Requests)/2)))
 			}
+			refusal = t.take(key, cost, limits...)
 		}
 		if refusal.RetryAfter < 0 {
 			continue // more than the burst of one of the limits
 		}
 		if refusal.RetryAfter == 0 {
 			t.Fatalf("a refusal of %v without RetryAfter: %+v", limits, refusal)
+		}
+		if most := t.longest(cost, limits); refusal.RetryAfter > most {
+			t.Fatalf("RetryAfter is %v for a cost of %d and %v, which have that much after %v at most: %+v", refusal.RetryAfter, cost, limits, most, refusal)
 		}
 		if t.movable {
 			wait := refusal.RetryAfter
@@ -289,7 +297,16 @@ func (t *limitStoreTest) retryAfter() {
 			}
 		})
 	}
-	waiting.Wait()
+}
+
+// longest is how long a cost may be waited for: as if all buckets were empty. Nothing is
+// slept for longer, or a store could keep its test for days.
+func (t *limitStoreTest) longest(cost int, limits []admit.Limit) (most time.Duration) {
+	for _, l := range limits {
+		n := int64(l.Requests)
+		most = max(most, time.Duration((int64(cost)*int64(l.Per)+n-1)/n))
+	}
+	return most + t.Precision
 }
 
 // whatRemains takes a store by its word.
@@ -496,7 +513,7 @@ func (t *limitStoreTest) concurrent() {
 		})
 	}
 	goroutines.Wait()
-	for t.take("caller", 1, wide, narrow).Allowed {
+	for spent.Load() <= 1000 && t.take("caller", 1, wide, narrow).Allowed {
 		admitted.Add(1)
 		spent.Add(1)
 	}

@@ -1,0 +1,96 @@
+package admittest_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/admittest"
+)
+
+// wrong are stores that decide as a MemoryStore does, but for one thing.
+var wrong = map[string]struct {
+	change func(*admit.Decision)
+	within string // the subtest that must tell
+	says   string
+}{
+	"days": {func(d *admit.Decision) {
+		if d.RetryAfter > 0 {
+			d.RetryAfter = 72 * time.Hour
+		}
+	}, "who_waits_as_told_is_let_in", "RetryAfter is 72h0m0s"},
+	"a little": {func(d *admit.Decision) {
+		if d.RetryAfter > 0 {
+			d.RetryAfter += time.Second
+		}
+	}, "who_waits_as_told_is_let_in", "at most"},
+	"no RetryAfter": {func(d *admit.Decision) { d.RetryAfter = 0 }, "who_waits_as_told_is_let_in", "without RetryAfter"},
+	"all": {func(d *admit.Decision) {
+		*d = admit.Decision{Allowed: true, States: d.States}
+	}, "who_waits_as_told_is_let_in", "let in for ever"},
+	"all, at once": {func(d *admit.Decision) {
+		*d = admit.Decision{Allowed: true, States: d.States}
+	}, "16_goroutines_get_no_more_than_there_is", "1000 are there"},
+}
+
+// store is one of them.
+type store struct {
+	admit.LimitStore
+	change func(*admit.Decision)
+}
+
+func (s store) Take(ctx context.Context, key string, cost int, limits []admit.Limit) (admit.Decision, error) {
+	d, err := s.LimitStore.Take(ctx, key, cost, limits)
+	if err == nil {
+		s.change(&d)
+	}
+	return d, err
+}
+
+const (
+	runAs   = "ADMITTEST_STORE" // which of them TestWrongStore tests
+	inSleep = "ADMITTEST_MOVABLE"
+)
+
+// TestWrongStore does nothing but where TestWrongStoresAreFound runs it.
+func TestWrongStore(t *testing.T) {
+	test, given := wrong[os.Getenv(runAs)]
+	if !given {
+		t.Skip("it fails, as it should, where TestWrongStoresAreFound runs it")
+	}
+	admittest.TestLimitStore(t, func(t *testing.T) admit.LimitStore {
+		memory, err := admit.NewMemoryStore(admit.MemoryStoreConfig{})
+		require.NoError(t, err)
+		return store{memory, test.change}
+	}, admittest.LimitStoreOptions{Bubble: os.Getenv(inSleep) != ""})
+}
+
+// Each wrong store is found, soon, whether its clock is moved or real.
+func TestWrongStoresAreFound(t *testing.T) {
+	t.Parallel()
+	for name, test := range wrong {
+		for _, movable := range []string{"", "yes"} {
+			t.Run(name+" "+movable, func(t *testing.T) {
+				t.Parallel()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				run := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestWrongStore$/^"+test.within+"$")
+				run.Env = append(os.Environ(), runAs+"="+name, inSleep+"="+movable)
+				began := time.Now()
+				output, err := run.CombinedOutput()
+				var exit *exec.ExitError
+				require.ErrorAs(t, err, &exit, "%s", output)
+				assert.Equal(t, 1, exit.ExitCode(), "%s", output)
+				assert.Contains(t, string(output), "--- FAIL: TestWrongStore/"+test.within)
+				assert.Contains(t, string(output), test.says)
+				assert.Less(t, time.Since(began), 30*time.Second)
+			})
+		}
+	}
+}
