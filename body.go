@@ -15,7 +15,8 @@ import (
 // waiting inside Read counts, so that a slow handler is never taken for a slow client.
 // Read then returns an *Error whose cause is os.ErrDeadlineExceeded, and keeps returning
 // it. Zero MinRate and Max: no bound. What the handler does not read must come within
-// Grace too, because over HTTP/1 the server reads it before it answers. An inner BodyTimeout replaces an outer one; Server.ReadTimeout holds beside.
+// Grace too, because over HTTP/1 the server reads it before it answers. An inner
+// BodyTimeout replaces an outer one; Server.ReadTimeout holds beside.
 type BodyTimeout struct {
 	Grace, Max time.Duration // Grace is required
 	MinRate    int64
