@@ -98,7 +98,8 @@ func (u *upload) start() {
 }
 
 // linger sends what has been written, and goes on reading until the client has closed
-// or had the time to.
+// or had the time to. Since Go 1.27 net/http does not read a body that it has never asked
+// for (Expect); what is left then is its own pause before it closes.
 func (u *upload) linger() {
 	_ = u.conn.Flush()
 	_ = u.conn.SetReadDeadline(time.Now().Add(lingerTime))

@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"go/build"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -396,10 +398,14 @@ func TestRefusalLingers(t *testing.T) {
 				assert.Equal(t, test.status == 401, strings.Contains(body, "key_missing"))
 				assert.True(t, res.Close)
 				assert.Equal(t, settle, time.Since(began))
+				linger := 500 * time.Millisecond
+				if name == "expect" && slices.Contains(build.Default.ReleaseTags, "go1.27") {
+					linger = 0 // net/http does not read what it has not asked for
+				}
 				_, err := r.ReadByte()
 				assert.ErrorIs(t, err, io.EOF)
 				synctest.Wait()
-				assert.Equal(t, settle+500*time.Millisecond, c.halfway.Sub(began))
+				assert.Equal(t, settle+linger, c.halfway.Sub(began))
 				assert.Equal(t, 500*time.Millisecond, c.closed.Sub(c.halfway))
 				assert.InDelta(t, c.halfway.Sub(began)/(10*time.Millisecond), sent, 2, "read until then")
 			})
