@@ -625,8 +625,11 @@ func TestReadTimeoutEndsNoStream(t *testing.T) {
 func TestMaxBodyAroundAProxy(t *testing.T) {
 	t.Parallel()
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex() // or the server would read all of the body first
 		_, _ = io.ReadFull(r.Body, make([]byte, 500))
 		w.WriteHeader(http.StatusAccepted)
+		_ = http.NewResponseController(w).Flush()
+		_, _ = io.Copy(io.Discard, r.Body)
 	}))
 	t.Cleanup(upstream.Close)
 	target, err := url.Parse(upstream.URL)
