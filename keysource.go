@@ -103,23 +103,6 @@ func (s KeySource) challenge(realm, problem string) string {
 	return strings.TrimSpace(scheme + " " + strings.Join(params, ", "))
 }
 
-// quoted returns s as a quoted-string (RFC 9110 §5.6.4). Bytes that none can hold
-// become question marks.
-func quoted(s string) string {
-	b := []byte{'"'}
-	for _, c := range []byte(s) {
-		switch {
-		case c == '"' || c == '\\':
-			b = append(b, '\\', c)
-		case c < ' ' || c > '~':
-			b = append(b, '?')
-		default:
-			b = append(b, c)
-		}
-	}
-	return string(append(b, '"'))
-}
-
 // find returns the value that the source has in r, without white space around it;
 // more says that it is there more than once.
 func (s *KeySource) find(r *http.Request) (value string, more bool) {

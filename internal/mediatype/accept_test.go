@@ -283,7 +283,7 @@ func TestAcceptAllocatesNothing(t *testing.T) {
 
 func TestNegotiateAgreesWithReference(t *testing.T) {
 	t.Parallel()
-	headers := 20_000
+	headers := 10_000
 	if testing.Short() {
 		headers = 2_000
 	}
