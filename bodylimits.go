@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"sync"
+	"sync/atomic"
 )
 
 // MaxBody bounds the body of a request in bytes. A Content-Length above is refused at
@@ -47,17 +47,15 @@ func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
 	if err := t.check(); err != nil {
 		panic("admit: BodyTimeout.Wrap: " + err.Error())
 	}
-	var warned sync.Once
+	var warned atomic.Bool
 	return wrap("BodyTimeout.Wrap", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		if !hasBody(r) {
 			in.ServeHTTP(w, r)
 			return
 		}
 		wakes := canWake(w)
-		if !wakes {
-			warned.Do(func() {
-				errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: BodyTimeout cannot end a Read that waits: a ResponseWriter outside of it has no Unwrap")
-			})
+		if !wakes && warned.CompareAndSwap(false, true) {
+			errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: BodyTimeout cannot end a Read that waits: a ResponseWriter outside of it has no Unwrap")
 		}
 		u := in.bound(w, r)
 		defer u.leave()

@@ -98,7 +98,7 @@ func TestPolicyReportsEveryFault(t *testing.T) {
 	_, err := p.Chain()
 	require.Error(t, err)
 	for _, part := range []string{
-		`Policy.Methods`, `Policy.Scopes`, "Policy.Plans is nil", "Policy.Accept", "Policy.ContentType", "Policy.MaxBody", "Policy.BodyTimeout: Grace", "Policy.Timeout",
+		`Policy.Methods`, `Policy.Scopes`, "Policy.Plans is nil", "Policy.Accept", "Policy.ContentType", "Policy.MaxBody", "Policy.BodyTimeout: its Grace", "Policy.Timeout",
 	} {
 		assert.ErrorContains(t, err, part)
 	}

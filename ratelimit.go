@@ -289,13 +289,16 @@ func (l *Limiter) giveBack(r *http.Request, who caller, set *limitSet, cost int,
 
 // logOutage logs once a minute: RefuseAll logs each request that it refuses anyway.
 func (l *Limiter) logOutage(r *http.Request, err error) {
-	l.outage.Do(func() {
-		attrs := []slog.Attr{slog.String("limiter", l.c.Name), slog.Any("error", err)}
-		if l.memory != nil && l.c.Replicas == 0 {
-			attrs = append(attrs, slog.String("warning", "LimiterConfig.Replicas is not set, so that each process lets in as much as all should together"))
-		}
-		errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: the limit store failed", attrs...)
-	})
+	due := false
+	l.outage.Do(func() { due = true }) // under its lock, which nobody is to wait for while a line is written
+	if !due {
+		return
+	}
+	attrs := []slog.Attr{slog.String("limiter", l.c.Name), slog.Any("error", err)}
+	if l.memory != nil && l.c.Replicas == 0 {
+		attrs = append(attrs, slog.String("warning", "LimiterConfig.Replicas is not set, so that each process lets in as much as all should together"))
+	}
+	errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: the limit store failed", attrs...)
 }
 
 func (l *Limiter) costOf(r *http.Request) int {

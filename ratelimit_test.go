@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -529,6 +530,49 @@ func TestLimitersShareAMemoryStore(t *testing.T) {
 	refused(t, wrap("a"), by(&admit.Key{ID: "1"}), http.StatusTooManyRequests)
 	assert.Equal(t, 2, store.Len())
 	assert.False(t, take(t, store, "key:a:1", 1, admit.PerHour(1)).Allowed, "the same bucket, by its key")
+}
+
+// A log that takes its time holds the request that writes to it, and no other.
+func TestLogsHoldNobodyElse(t *testing.T) {
+	t.Parallel()
+	down := errors.New("no route to the store")
+	store := &failing{LimitStore: newMemoryStore(t, 0)}
+	store.err.Store(&down)
+	limiter := newLimiter(t, admit.LimiterConfig{Name: "api", Store: store, Limits: []admit.Limit{admit.PerHour(2)}})
+	type opaque struct{ http.ResponseWriter }
+	for name, wrapper := range map[string]admit.Middleware{
+		"Limiter":     limiter.Wrap,
+		"BodyTimeout": admit.BodyTimeout{Grace: time.Second}.Wrap,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			release := make(chan struct{})
+			h := wrap(ok, (&admit.ErrorWriter{Logger: slog.New(slowLog{slog.DiscardHandler, release})}).Wrap, wrapper)
+			first := make(chan struct{})
+			go func() {
+				defer close(first)
+				h.ServeHTTP(opaque{httptest.NewRecorder()}, newRequest("POST", "/", "body"))
+			}()
+			synctest.Wait() // it waits for the log
+			began := time.Now()
+			assert.Equal(t, 200, status(h, newRequest("POST", "/", "body")), name)
+			assert.Zero(t, time.Since(began), name)
+			close(release)
+			<-first
+		})
+	}
+}
+
+// slowLog waits with each line.
+type slowLog struct {
+	slog.Handler
+	release chan struct{}
+}
+
+func (l slowLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l slowLog) Handle(context.Context, slog.Record) error {
+	<-l.release
+	return nil
 }
 
 func TestLimiterStoreDown(t *testing.T) {

@@ -60,7 +60,7 @@ func TestWriteStallOnTheClock(t *testing.T) {
 		"a WriteTimeout is later":   {writes, 0, time.Minute, d},
 		"a WriteTimeout holds":      {writes, time.Second, 20 * time.Second, 20 * time.Second},
 		"strings": {func(w http.ResponseWriter) error {
-			_, err := io.WriteString(w, string(large))
+			_, err := io.WriteString(w, strings.Repeat("x", len(large)))
 			return err
 		}, 0, 0, d},
 		"a file": {func(w http.ResponseWriter) error {
