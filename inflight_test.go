@@ -390,7 +390,7 @@ func TestInFlightGivesThePlaceBackBeforeARefusalLingers(t *testing.T) {
 				outer := newInFlight(t, admit.InFlightConfig{Max: 1, PerAddress: 1})
 				inner := newInFlight(t, admit.InFlightConfig{Max: 1})
 				h := wrap(fails(admit.NewError(409, "")), outer.Wrap, passing, inner.Wrap, admit.Methods("POST"), admit.APIKey(oneKey),
-					admit.MaxBody(100), admit.ContentType("text/plain"))
+					admit.MaxBody(100), admit.ContentType("text/plain"), admit.Timeout(time.Minute), passing, admit.Timeout(time.Minute))
 				c := servePipe(t, h)
 				go func() { _, _ = io.WriteString(c.client, head) }()
 				synctest.Wait() // the refusal waits for the body

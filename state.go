@@ -129,8 +129,14 @@ func (s *state) leave(r, inner *http.Request) {
 		return // who made the copy does it
 	}
 	handBack(r, inner)
-	if s.outer == nil && !s.writer.hijacked {
-		s.boundRest(r)
+	if s.writer.hijacked {
+		return
+	}
+	if s.writer.status == 0 {
+		s.begins(http.StatusOK) // nobody has written anything: the server will
+	}
+	if s.outer == nil {
+		s.boundRest()
 	}
 }
 
@@ -225,8 +231,10 @@ func holdPlaces(ctx context.Context, held []*place) []*place {
 	return held
 }
 
-// givePlacesBack is for a request that is answered, and only its client is waited for.
+// givePlacesBack is for a request that is answered, and only its client is waited for: no
+// handler of it works any more, in no Timeout either.
 func givePlacesBack(ctx context.Context) {
+	runsOf(ctx, (*timedRun).releasePlaces)
 	for s := find(ctx, slotPlace); s != nil; s = s.outer {
 		if s.filled&slotPlace != 0 {
 			s.place.giveBack()
@@ -245,7 +253,7 @@ func around(ctx context.Context, what any) bool {
 	return false
 }
 
-// begins is called by the writer of s before the response begins.
+// begins is called before the response begins: by the writer of s, or by leave.
 func (s *state) begins(status int) {
 	h := s.writer.Header()
 	if s.filled&slotRequestID != 0 && len(h["X-Request-Id"]) > 1 {
@@ -262,7 +270,7 @@ func (s *state) begins(status int) {
 // boundRest bounds what the server waits for when the outermost wrapper has returned:
 // the rest of the body, which it reads, and what it has not sent. It takes the deadlines
 // back itself before the next request.
-func (s *state) boundRest(r *http.Request) {
+func (s *state) boundRest() {
 	c := http.NewResponseController(s.writer.ResponseWriter)
 	if d := s.rest.read.Load(); d > 0 {
 		_ = c.SetReadDeadline(time.Now().Add(time.Duration(d)))

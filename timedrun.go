@@ -75,9 +75,7 @@ func (run *timedRun) serve(in inside, w http.ResponseWriter) {
 			}
 		}
 		run.panic = v
-		for _, p := range run.held {
-			p.release()
-		}
+		run.releasePlaces()
 		run.mu.Lock()
 		run.ended = !run.over
 		run.mu.Unlock()
@@ -89,6 +87,17 @@ func (run *timedRun) serve(in inside, w http.ResponseWriter) {
 	}()
 	in.ServeHTTP(w, run.request)
 	returned = true
+}
+
+// releasePlaces gives up the hold that the run has on places.
+func (run *timedRun) releasePlaces() {
+	run.mu.Lock()
+	held := run.held
+	run.held = nil
+	run.mu.Unlock()
+	for _, p := range held {
+		p.release()
+	}
 }
 
 // cleanUp does, for a handler that ends late, what nobody waits for any more.
