@@ -652,3 +652,122 @@ func BenchmarkAPIKey(b *testing.B) {
 		})
 	}
 }
+
+// What an Auth has found for one handler is not for the next; only the log sees it.
+func TestKeyIsForOneHandler(t *testing.T) {
+	t.Parallel()
+	id := func(k *admit.Key, found bool) string { return fmt.Sprint(k != nil && k.ID == "k1", found) }
+	for name, around := range map[string]admit.Middleware{
+		"bare":       func(h http.Handler) http.Handler { return h },
+		"in a chain": func(h http.Handler) http.Handler { return wrap(h, admit.RequestID, admit.Recover) },
+		"optional":   newAuth(t, admit.AuthConfig{Optional: true, Sources: []admit.KeySource{admit.FromHeader("X-Other")}}).Wrap,
+	} {
+		logger, log := logged()
+		h := wrap(inTurn(
+			admit.APIKey(oneKey)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				assert.Equal(t, "true true", id(admit.KeyFrom(r.Context())), name)
+				assert.Equal(t, "key:k1", admit.Caller(r), name)
+			})),
+			http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				assert.Equal(t, "false false", id(admit.KeyFrom(r.Context())), name)
+				assert.Equal(t, "addr:192.0.2.1", admit.Caller(r), name)
+			}),
+			(&admit.ErrorWriter{Logger: logger}).Wrap(admit.RequireScopes("orders:read")(ok)),
+		), around)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, get("/", "X-API-Key", "good"))
+		assert.Equal(t, http.StatusInternalServerError, w.Code, name)
+		assert.Contains(t, log.String(), "no key in the context", name)
+	}
+}
+
+// The log sees who it was, by whatever wrapper it was found, and also who was refused.
+func TestSeenKeyFrom(t *testing.T) {
+	t.Parallel()
+	past, future := time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	store := admit.KeyMap{}
+	for _, k := range []*admit.Key{
+		{ID: "good", Plan: "pro"},
+		{ID: "expired", ExpiresAt: past},
+		{ID: "early", NotBefore: future},
+		{ID: "revoked", RevokedAt: past},
+		{ID: "out of plan", Plan: "free"},
+	} {
+		k.Owner = "owner of " + k.ID
+		store[admit.DigestOf(k.ID)] = k
+	}
+	jwt := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			next.ServeHTTP(w, r.WithContext(admit.WithKey(r.Context(), store[admit.DigestOf(r.Header.Get("X-API-Key"))])))
+		})
+	}
+	pro := newPlans(t).AtLeast("pro")
+	for wrapper, identity := range map[string]admit.Middleware{"Auth": admit.APIKey(store), "WithKey": jwt} {
+		for token, status := range map[string]int{"good": 200, "expired": 401, "early": 401, "revoked": 401, "out of plan": 402, "unknown": 401, "": 401} {
+			if wrapper == "WithKey" && status == 401 {
+				continue // it is the wrapper that refuses
+			}
+			var seen, observed *admit.Key
+			ew := &admit.ErrorWriter{Observe: func(r *http.Request, _ *admit.Error) { observed, _ = admit.SeenKeyFrom(r.Context()) }}
+			h := wrap(ok, admit.RequestID, func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					_, found := admit.SeenKeyFrom(r.Context())
+					assert.False(t, found, "before next")
+					next.ServeHTTP(w, r)
+					seen, found = admit.SeenKeyFrom(r.Context())
+					assert.Equal(t, seen != nil, found)
+					_, found = admit.KeyFrom(r.Context())
+					assert.False(t, found, "no decision outside")
+				})
+			}, ew.Wrap, identity, pro)
+			r := get("/")
+			if token != "" {
+				r.Header.Set("X-API-Key", token)
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			require.Equal(t, status, w.Code, "%s, %s", wrapper, token)
+			assert.Same(t, store[admit.DigestOf(token)], seen, "%s, %s", wrapper, token)
+			if status != 200 {
+				assert.Same(t, store[admit.DigestOf(token)], observed, "%s, %s", wrapper, token)
+			}
+		}
+	}
+}
+
+// A redirect of what a key in the query has let in is not stored, and does not have it.
+func TestRedirectsInsideAQueryKey(t *testing.T) {
+	t.Parallel()
+	mux := http.NewServeMux()
+	mux.Handle("/dir/", ok)
+	mux.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/dir/?"+r.URL.RawQuery, http.StatusFound)
+	})
+	mux.HandleFunc("/kept", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "private")
+		http.Redirect(w, r, "/dir/", http.StatusFound)
+	})
+	query := newAuth(t, admit.AuthConfig{Sources: []admit.KeySource{admit.FromQuery("key"), admit.FromHeader("X-API-Key")}}).Wrap
+	for name, around := range map[string]admit.Middleware{
+		"Auth": query, "in a chain": func(h http.Handler) http.Handler {
+			return wrap(h, admit.RequestID, query, admit.Recover, admit.Timeout(time.Minute))
+		},
+	} {
+		for path, want := range map[string]string{
+			"/dir?key=good&a=1": "no-store /dir/?a=1", "/moved?key=good&a=1": "no-store /dir/?a=1", "/kept?key=good": "private /dir/", "/dir/?key=good": " ",
+		} {
+			w := httptest.NewRecorder()
+			around(mux).ServeHTTP(w, get(path))
+			assert.Equal(t, want, w.Header().Get("Cache-Control")+" "+w.Header().Get("Location"), "%s: %s", name, path)
+			assert.NotContains(t, w.Body.String(), "good", "%s: %s", name, path)
+		}
+		w := httptest.NewRecorder()
+		around(mux).ServeHTTP(w, get("/dir?a=1", "X-API-Key", "good"))
+		assert.Empty(t, w.Header().Get("Cache-Control"), "%s: a header is not redirected", name)
+		// Nor is what another handler answers after it.
+		w = httptest.NewRecorder()
+		around(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, get("/?key=good"))
+		mux.ServeHTTP(w, get("/moved"))
+		assert.Empty(t, w.Header().Get("Cache-Control"), name)
+	}
+}

@@ -859,3 +859,32 @@ func TestBodyTimeoutWithFullDuplex(t *testing.T) {
 		time.Sleep(time.Minute)
 	})
 }
+
+// Whoever is around one handler leaves the body for the next, and the caller's request as
+// it was.
+func TestBodyIsForTheNextHandlerToo(t *testing.T) {
+	t.Parallel()
+	for name, wrapper := range map[string]admit.Middleware{
+		"MaxBody": admit.MaxBody(5), "BodyTimeout": admit.BodyTimeout{Grace: time.Minute}.Wrap, "Timeout": admit.Timeout(time.Minute),
+		"all": admit.Policy{MaxBody: 5, BodyTimeout: admit.BodyTimeout{Grace: time.Minute}, Timeout: time.Minute}.Wrap,
+	} {
+		for place, outside := range map[string]admit.Middleware{
+			"RequestID": admit.RequestID, "MaxBody": admit.MaxBody(9), "bare": func(h http.Handler) http.Handler { return h },
+		} {
+			for _, wire := range wires {
+				first := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+				h := outside(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					body, whole := r.Body, fmt.Sprintf("%#v", *r)
+					wrapper(first).ServeHTTP(w, r)
+					assert.True(t, body == r.Body, "%s in %s", name, place)
+					r.Pattern = "" // as the mux outside has it
+					assert.Equal(t, whole, fmt.Sprintf("%#v", *r), "%s in %s", name, place)
+					_, err := io.Copy(w, r.Body)
+					assert.NoError(t, err, "%s in %s", name, place)
+				}))
+				_, body := do(t, serve(t, wire, h), "POST", "/", "hello")
+				assert.Equal(t, "hello", string(body), "%s in %s over %s", name, place, wire)
+			}
+		}
+	}
+}

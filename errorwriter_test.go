@@ -446,3 +446,30 @@ func BenchmarkError(b *testing.B) {
 		admit.WriteError(w, r, err)
 	}
 }
+
+// An ErrorWriter writes, logs and observes what is inside of it, and not what comes after.
+func TestErrorWriterIsForOneHandler(t *testing.T) {
+	t.Parallel()
+	for name, around := range map[string]admit.Middleware{
+		"bare": func(h http.Handler) http.Handler { return h }, "in a chain": func(h http.Handler) http.Handler { return wrap(h, admit.RequestID, admit.Recover) },
+	} {
+		logger, log := logged()
+		var observed []int
+		own := &admit.ErrorWriter{
+			Logger: logger, Observe: func(_ *http.Request, e *admit.Error) { observed = append(observed, e.Status) },
+			Encode: func(*http.Request, *admit.Error) (string, []byte) { return "text/own", nil },
+			Map:    func(error) *admit.Error { return admit.NewError(418, "") },
+		}
+		second := fails(admit.NewError(409, "").Because(errors.New("another cause")))
+		h := around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			first := httptest.NewRecorder()
+			own.Wrap(fails(admit.NewError(503, "").Because(errors.New("its cause")))).ServeHTTP(first, r)
+			assert.Equal(t, "text/own", first.Header().Get("Content-Type"), name)
+			second.ServeHTTP(w, r)
+		}))
+		refused(t, h, get("/"), 409)
+		assert.Equal(t, []int{503}, observed, name)
+		assert.Contains(t, log.String(), "its cause", name)
+		assert.NotContains(t, log.String(), "another cause", name)
+	}
+}

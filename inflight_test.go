@@ -425,3 +425,93 @@ func TestInFlightPlaceIsGivenBackOnce(t *testing.T) {
 		inUse(t, f, 0, 0, 0)
 	})
 }
+
+// twice calls h two times, as a retry does whose first try has failed.
+func twice(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(httptest.NewRecorder(), r)
+		h.ServeHTTP(w, r)
+	})
+}
+
+// inTurn calls one handler after the other; the last one answers.
+func inTurn(handlers ...http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		last := len(handlers) - 1
+		for _, h := range handlers[:last] {
+			h.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		handlers[last].ServeHTTP(w, r)
+	})
+}
+
+// A place is given back once, however often a request takes one, and whatever holds it
+// besides.
+func TestInFlightTwiceInARequest(t *testing.T) {
+	t.Parallel()
+	for name, around := range map[string]func(*admit.InFlight, http.Handler) http.Handler{
+		"a retry": func(f *admit.InFlight, h http.Handler) http.Handler {
+			return admit.RequestID(twice(admit.Policy{InFlight: f, Timeout: time.Minute}.Wrap(h)))
+		},
+		"a timeout around the next": func(f *admit.InFlight, h http.Handler) http.Handler {
+			return admit.RequestID(inTurn(f.Wrap(h), admit.Timeout(time.Minute)(ok), admit.Timeout(time.Minute)(ok)))
+		},
+		"two, one of them outside": func(f *admit.InFlight, h http.Handler) http.Handler {
+			return admit.MaxInFlight(9)(inTurn(f.Wrap(h), f.Wrap(ok), admit.Timeout(time.Minute)(ok)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := newInFlight(t, admit.InFlightConfig{Max: 1, PerAddress: 1})
+				for range 3 {
+					allowed(t, around(f, ok), get("/"))
+					inUse(t, f, 0, 0, 0)
+				}
+				g := newGate()
+				h := around(f, g)
+				first := send(h, get("/"))
+				synctest.Wait()
+				var others []<-chan int
+				for range 3 {
+					others = append(others, send(h, get("/")))
+				}
+				synctest.Wait()
+				assert.Equal(t, int32(1), g.inside.Load())
+				inUse(t, f, 1, 0, 1)
+				close(g.out)
+				<-first
+				for _, other := range others {
+					<-other
+				}
+				inUse(t, f, 0, 0, 0)
+			})
+		})
+	}
+}
+
+// An InFlight that is around a request already counts it once; one handler after the
+// other takes a place each.
+func TestInFlightAroundTwice(t *testing.T) {
+	t.Parallel()
+	f := newInFlight(t, admit.InFlightConfig{Max: 1, PerAddress: 1})
+	inner := admit.Policy{InFlight: f}
+	mux := http.NewServeMux()
+	mux.Handle("/", inner.Wrap(ok))
+	for name, h := range map[string]http.Handler{
+		"directly":          f.Wrap(f.Wrap(ok)),
+		"two policies":      inner.Wrap(inner.Wrap(ok)),
+		"around a mux":      inner.Wrap(admit.Mux(mux)),
+		"inside a Timeout":  f.Wrap(admit.Timeout(time.Minute)(f.Wrap(ok))),
+		"another between":   wrap(ok, f.Wrap, admit.MaxInFlight(1), f.Wrap),
+		"through a handler": f.Wrap(inTurn(f.Wrap(ok))),
+		"in turn":           inTurn(f.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { inUse(t, f, 1, 0, 1) })), f.Wrap(ok)),
+	} {
+		assert.Equal(t, http.StatusOK, status(h, get("/")), name)
+		inUse(t, f, 0, 0, 0)
+	}
+	inside := f.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		refused(t, f.Wrap(ok), get("/"), http.StatusTooManyRequests) // another request
+	}))
+	allowed(t, inside, get("/"))
+}

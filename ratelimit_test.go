@@ -905,3 +905,88 @@ func TestRateLimitOnTheWire(t *testing.T) {
 		assert.Equal(t, `"hour";r=0;t=3600`, resp.Header.Get("RateLimit"))
 	}
 }
+
+// A Limiter that is around a request already counts it once, and says so once.
+func TestLimiterAroundTwice(t *testing.T) {
+	t.Parallel()
+	for name, around := range map[string]func(*admit.Limiter) http.Handler{
+		"once":     func(l *admit.Limiter) http.Handler { return l.Wrap(ok) },
+		"directly": func(l *admit.Limiter) http.Handler { return l.Wrap(l.Wrap(ok)) },
+		"two policies": func(l *admit.Limiter) http.Handler {
+			p := admit.Policy{Limiter: l}
+			return p.Wrap(p.Wrap(ok))
+		},
+		"around a mux": func(l *admit.Limiter) http.Handler {
+			mux := http.NewServeMux()
+			mux.Handle("/", admit.Policy{Limiter: l, Methods: []string{"GET"}}.Wrap(ok))
+			return admit.Policy{Limiter: l, Errors: new(admit.ErrorWriter)}.Wrap(admit.Mux(mux))
+		},
+		"inside a Timeout":  func(l *admit.Limiter) http.Handler { return l.Wrap(admit.Timeout(time.Minute)(l.Wrap(ok))) },
+		"through a handler": func(l *admit.Limiter) http.Handler { return l.Wrap(inTurn(l.Wrap(ok))) },
+		"others between": func(l *admit.Limiter) http.Handler {
+			many := newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{{Name: "many", Requests: 100, Per: time.Hour}}, Skip: func(*http.Request) bool { return true }})
+			return wrap(ok, l.Wrap, many.Wrap, l.Wrap, admit.MaxInFlight(1), l.Wrap)
+		},
+		"its handler called in itself": func(l *admit.Limiter) http.Handler {
+			var h http.Handler
+			h = admit.RequestID(l.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/" { // a redirect that the client does not see
+					r.URL.Path = "/index"
+					h.ServeHTTP(w, r)
+				}
+			})))
+			return h
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				h := around(newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerMinute(10)}}))
+				for i := range 12 {
+					w := httptest.NewRecorder()
+					h.ServeHTTP(w, get("/"))
+					assert.Len(t, w.Header()["Ratelimit"], 1)
+					assert.Len(t, w.Header()["Ratelimit-Policy"], 1)
+					assert.Equal(t, 1, strings.Count(w.Header().Get("Ratelimit"), `"minute"`))
+					if i < 10 {
+						assert.Equal(t, http.StatusOK, w.Code)
+					} else {
+						assert.Equal(t, http.StatusTooManyRequests, w.Code)
+					}
+				}
+			})
+		})
+	}
+}
+
+// More Limiters than a chain has room for: each counts once, and tells the client.
+func TestManyLimitersInAChain(t *testing.T) {
+	t.Parallel()
+	var all, chain []admit.Middleware
+	for i := range 5 {
+		l := newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{{Name: fmt.Sprint(i), Requests: 2, Per: time.Hour}}})
+		all = append(all, l.Wrap)
+	}
+	chain = append(append(chain, all...), all...)
+	h := admit.RequestID(wrap(ok, chain...))
+	for range 2 {
+		assert.Len(t, allowed(t, h, get("/"))["Ratelimit"], 5)
+	}
+	_, headers := refused(t, h, get("/"), http.StatusTooManyRequests)
+	assert.Len(t, headers["Ratelimit"], 1)
+}
+
+// One handler after the other counts each, and so does each try of a retry.
+func TestLimiterInTurn(t *testing.T) {
+	t.Parallel()
+	silent := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	for name, around := range map[string]func(*admit.Limiter) http.Handler{
+		"one after the other": func(l *admit.Limiter) http.Handler { return admit.RequestID(inTurn(l.Wrap(silent), l.Wrap(silent))) },
+		"without a chain":     func(l *admit.Limiter) http.Handler { return inTurn(l.Wrap(silent), l.Wrap(silent)) },
+		"a retry":             func(l *admit.Limiter) http.Handler { return admit.RequestID(twice(l.Wrap(silent))) },
+	} {
+		h := around(newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(3)}}))
+		allowed(t, h, get("/"))
+		assert.Equal(t, http.StatusTooManyRequests, status(h, get("/")), name)
+	}
+}

@@ -3,10 +3,14 @@ package admit_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
 )
@@ -87,4 +91,41 @@ func FuzzRequestID(f *testing.F) {
 			assert.NotRegexp(t, `\A[A-Za-z0-9._-]{1,128}\z`, sent, "a good id is kept")
 		}
 	})
+}
+
+// A gateway passes the id on that it gives, and the service keeps it: the client sees it
+// once, and a bad one of the client goes nowhere.
+func TestRequestIDThroughAGateway(t *testing.T) {
+	t.Parallel()
+	for _, wire := range wires {
+		for _, sent := range []string{"", "known", "not good"} {
+			t.Run(wire+" "+sent, func(t *testing.T) {
+				t.Parallel()
+				var upstream []string
+				var logged string
+				service := serve(t, "HTTP/1.1", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					upstream = r.Header["X-Request-Id"]
+					admit.Policy{}.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+						logged = admit.RequestIDFrom(r.Context())
+					})).ServeHTTP(w, r)
+				}))
+				target, err := url.Parse(service.URL)
+				require.NoError(t, err)
+				proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
+				gateway := serve(t, wire, admit.Policy{Timeout: time.Minute}.Wrap(proxy))
+				var headers []string
+				if sent != "" {
+					headers = []string{"X-Request-Id", sent}
+				}
+				res, _ := do(t, gateway, "GET", "/", "", headers...)
+				assert.Equal(t, []string{logged}, res.Header["X-Request-Id"])
+				assert.Equal(t, []string{logged}, upstream)
+				if sent == "known" {
+					assert.Equal(t, sent, logged)
+				} else {
+					assert.Len(t, logged, 32)
+				}
+			})
+		}
+	}
 }

@@ -41,7 +41,8 @@ func writeStall(d time.Duration) (Middleware, error) {
 			defer stall.end()
 			in.ServeHTTP(stall.tracker.exposeAs(w), inner)
 
-			if !s.writer.hijacked && !serverCuts(r, began, d) {
+			// A recorder holds nothing back from a client.
+			if canWake(w) && !s.writer.hijacked && !serverCuts(r, began, d) {
 				s.root().rest.write.Store(int64(d))
 			}
 		})
