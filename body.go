@@ -58,6 +58,8 @@ type body struct {
 	reading  bool // Read is waiting for the source
 	draining bool // the server may be reading
 	drained  bool // it has read what it reads
+	woken    bool // a deadline in the past was set
+	ended    bool // the request is over, or the connection somebody else's
 	err      error
 	timer    *time.Timer
 	armed    bool      // the timer is running
@@ -71,8 +73,16 @@ func (b *body) limitTo(bytes int64) {
 	}
 }
 
-// Close closes the body as the server knows it.
-func (b *body) Close() error { return b.source.Close() }
+// Close closes the body as the server knows it, while that is there.
+func (b *body) Close() error {
+	b.mu.Lock()
+	ended := b.ended
+	b.mu.Unlock()
+	if ended {
+		return nil
+	}
+	return b.source.Close()
+}
 
 // Read reads within the bounds. An error stays.
 func (b *body) Read(p []byte) (int, error) { return b.read(p, b.timeout.Grace > 0) }
@@ -170,6 +180,7 @@ func (b *body) interruptLocked(err error) {
 	}
 	b.err = err
 	if b.reading || b.draining {
+		b.woken = true
 		_ = http.NewResponseController(b.w).SetReadDeadline(longAgo)
 	}
 }
@@ -206,14 +217,22 @@ func (b *body) failedWith(err error) bool {
 	return b.err == err
 }
 
-// exceeded reports whether more came than the bound allows, so that the connection is to
-// be closed after the response. Who reads may be a proxy's transport in a goroutine of
-// its own, and only notes it: the response is the business of who writes it.
-func (b *body) exceeded() bool {
+// spoiled reports whether the connection is to be closed after the response: more came
+// than the bound allows, or a Read was woken, which the server takes for the end of its
+// client. Who reads may be a proxy's transport in a goroutine of its own, and only notes it:
+// the response is the business of who writes it.
+func (b *body) spoiled() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_, is := b.err.(*http.MaxBytesError)
-	return is
+	_, exceeded := b.err.(*http.MaxBytesError)
+	return exceeded || b.woken
+}
+
+// busy reports whether somebody is in Read.
+func (b *body) busy() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.reading
 }
 
 func (b *body) end(began time.Time, n int, err error) (int, error) {
@@ -245,6 +264,7 @@ func (b *body) end(began time.Time, n int, err error) (int, error) {
 func (b *body) detach() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.ended = true
 	if b.err == nil {
 		b.err = http.ErrBodyReadAfterClose
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync/atomic"
+	"time"
 )
 
 // MaxBody bounds the body of a request in bytes. A Content-Length above is refused at
@@ -57,13 +58,15 @@ func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
 		if !wakes && warned.CompareAndSwap(false, true) {
 			errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: BodyTimeout cannot end a Read that waits: a ResponseWriter outside of it has no Unwrap")
 		}
+		began := time.Now()
 		u := in.bound(w, r)
 		defer u.leave()
 		u.body.timeout = t
 		in.ServeHTTP(u.w, u.inner)
-		if wakes && u.body.drains() {
-			// The server will read on before it answers, and shall not wait for longer than
-			// a handler would.
+		// The server will read on before it answers, and shall not wait for longer than a
+		// handler would; but not for longer than its own ReadTimeout says either.
+		if server := serverOf(r); wakes && u.body.drains() &&
+			(server == nil || server.ReadTimeout == 0 || time.Until(began.Add(server.ReadTimeout)) > t.Grace) {
 			u.state.root().rest.read.Store(int64(t.Grace))
 		}
 	})
@@ -100,7 +103,7 @@ func (u *bounded) leave() {
 	if !u.mine {
 		return
 	}
-	if u.body.exceeded() && !u.state.writer.hijacked {
+	if u.body.spoiled() && !u.state.writer.hijacked {
 		closeAfterReply(u.state.writer.ResponseWriter)
 	}
 	u.body.detach()

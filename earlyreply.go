@@ -1,8 +1,10 @@
 package admit
 
 import (
+	"bufio"
 	"io"
 	"net/http"
+	"reflect"
 	"strings"
 	"time"
 )
@@ -26,9 +28,15 @@ const (
 // reply answers with a status, and a body unless the method is HEAD, in a way that a
 // client sees which is still sending.
 func reply(w http.ResponseWriter, r *http.Request, status int, body []byte) {
-	if rest := settle(w, r); rest != nil {
-		defer rest.linger()
-		w.Header()["Connection"] = []string{"close"}
+	if body := missing(w, r); body != nil {
+		for _, p := range lendPlaces(r.Context(), nil) {
+			defer p.reclaim()
+		}
+		u := &upload{w: w, conn: http.NewResponseController(w), body: body}
+		if !u.settle(r) {
+			defer u.linger()
+			w.Header()["Connection"] = []string{"close"}
+		}
 	}
 	w.WriteHeader(status)
 	if len(body) > 0 && r.Method != http.MethodHead {
@@ -42,48 +50,73 @@ type upload struct {
 	conn *http.ResponseController
 	body io.Reader
 
-	started bool
-	big     chan struct{} // closed after settleBytes
-	ended   chan struct{} // closed when no more is read
-	whole   bool          // the body has ended; valid once ended is closed
+	big   chan struct{} // closed after settleBytes
+	ended chan struct{} // closed when no more is read; nil: nobody has begun to
+	whole bool          // the body has ended; valid once ended is closed
 }
 
-// settle waits a short time for the rest of the body. It returns nil if there is none,
-// and the connection can be kept.
-func settle(w http.ResponseWriter, r *http.Request) *upload {
+// missing returns the body of r if the server may wait for more of it, else nil.
+func missing(w http.ResponseWriter, r *http.Request) io.Reader {
 	body := sourceOf(r)
-	if r.ProtoMajor != 1 || r.ContentLength == 0 || body == nil || body == http.NoBody {
+	if r.ProtoMajor != 1 || r.ContentLength == 0 || body == nil || body == http.NoBody || !canWake(w) {
 		return nil
 	}
-	if !canWake(w) {
-		return nil // not a connection, or one that others hide
-	}
 	if b := bodyOf(r.Context()); b != nil && b.failedWith(io.EOF) {
-		return nil // it has been read
+		return nil
 	}
-	givePlacesBack(r.Context())
-	u := &upload{w: w, conn: http.NewResponseController(w), body: body, big: make(chan struct{}), ended: make(chan struct{})}
-	if strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
-		return u // reading might ask the client to begin
+	return body
+}
+
+// settle waits a short time for the rest of the body. It reports whether that has come, so
+// that the connection can be kept.
+func (u *upload) settle(r *http.Request) bool {
+	ctx := r.Context()
+	switch {
+	case bodySpoiled(ctx) || bodyBusy(ctx):
+		return false // there is nothing to read any more, or somebody else reads
+	case strings.EqualFold(r.Header.Get("Expect"), "100-continue"):
+		return false // reading might ask the client to begin
+	case reflect.TypeOf(u.body) != serverBody:
+		return u.settleOthers()
 	}
 	u.start()
 	patience := time.NewTimer(settleTime)
 	defer patience.Stop()
 	select {
 	case <-u.ended:
-		if u.whole {
-			return nil
-		}
+		return u.whole
 	case <-u.big:
 	case <-patience.C:
 	}
-	return u
+	return false
 }
+
+// settleOthers reads a body that others have put in place, here: it may change the
+// response, as that of http.MaxBytesReader does, or panic. A deadline ends it, and with it
+// all reading.
+func (u *upload) settleOthers() bool {
+	_ = u.conn.SetReadDeadline(time.Now().Add(settleTime))
+	_, err := io.CopyN(io.Discard, u.body, settleBytes)
+	if err != io.EOF {
+		return false
+	}
+	_ = u.conn.SetReadDeadline(time.Time{})
+	return true
+}
+
+// serverBody is the type of the bodies of net/http itself, which any goroutine may read.
+var serverBody = func() reflect.Type {
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader("PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")))
+	if err != nil {
+		panic(err)
+	}
+	return reflect.TypeOf(r.Body)
+}()
 
 // start reads in a goroutine, because a deadline that passes in the middle of a body
 // spoils what comes after it. It ends when linger does, at the latest.
 func (u *upload) start() {
-	u.started = true
+	u.big, u.ended = make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(u.ended)
 		_, err := io.CopyN(io.Discard, u.body, settleBytes)
@@ -97,18 +130,16 @@ func (u *upload) start() {
 	}()
 }
 
-// linger sends what has been written, and goes on reading until the client has closed
-// or had the time to. Since Go 1.27 net/http does not read a body that it has never asked
-// for (Expect); what is left then is its own pause before it closes.
+// linger sends what has been written. If somebody reads, that goes on until the client has
+// closed or had the time to; else the server's own pause before it closes has to do.
 func (u *upload) linger() {
 	_ = u.conn.Flush()
-	_ = u.conn.SetReadDeadline(time.Now().Add(lingerTime))
-	if !u.started {
-		u.start()
-	}
-	<-u.ended
-	if u.whole {
-		return
+	if u.ended != nil {
+		_ = u.conn.SetReadDeadline(time.Now().Add(lingerTime))
+		<-u.ended
+		if u.whole {
+			return
+		}
 	}
 	// The deadline has passed, or the body is malformed: the server, which reads the rest
 	// when it closes the body, does not wait for it.

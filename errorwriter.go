@@ -69,7 +69,7 @@ func (ew *ErrorWriter) write(w http.ResponseWriter, r *http.Request, err error) 
 		err = errBodyTooSlow // that is what has ended the context
 	}
 	e := ew.resolve(err)
-	if !beginError(ctx) {
+	if !beginAnswer(ctx) {
 		ew.log(r, slog.LevelDebug, "admit: an error after the handler had overrun", slog.Any("error", err))
 		return
 	}
@@ -77,7 +77,7 @@ func (ew *ErrorWriter) write(w http.ResponseWriter, r *http.Request, err error) 
 		ew.log(r, slog.LevelError, "admit: a request failed",
 			slog.Int("status", e.Status), slog.String("code", e.Code), slog.Any("error", err))
 	}
-	defer endError(ctx)
+	defer endAnswer(ctx)
 	ew.send(w, r, e)
 }
 
@@ -148,6 +148,7 @@ func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
 		values[4] = strconv.FormatInt(n, 10)
 		h["Retry-After"] = values[4:5:5]
 	}
+	stopInterceptions(w) // this is the answer, whatever its type
 	reply(w, r, e.Status, body)
 }
 

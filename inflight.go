@@ -79,9 +79,10 @@ func NewInFlight(c InFlightConfig) (*InFlight, error) {
 
 // Wrap lets a request to next in once it has a place, and keeps it there until next
 // returns, also by a panic or after a hijack. A Timeout inside keeps it for as long as
-// the handler that has overrun still runs; http.TimeoutHandler does not. An error that is
-// written while the client still sends gives it back first. A request that is inside of f
-// already has its place, and passes.
+// the handler that has overrun still runs; http.TimeoutHandler does not. While an error is
+// written to a client that still sends, others have it: who goes on after that takes it
+// back, beyond Max if need be, so return. A request that is inside of f already has its
+// place, and passes.
 func (f *InFlight) Wrap(next http.Handler) http.Handler {
 	if f == nil {
 		panic("admit: InFlight.Wrap: the InFlight is nil; NewInFlight makes one")
@@ -102,7 +103,7 @@ func (f *InFlight) Wrap(next http.Handler) http.Handler {
 		s, w, inner := in.fill(w, r, slotPlace)
 		defer s.leave(r, inner)
 		s.place.take(f, from)
-		defer s.place.giveBack()
+		defer s.place.release()
 		in.ServeHTTP(w, inner)
 	})
 }
@@ -168,11 +169,22 @@ func (f *InFlight) leave(from netip.Addr) {
 
 func (f *InFlight) leaveLocked(from netip.Addr) {
 	f.giveUpShare(from)
-	if at := f.queue.Front(); at != nil {
+	if at := f.queue.Front(); at != nil && f.running <= f.c.Max {
 		close(f.queue.Remove(at).(chan struct{}))
 		return
 	}
 	f.running--
+}
+
+// rejoin takes a place that was lent, which somebody else may have by now: who has waited
+// for a client goes on at once, and others come in later.
+func (f *InFlight) rejoin(from netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.running++
+	if f.c.PerAddress > 0 {
+		f.shares[from]++
+	}
 }
 
 func (f *InFlight) giveUpShare(from netip.Addr) {

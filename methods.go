@@ -28,8 +28,11 @@ func (m *methods) wrap(next http.Handler) http.Handler {
 		case refusal == nil:
 			in.ServeHTTP(w, r)
 		case refusal == m.options:
-			w.Header()["Allow"] = slices.Clone(m.allow)
-			reply(w, r, http.StatusNoContent, nil)
+			if beginAnswer(r.Context()) { // else it is late
+				defer endAnswer(r.Context())
+				w.Header()["Allow"] = slices.Clone(m.allow)
+				reply(w, r, http.StatusNoContent, nil)
+			}
 		default:
 			WriteError(w, r, refusal)
 		}

@@ -2,53 +2,68 @@ package admit
 
 import (
 	"net/netip"
-	"sync/atomic"
+	"sync"
 )
 
 // place is what one request holds in an InFlight. It is given back when nothing holds it
-// any more: not the wrapper itself, nor a handler that goes on after its Timeout. Once it
-// has been given back it stays so, whoever asks for it.
+// any more: not the wrapper itself, nor a handler that goes on after its Timeout. While all
+// of them wait for nothing but the client, it is lent to others.
 type place struct {
-	of    places
-	from  netip.Addr
-	holds atomic.Int32
-	own   atomic.Bool // the wrapper itself holds it
+	of   places
+	from netip.Addr
+
+	mu    sync.Mutex
+	holds int
+	lent  int
 }
 
 // places is an InFlight.
 type places interface {
-	leave(from netip.Addr)
+	leave(from netip.Addr)  // gives a place back
+	rejoin(from netip.Addr) // takes one at once, beyond the bound if need be
 }
 
 // take is called once, for the wrapper.
 func (p *place) take(of places, from netip.Addr) {
-	p.of, p.from = of, from
-	p.own.Store(true)
-	p.holds.Store(1)
-}
-
-// giveBack ends the hold of the wrapper.
-func (p *place) giveBack() {
-	if p.own.CompareAndSwap(true, false) {
-		p.release()
-	}
+	p.of, p.from, p.holds = of, from, 1
 }
 
 // hold keeps the place until release, unless it has been given back.
 func (p *place) hold() bool {
-	for {
-		n := p.holds.Load()
-		if n == 0 {
-			return false
-		}
-		if p.holds.CompareAndSwap(n, n+1) {
-			return true
-		}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.holds == 0 {
+		return false
 	}
+	p.holds++
+	return true
 }
 
 func (p *place) release() {
-	if p.holds.Add(-1) == 0 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.holds--; p.holds == 0 && p.lent == 0 {
 		p.of.leave(p.from)
+	}
+}
+
+// lend gives the place to others until reclaim, if so many holds are all there are.
+func (p *place) lend(holds int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.holds != holds {
+		return false
+	}
+	if p.lent++; p.lent == 1 {
+		p.of.leave(p.from)
+	}
+	return true
+}
+
+func (p *place) reclaim() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lent--; p.lent == 0 && p.holds > 0 {
+		p.of.rejoin(p.from)
 	}
 }

@@ -37,5 +37,9 @@ func (ew *ErrorWriter) recovered(w http.ResponseWriter, r *http.Request, v any, 
 	}
 	ew.log(r, slog.LevelError, "admit: a handler panicked",
 		slog.Any("panic", v), slog.String("stack", string(stack)))
+	if !beginAnswer(r.Context()) {
+		return // it was late
+	}
+	defer endAnswer(r.Context())
 	ew.send(w, r, errInternal.Because(fmt.Errorf("panic: %w", cause)).complete())
 }

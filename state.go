@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -212,6 +213,20 @@ func tooSlow(ctx context.Context) bool {
 	return b != nil && b.failedWith(errBodyTooSlow)
 }
 
+// bodyBusy reports whether another goroutine reads one of our bodies right now, and
+// bodySpoiled whether what follows on the connection can not be a request any more.
+func bodyBusy(ctx context.Context) bool    { return anyBody(ctx, (*body).busy) }
+func bodySpoiled(ctx context.Context) bool { return anyBody(ctx, (*body).spoiled) }
+
+func anyBody(ctx context.Context, is func(*body) bool) bool {
+	for s := find(ctx, slotBody); s != nil; s = s.outer {
+		if s.body != nil && is(s.body) {
+			return true
+		}
+	}
+	return false
+}
+
 // sourceOf returns the body as it was outside of the wrappers of this package.
 func sourceOf(r *http.Request) io.Reader {
 	if s := stateOf(r.Context()); s != nil && s.source != nil {
@@ -231,15 +246,25 @@ func holdPlaces(ctx context.Context, held []*place) []*place {
 	return held
 }
 
-// givePlacesBack is for a request that is answered, and only its client is waited for: no
-// handler of it works any more, in no Timeout either.
-func givePlacesBack(ctx context.Context) {
-	runsOf(ctx, (*timedRun).releasePlaces)
+// lendPlaces is for a request that is answered, and only its client is waited for. Each
+// place that it appends to lent is to be reclaimed, since the handler may go on. A place
+// that a handler works in elsewhere, because it has overrun, is kept.
+func lendPlaces(ctx context.Context, lent []*place) []*place {
 	for s := find(ctx, slotPlace); s != nil; s = s.outer {
-		if s.filled&slotPlace != 0 {
-			s.place.giveBack()
+		if s.filled&slotPlace == 0 {
+			continue
+		}
+		waiting := 1
+		runsOf(ctx, func(run *timedRun) {
+			if slices.Contains(run.held, &s.place) {
+				waiting++
+			}
+		})
+		if s.place.lend(waiting) {
+			lent = append(lent, &s.place)
 		}
 	}
+	return lent
 }
 
 // around reports whether a wrapper of the same Limiter or InFlight is around the caller:
@@ -262,7 +287,7 @@ func (s *state) begins(status int) {
 	if s.filled&slotNoStore != 0 && status >= 300 && status <= 399 && h["Cache-Control"] == nil {
 		h["Cache-Control"] = []string{"no-store"}
 	}
-	if s.body != nil && s.body.exceeded() {
+	if s.body != nil && s.body.spoiled() {
 		closeAfterReply(s.writer.ResponseWriter)
 	}
 }

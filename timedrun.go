@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -29,6 +30,7 @@ type timedRun struct {
 	w       http.ResponseWriter
 	wakes   bool // canWake(w)
 	request *http.Request
+	url     url.URL
 	body    *body // nil: none
 	tracker responseWriter
 	held    []*place // that an InFlight outside must not give away meanwhile
@@ -45,11 +47,23 @@ type timedRun struct {
 	header    http.Header   // the handler's, until the answer begins
 	calls     int           // of the handler, under way in w
 	quiet     chan struct{} // closed after the last of them; nil: none was when over was set
-	deciding  int           // errors that are about to be the answer
+	deciding  int           // answers of ours that are about to begin
 	committed bool          // the answer has begun
 	unbounded bool          // StopTimeout, or a hijack
 	ended     bool          // the handler has returned in time
 	over      bool          // the handler is late
+}
+
+// ownRequest gives a handler, which may be late and still change it, a header and a URL that
+// nobody else reads. The chain may have made the header already.
+func (run *timedRun) ownRequest(ownHeader bool) {
+	if !ownHeader && run.request.Header != nil {
+		run.request.Header = maps.Clone(run.request.Header)
+	}
+	if run.request.URL != nil {
+		run.url = *run.request.URL
+		run.request.URL = &run.url
+	}
 }
 
 type runKey struct{}
@@ -75,7 +89,9 @@ func (run *timedRun) serve(in inside, w http.ResponseWriter) {
 			}
 		}
 		run.panic = v
-		run.releasePlaces()
+		for _, p := range run.held {
+			p.release()
+		}
 		run.mu.Lock()
 		run.ended = !run.over
 		run.mu.Unlock()
@@ -87,17 +103,6 @@ func (run *timedRun) serve(in inside, w http.ResponseWriter) {
 	}()
 	in.ServeHTTP(w, run.request)
 	returned = true
-}
-
-// releasePlaces gives up the hold that the run has on places.
-func (run *timedRun) releasePlaces() {
-	run.mu.Lock()
-	held := run.held
-	run.held = nil
-	run.mu.Unlock()
-	for _, p := range held {
-		p.release()
-	}
 }
 
 // cleanUp does, for a handler that ends late, what nobody waits for any more.
@@ -285,16 +290,20 @@ func (run *timedRun) FlushError() error {
 	return http.NewResponseController(run.w).Flush()
 }
 
-// Hijack takes the connection out of the hands of the Timeout.
-func (run *timedRun) Hijack() (conn net.Conn, buffered *bufio.ReadWriter, err error) {
-	err = run.control(func(c *http.ResponseController) error {
-		conn, buffered, err = c.Hijack()
-		if err == nil {
-			run.committed, run.unbounded = true, true
-			run.timer.Stop()
-		}
-		return err
-	})
+// Hijack takes the connection out of the hands of the Timeout. The server may first read
+// the rest of the body.
+func (run *timedRun) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if !run.enter(false) {
+		return nil, nil, http.ErrHandlerTimeout
+	}
+	defer run.exit()
+	conn, buffered, err := http.NewResponseController(run.w).Hijack()
+	if err == nil {
+		run.mu.Lock()
+		run.committed, run.unbounded = true, true
+		run.timer.Stop()
+		run.mu.Unlock()
+	}
 	return conn, buffered, err
 }
 
@@ -338,10 +347,10 @@ func runsOf(ctx context.Context, f func(*timedRun)) {
 	}
 }
 
-// beginError takes note that the handler of ctx knows its answer, an error, though it may
-// take a moment until it begins. It reports false for a handler that is late; else endError
+// beginAnswer takes note that the handler of ctx knows its answer, though it may take a
+// moment until it begins. It reports false for a handler that is late; else endAnswer
 // is to follow.
-func beginError(ctx context.Context) bool {
+func beginAnswer(ctx context.Context) bool {
 	inTime := true
 	runsOf(ctx, func(run *timedRun) {
 		run.mu.Lock()
@@ -350,14 +359,14 @@ func beginError(ctx context.Context) bool {
 		inTime = inTime && !run.over
 	})
 	if !inTime {
-		endError(ctx)
+		endAnswer(ctx)
 	}
 	return inTime
 }
 
-// endError looks at the time again: the error may have gone to a writer of others, which
+// endAnswer looks at the time again: the answer may have gone to a writer of others, which
 // has not passed it on.
-func endError(ctx context.Context) {
+func endAnswer(ctx context.Context) {
 	runsOf(ctx, func(run *timedRun) {
 		run.mu.Lock()
 		run.deciding--

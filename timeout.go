@@ -92,6 +92,7 @@ func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
 		}
 		run.tracker.ResponseWriter = run
 		run.request = inner.WithContext(run)
+		run.ownRequest(in.open != nil && in.open.ownHeader)
 		run.held = holdPlaces(ctx, run.few[:0])
 		run.timer = time.AfterFunc(t.c.FirstByte, run.expire)
 		defer run.timer.Stop()

@@ -59,14 +59,22 @@ func tracker(w http.ResponseWriter) *responseWriter {
 
 func (w *responseWriter) tracked() *responseWriter { return w }
 
+// stopInterceptions lets the response that w begins pass as it is.
+func stopInterceptions(w http.ResponseWriter) {
+	for t := tracker(w); t != nil; t = tracker(t.ResponseWriter) {
+		t.interception = nil
+	}
+}
+
 // expose adds the optional methods that the writer inside has, and no others:
 // handlers look for them with type assertions. Each of these types is one pointer,
-// which an interface holds without an allocation.
+// which an interface holds without an allocation. A hijack is offered where
+// http.ResponseController would find it further inside, past us.
 func (w *responseWriter) expose() http.ResponseWriter { return w.exposeAs(w.ResponseWriter) }
 
 func (w *responseWriter) exposeAs(like http.ResponseWriter) http.ResponseWriter {
 	_, flushes := like.(http.Flusher)
-	_, hijacks := like.(http.Hijacker)
+	hijacks := canHijack(like)
 	switch {
 	case flushes && hijacks:
 		return flushHijackWriter{w}
@@ -76,6 +84,19 @@ func (w *responseWriter) exposeAs(like http.ResponseWriter) http.ResponseWriter 
 		return hijackWriter{w}
 	default:
 		return w
+	}
+}
+
+func canHijack(w http.ResponseWriter) bool {
+	for {
+		switch t := w.(type) {
+		case http.Hijacker:
+			return true
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = t.Unwrap()
+		default:
+			return false
+		}
 	}
 }
 
@@ -246,7 +267,18 @@ func (w *responseWriter) FlushError() error {
 }
 
 func (w *responseWriter) hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	var conn net.Conn
+	var buffered *bufio.ReadWriter
+	hijack := func() (_ int, err error) {
+		conn, buffered, err = http.NewResponseController(w.ResponseWriter).Hijack()
+		return 0, err
+	}
+	var err error
+	if b := w.undrained(); b != nil && w.status != 0 { // the header is sent first
+		_, err = b.drain(true, hijack)
+	} else {
+		_, err = hijack()
+	}
 	if err == nil {
 		w.hijacked = true
 		if w.state != nil && w.state.body != nil {

@@ -16,9 +16,11 @@ import (
 // of at most 32 KiB, and the time for which one of them waits is at most d. Only that time
 // counts, so that a stream is not cut which is silent because its handler is. Over HTTP/1
 // the connection is closed, over HTTP/2 the stream is reset; the handler gets an error from
-// Write. What the server sends when the handler has returned, about 4 KiB, has as long.
-// Server.WriteTimeout holds beside. A connection that is hijacked is left alone. It panics
-// if d is not positive.
+// Write. What the server sends when the handler has returned, about 4 KiB, has as long, and
+// before that the rest of a body which the handler has not read has the Grace of a
+// BodyTimeout. Where there is a Server.WriteTimeout, it holds beside, and alone bounds what
+// comes after the handler. A connection that is hijacked is left alone. It panics if d is
+// not positive.
 func WriteStall(d time.Duration) Middleware {
 	m, err := writeStall(d)
 	if err != nil {
@@ -33,26 +35,44 @@ func writeStall(d time.Duration) (Middleware, error) {
 	}
 	return func(next http.Handler) http.Handler {
 		return wrap("WriteStall", next, func(in inside, w http.ResponseWriter, r *http.Request) {
-			began := time.Now()
 			s, w, inner := in.fill(w, r, 0)
 			defer s.leave(r, inner)
 			stall := &stallWriter{ResponseWriter: w, patience: d}
+			if !hasBody(r) || r.ProtoMajor != 1 {
+				stall.held = headerHeld // the server does not read before it answers
+			}
 			stall.tracker.ResponseWriter = stall
-			defer stall.end()
+			returned := false
+			defer func() { stall.end(returned) }()
 			in.ServeHTTP(stall.tracker.exposeAs(w), inner)
+			returned = true
 
-			// A recorder holds nothing back from a client.
-			if canWake(w) && !s.writer.hijacked && !serverCuts(r, began, d) {
-				s.root().rest.write.Store(int64(d))
+			if rest := stall.rest(s.body); rest > 0 && canWake(w) { // a recorder holds nothing back from a client
+				if server := serverOf(r); server == nil || server.WriteTimeout == 0 { // which holds, else
+					s.root().rest.write.Store(int64(rest))
+				}
 			}
 		})
 	}, nil
 }
 
-// serverCuts reports whether Server.WriteTimeout is over before d is.
-func serverCuts(r *http.Request, began time.Time, d time.Duration) bool {
+// rest is for how long the server may still be sending when the handler has returned; 0:
+// that is not known, because it first reads the rest of a body that nobody bounds.
+func (w *stallWriter) rest(b *body) time.Duration {
+	switch {
+	case w.held == headerHeld:
+		return w.patience
+	case b != nil && b.timeout.Grace > 0:
+		return w.patience + b.timeout.Grace
+	default:
+		return 0
+	}
+}
+
+// serverOf returns the server of a request, or nil.
+func serverOf(r *http.Request) *http.Server {
 	server, _ := r.Context().Value(http.ServerContextKey).(*http.Server)
-	return server != nil && server.WriteTimeout > 0 && time.Until(began.Add(server.WriteTimeout)) < d
+	return server
 }
 
 // maxPiece is what goes out at a time.
@@ -64,6 +84,7 @@ type stallWriter struct {
 	http.ResponseWriter
 	tracker  responseWriter
 	patience time.Duration
+	held     int // bytes that the server may hold back, and the header with them
 
 	mu      sync.Mutex
 	timer   *time.Timer
@@ -80,6 +101,10 @@ func (w *stallWriter) piece(write func() (int64, error)) (int64, error) {
 	if w.stalled {
 		w.mu.Unlock()
 		return 0, errStalled
+	}
+	if w.held < headerHeld { // the server may read the rest of a body first, which is no stall of who reads
+		w.mu.Unlock()
+		return write()
 	}
 	w.waits, w.giveUp = true, time.Now().Add(w.patience)
 	switch {
@@ -117,9 +142,9 @@ func (w *stallWriter) expire() {
 	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(longAgo)
 }
 
-// end is called when the handler has returned. What a client has got of an answer that was
-// woken is not all of it.
-func (w *stallWriter) end() {
+// end is called when the handler has returned, or panics. What a client has got of an answer
+// that was woken is not all of it.
+func (w *stallWriter) end(returned bool) {
 	w.mu.Lock()
 	w.ended = true
 	stalled := w.stalled
@@ -127,19 +152,28 @@ func (w *stallWriter) end() {
 		w.timer.Stop()
 	}
 	w.mu.Unlock()
-	if stalled {
+	if stalled && returned {
 		panic(http.ErrAbortHandler)
 	}
 }
 
+// most is how much the next piece has at most.
+func (w *stallWriter) most() int {
+	if w.held < headerHeld {
+		return headerHeld - w.held
+	}
+	return maxPiece
+}
+
 func (w *stallWriter) Write(p []byte) (written int, err error) {
 	for first := true; first || len(p) > 0; first = false {
-		next := p[:min(len(p), maxPiece)]
+		next := p[:min(len(p), w.most())]
 		p = p[len(next):]
 		n, err := w.piece(func() (int64, error) {
 			n, err := w.ResponseWriter.Write(next)
 			return int64(n), err
 		})
+		w.held = min(w.held+len(next), headerHeld)
 		written += int(n)
 		if err != nil {
 			return written, err
@@ -154,6 +188,11 @@ func (w *stallWriter) ReadFrom(src io.Reader) (written int64, err error) {
 	file, left := fileIn(src)
 	if file == nil {
 		return io.Copy(struct{ io.Writer }{w}, src)
+	}
+	if w.held < headerHeld {
+		if err := w.FlushError(); err != nil {
+			return 0, err
+		}
 	}
 	for left > 0 {
 		part := &io.LimitedReader{R: file, N: min(left, maxPiece)}
@@ -186,6 +225,7 @@ func fileIn(src io.Reader) (*os.File, int64) {
 // FlushError is what http.ResponseController calls.
 func (w *stallWriter) FlushError() error {
 	_, err := w.piece(func() (int64, error) { return 0, http.NewResponseController(w.ResponseWriter).Flush() })
+	w.held = headerHeld
 	return err
 }
 

@@ -168,7 +168,7 @@ func TestRefusalsAreBounded(t *testing.T) {
 			require.Error(t, err, what)
 			require.NotErrorIs(t, err, jsonfault.ErrSyntax, what)
 			assert.NotEmpty(t, faults, what)
-			assert.Less(t, took, time.Second, what)
+			assert.Less(t, took, 10*time.Second, what) // on a machine that does other work; without the bound, minutes
 			assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16<<20), what)
 		}
 	}

@@ -17,17 +17,22 @@ import (
 
 // Guard returns h with a guard under it, for a server of net/http. The test fails when a
 // method of the ResponseWriter is called, or still runs, after ServeHTTP has returned; when
-// a deadline is set after a hijack; when the request's body is read or closed after
-// ServeHTTP has returned; and when the header has changed between then and the end of the
-// test. What comes too late does not reach the server.
+// a deadline is set after a hijack; and when the header has changed between then and the end
+// of the test. What comes too late does not reach the server.
 //
 // The guard offers what the writer of the server does. Unwrap returns that writer, because
 // http.MaxBytesReader needs it: what is done to it directly is not seen.
 //
 // A call through the guard is no synchronisation for the race detector, so that none hides
 // a race.
-func Guard(t testing.TB, h http.Handler) http.Handler {
-	g := &guard{t: t, next: h}
+func Guard(t testing.TB, h http.Handler) http.Handler { return newGuard(t, h, false) }
+
+// GuardAll is Guard, and the test also fails when the request's body is read or closed after
+// ServeHTTP has returned. The body is then not the one of the server, which handlers can see.
+func GuardAll(t testing.TB, h http.Handler) http.Handler { return newGuard(t, h, true) }
+
+func newGuard(t testing.TB, h http.Handler, bodies bool) http.Handler {
+	g := &guard{t: t, next: h, bodies: bodies}
 	t.Cleanup(g.checkHeaders)
 	return g
 }
@@ -35,6 +40,7 @@ func Guard(t testing.TB, h http.Handler) http.Handler {
 type guard struct {
 	t       testing.TB
 	next    http.Handler
+	bodies  bool
 	running sync.WaitGroup // calls of ServeHTTP
 
 	mu   sync.Mutex
@@ -53,7 +59,7 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{t: g.t, what: r.Method + " " + r.URL.Path + " over " + r.Proto}
 	writer := &guardedWriter{ResponseWriter: w, call: c}
 	inner := r.WithContext(r.Context())
-	if r.Body != nil && r.Body != http.NoBody {
+	if g.bodies && r.Body != nil && r.Body != http.NoBody {
 		inner.Body = &guardedBody{r.Body, c}
 	}
 	header := w.Header()

@@ -52,8 +52,14 @@ func post(s *httptest.Server) {
 	}
 }
 
+// serveAll serves h under a guard of writers and bodies.
+func serveAll(t testing.TB, wire string, h http.Handler, configure ...func(*http.Server)) *httptest.Server {
+	return testkit.ServeUnguarded(t, wire, testkit.GuardAll(t, h), configure...)
+}
+
 // Each use of the writer and the body after ServeHTTP has returned fails the test, and
 // does not reach the server.
+
 func TestGuardFindsLateUse(t *testing.T) {
 	t.Parallel()
 	for name, late := range map[string]func(w http.ResponseWriter, r *http.Request) error{
@@ -101,7 +107,7 @@ func TestGuardFindsLateUse(t *testing.T) {
 				var fake fakeT
 				var w http.ResponseWriter
 				var r *http.Request
-				s := testkit.Serve(&fake, wire, http.HandlerFunc(func(itsW http.ResponseWriter, itsR *http.Request) { w, r = itsW, itsR }))
+				s := serveAll(&fake, wire, http.HandlerFunc(func(itsW http.ResponseWriter, itsR *http.Request) { w, r = itsW, itsR }))
 				post(s)
 				s.Close()
 				assert.ErrorIs(t, late(w, r), http.ErrBodyReadAfterClose)
@@ -123,7 +129,7 @@ func TestGuardFindsAMethodThatOutlastsServeHTTP(t *testing.T) {
 		var fake fakeT
 		server := slowWriter{httptest.NewRecorder(), make(chan bool), make(chan bool), panics}
 		ended := make(chan bool)
-		h := testkit.Guard(&fake, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		h := testkit.GuardAll(&fake, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			go func() {
 				_, _ = w.Write([]byte("x"))
 				close(ended)
@@ -169,7 +175,7 @@ func TestGuardFindsLateChangesOfTheHeader(t *testing.T) {
 				t.Parallel()
 				var fake fakeT
 				var header http.Header
-				s := testkit.Serve(&fake, wire, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				s := serveAll(&fake, wire, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 					header = w.Header()
 					header.Set("X-Old", "old")
 				}))
@@ -187,7 +193,7 @@ func TestGuardFindsLateChangesOfTheHeader(t *testing.T) {
 func TestGuardFindsDeadlinesAfterAHijack(t *testing.T) {
 	t.Parallel()
 	var fake fakeT
-	s := testkit.Serve(&fake, testkit.HTTP1, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	s := serveAll(&fake, testkit.HTTP1, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		c := http.NewResponseController(w)
 		conn, _, err := c.Hijack()
 		if assert.NoError(t, err) {
@@ -210,7 +216,7 @@ func TestGuardPassesRightUse(t *testing.T) {
 		t.Run(wire, func(t *testing.T) {
 			t.Parallel()
 			var fake fakeT
-			s := testkit.Serve(&fake, wire, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s := serveAll(&fake, wire, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				_, readsFrom := w.(io.ReaderFrom)
 				_, hijacks := w.(http.Hijacker)
 				assert.Equal(t, wire != testkit.HTTP2, readsFrom && hijacks)
@@ -253,7 +259,7 @@ func TestGuardPassesRightUse(t *testing.T) {
 func TestGuardPassesPanicsOn(t *testing.T) {
 	t.Parallel()
 	var fake fakeT
-	h := testkit.Guard(&fake, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	h := testkit.GuardAll(&fake, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		assert.Equal(t, http.NoBody, r.Body)
 		panic("passes")
 	}))
@@ -265,7 +271,7 @@ func TestGuardPassesPanicsOn(t *testing.T) {
 func TestGuardLeavesNoFiles(t *testing.T) {
 	t.Parallel()
 	names := make(chan string, 1)
-	s := testkit.Serve(t, testkit.HTTP1, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	s := serveAll(t, testkit.HTTP1, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		assert.NoError(t, r.ParseMultipartForm(1))
 		f, err := r.MultipartForm.File["f"][0].Open()
 		if assert.NoError(t, err) {
