@@ -888,3 +888,148 @@ func TestBodyIsForTheNextHandlerToo(t *testing.T) {
 		}
 	}
 }
+
+// unwrapped is the writer of an access log as one writes it today: Unwrap, and nothing else.
+type unwrapped struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *unwrapped) WriteHeader(status int) { w.status = status; w.ResponseWriter.WriteHeader(status) }
+
+func (w *unwrapped) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func accessLog(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(&unwrapped{ResponseWriter: w}, r)
+	})
+}
+
+// A hijack by way of Unwrap, past a writer that is no Hijacker, goes past ours too. They
+// then set deadlines on a connection that is somebody else's.
+func TestHijackPastAnAccessLog(t *testing.T) {
+	t.Parallel()
+	const d = 100 * time.Millisecond
+	echoes := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, buffered, err := http.NewResponseController(w).Hijack()
+		if !assert.NoError(t, err) {
+			return
+		}
+		go func() {
+			defer c.Close()
+			line, err := buffered.ReadString('\n')
+			for err == nil && !strings.HasPrefix(line, "late") {
+				line, err = buffered.ReadString('\n')
+			}
+			assert.NoError(t, err)
+			_, err = io.WriteString(c, "echo "+line)
+			assert.NoError(t, err)
+		}()
+	})
+	for name, h := range map[string]http.Handler{
+		"WriteStall":  admit.WriteStall(d)(echoes),
+		"BodyTimeout": admit.BodyTimeout{Grace: d}.Wrap(echoes),
+		"Timeout":     wrap(echoes, admit.WriteStall(d), admit.Timeout(time.Minute)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := dial(t, serve(t, testkit.HTTP1, accessLog(h)))
+			_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n")
+			require.NoError(t, err)
+			time.Sleep(3 * d)
+			_, err = io.WriteString(c, "\nlate\n")
+			require.NoError(t, err)
+			echo, err := io.ReadAll(c)
+			require.NoError(t, err)
+			assert.Equal(t, "echo late\n", string(echo))
+		})
+	}
+}
+
+// A late handler closes the body, as many do.
+func TestLateHandlerClosesNothing(t *testing.T) {
+	t.Parallel()
+	for _, wire := range wires {
+		t.Run(wire, func(t *testing.T) {
+			t.Parallel()
+			ended := make(chan struct{})
+			s := serve(t, wire, testkit.GuardAll(t, admit.Timeout(50*time.Millisecond)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				defer close(ended)
+				defer r.Body.Close()
+				_, _ = io.Copy(io.Discard, r.Body)
+				time.Sleep(time.Second)
+			}))))
+			res, _ := testkit.Do(t, s, "POST", "/", "hello")
+			assert.Equal(t, 503, res.StatusCode)
+			<-ended
+		})
+	}
+}
+
+// A deadline wakes a Read that has just come to the end of the body. The connection is kept,
+// though the server has taken that deadline for the end of its client: the context of the
+// next request on it has ended before it begins (golang/go#70834).
+func TestWokenConnectionIsNotKept(t *testing.T) {
+	t.Parallel()
+	// checks looks at the whole of a body when it has ended, and takes its time.
+	checks := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r2 := *r
+			r2.Body = struct {
+				io.Reader
+				io.Closer
+			}{io.MultiReader(r.Body, readerFunc(func([]byte) (int, error) {
+				time.Sleep(400 * time.Millisecond)
+				return 0, io.EOF
+			})), r.Body}
+			next.ServeHTTP(w, &r2)
+		})
+	}
+	read := admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		if err := r.Context().Err(); err != nil {
+			return errors.Join(errors.New("the request is over before it begins"), errors.ErrUnsupported)
+		}
+		if _, err := io.ReadAll(r.Body); err != nil {
+			return err
+		}
+		return admit.Success(w, r, 200, nil)
+	})
+	for name, m := range map[string]admit.Middleware{
+		"BodyTimeout": admit.BodyTimeout{Grace: 100 * time.Millisecond}.Wrap,
+		"Timeout":     admit.Timeout(100 * time.Millisecond),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := dial(t, serve(t, testkit.HTTP1, wrap(read, (&admit.ErrorWriter{Logger: discardLogs}).Wrap, checks, m)))
+			b := bufio.NewReader(c)
+			_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello")
+			require.NoError(t, err)
+			res, body := answerOn(t, b)
+			t.Log(res.StatusCode, res.Close, body)
+			if res.Close {
+				return
+			}
+			_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+			require.NoError(t, err)
+			res, body = answerOn(t, b)
+			assert.Equal(t, 200, res.StatusCode, body)
+		})
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// Server.ReadTimeout holds beside BodyTimeout, for what the handler leaves unread too.
+func TestReadTimeoutHoldsForTheRest(t *testing.T) {
+	t.Parallel()
+	h := admit.BodyTimeout{Grace: 3 * time.Second}.Wrap(ok)
+	s := serve(t, testkit.HTTP1, h, func(s *http.Server) { s.ReadTimeout = 300 * time.Millisecond })
+	c := dial(t, s)
+	began := time.Now()
+	_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\npart")
+	require.NoError(t, err)
+	_, _ = io.ReadAll(c)
+	assert.Less(t, time.Since(began), 1500*time.Millisecond)
+}

@@ -133,9 +133,15 @@ func (u *upload) start() {
 // linger sends what has been written. If somebody reads, that goes on until the client has
 // closed or had the time to; else the server's own pause before it closes has to do.
 func (u *upload) linger() {
-	_ = u.conn.Flush()
+	until := longAgo
+	// A writer of others without Flush may have thrown the answer away: there is nothing to
+	// send then, and so nothing to wait for.
+	if f, flushes := u.w.(http.Flusher); flushes {
+		f.Flush()
+		until = time.Now().Add(lingerTime)
+	}
 	if u.ended != nil {
-		_ = u.conn.SetReadDeadline(time.Now().Add(lingerTime))
+		_ = u.conn.SetReadDeadline(until)
 		<-u.ended
 		if u.whole {
 			return

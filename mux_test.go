@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -282,4 +283,18 @@ func TestProxyError(t *testing.T) {
 	w := httptest.NewRecorder()
 	admit.ProxyError(w, get("/").WithContext(ctx), context.Canceled)
 	assert.Empty(t, w.Header(), "the client is gone")
+}
+
+// An Encode that says text/plain, inside Intercept: the error is observed once.
+func TestInterceptLeavesErrorsInText(t *testing.T) {
+	t.Parallel()
+	var observed atomic.Int32
+	ew := &admit.ErrorWriter{
+		Observe: func(*http.Request, *admit.Error) { observed.Add(1) },
+		Encode:  func(_ *http.Request, e *admit.Error) (string, []byte) { return "text/plain", []byte(e.Code) },
+	}
+	w := httptest.NewRecorder()
+	wrap(fails(admit.NewError(409, "")), ew.Wrap, admit.Intercept).ServeHTTP(w, get("/"))
+	assert.Equal(t, 409, w.Code)
+	assert.EqualValues(t, 1, observed.Load())
 }

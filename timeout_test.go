@@ -25,6 +25,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/testkit"
 )
 
 func TestTimeoutDoesNotBuild(t *testing.T) {
@@ -778,4 +779,36 @@ func TestTimeoutGivesNothingAway(t *testing.T) {
 	kept.Header().Set("X-Late", "1")
 	assert.Equal(t, "body", w.Body.String())
 	assert.NotContains(t, w.Header(), "X-Late")
+}
+
+type nowriter struct{ header http.Header }
+
+func (w *nowriter) Header() http.Header { return w.header }
+
+func (w *nowriter) WriteHeader(int) {}
+
+func (w *nowriter) Write(p []byte) (int, error) { return len(p), nil }
+
+// A late handler changes the URL or the header of its request in place, as ProxyHeaders of
+// gorilla and others do; what observes the 503, or an access log, reads them. Needs -race.
+func TestTimeoutDoesNotShareTheRequest(t *testing.T) {
+	t.Parallel()
+	observed := make(chan string, 1)
+	ew := &admit.ErrorWriter{Observe: func(r *http.Request, _ *admit.Error) { observed <- r.URL.Path }}
+	ended := make(chan struct{})
+	h := wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		defer close(ended)
+		<-r.Context().Done()
+		r.URL.Path = "/rewritten"
+		r.Header.Set("X-Internal", "1")
+	}), ew.Wrap, admit.Timeout(50*time.Millisecond))
+	logs := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r)
+		_ = r.Header.Get("Referer")
+	})
+	s := serve(t, testkit.HTTP1, logs)
+	res, _ := testkit.Do(t, s, "GET", "/", "")
+	assert.Equal(t, 503, res.StatusCode)
+	assert.Equal(t, "/", <-observed)
+	<-ended
 }

@@ -3,13 +3,19 @@ package admit_test
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -535,4 +541,230 @@ func TestTimeoutOfAHandlerThatDoesNotReadKeepsTheConnection(t *testing.T) {
 			require.False(t, res.Close)
 		}
 	})
+}
+
+// An http.MaxBytesHandler stands around the service. A refusal reads the rest of the body
+// in a goroutine, which finds it too large and changes the header of the response, while
+// the goroutine of the server writes it. Needs -race, or patience.
+func TestRefusalInsideMaxBytesHandler(t *testing.T) {
+	t.Parallel()
+	h := http.MaxBytesHandler(admit.APIKey(oneKey)(ok), 256<<10+512)
+	s := testkit.ServeUnguarded(t, testkit.HTTP1, h)
+	content := bytes.Repeat([]byte("x"), 512<<10)
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for range 50 {
+				res, err := s.Client().Post(s.URL, "text/plain", struct{ io.Reader }{bytes.NewReader(content)})
+				if err == nil {
+					_, _ = io.Copy(io.Discard, res.Body)
+					_ = res.Body.Close()
+				}
+			}
+		})
+	}
+	clients.Wait()
+}
+
+// soleBody is a body of others, such as a decompressor: not for two goroutines at once.
+type soleBody struct {
+	io.ReadCloser
+	inside atomic.Int32
+	atOnce *atomic.Int32
+	panics bool
+}
+
+func (b *soleBody) Read(p []byte) (int, error) {
+	if b.inside.Add(1) > 1 {
+		b.atOnce.Add(1)
+	}
+	defer b.inside.Add(-1)
+	if b.panics {
+		panic("a body that panics")
+	}
+	n, err := b.ReadCloser.Read(p)
+	time.Sleep(20 * time.Millisecond) // it has work to do with what it has read
+	return n, err
+}
+
+func sole(atOnce *atomic.Int32) admit.Middleware {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r2 := *r
+			r2.Body = &soleBody{ReadCloser: r.Body, atOnce: atOnce}
+			next.ServeHTTP(w, &r2)
+		})
+	}
+}
+
+// A body of others outside of the wrappers is read by two goroutines at once: by the
+// handler, or a proxy's transport, and by the refusal.
+func TestRefusalReadsNoBodyBesideOthers(t *testing.T) {
+	t.Parallel()
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, _, err := http.NewResponseController(w).Hijack() // cuts, while the body is on its way
+		if err == nil {
+			_ = c.Close()
+		}
+	}))
+	t.Cleanup(upstream.Close)
+	target, err := url.Parse(upstream.URL)
+	require.NoError(t, err)
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }, ErrorHandler: admit.ProxyError}
+	reads := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	for name, h := range map[string]http.Handler{
+		"late handler": admit.Timeout(100 * time.Millisecond)(reads),
+		"proxy":        wrap(proxy, (&admit.ErrorWriter{Logger: discardLogs}).Wrap, admit.BodyTimeout{Grace: 200 * time.Millisecond}.Wrap),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var atOnce atomic.Int32
+			s := serve(t, testkit.HTTP1, sole(&atOnce)(h))
+			c := dial(t, s)
+			_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\npart")
+			require.NoError(t, err)
+			_, _ = io.ReadAll(c)
+			assert.Zero(t, atOnce.Load(), "reads beside another")
+		})
+	}
+}
+
+// The same with a real decompressor, as the race detector sees it: what it then does is
+// anybody's guess, and a panic there is in a goroutine that nobody recovers.
+func TestRefusalReadsNoDecompressorBesideOthers(t *testing.T) {
+	t.Parallel()
+	decompress := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			zr, err := gzip.NewReader(r.Body)
+			if err != nil {
+				http.Error(w, err.Error(), 400)
+				return
+			}
+			r2 := *r
+			r2.Body = io.NopCloser(zr)
+			r2.ContentLength = -1
+			next.ServeHTTP(w, &r2)
+		})
+	}
+	h := decompress(admit.Timeout(50 * time.Millisecond)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+	})))
+	s := serve(t, testkit.HTTP1, h)
+	var packed bytes.Buffer
+	zw := gzip.NewWriter(&packed)
+	_, _ = zw.Write(bytes.Repeat([]byte("some text "), 100_000))
+	_ = zw.Close()
+	body, pipe := io.Pipe()
+	go func() {
+		for b := packed.Bytes(); len(b) > 0; {
+			n := min(16, len(b))
+			if _, err := pipe.Write(b[:n]); err != nil {
+				return
+			}
+			b = b[n:]
+			time.Sleep(2 * time.Millisecond)
+		}
+		_ = pipe.Close()
+	}()
+	res, err := s.Client().Post(s.URL, "text/plain", body)
+	if err == nil {
+		_ = res.Body.Close()
+	}
+	_ = body.Close()
+}
+
+// A body of others that panics is the server's to recover, as without a refusal: in the
+// goroutine that reads for the refusal it ends the process.
+func TestRefusalOfABodyThatPanics(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("BREAK_BODY_PANICS") == "" {
+		c := exec.Command(os.Args[0], "-test.run=^TestRefusalOfABodyThatPanics$")
+		c.Env = append(os.Environ(), "BREAK_BODY_PANICS=1")
+		out, err := c.CombinedOutput()
+		require.NoError(t, err, "the process ended:\n%.400s", out)
+		return
+	}
+	h := admit.APIKey(oneKey)(ok)
+	s := testkit.ServeUnguarded(t, testkit.HTTP1, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r2 := *r
+		r2.Body = &soleBody{ReadCloser: r.Body, panics: true, atOnce: new(atomic.Int32)}
+		h.ServeHTTP(w, &r2)
+	}))
+	res, err := http.Post(s.URL, "text/plain", strings.NewReader("body"))
+	if err == nil {
+		_ = res.Body.Close()
+	}
+}
+
+// A late handler that panics inside Recover, and a late answer to OPTIONS, read the body
+// of a request that is over.
+func TestLateAnswersReadNothing(t *testing.T) {
+	t.Parallel()
+	late := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(1500 * time.Millisecond)
+			next.ServeHTTP(w, r)
+		})
+	}
+	for name, h := range map[string]http.Handler{
+		"Recover": wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("late") }),
+			(&admit.ErrorWriter{Logger: discardLogs}).Wrap, admit.Timeout(50*time.Millisecond), admit.Recover, late),
+		"OPTIONS": wrap(ok, admit.Timeout(50*time.Millisecond), late, admit.Methods("GET")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := dial(t, serve(t, testkit.HTTP1, testkit.GuardAll(t, h)))
+			_, err := io.WriteString(c, "OPTIONS / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\npart")
+			require.NoError(t, err)
+			res, _ := answerOn(t, bufio.NewReader(c))
+			assert.Equal(t, 503, res.StatusCode)
+			time.Sleep(2500 * time.Millisecond)
+		})
+	}
+}
+
+// swallowed is the writer of a fallback: what fails is thrown away, and something else
+// answers.
+type swallowed struct {
+	http.ResponseWriter
+	failed bool
+}
+
+func (w *swallowed) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *swallowed) WriteHeader(status int) {
+	if w.failed = status >= 400; !w.failed {
+		w.ResponseWriter.WriteHeader(status)
+	}
+}
+
+func (w *swallowed) Write(p []byte) (int, error) {
+	if w.failed {
+		return len(p), nil
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+func fallback(a, b http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		first := &swallowed{ResponseWriter: w}
+		a.ServeHTTP(first, r)
+		if first.failed {
+			b.ServeHTTP(w, r)
+		}
+	})
+}
+
+// The refusal of the first handler never reaches the client, and yet the lingering after it
+// sends a header: the second cannot say 403 any more, nor read the body.
+func TestRefusalThatIsThrownAway(t *testing.T) {
+	t.Parallel()
+	denied := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Error(w, "denied", 403) })
+	h := fallback(admit.APIKey(oneKey)(ok), denied)
+	c := dial(t, serve(t, testkit.HTTP1, h))
+	_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\npart")
+	require.NoError(t, err)
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	require.NoError(t, err)
+	assert.Equal(t, 403, res.StatusCode)
 }

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/testkit"
 )
 
 func TestWriteStallDoesNotBuild(t *testing.T) {
@@ -330,4 +332,78 @@ func (h *http2Client) until(kind byte) frame {
 			return f
 		}
 	}
+}
+
+// A client that sends slowly, and would read at once, never gets its answer: the time that
+// WriteStall gives for it passes while the server reads the body.
+func TestWriteStallLetsSlowUploadsBe(t *testing.T) {
+	t.Parallel()
+	for name, h := range map[string]http.Handler{
+		"small": admit.WriteStall(200 * time.Millisecond)(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "answer") })),
+		"large": admit.WriteStall(200 * time.Millisecond)(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 5000)) })),
+		"small, BodyTimeout": wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "answer") }),
+			admit.BodyTimeout{Grace: 2 * time.Second}.Wrap, admit.WriteStall(200*time.Millisecond)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := dial(t, serve(t, testkit.HTTP1, h))
+			_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+			require.NoError(t, err)
+			time.Sleep(600 * time.Millisecond)
+			_, err = io.WriteString(c, "0123456789")
+			require.NoError(t, err)
+			res, err := http.ReadResponse(bufio.NewReader(c), nil)
+			require.NoError(t, err)
+			assert.Equal(t, 200, res.StatusCode)
+		})
+	}
+}
+
+// The panic of a handler whose client has stalled is not lost.
+func TestWriteStallKeepsAPanic(t *testing.T) {
+	t.Parallel()
+	logger, logs := logged()
+	h := wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for {
+			if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+				panic("a fault of the handler")
+			}
+		}
+	}), (&admit.ErrorWriter{Logger: logger}).Wrap, admit.Recover, admit.WriteStall(200*time.Millisecond))
+	c := dial(t, serve(t, testkit.HTTP1, h))
+	_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	require.NoError(t, err)
+	time.Sleep(time.Second)
+	assert.Contains(t, logs.String(), "a fault of the handler")
+}
+
+// Server.WriteTimeout counts from the request, and not from WriteStall, which may stand
+// inside a queue.
+func TestWriteStallLeavesTheWriteTimeout(t *testing.T) {
+	t.Parallel()
+	const timeout = time.Second
+	var last atomic.Int64
+	h := admit.WriteStall(600 * time.Millisecond)(ok)
+	s := serve(t, testkit.HTTP1, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(700 * time.Millisecond) // in a queue
+		h.ServeHTTP(&deadlines{w, &last}, r)
+	}), func(s *http.Server) { s.WriteTimeout = timeout })
+	began := time.Now()
+	testkit.Do(t, s, "GET", "/", "")
+	if at := last.Load(); at != 0 {
+		assert.LessOrEqual(t, time.Unix(0, at).Sub(began), timeout+50*time.Millisecond)
+	}
+}
+
+// deadlines notes the last deadline for writing.
+type deadlines struct {
+	http.ResponseWriter
+	last *atomic.Int64
+}
+
+func (w *deadlines) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *deadlines) SetWriteDeadline(at time.Time) error {
+	w.last.Store(at.UnixNano())
+	return http.NewResponseController(w.ResponseWriter).SetWriteDeadline(at)
 }
