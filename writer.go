@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -193,7 +194,7 @@ func (w *responseWriter) hijack() (net.Conn, *bufio.ReadWriter, error) {
 func addVary(h http.Header, names ...string) {
 	for _, name := range names {
 		if !listed(h["Vary"], name) && !listed(h["Vary"], "*") {
-			h["Vary"] = append(h["Vary"], name)
+			h["Vary"] = append(slices.Clip(h["Vary"]), name) // others may have set what they share
 		}
 	}
 }
