@@ -180,12 +180,13 @@ type body struct {
 	got     int64
 	waited  time.Duration
 
-	mu      sync.Mutex
-	reading bool // Read is waiting for the source
-	err     error
-	timer   *time.Timer
-	armed   bool      // the timer is running
-	giveUp  time.Time // when the Read that waits is to be woken
+	mu       sync.Mutex
+	reading  bool // Read is waiting for the source
+	detached bool // the source is not ours any more
+	err      error
+	timer    *time.Timer
+	armed    bool      // the timer is running
+	giveUp   time.Time // when the Read that waits is to be woken
 }
 
 // limitTo bounds the body in bytes, before anybody reads it. The smallest bound holds.
@@ -195,8 +196,16 @@ func (b *body) limitTo(bytes int64) {
 	}
 }
 
-// Close closes the body as the server knows it.
-func (b *body) Close() error { return b.source.Close() }
+// Close closes the body as the server knows it, which does so itself in the end.
+func (b *body) Close() error {
+	b.mu.Lock()
+	detached := b.detached
+	b.mu.Unlock()
+	if detached {
+		return nil
+	}
+	return b.source.Close()
+}
 
 // Read reads within the bounds. An error stays.
 func (b *body) Read(p []byte) (int, error) { return b.read(p, b.timeout.Grace > 0) }
@@ -338,6 +347,7 @@ func (b *body) end(began time.Time, n int, err error) (int, error) {
 func (b *body) detach() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.detached = true
 	if b.err == nil {
 		b.err = http.ErrBodyReadAfterClose
 	}

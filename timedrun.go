@@ -205,7 +205,11 @@ func (run *timedRun) commit() {
 	if run.total > 0 && !run.unbounded && !run.ended {
 		run.timer.Reset(run.total - time.Since(run.began))
 	}
-	replace(run.w.Header(), run.header)
+	header := run.header
+	if run.total > 0 {
+		header = header.Clone() // the handler may be late yet, and go on with its own
+	}
+	replace(run.w.Header(), header)
 }
 
 // replace makes h the same as by.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"time"
 )
@@ -91,7 +92,17 @@ func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
 			run.header = make(http.Header)
 		}
 		run.tracker.ResponseWriter = run
+		// A handler that is late goes on with a header of its own, and without a body.
+		if in.open != nil {
+			in.open.header(inner)
+		}
 		run.request = inner.WithContext(run)
+		if in.open == nil {
+			run.request.Header = maps.Clone(inner.Header)
+		}
+		if run.body == nil && r.Body != nil {
+			run.request.Body = http.NoBody
+		}
 		run.held = holdPlaces(ctx, run.few[:0])
 		run.timer = time.AfterFunc(t.c.FirstByte, run.expire)
 		defer run.timer.Stop()
