@@ -153,7 +153,8 @@ func handBack(r, inner *http.Request) {
 		r.Pattern = inner.Pattern
 	}
 	if inner.MultipartForm != nil && r.MultipartForm != inner.MultipartForm {
-		r.MultipartForm = inner.MultipartForm
+		// With what belongs to it: it cannot be parsed again.
+		r.MultipartForm, r.Form, r.PostForm = inner.MultipartForm, inner.Form, inner.PostForm
 	}
 }
 
