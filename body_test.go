@@ -1033,3 +1033,40 @@ func TestReadTimeoutHoldsForTheRest(t *testing.T) {
 	_, _ = io.ReadAll(c)
 	assert.Less(t, time.Since(began), 1500*time.Millisecond)
 }
+
+// closes counts how often it is closed.
+type closes struct {
+	io.Reader
+	n int
+}
+
+func (c *closes) Close() error { c.n++; return nil }
+
+// A body that is closed late is not the handler's to close any more, whether it has been
+// read or not.
+func TestBodyIsNotClosedLate(t *testing.T) {
+	t.Parallel()
+	for name, wrapper := range map[string]admit.Middleware{
+		"MaxBody": admit.MaxBody(100), "BodyTimeout": admit.BodyTimeout{Grace: time.Minute}.Wrap, "Timeout": admit.Timeout(time.Minute),
+		"two": func(h http.Handler) http.Handler {
+			return wrap(h, admit.MaxBody(100), between(t, 0, func([]byte, error) {}), admit.MaxBody(10))
+		},
+	} {
+		for _, read := range []bool{false, true} {
+			source := &closes{Reader: strings.NewReader("body")}
+			r := newRequest("POST", "/", "body")
+			r.Body = source
+			var late io.Closer
+			wrapper(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				late = r.Body
+				if read {
+					_, _ = io.Copy(io.Discard, r.Body)
+				}
+				assert.NoError(t, r.Body.Close())
+			})).ServeHTTP(httptest.NewRecorder(), r)
+			assert.Equal(t, 1, source.n, "%s: in time", name)
+			assert.NoError(t, late.Close())
+			assert.Equal(t, 1, source.n, "%s: late", name)
+		}
+	}
+}

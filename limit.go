@@ -53,7 +53,7 @@ type LimitState struct {
 // LimitStore decides, for all limits or none, whether key may spend cost. A cost of 0
 // only looks and is always allowed; a negative cost gives back, at most until the
 // bucket is full. The clock is the store's. An error is an outage, or limits that
-// NewLimiter does not take. The limits are read-only. A key starts with "key:" for a
+// NewLimiter does not take. The limits are a copy. A key starts with "key:" for a
 // caller with a Key, else with "addr:". Take is called by any number of goroutines.
 type LimitStore interface {
 	Take(ctx context.Context, key string, cost int, limits []Limit) (Decision, error)

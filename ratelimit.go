@@ -208,7 +208,7 @@ func (l *Limiter) decide(ctx context.Context, states []LimitState, who caller, s
 	if l.store == nil {
 		return l.memory.take(states, who.class, who.id, cost, set.rules), nil
 	}
-	d, err := l.store.Take(ctx, who.key, cost, set.limits)
+	d, err := l.store.Take(ctx, who.key, cost, slices.Clone(set.limits))
 	switch {
 	case err == nil:
 		if d.Allowed && l.memory != nil {
@@ -282,7 +282,7 @@ func (l *Limiter) giveBack(r *http.Request, who caller, set *limitSet, cost int,
 	if outage != nil {
 		return
 	}
-	if _, err := l.store.Take(context.WithoutCancel(r.Context()), who.key, -cost, set.limits); err != nil {
+	if _, err := l.store.Take(context.WithoutCancel(r.Context()), who.key, -cost, slices.Clone(set.limits)); err != nil {
 		l.logOutage(r, err)
 	}
 }

@@ -73,6 +73,23 @@ func TestRequestIDsDiffer(t *testing.T) {
 	assert.Len(t, seen, 2000, "both halves")
 }
 
+// The id is there also when a handler takes the header away that it finds, as a
+// ReverseProxy does after a 1xx.
+func TestRequestIDAfterA1xx(t *testing.T) {
+	t.Parallel()
+	for name, around := range map[string]admit.Middleware{
+		"RequestID": admit.RequestID, "Policy": admit.Policy{Timeout: time.Minute}.Wrap,
+	} {
+		w := httptest.NewRecorder()
+		around(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusEarlyHints)
+			clear(w.Header())
+			w.WriteHeader(http.StatusOK)
+		})).ServeHTTP(w, get("/", "X-Request-Id", "known"))
+		assert.Equal(t, []string{"known"}, w.Result().Header["X-Request-Id"], name)
+	}
+}
+
 // Whatever is sent, the answer has one id of the shape that is promised.
 func FuzzRequestID(f *testing.F) {
 	for _, seed := range []string{"", "a", "a b", "\r\nX: y", "é", strings.Repeat("z", 130), "A-._9"} {

@@ -149,7 +149,8 @@ func handBack(r, inner *http.Request) {
 		r.Pattern = inner.Pattern
 	}
 	if inner.MultipartForm != nil && r.MultipartForm != inner.MultipartForm {
-		r.MultipartForm = inner.MultipartForm
+		// With what belongs to it: it cannot be parsed again.
+		r.MultipartForm, r.Form, r.PostForm = inner.MultipartForm, inner.Form, inner.PostForm
 	}
 }
 
@@ -281,8 +282,10 @@ func around(ctx context.Context, what any) bool {
 // begins is called before the response begins: by the writer of s, or by leave.
 func (s *state) begins(status int) {
 	h := s.writer.Header()
-	if s.filled&slotRequestID != 0 && len(h["X-Request-Id"]) > 1 {
-		h["X-Request-Id"] = []string{s.requestID} // a proxy has added the upstream's
+	if s.filled&slotRequestID != 0 && len(h["X-Request-Id"]) != 1 {
+		// A proxy has added the upstream's, or taken away all that it did not set, as
+		// httputil.ReverseProxy does after a 1xx.
+		h["X-Request-Id"] = []string{s.requestID}
 	}
 	if s.filled&slotNoStore != 0 && status >= 300 && status <= 399 && h["Cache-Control"] == nil {
 		h["Cache-Control"] = []string{"no-store"}

@@ -126,3 +126,22 @@ func TestNilHandlersDoNotBuild(t *testing.T) {
 		assert.Panics(t, func() { wrapper(nil) }, name)
 	}
 }
+
+// A form that the first handler has parsed is there for the second as net/http leaves it:
+// whole, since the body cannot be read again.
+func TestFormsComeBackWhole(t *testing.T) {
+	t.Parallel()
+	form := "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--b--\r\n"
+	parses := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { assert.Equal(t, "1", r.FormValue("a")) })
+	for name, around := range map[string]admit.Middleware{
+		"bare": func(h http.Handler) http.Handler { return h }, "RequestID": admit.RequestID, "Timeout": admit.Timeout(time.Minute),
+		"Policy": admit.Policy{MaxBody: 1 << 10, Timeout: time.Minute}.Wrap,
+	} {
+		r := newRequest("POST", "/?q=2", form, "Content-Type", "multipart/form-data; boundary=b")
+		inTurn(around(parses), http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			assert.Equal(t, "1", r.FormValue("a"), name)
+			assert.Equal(t, "1", r.PostFormValue("a"), name)
+			assert.Equal(t, "2", r.FormValue("q"), name)
+		})).ServeHTTP(httptest.NewRecorder(), r)
+	}
+}

@@ -55,7 +55,7 @@ type timedRun struct {
 }
 
 // ownRequest gives a handler, which may be late and still change it, a header and a URL that
-// nobody else reads. The chain may have made the header already.
+// nobody else reads, and no body but one of ours. The chain may have made the header already.
 func (run *timedRun) ownRequest(ownHeader bool) {
 	if !ownHeader && run.request.Header != nil {
 		run.request.Header = maps.Clone(run.request.Header)
@@ -63,6 +63,9 @@ func (run *timedRun) ownRequest(ownHeader bool) {
 	if run.request.URL != nil {
 		run.url = *run.request.URL
 		run.request.URL = &run.url
+	}
+	if run.body == nil && run.request.Body != nil {
+		run.request.Body = http.NoBody
 	}
 }
 
@@ -223,7 +226,11 @@ func (run *timedRun) commit() {
 	if run.total > 0 && !run.unbounded && !run.ended {
 		run.timer.Reset(run.total - time.Since(run.began))
 	}
-	replace(run.w.Header(), run.header)
+	header := run.header
+	if run.total > 0 {
+		header = header.Clone() // the handler may be late yet, and go on with its own
+	}
+	replace(run.w.Header(), header)
 }
 
 // replace makes h the same as by.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 
 	"github.com/admit-go/admit/internal/mediatype"
 )
@@ -293,7 +294,7 @@ func (w *responseWriter) hijack() (net.Conn, *bufio.ReadWriter, error) {
 func addVary(h http.Header, names ...string) {
 	for _, name := range names {
 		if !mediatype.ListContains(h["Vary"], name) && !mediatype.ListContains(h["Vary"], "*") {
-			h["Vary"] = append(h["Vary"], name)
+			h["Vary"] = append(slices.Clip(h["Vary"]), name) // others may have set what they share
 		}
 	}
 }
