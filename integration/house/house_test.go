@@ -53,6 +53,29 @@ func TestCoreIsWhatTheArchitectureSays(t *testing.T) {
 	}
 }
 
+// Each file that the page names is there.
+func TestFilesOfTheArchitectureExist(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join(root, "ARCHITECTURE.md"))
+	require.NoError(t, err)
+	named := regexp.MustCompile("[a-z_/]+\\.(?:go|md)").FindAllString(string(page), -1)
+	require.NotEmpty(t, named)
+	for _, name := range named {
+		assert.FileExists(t, filepath.Join(root, name))
+	}
+	_, parts, _ := strings.Cut(string(page), "+--")
+	parts, _, _ = strings.Cut(parts, "+--")
+	require.Contains(t, parts, "middleware")
+	files, err := filepath.Glob(filepath.Join(root, "*.go"))
+	require.NoError(t, err)
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".go")
+		if !strings.HasSuffix(name, "_test") && name != "doc" {
+			assert.Regexp(t, `\b`+name+`\b`, parts, "it is in no box")
+		}
+	}
+}
+
 // dependencies returns which files of a package use what others declare: types, functions,
 // methods, variables and constants, by name or through a value.
 func dependencies(t *testing.T, dir string) map[string]map[string]bool {
