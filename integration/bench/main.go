@@ -1,9 +1,10 @@
 // Command bench compares admit with what people use today, in one run: it has the
 // benchmarks of this directory, and those of redislimit if redis-server is installed, run
-// several times in turn, and writes RESULTS.md and two plots beside them.
+// several times in turn, and writes RESULTS.md, allocs.txt and two plots beside them.
 //
 //	go run ./integration/bench
 //	go run ./integration/bench -run RateLimit -rounds 4 -out /tmp
+//	go run ./integration/bench -allocs
 //
 // The statistics are those of benchstat.
 package main
@@ -32,6 +33,7 @@ type options struct {
 	rounds    int
 	benchtime time.Duration
 	out       string
+	allocs    bool
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -41,6 +43,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&o.rounds, "rounds", 8, "run everything so many `times`")
 	flags.DurationVar(&o.benchtime, "benchtime", 100*time.Millisecond, "how long for each benchmark in each round")
 	flags.StringVar(&o.out, "out", "", "write into `DIR`, not beside the source")
+	flags.BoolVar(&o.allocs, "allocs", false, "write nothing: look whether admit allocates more than in "+allocsFile+", in a few seconds")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -52,6 +55,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
+	if o.allocs {
+		text, err := checkAllocs(ctx, tmp)
+		fmt.Fprint(stdout, text)
+		return err
+	}
 
 	suites, err := build(ctx, tmp, o.run)
 	if err != nil {
@@ -83,7 +91,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	fmt.Fprint(stdout, report)
 	for name, content := range map[string][]byte{
-		"RESULTS.md": []byte(report), "peers.svg": all.drawPeers(), "growth.svg": all.drawGrowth(),
+		"RESULTS.md": []byte(report), allocsFile: all.allocs().text(), "peers.svg": all.drawPeers(), "growth.svg": all.drawGrowth(),
 	} {
 		if content != nil {
 			err = errors.Join(err, os.WriteFile(filepath.Join(o.out, name), content, 0o644))

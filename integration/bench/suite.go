@@ -19,10 +19,15 @@ type suite struct {
 	modules     []string // that its tests import, with versions
 }
 
+const module = "github.com/admit-go/admit/integration/"
+
+// benchmarks are those of this package.
+func benchmarks() *suite { return &suite{dir: module + "bench"} }
+
 // build returns this package, and then those that may run besides.
 func build(ctx context.Context, tmp, pattern string) ([]*suite, error) {
-	const module = "github.com/admit-go/admit/integration/"
-	all := []*suite{{dir: module + "bench", pattern: pattern}}
+	all := []*suite{benchmarks()}
+	all[0].pattern = pattern
 	if regexp.MustCompile(strings.Split(pattern, "/")[0]).MatchString("BenchmarkDecisions") && servers.HasRedis() {
 		if pattern == "." {
 			pattern = "^BenchmarkDecisions$"
