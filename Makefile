@@ -5,17 +5,21 @@ STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME   ?= 20s
 SOAKTIME   ?= 10m
 
-.PHONY: all test lint fmt cover fuzz bench soak load
+.PHONY: all test race lint fmt cover allocs test-go vet-platforms vuln fuzz bench soak load
 
 all: lint test
 
 test:
 	go test work
-	go test -race -shuffle=on work
+	$(MAKE) race
+
+# The tests of the root wait more than they work, so that 16 at once are no strain.
+race:
+	go test -race -shuffle=on -parallel 16 .
+	go test -race -shuffle=on $$(go list work | grep -vx github.com/admit-go/admit)
 
 # Each module is also built as users of it see it, without the workspace.
 lint:
-	@echo "== lint"
 	@unformatted=$$($(GOFUMPT) -l .); test -z "$$unformatted" || { echo "not gofumpt-formatted:"; echo "$$unformatted"; exit 1; }
 	go vet work
 	@for module in $$(go list -m -f '{{.Dir}}'); do \
@@ -27,16 +31,30 @@ lint:
 fmt:
 	$(GOFUMPT) -w .
 
-# Statements of the root module, examples and nested modules apart: 92% at least.
+# Statements of the root package and its internal ones: 92% at least.
 cover:
-	@echo "== coverage"
-	@go test -coverprofile=coverage.out -coverpkg=./ . >/dev/null
+	@go test -parallel 16 -coverprofile=coverage.out -coverpkg=./,./internal/jsonfault,./internal/filewatch,./internal/mediatype,./internal/mint . ./internal/... >/dev/null
 	@go tool cover -func=coverage.out | awk 'END { print; exit !($$3 + 0 >= 92) }'
+
+# Allocations of admit in the benchmarks, beside those of the last make bench.
+allocs:
+	@go run ./integration/bench -allocs
+
+# The published modules with other versions of Go, on 32 bits, and with encoding/json on v2.
+test-go:
+	@.ci/test-go
+
+# Vet and build for the platforms of others.
+vet-platforms:
+	@.ci/vet-platforms
+
+# Known vulnerabilities, if their database can be reached.
+vuln:
+	@.ci/vuln
 
 # Every fuzz target in turn, for FUZZTIME each. Before Go 1.27 the end of that time may be
 # reported as a failure (golang/go#75804); one that has found something says so.
 fuzz:
-	@echo "== fuzz, $(FUZZTIME) each"
 	@grep -rho --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' -H . | sort | sed 's|/[^/]*:func | |' | while read -r package target; do \
 		output=$$(go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package 2>&1) || \
 			{ echo "$$output" | grep -qx '    context deadline exceeded' && ! echo "$$output" | grep -q 'Failing input'; } || \
@@ -44,13 +62,13 @@ fuzz:
 		echo "$$package $$target: $$(echo "$$output" | grep -o 'execs: [0-9]*' | tail -n 1)"; \
 	done
 
-# admit beside its peers; about ten minutes. It writes integration/bench/RESULTS.md and the plots.
+# admit beside its peers; about ten minutes. It writes RESULTS.md, allocs.txt and the plots
+# of integration/bench.
 bench:
 	go run ./integration/bench
 
 # The example under mixed load with random faults, for SOAKTIME.
 soak:
-	@echo "== soak, $(SOAKTIME)"
 	@go run ./integration/soak -for $(SOAKTIME)
 
 # Needs wrk and nghttp2-client, and about eight minutes on a machine that does nothing else.
