@@ -605,10 +605,10 @@ func (c *chaos) pipeline(_ context.Context, rnd *rand.Rand) {
 		all = append(all, s)
 		text.WriteString(c.text(s.do, s.id, headers, s.body))
 	}
+	began := time.Now()
 	_, _ = io.WriteString(conn, text.String())
 	answers := bufio.NewReader(conn)
 	for _, s := range all {
-		began := time.Now()
 		var res *http.Response
 		for res == nil || res.StatusCode < 200 {
 			if res, err = http.ReadResponse(answers, nil); err != nil {

@@ -137,7 +137,7 @@ func canWake(w http.ResponseWriter) bool {
 	for {
 		switch t := w.(type) {
 		case *timedRun:
-			w = t.w
+			return t.wakes
 		case interface{ Unwrap() http.ResponseWriter }:
 			w = t.Unwrap()
 		default:

@@ -24,6 +24,7 @@ import (
 type timedRun struct {
 	context.Context
 	w       http.ResponseWriter
+	wakes   bool // canWake(w); a handler that is late does not ask w itself
 	request *http.Request
 	body    *body // nil: none
 	tracker responseWriter

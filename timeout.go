@@ -87,7 +87,7 @@ func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
 		}
 		ctx, cancel := context.WithCancelCause(inner.Context())
 		defer cancel(nil)
-		run.Context, run.w, run.header = ctx, w, w.Header().Clone()
+		run.Context, run.w, run.header, run.wakes = ctx, w, w.Header().Clone(), canWake(w)
 		if run.header == nil {
 			run.header = make(http.Header)
 		}

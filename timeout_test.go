@@ -24,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/testkit"
 )
 
 func TestTimeoutDoesNotBuild(t *testing.T) {
@@ -539,4 +540,18 @@ func TestTimeoutSharesNothingWithALateHandler(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Nor does a late error that would cut the connection look at it: the guard is the judge.
+func TestTimeoutLateErrorCutsNothing(t *testing.T) {
+	t.Parallel()
+	over, done := make(chan struct{}), make(chan struct{})
+	h := testkit.Guard(t, admit.Timeout(time.Millisecond)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(done)
+		<-over
+		admit.ProxyError(w, r, context.Canceled)
+	})))
+	refused(t, h, get("/"), 503)
+	close(over)
+	<-done
 }
