@@ -466,7 +466,7 @@ func (c *chaos) unrulyClient(ctx context.Context, rnd *rand.Rand) {
 	var all sync.WaitGroup
 	most := 3
 	if c.wire == testkit.HTTP2 {
-		most = 12 // on one connection
+		most = 6 // on one connection
 	}
 	for range 1 + rnd.IntN(most) {
 		do := allConducts[rnd.IntN(len(allConducts))]
