@@ -345,7 +345,7 @@ func (c *chaos) client() (*http.Transport, func()) {
 	var dialer net.Dialer
 	tr := &http.Transport{
 		TLSClientConfig: c.server.Client().Transport.(*http.Transport).TLSClientConfig.Clone(), ForceAttemptHTTP2: c.wire == testkit.HTTP2,
-		ExpectContinueTimeout: 20 * time.Millisecond,
+		ExpectContinueTimeout: 10 * time.Second,
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			conn, err := dialer.DialContext(ctx, network, addr)
 			if err == nil {
@@ -462,10 +462,11 @@ func (b *unrulyBody) Read(p []byte) (int, error) {
 // unrulyClient has a client's usual faults, over any wire.
 func (c *chaos) unrulyClient(ctx context.Context, rnd *rand.Rand) {
 	tr, reset := c.client()
+	tr.ExpectContinueTimeout = 20 * time.Millisecond // it does not wait to be told
 	var all sync.WaitGroup
 	most := 3
 	if c.wire == testkit.HTTP2 {
-		most = 12 // on one connection
+		most = 6 // on one connection
 	}
 	for range 1 + rnd.IntN(most) {
 		do := allConducts[rnd.IntN(len(allConducts))]

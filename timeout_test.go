@@ -817,54 +817,70 @@ func TestTimeoutDoesNotShareTheRequest(t *testing.T) {
 // is the judge.
 func TestTimeoutSharesNothingWithALateHandler(t *testing.T) {
 	t.Parallel()
-	total, err := admit.NewTimeout(admit.TimeoutConfig{FirstByte: 500 * time.Millisecond, Total: 500 * time.Millisecond})
+	total, err := admit.NewTimeout(admit.TimeoutConfig{FirstByte: time.Second, Total: 2 * time.Second})
 	require.NoError(t, err)
 	for name, around := range map[string]admit.Middleware{
 		"bare": total.Wrap, "in a chain": func(h http.Handler) http.Handler { return wrap(h, admit.RequestID, total.Wrap) },
 	} {
 		for _, begins := range []bool{false, true} {
 			for _, method := range []string{"GET", "POST"} {
-				var late sync.WaitGroup
-				late.Add(1)
-				looked := make(chan struct{})
-				h := around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					defer late.Done()
-					w.Header().Set("X-Own", "own")
-					if begins {
-						_, _ = io.WriteString(w, "begun")
+				synctest.Test(t, func(t *testing.T) {
+					var late sync.WaitGroup
+					late.Add(1)
+					looked := make(chan struct{})
+					h := around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						defer late.Done()
+						w.Header().Set("X-Own", "own")
+						if begins {
+							_, _ = io.WriteString(w, "begun")
+						}
+						<-r.Context().Done()
+						for range 2 { // before and after it has been looked at outside
+							spoil(w.Header())
+							w.Header().Set("X-Late", "1")
+							r.Header.Set("X-Late", "1")
+							n, _ := r.Body.Read(make([]byte, 1))
+							assert.Zero(t, n)
+							_ = r.Body.Close()
+							<-looked
+						}
+					}))
+					r := newRequest(method, "/", "", "X-Request-Id", "known", "X-Any", "any")
+					source := &closes{Reader: strings.NewReader("body")}
+					r.Body = source
+					if method == "POST" {
+						r.ContentLength = 4
 					}
-					<-r.Context().Done()
-					for range 2 { // before and after it has been looked at outside
-						spoil(w.Header())
-						w.Header().Set("X-Late", "1")
-						r.Header.Set("X-Late", "1")
-						n, _ := r.Body.Read(make([]byte, 1))
-						assert.Zero(t, n)
-						_ = r.Body.Close()
-						<-looked
+					w := httptest.NewRecorder()
+					func() {
+						defer func() { assert.Equal(t, begins, recover() != nil) }()
+						h.ServeHTTP(w, r)
+					}()
+					for range 3 {
+						assert.Empty(t, r.Header.Get("X-Late"), name)
+						assert.Empty(t, w.Header().Get("X-Late"), name)
+						assert.Equal(t, begins, w.Header().Get("X-Own") == "own", name)
+						synctest.Wait()
 					}
-				}))
-				r := newRequest(method, "/", "", "X-Request-Id", "known", "X-Any", "any")
-				source := &closes{Reader: strings.NewReader("body")}
-				r.Body = source
-				if method == "POST" {
-					r.ContentLength = 4
-				}
-				w := httptest.NewRecorder()
-				func() {
-					defer func() { assert.Equal(t, begins, recover() != nil) }()
-					h.ServeHTTP(w, r)
-				}()
-				for range 3 {
-					assert.Empty(t, r.Header.Get("X-Late"), name)
-					assert.Empty(t, w.Header().Get("X-Late"), name)
-					assert.Equal(t, begins, w.Header().Get("X-Own") == "own", name)
-					time.Sleep(time.Millisecond)
-				}
-				close(looked)
-				late.Wait()
-				assert.Zero(t, source.n, name)
+					close(looked)
+					late.Wait()
+					assert.Zero(t, source.n, name)
+				})
 			}
 		}
 	}
+}
+
+// Nor does a late error that would cut the connection look at it: the guard is the judge.
+func TestTimeoutLateErrorCutsNothing(t *testing.T) {
+	t.Parallel()
+	over, done := make(chan struct{}), make(chan struct{})
+	h := testkit.Guard(t, admit.Timeout(time.Millisecond)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(done)
+		<-over
+		admit.ProxyError(w, r, context.Canceled)
+	})))
+	refused(t, h, get("/"), 503)
+	close(over)
+	<-done
 }
