@@ -65,7 +65,9 @@ func growthByLimits(b *testing.B) {
 			name string
 			wrap func(http.Handler) http.Handler
 		}{
-			{"admit", must(admit.NewLimiter(admit.LimiterConfig{Limits: limits, By: callerOf})).Wrap},
+			{"admit", func(h http.Handler) http.Handler {
+				return must(admit.NewLimiter(admit.LimiterConfig{Limits: limits, By: callerOf})).Wrap(h)
+			}},
 			{"throttled", chain(buckets...)},
 			{"httprate", chain(windows...)},
 		} {
