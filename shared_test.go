@@ -94,7 +94,7 @@ func answers(t testing.TB) map[string]kind {
 		"two keys":                {h: auth.Wrap(ok), status: 400, r: get("/", "X-API-Key", "good", "Authorization", "Bearer good")},
 		"key store":               {h: newAuth(t, admit.AuthConfig{Store: down}).Wrap(ok), status: 503, r: key("good")},
 		"too many unknown keys":   {h: throttled.Wrap(ok), status: 429, r: key("another")},
-		"a key in the query":      {h: newAuth(t, admit.AuthConfig{Store: keys, Sources: []admit.KeySource{admit.FromQuery("k")}}).Wrap(http.RedirectHandler("/b", 302)), status: 302, r: get("/?k=good")},
+		"a key in the query":      {h: newAuth(t, admit.AuthConfig{Store: keys, Sources: []admit.KeySource{admit.FromQuery("k")}}).Wrap(http.RedirectHandler("/b", http.StatusFound)), status: http.StatusFound, r: get("/?k=good")},
 		"scope":                   of(withKey(admit.RequireScopes("w")(ok)), 403),
 		"scope, no key":           {h: admit.RequireScopes("w")(ok), status: 500},
 		"plan":                    of(withKey(plans.AtLeast("pro")(ok)), 402),

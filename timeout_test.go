@@ -781,14 +781,6 @@ func TestTimeoutGivesNothingAway(t *testing.T) {
 	assert.NotContains(t, w.Header(), "X-Late")
 }
 
-type nowriter struct{ header http.Header }
-
-func (w *nowriter) Header() http.Header { return w.header }
-
-func (w *nowriter) WriteHeader(int) {}
-
-func (w *nowriter) Write(p []byte) (int, error) { return len(p), nil }
-
 // A late handler changes the URL or the header of its request in place, as ProxyHeaders of
 // gorilla and others do; what observes the 503, or an access log, reads them. Needs -race.
 func TestTimeoutDoesNotShareTheRequest(t *testing.T) {

@@ -759,7 +759,7 @@ func fallback(a, b http.Handler) http.Handler {
 // sends a header: the second cannot say 403 any more, nor read the body.
 func TestRefusalThatIsThrownAway(t *testing.T) {
 	t.Parallel()
-	denied := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Error(w, "denied", 403) })
+	denied := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Error(w, "denied", http.StatusForbidden) })
 	h := fallback(admit.APIKey(oneKey)(ok), denied)
 	c := dial(t, serve(t, testkit.HTTP1, h))
 	_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\npart")

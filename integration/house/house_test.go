@@ -58,7 +58,7 @@ func TestFilesOfTheArchitectureExist(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile(filepath.Join(root, "ARCHITECTURE.md"))
 	require.NoError(t, err)
-	named := regexp.MustCompile("[a-z_/]+\\.(?:go|md)").FindAllString(string(page), -1)
+	named := regexp.MustCompile(`[a-z_/]+\.(?:go|md)`).FindAllString(string(page), -1)
 	require.NotEmpty(t, named)
 	for _, name := range named {
 		assert.FileExists(t, filepath.Join(root, name))
