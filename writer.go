@@ -155,7 +155,11 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	w.begin(http.StatusOK)
-	return w.pass(len(p), func(from, to int) (int, error) { return w.ResponseWriter.Write(p[from:to]) })
+	b := w.undrained()
+	if b == nil { // apart, so that it needs little of the stack of a new goroutine
+		return w.ResponseWriter.Write(p)
+	}
+	return w.pass(b, len(p), func(from, to int) (int, error) { return w.ResponseWriter.Write(p[from:to]) })
 }
 
 func (w *responseWriter) WriteString(s string) (int, error) {
@@ -164,7 +168,11 @@ func (w *responseWriter) WriteString(s string) (int, error) {
 		return len(s), nil
 	}
 	w.begin(http.StatusOK)
-	return w.pass(len(s), func(from, to int) (int, error) { return io.WriteString(w.ResponseWriter, s[from:to]) })
+	b := w.undrained()
+	if b == nil {
+		return io.WriteString(w.ResponseWriter, s)
+	}
+	return w.pass(b, len(s), func(from, to int) (int, error) { return io.WriteString(w.ResponseWriter, s[from:to]) })
 }
 
 // headerHeld is with how many bytes of the response net/http sends its header, at the
@@ -180,13 +188,9 @@ func (w *responseWriter) undrained() *body {
 	return w.state.body
 }
 
-// pass writes n bytes: first those with which the header is sent, where that may wait for
-// the client's body, so that no other wait is taken for that one.
-func (w *responseWriter) pass(n int, write func(from, to int) (int, error)) (int, error) {
-	b := w.undrained()
-	if b == nil {
-		return write(0, n)
-	}
+// pass writes n bytes: first those with which the header is sent, which may wait for the
+// client's body b, so that no other wait is taken for that one.
+func (w *responseWriter) pass(b *body, n int, write func(from, to int) (int, error)) (int, error) {
 	first := min(n, headerHeld-w.held)
 	w.held += first
 	written, err := b.drain(w.held == headerHeld, func() (int, error) { return write(0, first) })
