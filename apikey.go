@@ -81,7 +81,7 @@ func NewAuth(c AuthConfig) (*Auth, error) {
 		if err := s.check(); err != nil {
 			faults = append(faults, fmt.Errorf("admit: AuthConfig.Sources[%d]: %w", i, err))
 		}
-		if slices.Contains(c.Sources[:i], s) {
+		if slices.ContainsFunc(c.Sources[:i], s.same) {
 			faults = append(faults, fmt.Errorf("admit: AuthConfig.Sources[%d]: %s is there twice", i, s))
 		}
 	}
@@ -103,7 +103,7 @@ func NewAuth(c AuthConfig) (*Auth, error) {
 
 	a := &Auth{
 		store: c.Store, sources: slices.Clone(c.Sources), optional: c.Optional, keep: c.KeepCredential,
-		bearer: slices.Contains(c.Sources, FromBearer()),
+		bearer: slices.ContainsFunc(c.Sources, KeySource.isBearer),
 		minted: slices.Clone(c.MintedPrefixes), failures: failures,
 	}
 	refusal := func(status int, code, message, problem string) *Error {
@@ -213,7 +213,7 @@ func (a *Auth) verify(ctx context.Context, token string, network netip.Addr) (*K
 		}
 		return nil, a.invalid
 	default:
-		return nil, errStoreUnavailable.Because(fmt.Errorf("look up a key: %w", err))
+		return nil, errStoreUnavailable.WithCause(fmt.Errorf("look up a key: %w", err))
 	}
 }
 
@@ -223,13 +223,12 @@ func (a *Auth) validity(k *Key) *Error {
 	if k.NotBefore.IsZero() && k.ExpiresAt.IsZero() && k.RevokedAt.IsZero() {
 		return nil
 	}
-	now := time.Now()
-	switch {
-	case !k.RevokedAt.IsZero() && !now.Before(k.RevokedAt):
+	switch k.Status(time.Now()) {
+	case KeyRevoked:
 		return a.revoked
-	case !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt):
+	case KeyExpired:
 		return a.expired
-	case now.Before(k.NotBefore):
+	case KeyEarly:
 		return a.early
 	default:
 		return nil

@@ -281,4 +281,4 @@ func (b *body) stopLocked() {
 // longAgo is a deadline that wakes whoever waits.
 var longAgo = time.Unix(1, 0)
 
-var errBodyTooSlow = errRequestTimeout.Because(fmt.Errorf("admit: the body did not come in time: %w", os.ErrDeadlineExceeded))
+var errBodyTooSlow = errRequestTimeout.WithCause(fmt.Errorf("admit: the body did not come in time: %w", os.ErrDeadlineExceeded))

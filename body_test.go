@@ -635,7 +635,7 @@ func TestMaxBodyAroundAProxy(t *testing.T) {
 	target, err := url.Parse(upstream.URL)
 	require.NoError(t, err)
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }, ErrorHandler: admit.ProxyError}
-	total, err := admit.NewTimeout(admit.TimeoutConfig{FirstByte: 10 * time.Second, Total: 20 * time.Second})
+	total, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: 10 * time.Second, Total: 20 * time.Second})
 	require.NoError(t, err)
 	chains := map[string]http.Handler{
 		"":           wrap(proxy, (&admit.ErrorWriter{Logger: discardLogs}).Wrap, admit.MaxBody(1000)),

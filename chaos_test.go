@@ -137,14 +137,14 @@ func newChaos(t *testing.T, wire string) *chaos {
 	}
 
 	c.inFlight = newInFlight(t, admit.InFlightConfig{Max: 8, Queue: 4, Wait: 50 * time.Millisecond})
-	total, err := admit.NewTimeout(admit.TimeoutConfig{FirstByte: chaosFirstByte, Total: chaosTotal})
+	total, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: chaosFirstByte, Total: chaosTotal})
 	require.NoError(t, err)
 	p := admit.Policy{
 		ClientIP: anyProxy, Errors: &admit.ErrorWriter{Logger: discardLogs, Observe: func(r *http.Request, e *admit.Error) { _ = fmt.Sprint(r.Header, e) }},
 		Maintenance: new(admit.Maintenance), InFlight: c.inFlight, Methods: []string{"GET", "POST"},
 		Auth: newAuth(t, admit.AuthConfig{}), Scopes: []string{"orders:read"}, Plans: newPlans(t), AtLeast: "pro", Features: []string{"history"},
 		Limiter: newLimiter(t, admit.LimiterConfig{
-			Limits: []admit.Limit{{Requests: 1e9, Per: time.Minute}}, GiveBack: func(status int) bool { return status >= 500 }, LegacyHeaders: true,
+			Limits: []admit.Limit{{Requests: 1e9, Per: time.Minute}}, Refund: func(status int) bool { return status >= 500 }, LegacyHeaders: true,
 		}),
 		Accept: []string{"text/plain"}, ContentType: []string{"text/plain"}, MaxBody: chaosBody,
 		BodyTimeout: admit.BodyTimeout{Grace: 100 * time.Millisecond, Max: time.Second, MinRate: 1 << 10},

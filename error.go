@@ -42,8 +42,8 @@ func NewError(status int, message string) *Error {
 	return &Error{Status: status, Code: codeOf(status), Message: message}
 }
 
-// Because returns a copy of e with a cause, which is logged and never sent.
-func (e *Error) Because(cause error) *Error {
+// WithCause returns a copy of e with a cause, which is logged and never sent.
+func (e *Error) WithCause(cause error) *Error {
 	c := *e
 	c.cause, c.origin = cause, e
 	return &c

@@ -56,8 +56,8 @@ func TestErrorIsAndUnwrap(t *testing.T) {
 	sentinel := admit.NewError(http.StatusConflict, "Two users match.")
 	other := admit.NewError(http.StatusConflict, "Two users match.")
 	cause := errors.New("row 7")
-	once := sentinel.Because(cause)
-	twice := once.Because(io.EOF)
+	once := sentinel.WithCause(cause)
+	twice := once.WithCause(io.EOF)
 
 	assert.ErrorIs(t, once, sentinel)
 	assert.ErrorIs(t, once, cause)
@@ -144,7 +144,7 @@ func TestErrorWriterMap(t *testing.T) {
 	e, _ := refused(t, ew.Wrap(fails(fmt.Errorf("order: %w", errStock))), get("/"), 409)
 	assert.Equal(t, "Out of stock.", e.Message)
 	refused(t, ew.Wrap(fails(errOther)), get("/"), 500)
-	e, _ = refused(t, ew.Wrap(fails(admit.NewError(404, "No such order.").Because(errStock))), get("/"), 404)
+	e, _ = refused(t, ew.Wrap(fails(admit.NewError(404, "No such order.").WithCause(errStock))), get("/"), 404)
 	assert.Equal(t, "No such order.", e.Message, "an Error says itself what it is")
 }
 
@@ -460,10 +460,10 @@ func TestErrorWriterIsForOneHandler(t *testing.T) {
 			Encode: func(*http.Request, *admit.Error) (string, []byte) { return "text/own", nil },
 			Map:    func(error) *admit.Error { return admit.NewError(418, "") },
 		}
-		second := fails(admit.NewError(409, "").Because(errors.New("another cause")))
+		second := fails(admit.NewError(409, "").WithCause(errors.New("another cause")))
 		h := around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			first := httptest.NewRecorder()
-			own.Wrap(fails(admit.NewError(503, "").Because(errors.New("its cause")))).ServeHTTP(first, r)
+			own.Wrap(fails(admit.NewError(503, "").WithCause(errors.New("its cause")))).ServeHTTP(first, r)
 			assert.Equal(t, "text/own", first.Header().Get("Content-Type"), name)
 			second.ServeHTTP(w, r)
 		}))

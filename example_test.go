@@ -79,9 +79,9 @@ func ExampleErrorWriter() {
 	// 500 {"result":"error","message":"Something went wrong on our side.","code":"internal"}
 }
 
-func ExampleError_Because() {
+func ExampleError_WithCause() {
 	errTwoUsers := admit.NewError(http.StatusConflict, "Two users match; give the id.")
-	err := errTwoUsers.Because(errors.New("rows 3 and 7"))
+	err := errTwoUsers.WithCause(errors.New("rows 3 and 7"))
 	fmt.Println(errors.Is(err, errTwoUsers))
 	fmt.Println(err)
 	// Output:
@@ -176,7 +176,7 @@ func ExampleNewPlans() {
 		panic(err)
 	}
 	keys := admit.KeyMap{admit.DigestOf("t"): {ID: "k1", Plan: "free"}}
-	h := alice.New(admit.APIKey(keys), plans.Feature("history")).Then(http.HandlerFunc(admit.NotFound))
+	h := alice.New(admit.APIKey(keys), plans.Features("history")).Then(http.HandlerFunc(admit.NotFound))
 	show(h, "GET", "/history", "X-API-Key", "t")
 	// Output:
 	// 402 {"result":"error","message":"The API is not available on your current plan.","code":"plan_required","upgrade_url":"https://example.com/pro"}

@@ -33,7 +33,7 @@ func newFailures(store KeyStore, l Limit) (*failures, error) {
 		return nil, err
 	}
 	f := &failures{memory: memory, rules: rules, known: func(Digest) bool { return false }}
-	if s, ok := store.(interface{ Knows(Digest) bool }); ok {
+	if s, ok := store.(KeyKnower); ok {
 		f.known = s.Knows
 	}
 	return f, nil

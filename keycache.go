@@ -48,12 +48,12 @@ type KeyCache struct {
 	keys   atomic.Int64  // in all shards
 }
 
-// CacheKeys puts a cache in front of a store. It reports every fault of the
+// NewKeyCache puts a cache in front of a store. It reports every fault of the
 // configuration at once.
-func CacheKeys(store KeyStore, c KeyCacheConfig) (*KeyCache, error) {
+func NewKeyCache(store KeyStore, c KeyCacheConfig) (*KeyCache, error) {
 	var faults []error
 	if store == nil {
-		faults = append(faults, errors.New("admit: CacheKeys: the store is nil"))
+		faults = append(faults, errors.New("admit: NewKeyCache: the store is nil"))
 	}
 	if c.TTL <= 0 {
 		faults = append(faults, fmt.Errorf("admit: KeyCacheConfig.TTL is %v; say for how long a change of a key may stay unseen, such as a minute", c.TTL))
@@ -129,8 +129,8 @@ func (c *KeyCache) Forget(d Digest) {
 	}
 }
 
-// Knows reports whether d is a key that the cache has had to do with, be it past its TTL
-// or forgotten, or one that is freshly known to be none: see AuthConfig.Failures.
+// Knows implements KeyKnower. It reports whether d is a key that the cache has had to do
+// with, be it past its TTL or forgotten, or one that is freshly known to be none.
 func (c *KeyCache) Knows(d Digest) bool {
 	sh := c.shardOf(d)
 	sh.mu.RLock()

@@ -74,7 +74,7 @@ func newCache(t testing.TB, store admit.KeyStore, c admit.KeyCacheConfig) *admit
 	if c.TTL == 0 {
 		c.TTL = time.Minute
 	}
-	cache, err := admit.CacheKeys(store, c)
+	cache, err := admit.NewKeyCache(store, c)
 	require.NoError(t, err)
 	return cache
 }
@@ -95,12 +95,12 @@ func look(t testing.TB, s admit.KeyStore, token string) string {
 
 func TestCacheKeysFaults(t *testing.T) {
 	t.Parallel()
-	cache, err := admit.CacheKeys(nil, admit.KeyCacheConfig{TTL: -1, StaleFor: -1, NegativeTTL: -1, MaxKeys: -1})
+	cache, err := admit.NewKeyCache(nil, admit.KeyCacheConfig{TTL: -1, StaleFor: -1, NegativeTTL: -1, MaxKeys: -1})
 	assert.Nil(t, cache)
 	for _, want := range []string{"store is nil", "TTL is -1ns", "StaleFor is negative", "NegativeTTL is negative", "MaxKeys is negative"} {
 		assert.ErrorContains(t, err, want)
 	}
-	_, err = admit.CacheKeys(newRemote(), admit.KeyCacheConfig{})
+	_, err = admit.NewKeyCache(newRemote(), admit.KeyCacheConfig{})
 	assert.ErrorContains(t, err, "TTL is 0s", "how late a change may be seen has to be said")
 }
 

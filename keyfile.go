@@ -82,7 +82,7 @@ func (f *KeyFile) LookupKey(ctx context.Context, d Digest) (*Key, error) {
 	return f.keys.Load().LookupKey(ctx, d)
 }
 
-// Knows is true: see AuthConfig.Failures.
+// Knows implements KeyKnower: it is always true.
 func (f *KeyFile) Knows(Digest) bool { return true }
 
 // Err returns nil while the keys are those of the file as it is. Once the file is

@@ -5,18 +5,81 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/admit-go/admit/internal/mint"
 )
 
-// Key is who calls: what a KeyStore knows about an API key. It is read-only once
-// handed out. A zero time is no bound; a time in the future is not there yet.
+// Key is who calls: what a KeyStore knows about an API key. It is read-only once it has
+// been handed out.
 type Key struct {
-	ID, Owner, Plan                 string
-	Scopes                          []string
+	// ID names the key in logs, limits and stores. Required: a request with a key that has
+	// none is answered 500.
+	ID string
+	// Owner is whose key it is.
+	Owner string
+	// Plan is the Name of one of the Plans.
+	Plan string
+	// Scopes are what RequireScopes looks at.
+	Scopes []string
+	// Limits, if there are any, replace those of the plan and of the Limiter for this key.
+	Limits []Limit
+	// Networks, if there are any, are where the key may be used from: a request from another
+	// address, as ClientIPFrom finds it, or from none, is refused with 403
+	// address_not_allowed.
+	Networks []netip.Prefix
+	// NotBefore, ExpiresAt and RevokedAt are when the key becomes valid and when it ends. The
+	// zero time is no bound.
 	NotBefore, ExpiresAt, RevokedAt time.Time
-	Meta                            map[string]string
+	// Meta is anything else. The package does not look at it.
+	Meta map[string]string
+}
+
+// KeyStatus says whether a key is valid.
+type KeyStatus int
+
+const (
+	// KeyValid is a key that may be used.
+	KeyValid KeyStatus = iota
+	// KeyEarly is one that will be valid at its NotBefore.
+	KeyEarly
+	// KeyExpired is one whose ExpiresAt has come.
+	KeyExpired
+	// KeyRevoked is one whose RevokedAt has come, whatever else it is.
+	KeyRevoked
+)
+
+// String returns valid, early, expired or revoked.
+func (s KeyStatus) String() string {
+	switch s {
+	case KeyValid:
+		return "valid"
+	case KeyEarly:
+		return "early"
+	case KeyExpired:
+		return "expired"
+	case KeyRevoked:
+		return "revoked"
+	default:
+		return "KeyStatus(" + strconv.Itoa(int(s)) + ")"
+	}
+}
+
+// Status returns what the key is worth at a time. A bound belongs to what follows it: at
+// ExpiresAt the key has expired.
+func (k *Key) Status(now time.Time) KeyStatus {
+	switch {
+	case !k.RevokedAt.IsZero() && !now.Before(k.RevokedAt):
+		return KeyRevoked
+	case !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt):
+		return KeyExpired
+	case now.Before(k.NotBefore):
+		return KeyEarly
+	default:
+		return KeyValid
+	}
 }
 
 // Digest is the SHA-256 of a token. Stores know keys by it and never see a token.
@@ -34,6 +97,18 @@ func ParseDigest(s string) (Digest, error) {
 	return d, nil
 }
 
+// MarshalText implements encoding.TextMarshaler, in hexadecimal.
+func (d Digest) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, d[:]), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler: see ParseDigest.
+func (d *Digest) UnmarshalText(text []byte) error {
+	parsed, err := ParseDigest(string(text))
+	if err == nil {
+		*d = parsed
+	}
+	return err
+}
+
 // DigestOf returns the digest by which stores know a token.
 func DigestOf(token string) Digest {
 	// Tokens of the usual length are hashed without an allocation.
@@ -49,9 +124,17 @@ func DigestOf(token string) Digest {
 var ErrKeyNotFound = errors.New("admit: no such key")
 
 // KeyStore finds keys by digest, for any number of goroutines. A key that has expired
-// or is revoked is still found: Auth decides.
+// or is revoked is still found: Auth decides. A store that answers without asking anybody
+// should be a KeyKnower too; one that is put around another hides the other's Knows
+// unless it has one itself.
 type KeyStore interface {
 	LookupKey(ctx context.Context, d Digest) (*Key, error)
+}
+
+// KeyKnower is what a KeyStore may implement besides: Knows reports whether it will look
+// up d without asking anybody. AuthConfig.Failures refuses no such look-up.
+type KeyKnower interface {
+	Knows(d Digest) bool
 }
 
 // KeyMap is a KeyStore in memory. It must not change while it is in use.
@@ -65,7 +148,7 @@ func (m KeyMap) LookupKey(_ context.Context, d Digest) (*Key, error) {
 	return nil, ErrKeyNotFound
 }
 
-// Knows is true: see AuthConfig.Failures.
+// Knows implements KeyKnower: it is always true.
 func (m KeyMap) Knows(Digest) bool { return true }
 
 // Mint makes a token: the prefix, an underscore, 160 random bits in base62 and a

@@ -13,13 +13,16 @@ import (
 
 // KeySource is where in a request a key may stand.
 type KeySource struct {
-	in   string // bearer, header, query, cookie
-	name string
+	in   string // authorization, header, query, cookie
+	name string // authorization: the scheme
 }
 
-// FromBearer is the Authorization header with the scheme Bearer (RFC 6750 §2.1).
-// Other schemes are not looked at.
-func FromBearer() KeySource { return KeySource{"bearer", "Authorization"} }
+// FromBearer is FromAuthorization("Bearer") (RFC 6750 §2.1).
+func FromBearer() KeySource { return FromAuthorization("Bearer") }
+
+// FromAuthorization is the Authorization header with a scheme before the key, such as
+// Token or ApiKey, in any case (RFC 9110 §11.4). Other schemes are not looked at.
+func FromAuthorization(scheme string) KeySource { return KeySource{"authorization", scheme} }
 
 // FromHeader is a header that holds the key alone, such as X-API-Key.
 func FromHeader(name string) KeySource { return KeySource{"header", http.CanonicalHeaderKey(name)} }
@@ -38,8 +41,8 @@ func FromCookie(name string) KeySource { return KeySource{"cookie", name} }
 // String describes the source.
 func (s KeySource) String() string {
 	switch s.in {
-	case "bearer":
-		return "Authorization: Bearer"
+	case "authorization":
+		return "Authorization: " + s.name
 	case "header":
 		return "the header " + s.name
 	case "query":
@@ -61,13 +64,19 @@ func describeSources(sources []KeySource) string {
 
 func (s KeySource) check() error {
 	switch s.in {
-	case "bearer":
+	case "authorization":
+		if !mediatype.IsToken(s.name) {
+			return fmt.Errorf("%q is not the name of an authentication scheme", s.name)
+		}
+		if strings.EqualFold(s.name, "Basic") {
+			return errors.New("the scheme Basic has a name and a password, and not a key")
+		}
 	case "header":
 		if !mediatype.IsToken(s.name) {
 			return fmt.Errorf("%q is not the name of a header", s.name)
 		}
 		if s.name == "Authorization" {
-			return errors.New("the Authorization header has a scheme before the key: use FromBearer")
+			return errors.New("the Authorization header has a scheme before the key: use FromBearer or FromAuthorization")
 		}
 	case "query":
 		if s.name == "" {
@@ -78,18 +87,29 @@ func (s KeySource) check() error {
 			return fmt.Errorf("%q is not the name of a cookie", s.name)
 		}
 	default:
-		return errors.New("the zero KeySource is no source: use FromBearer, FromHeader, FromQuery or FromCookie")
+		return errors.New("the zero KeySource is no source: use FromBearer, FromAuthorization, FromHeader, FromQuery or FromCookie")
 	}
 	return nil
 }
 
-// challenge is what a refusal says of the source. Bearer is registered; a key on its
-// own has no scheme of the registry, so it is described as API descriptions do it.
+// same reports whether two sources find the same keys.
+func (s KeySource) same(other KeySource) bool {
+	return s == other || s.in == "authorization" && other.in == s.in && strings.EqualFold(s.name, other.name)
+}
+
+// isBearer reports whether the source takes Bearer tokens.
+func (s KeySource) isBearer() bool {
+	return s.in == "authorization" && strings.EqualFold(s.name, "Bearer")
+}
+
+// challenge is what a refusal says of the source. Bearer is registered, and a scheme of
+// the service's own is its business; a key on its own has no scheme, so it is described as
+// API descriptions do it.
 func (s KeySource) challenge(realm, problem string) string {
 	var params []string
 	param := func(name, value string) { params = append(params, name+"="+mediatype.Quote(value)) }
-	scheme := "Bearer"
-	if s.in != "bearer" {
+	scheme := s.name
+	if s.in != "authorization" {
 		scheme = "ApiKey"
 		param("in", s.in)
 		param("name", s.name)
@@ -107,16 +127,18 @@ func (s KeySource) challenge(realm, problem string) string {
 // more says that it is there more than once.
 func (s *KeySource) find(r *http.Request) (value string, more bool) {
 	switch s.in {
-	case "bearer", "header":
+	case "authorization":
+		lines := r.Header["Authorization"]
+		if len(lines) == 0 {
+			return "", false
+		}
+		return afterScheme(lines[0], s.name), len(lines) > 1
+	case "header":
 		lines := r.Header[s.name]
 		if len(lines) == 0 {
 			return "", false
 		}
-		value = lines[0]
-		if s.in == "bearer" {
-			value = bearer(value)
-		}
-		return strings.Trim(value, " \t"), len(lines) > 1
+		return strings.Trim(lines[0], " \t"), len(lines) > 1
 	case "query":
 		for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
 			if v, ok := s.inQuery(pair); ok {
@@ -137,16 +159,16 @@ func (s *KeySource) find(r *http.Request) (value string, more bool) {
 	return value, false
 }
 
-// bearer returns what follows the scheme Bearer, in any case (RFC 9110 §11.1).
-func bearer(authorization string) string {
-	const scheme = "Bearer"
+// afterScheme returns what follows the scheme, without white space around it, or "".
+func afterScheme(authorization, scheme string) string {
 	authorization = strings.TrimLeft(authorization, " \t")
-	if len(authorization) > len(scheme) && strings.EqualFold(authorization[:len(scheme)], scheme) {
-		if c := authorization[len(scheme)]; c == ' ' || c == '\t' {
-			return authorization[len(scheme)+1:]
-		}
+	if len(authorization) <= len(scheme) || !strings.EqualFold(authorization[:len(scheme)], scheme) {
+		return ""
 	}
-	return ""
+	if c := authorization[len(scheme)]; c != ' ' && c != '\t' {
+		return ""
+	}
+	return strings.Trim(authorization[len(scheme):], " \t")
 }
 
 // inQuery reports whether a pair of the query is this source, with its value.
@@ -165,7 +187,9 @@ func (s *KeySource) inQuery(pair string) (value string, ok bool) {
 // with the original.
 func (s *KeySource) remove(st *state, r *http.Request) {
 	switch s.in {
-	case "bearer", "header":
+	case "authorization":
+		delete(st.header(r), "Authorization")
+	case "header":
 		delete(st.header(r), s.name)
 	case "query":
 		var kept []string

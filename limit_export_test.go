@@ -9,6 +9,9 @@ import (
 // SetClock makes s tell the time by now, since it was made.
 func (s *MemoryStore) SetClock(now func() time.Duration) { s.now = now }
 
+// Len returns the number of callers that have buckets of their own.
+func (s *MemoryStore) Len() int { return int(s.keys.Load()) }
+
 // Check looks for what never may be: a bucket in a slot where nobody finds it, a count
 // that is wrong, a table that is much longer than need be.
 func (s *MemoryStore) Check() error {

@@ -62,9 +62,9 @@ func ExampleNewLimiter() {
 // Failed log-ins count, by address and account; what succeeds is given back.
 func ExampleNewLimiter_failures() {
 	limiter, err := admit.NewLimiter(admit.LimiterConfig{
-		Limits:   []admit.Limit{{Name: "logins", Requests: 3, Per: time.Hour}},
-		By:       func(r *http.Request) string { return admit.Caller(r) + " " + r.FormValue("account") },
-		GiveBack: func(status int) bool { return status != http.StatusUnauthorized },
+		Limits:  []admit.Limit{{Name: "logins", Requests: 3, Per: time.Hour}},
+		CountBy: func(r *http.Request) string { return admit.Caller(r) + " " + r.FormValue("account") },
+		Refund:  func(status int) bool { return status != http.StatusUnauthorized },
 	})
 	if err != nil {
 		panic(err)

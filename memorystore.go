@@ -77,9 +77,6 @@ func NewMemoryStore(c MemoryStoreConfig) (*MemoryStore, error) {
 	return s, nil
 }
 
-// Len returns the number of callers that have buckets of their own.
-func (s *MemoryStore) Len() int { return int(s.keys.Load()) }
-
 // Take implements LimitStore. It fails only for limits that NewLimiter does not take.
 func (s *MemoryStore) Take(_ context.Context, key string, cost int, limits []Limit) (Decision, error) {
 	rules, err := newRules(limits)

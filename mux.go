@@ -109,13 +109,13 @@ func ProxyError(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &e), errors.As(err, &tooLarge):
 		WriteError(w, r, err)
 	case tooSlow(r.Context()):
-		WriteError(w, r, errBodyTooSlow.Because(err))
+		WriteError(w, r, errBodyTooSlow.WithCause(err))
 	case r.Context().Err() == context.Canceled: // whatever the transport makes of it
 		WriteError(w, r, fmt.Errorf("%w: %w", context.Canceled, err))
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		WriteError(w, r, errGatewayTimeout.Because(err))
+		WriteError(w, r, errGatewayTimeout.WithCause(err))
 	default:
-		WriteError(w, r, errBadGateway.Because(err))
+		WriteError(w, r, errBadGateway.WithCause(err))
 	}
 }
 

@@ -112,18 +112,18 @@ func (p *Plans) atLeast(plan string) (Middleware, error) {
 	return p.require(func(name string) bool { return p.reaches(name, plan) }), nil
 }
 
-// Feature lets in keys whose plan has all of the features, itself or through the plans
+// Features lets in keys whose plan has all of the features, itself or through the plans
 // that it includes; the rest is as with AtLeast. It panics without a name, and if no
 // plan has all of them.
-func (p *Plans) Feature(names ...string) Middleware {
-	m, err := p.features(names)
+func (p *Plans) Features(names ...string) Middleware {
+	m, err := p.haveAll(names)
 	if err != nil {
-		panic("admit: Plans.Feature: " + err.Error())
+		panic("admit: Plans.Features: " + err.Error())
 	}
 	return m
 }
 
-func (p *Plans) features(names []string) (Middleware, error) {
+func (p *Plans) haveAll(names []string) (Middleware, error) {
 	if len(names) == 0 {
 		return nil, errors.New("no feature is given")
 	}
@@ -164,7 +164,7 @@ func (p *Plans) require(passes func(plan string) bool) Middleware {
 		return wrap("Plans", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 			id := identityOf(r.Context())
 			if id == nil {
-				WriteError(w, r, errInternal.Because(errors.New("admit: Plans found no key in the context: put an Auth, or a wrapper that calls WithKey, outside of it")))
+				WriteError(w, r, errInternal.WithCause(errors.New("admit: Plans found no key in the context: put an Auth, or a wrapper that calls WithKey, outside of it")))
 				return
 			}
 			if admitted, known := admits[id.key.Plan]; !known {

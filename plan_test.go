@@ -33,15 +33,15 @@ func TestPlans(t *testing.T) {
 		passes  string
 		upgrade string // of the first plan, in the order of NewPlans, that would pass
 	}{
-		"AtLeast free":             {p.AtLeast("free"), "free starter pro enterprise archive", ""},
-		"AtLeast starter":          {p.AtLeast("starter"), "starter pro enterprise", ent},
-		"AtLeast pro":              {p.AtLeast("pro"), "pro enterprise", ent},
-		"AtLeast enterprise":       {p.AtLeast("enterprise"), "enterprise", ent},
-		"AtLeast archive":          {p.AtLeast("archive"), "archive", archive},
-		"Feature prices":           {p.Feature("prices"), "free starter pro enterprise archive", ""},
-		"Feature history":          {p.Feature("history"), "pro enterprise archive", ent},
-		"Feature history, archive": {p.Feature("history", "archive"), "archive", archive},
-		"Feature sso, history":     {p.Feature("sso", "history"), "enterprise", ent},
+		"AtLeast free":              {p.AtLeast("free"), "free starter pro enterprise archive", ""},
+		"AtLeast starter":           {p.AtLeast("starter"), "starter pro enterprise", ent},
+		"AtLeast pro":               {p.AtLeast("pro"), "pro enterprise", ent},
+		"AtLeast enterprise":        {p.AtLeast("enterprise"), "enterprise", ent},
+		"AtLeast archive":           {p.AtLeast("archive"), "archive", archive},
+		"Features prices":           {p.Features("prices"), "free starter pro enterprise archive", ""},
+		"Features history":          {p.Features("history"), "pro enterprise archive", ent},
+		"Features history, archive": {p.Features("history", "archive"), "archive", archive},
+		"Features sso, history":     {p.Features("sso", "history"), "enterprise", ent},
 	}
 
 	for name, need := range needs {
@@ -86,7 +86,7 @@ func TestPlansFromTheTop(t *testing.T) {
 	)
 	require.NoError(t, err)
 	features[0] = "changed"
-	for _, h := range []http.Handler{p.AtLeast("middle")(ok), p.Feature("history")(ok)} {
+	for _, h := range []http.Handler{p.AtLeast("middle")(ok), p.Features("history")(ok)} {
 		allowed(t, h, by(&admit.Key{Plan: "top"}))
 		allowed(t, h, by(&admit.Key{Plan: "middle"}))
 		refused(t, h, by(&admit.Key{Plan: "bottom"}), 402)
@@ -131,9 +131,9 @@ func TestPlansDoNotBuild(t *testing.T) {
 	p := newPlans(t)
 	assert.Panics(t, func() { p.AtLeast("gold") })
 	assert.Panics(t, func() { p.AtLeast("") })
-	assert.Panics(t, func() { p.Feature() })
-	assert.Panics(t, func() { p.Feature("telepathy") })
-	assert.Panics(t, func() { p.Feature("sso", "archive") }, "no plan has both")
+	assert.Panics(t, func() { p.Features() })
+	assert.Panics(t, func() { p.Features("telepathy") })
+	assert.Panics(t, func() { p.Features("sso", "archive") }, "no plan has both")
 	assert.Panics(t, func() { p.AtLeast("pro")(nil) })
 }
 

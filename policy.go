@@ -22,7 +22,7 @@ type Policy struct {
 	Scopes      []string      // see RequireScopes; the Auth may be in a Policy outside
 	Plans       *Plans        // for AtLeast and Features
 	AtLeast     string        // see Plans.AtLeast
-	Features    []string      // see Plans.Feature
+	Features    []string      // see Plans.Features
 	Limiter     *Limiter      // see NewLimiter
 	Accept      []string      // see Accept
 	ContentType []string      // see ContentType
@@ -82,8 +82,8 @@ func (p Policy) Chain() (alice.Chain, error) {
 		add("AtLeast", m, err)
 	}
 	if p.Plans != nil && len(p.Features) > 0 {
-		m, err := p.Plans.features(p.Features)
-		add("Features", m, err)
+		m, err := p.Plans.haveAll(p.Features)
+		add("Featuress", m, err)
 	}
 	if p.Limiter != nil {
 		add("Limiter", p.Limiter.Wrap, nil)

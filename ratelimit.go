@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +25,20 @@ const (
 	// RefuseAll answers 503 with the code store_unavailable and Retry-After.
 	RefuseAll
 )
+
+// String returns the name of the constant.
+func (s StoreDown) String() string {
+	switch s {
+	case LimitLocally:
+		return "LimitLocally"
+	case AdmitAll:
+		return "AdmitAll"
+	case RefuseAll:
+		return "RefuseAll"
+	default:
+		return "StoreDown(" + strconv.Itoa(int(s)) + ")"
+	}
+}
 
 // LimiterConfig configures NewLimiter. Only Limits is required.
 type LimiterConfig struct {
@@ -44,24 +59,34 @@ type LimiterConfig struct {
 	// 503, as by RefuseAll. 0: each applies the whole limits, and the log warns of it.
 	Replicas int
 
-	// By says who is counted together, for example r.Pattern + " " + Caller(r). What it
+	// CountBy says who is counted together, for example r.Pattern + " " + Caller(r). What it
 	// returns is one caller, the empty string too. Nil: Caller.
-	By func(*http.Request) string
+	CountBy func(*http.Request) string
 	// Cost is what a request takes: 0 or less takes nothing and is let in. Nil: 1.
 	Cost func(*http.Request) int
 	// Skip exempts a request: it is let in, not counted, and gets no headers.
 	Skip func(*http.Request) bool
-	// GiveBack is asked, when the handler is done, whether a response with this status
+	// Refund is asked, when the handler is done, whether a response with this status
 	// does not count. A panic before the response has begun is 500. Nil: all count.
-	GiveBack func(status int) bool
-	// Shadow decides, observes and sends headers as ever, but lets everybody in.
-	Shadow bool
+	Refund func(status int) bool
+	// DryRun decides, observes and sends headers as ever, but lets everybody in.
+	DryRun bool
 	// LegacyHeaders adds X-RateLimit-Limit, -Remaining and -Reset (in seconds from now) for
 	// the limit that is the closest.
 	LegacyHeaders bool
-	// Observe is told each decision, for metrics, with the limits that it is about. The
-	// error is that of a failing Store. It is called before next; all is read-only.
-	Observe func(*http.Request, []Limit, Decision, error)
+	// Observe is told each decision, for metrics, before the request is let in or refused.
+	// It is called by any number of goroutines.
+	Observe func(*http.Request, LimitEvent)
+}
+
+// LimitEvent is one decision of a Limiter, as LimiterConfig.Observe gets it. Its values
+// are copies.
+type LimitEvent struct {
+	Limiter  string   // LimiterConfig.Name
+	Cost     int      // what was asked for
+	Limits   []Limit  // of this caller, with their defaults filled in
+	Decision Decision // one that does not allow has refused the request, unless DryRun is set
+	Err      error    // of a Store that fails
 }
 
 // Limiter limits how often each caller may come. It is safe for concurrent use, and its
@@ -182,9 +207,9 @@ func (l *Limiter) handle(in inside, w http.ResponseWriter, r *http.Request) {
 		l.logOutage(r, outage)
 	}
 	if l.c.Observe != nil {
-		l.c.Observe(r, slices.Clone(set.limits), Decision{d.Allowed, d.RetryAfter, slices.Clone(d.States)}, outage)
+		l.c.Observe(r, LimitEvent{l.c.Name, cost, slices.Clone(set.limits), Decision{d.Allowed, d.RetryAfter, slices.Clone(d.States)}, outage})
 	}
-	if !d.Allowed && !l.c.Shadow {
+	if !d.Allowed && !l.c.DryRun {
 		WriteError(w, r, l.refusal(d, outage))
 		return
 	}
@@ -195,8 +220,8 @@ func (l *Limiter) handle(in inside, w http.ResponseWriter, r *http.Request) {
 		defer s.leave(r, inner)
 		w, r = inw, inner
 	}
-	if d.Allowed && cost > 0 && l.c.GiveBack != nil {
-		l.serve(in, w, r, func() { l.giveBack(r, who, set, cost, outage) })
+	if d.Allowed && cost > 0 && l.c.Refund != nil {
+		l.serve(in, w, r, func() { l.refund(r, who, set, cost, outage) })
 		return
 	}
 	in.ServeHTTP(w, r)
@@ -233,7 +258,7 @@ func (l *Limiter) decide(ctx context.Context, states []LimitState, who caller, s
 func (l *Limiter) refusal(d Decision, outage error) error {
 	switch {
 	case outage != nil && len(d.States) == 0:
-		return errStoreUnavailable.Because(fmt.Errorf("take from the limit store: %w", outage))
+		return errStoreUnavailable.WithCause(fmt.Errorf("take from the limit store: %w", outage))
 	case d.RetryAfter < 0:
 		return errCostsTooMuch
 	}
@@ -253,8 +278,8 @@ func (l *Limiter) refusal(d Decision, outage error) error {
 	return e
 }
 
-// serve lets a request in, and calls giveBack if the status of the response says so.
-func (l *Limiter) serve(in inside, w http.ResponseWriter, r *http.Request, giveBack func()) {
+// serve lets a request in, and calls refund if the status of the response says so.
+func (l *Limiter) serve(in inside, w http.ResponseWriter, r *http.Request, refund func()) {
 	w = track(w)
 	t := tracker(w)
 	status := http.StatusInternalServerError // of a panic
@@ -262,16 +287,16 @@ func (l *Limiter) serve(in inside, w http.ResponseWriter, r *http.Request, giveB
 		if t.status != 0 {
 			status = t.status
 		}
-		if l.c.GiveBack(status) {
-			giveBack()
+		if l.c.Refund(status) {
+			refund()
 		}
 	}()
 	in.ServeHTTP(w, r)
 	status = http.StatusOK
 }
 
-// giveBack returns the cost to where it was taken. The client may be gone.
-func (l *Limiter) giveBack(r *http.Request, who caller, set *limitSet, cost int, outage error) {
+// refund returns the cost to where it was taken. The client may be gone.
+func (l *Limiter) refund(r *http.Request, who caller, set *limitSet, cost int, outage error) {
 	if l.store == nil {
 		l.memory.take(nil, who.class, who.id, -cost, set.rules)
 		return
@@ -330,7 +355,7 @@ type caller struct {
 
 func (l *Limiter) caller(r *http.Request) caller {
 	var buf [128]byte
-	b := appendCaller(buf[:0], r, l.c.Name, l.c.By)
+	b := appendCaller(buf[:0], r, l.c.Name, l.c.CountBy)
 	who := caller{class: classOf(b)}
 	if l.memory != nil {
 		who.id = l.memory.fingerprint(b)

@@ -173,8 +173,8 @@ func TestLimiterBy(t *testing.T) {
 	t.Parallel()
 	mux := http.NewServeMux()
 	l := newLimiter(t, admit.LimiterConfig{
-		Limits: []admit.Limit{admit.PerHour(1)},
-		By:     func(r *http.Request) string { return r.Pattern + " " + admit.Caller(r) },
+		Limits:  []admit.Limit{admit.PerHour(1)},
+		CountBy: func(r *http.Request) string { return r.Pattern + " " + admit.Caller(r) },
 	})
 	mux.Handle("/a/{id}", l.Wrap(ok))
 	mux.Handle("/b/{id}", l.Wrap(ok))
@@ -183,8 +183,8 @@ func TestLimiterBy(t *testing.T) {
 	refused(t, mux, get("/a/2"), http.StatusTooManyRequests)
 
 	all := newLimiter(t, admit.LimiterConfig{
-		Limits: []admit.Limit{admit.PerHour(1)},
-		By:     func(*http.Request) string { return "" },
+		Limits:  []admit.Limit{admit.PerHour(1)},
+		CountBy: func(*http.Request) string { return "" },
 	}).Wrap(ok)
 	allowed(t, all, from("192.0.2.1:1"))
 	refused(t, all, from("192.0.2.2:1"), http.StatusTooManyRequests)
@@ -261,12 +261,12 @@ func TestLimiterPlans(t *testing.T) {
 	}
 }
 
-func TestLimiterGiveBack(t *testing.T) {
+func TestLimiterRefund(t *testing.T) {
 	t.Parallel()
 	var code int
 	h := newLimiter(t, admit.LimiterConfig{
-		Limits:   []admit.Limit{admit.PerHour(2)},
-		GiveBack: func(status int) bool { return status < 400 }, // failures count
+		Limits: []admit.Limit{admit.PerHour(2)},
+		Refund: func(status int) bool { return status < 400 }, // failures count
 	}).Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		switch code {
 		case 0: // says nothing
@@ -307,10 +307,10 @@ func TestLimiterGivesBackWhatItTook(t *testing.T) {
 	t.Parallel()
 	asked := 0
 	l := newLimiter(t, admit.LimiterConfig{
-		Limits:   []admit.Limit{admit.PerHour(1)},
-		Shadow:   true,
-		Cost:     func(r *http.Request) int { return len(r.URL.Query()) },
-		GiveBack: func(int) bool { asked++; return asked > 1 },
+		Limits: []admit.Limit{admit.PerHour(1)},
+		DryRun: true,
+		Cost:   func(r *http.Request) int { return len(r.URL.Query()) },
+		Refund: func(int) bool { asked++; return asked > 1 },
 	})
 	h := l.Wrap(ok)
 	allowed(t, h, get("/"))
@@ -363,13 +363,13 @@ func TestLimiterShareIsNotSpentByRefusals(t *testing.T) {
 	assert.Equal(t, `"hour";r=4;t=720`, allowed(t, h, get("/")).Get("RateLimit"))
 }
 
-func TestLimiterLogsWhatItCannotGiveBack(t *testing.T) {
+func TestLimiterLogsWhatItCannotRefund(t *testing.T) {
 	t.Parallel()
 	down := errors.New("no route to the store")
 	logger, log := logged()
 	store := &failing{LimitStore: newMemoryStore(t, 0)}
 	h := newLimiter(t, admit.LimiterConfig{
-		Name: "api", Store: store, Limits: []admit.Limit{admit.PerHour(1)}, GiveBack: func(int) bool { return true },
+		Name: "api", Store: store, Limits: []admit.Limit{admit.PerHour(1)}, Refund: func(int) bool { return true },
 	}).Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/down" {
 			store.err.Store(&down)
@@ -382,18 +382,19 @@ func TestLimiterLogsWhatItCannotGiveBack(t *testing.T) {
 	assert.Contains(t, log.String(), "the limit store failed")
 }
 
-func TestLimiterShadow(t *testing.T) {
+func TestLimiterDryRun(t *testing.T) {
 	t.Parallel()
 	var seen []bool
 	h := newLimiter(t, admit.LimiterConfig{
-		Limits:   []admit.Limit{admit.PerHour(1)},
-		Shadow:   true,
-		GiveBack: func(int) bool { return false },
-		Observe: func(_ *http.Request, limits []admit.Limit, d admit.Decision, err error) {
-			assert.Equal(t, []admit.Limit{{Name: "hour", Requests: 1, Per: time.Hour, Burst: 1}}, limits)
-			assert.Equal(t, !d.Allowed, d.States[0].Exceeded)
-			assert.NoError(t, err)
-			seen = append(seen, d.Allowed)
+		Limits: []admit.Limit{admit.PerHour(1)},
+		DryRun: true,
+		Refund: func(int) bool { return false },
+		Observe: func(_ *http.Request, e admit.LimitEvent) {
+			assert.Equal(t, []admit.Limit{{Name: "hour", Requests: 1, Per: time.Hour, Burst: 1}}, e.Limits)
+			assert.Equal(t, !e.Decision.Allowed, e.Decision.States[0].Exceeded)
+			assert.Equal(t, 1, e.Cost)
+			assert.NoError(t, e.Err)
+			seen = append(seen, e.Decision.Allowed)
 		},
 	}).Wrap(ok)
 	for range 3 {
@@ -504,7 +505,7 @@ func TestLimiterStore(t *testing.T) {
 	store := &failing{LimitStore: newMemoryStore(t, 0)}
 	l := newLimiter(t, admit.LimiterConfig{
 		Name: "api", Store: store, Limits: []admit.Limit{{Requests: 2, Per: time.Hour}},
-		GiveBack: func(status int) bool { return status == http.StatusTeapot },
+		Refund: func(status int) bool { return status == http.StatusTeapot },
 	})
 	headers := allowed(t, l.Wrap(ok), from("192.0.2.1:1"))
 	assert.Equal(t, `"1h0m0s";q=2;w=3600`, headers.Get("RateLimit-Policy"))
@@ -595,9 +596,10 @@ func TestLimiterStoreDown(t *testing.T) {
 			var failures int
 			h := (&admit.ErrorWriter{Logger: logger}).Wrap(newLimiter(t, admit.LimiterConfig{
 				Name: "api", Store: store, StoreDown: test.mode, Limits: []admit.Limit{admit.PerHour(2)},
-				GiveBack: func(status int) bool { return status == http.StatusTeapot },
-				Observe: func(_ *http.Request, _ []admit.Limit, _ admit.Decision, err error) {
-					if errors.Is(err, down) {
+				Refund: func(status int) bool { return status == http.StatusTeapot },
+				Observe: func(_ *http.Request, e admit.LimitEvent) {
+					assert.Equal(t, "api", e.Limiter)
+					if errors.Is(e.Err, down) {
 						failures++
 					}
 				},
@@ -644,8 +646,8 @@ func TestLimiterReplicas(t *testing.T) {
 		for range 8 {
 			l := newLimiter(t, admit.LimiterConfig{
 				Name: "api", Store: store, Replicas: 8, Plans: plans, Limits: []admit.Limit{admit.PerSecond(5)},
-				Cost:     func(r *http.Request) int { return len(r.URL.Path) },
-				GiveBack: func(status int) bool { return status == http.StatusTeapot },
+				Cost:   func(r *http.Request) int { return len(r.URL.Path) },
+				Refund: func(status int) bool { return status == http.StatusTeapot },
 			})
 			replicas = append(replicas, (&admit.ErrorWriter{Logger: logger}).Wrap(l.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Header.Get("Teapot") != "" {
@@ -698,7 +700,7 @@ func TestLimiterShareIsSpentBefore(t *testing.T) {
 	store := &failing{LimitStore: newMemoryStore(t, 0)}
 	l := newLimiter(t, admit.LimiterConfig{
 		Name: "api", Store: store, Replicas: 2, Limits: []admit.Limit{admit.PerHour(10)},
-		GiveBack: func(status int) bool { return status == http.StatusTeapot },
+		Refund: func(status int) bool { return status == http.StatusTeapot },
 	})
 	for range 4 {
 		allowed(t, l.Wrap(ok), get("/"))
@@ -840,7 +842,7 @@ func TestRateLimitAllocations(t *testing.T) {
 		})
 	}
 	t.Run("by a function", func(t *testing.T) {
-		l := newLimiter(t, admit.LimiterConfig{Limits: limits, By: func(r *http.Request) string { return r.Host }})
+		l := newLimiter(t, admit.LimiterConfig{Limits: limits, CountBy: func(r *http.Request) string { return r.Host }})
 		allocs(t, 2, serve(l.Wrap(ok), key))
 	})
 	t.Run("a plan", func(t *testing.T) {

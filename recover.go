@@ -41,5 +41,5 @@ func (ew *ErrorWriter) recovered(w http.ResponseWriter, r *http.Request, v any, 
 		return // it was late
 	}
 	defer endAnswer(r.Context())
-	ew.send(w, r, errInternal.Because(fmt.Errorf("panic: %w", cause)).complete())
+	ew.send(w, r, errInternal.WithCause(fmt.Errorf("panic: %w", cause)).complete())
 }

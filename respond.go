@@ -113,11 +113,11 @@ func readBody(r *http.Request, b []byte) ([]byte, error) {
 	case errors.As(err, &e):
 		return b, err
 	case errors.As(err, &tooLarge):
-		return b, errBodyTooLarge.Because(err)
+		return b, errBodyTooLarge.WithCause(err)
 	case errors.Is(err, os.ErrDeadlineExceeded): // Server.ReadTimeout
-		return b, errRequestTimeout.Because(err)
+		return b, errRequestTimeout.WithCause(err)
 	default:
-		return b, errBodyUnread.Because(err)
+		return b, errBodyUnread.WithCause(err)
 	}
 }
 
@@ -126,17 +126,17 @@ func decode(body []byte, v any) error {
 		return errBodyEmpty
 	}
 	if !utf8.Valid(body) {
-		return errBodyMalformed.Because(errors.New("the body is not UTF-8"))
+		return errBodyMalformed.WithCause(errors.New("the body is not UTF-8"))
 	}
 	r := jsonfault.NewReader(body)
 	err := r.Decode(v)
 	switch {
 	case errors.Is(err, jsonfault.ErrSyntax):
-		return errBodyMalformed.Because(err)
+		return errBodyMalformed.WithCause(err)
 	case !r.AtEnd():
 		return errBodyTrailing
 	case err != nil:
-		e := *errBodyInvalid.Because(err)
+		e := *errBodyInvalid.WithCause(err)
 		faults := jsonfault.Explain(body, reflect.TypeOf(v).Elem())
 		e.Fields = make([]FieldError, len(faults))
 		for i, f := range faults {

@@ -55,7 +55,7 @@ func guests(t testing.TB) map[string]guest {
 	require.NoError(t, err)
 	types, err := admit.NewContentTypes(admit.ContentTypesConfig{Allow: []string{"text/plain"}, AllowMissing: true})
 	require.NoError(t, err)
-	total, err := admit.NewTimeout(admit.TimeoutConfig{FirstByte: time.Minute, Total: time.Hour})
+	total, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: time.Minute, Total: time.Hour})
 	require.NoError(t, err)
 	var off, on admit.Maintenance
 	on.On(time.Time{})
@@ -79,7 +79,7 @@ func guests(t testing.TB) map[string]guest {
 		ClientIP: admit.ClientIP("X-Guest-IP", anywhere), Errors: ownErrors("guest"), Maintenance: &off, InFlight: newInFlight(t, admit.InFlightConfig{Max: 9}),
 		Methods: []string{"POST"}, Auth: newAuth(t, admit.AuthConfig{Store: known, Sources: []admit.KeySource{admit.FromHeader("X-Guest")}}),
 		Scopes: []string{"read"}, Plans: plans, AtLeast: "pro", Features: []string{"history"},
-		Limiter: newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(1000)}, GiveBack: func(int) bool { return true }, LegacyHeaders: true}),
+		Limiter: newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(1000)}, Refund: func(int) bool { return true }, LegacyHeaders: true}),
 		Accept:  []string{"text/plain"}, ContentType: []string{"text/plain"}, MaxBody: 3 << 20,
 		BodyTimeout: admit.BodyTimeout{Grace: time.Minute}, WriteStall: time.Minute, Timeout: time.Minute,
 	}
@@ -110,13 +110,13 @@ func guests(t testing.TB) map[string]guest {
 		"RequireScopes, no": {wrap: chain(byHeader, admit.RequireScopes("write")), answers: true},
 		"AtLeast":           {wrap: chain(jwt, plans.AtLeast("pro")), shows: "key"},
 		"AtLeast, no":       {wrap: chain(jwt, plans.AtLeast("enterprise")), answers: true},
-		"Feature":           {wrap: chain(jwt, plans.Feature("history")), shows: "key"},
-		"Feature, no":       {wrap: chain(jwt, plans.Feature("sso")), answers: true},
+		"Features":          {wrap: chain(jwt, plans.Features("history")), shows: "key"},
+		"Features, no":      {wrap: chain(jwt, plans.Features("sso")), answers: true},
 		"WithKey":           {wrap: jwt, shows: "key"},
 		"RateLimit":         {wrap: admit.RateLimit(admit.PerDay(1000)), adds: limits},
 		"RateLimit, 429":    {wrap: never, answers: true},
-		"Limiter":           {wrap: limiter(admit.LimiterConfig{GiveBack: func(int) bool { return true }, LegacyHeaders: true}), adds: legacy},
-		"Limiter, shadow":   {wrap: limiter(admit.LimiterConfig{Shadow: true, Cost: func(*http.Request) int { return 9999 }}), adds: limits},
+		"Limiter":           {wrap: limiter(admit.LimiterConfig{Refund: func(int) bool { return true }, LegacyHeaders: true}), adds: legacy},
+		"Limiter, shadow":   {wrap: limiter(admit.LimiterConfig{DryRun: true, Cost: func(*http.Request) int { return 9999 }}), adds: limits},
 		"Accept":            {wrap: admit.Accept("text/plain"), shows: "media type", adds: []string{"Vary"}},
 		"Accept, 406":       {wrap: admit.Accept("image/png"), answers: true},
 		"Negotiator":        {wrap: negotiator.Wrap, shows: "media type", adds: []string{"Vary"}},
@@ -128,7 +128,7 @@ func guests(t testing.TB) map[string]guest {
 		"BodyTimeout":       {wrap: chain(quiet, admit.BodyTimeout{Grace: time.Minute, MinRate: 1, Max: time.Hour}.Wrap)},
 		"WriteStall":        {wrap: admit.WriteStall(time.Minute)},
 		"Timeout":           {wrap: admit.Timeout(time.Minute), shows: "around"},
-		"NewTimeout":        {wrap: total.Wrap, shows: "around"},
+		"NewHandlerTimeout": {wrap: total.Wrap, shows: "around"},
 		"Timeout, overrun":  {wrap: admit.Timeout(time.Millisecond), first: overruns(t), answers: true},
 		"Intercept":         {wrap: func(h http.Handler) http.Handler { return admit.Intercept(h) }},
 		"Intercept, text": {
@@ -196,13 +196,13 @@ var surroundings = map[string]func(t testing.TB) admit.Middleware{
 	"bare":      func(testing.TB) admit.Middleware { return func(h http.Handler) http.Handler { return h } },
 	"RequestID": func(testing.TB) admit.Middleware { return admit.RequestID },
 	"Policy": func(t testing.TB) admit.Middleware {
-		total, err := admit.NewTimeout(admit.TimeoutConfig{FirstByte: time.Minute, Total: time.Hour})
+		total, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: time.Minute, Total: time.Hour})
 		require.NoError(t, err)
 		p := admit.Policy{
 			ClientIP: anyProxy, Errors: ownErrors("host"), Maintenance: new(admit.Maintenance), InFlight: newInFlight(t, admit.InFlightConfig{Max: 9}),
 			Methods: []string{"POST"}, Auth: newAuth(t, admit.AuthConfig{Sources: []admit.KeySource{admit.FromHeader("X-Host")}}),
 			Scopes: []string{"orders:read"}, Plans: newPlans(t), AtLeast: "pro", Features: []string{"history"},
-			Limiter: newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(1000)}, GiveBack: func(int) bool { return true }}),
+			Limiter: newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(1000)}, Refund: func(int) bool { return true }}),
 			Accept:  []string{"text/html", "text/plain"}, ContentType: []string{"text/*"}, MaxBody: 2 << 20,
 			BodyTimeout: admit.BodyTimeout{Grace: time.Hour}, WriteStall: time.Hour, Timeout: time.Hour,
 		}

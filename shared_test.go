@@ -98,7 +98,7 @@ func answers(t testing.TB) map[string]kind {
 		"scope":                   of(withKey(admit.RequireScopes("w")(ok)), 403),
 		"scope, no key":           {h: admit.RequireScopes("w")(ok), status: 500},
 		"plan":                    of(withKey(plans.AtLeast("pro")(ok)), 402),
-		"feature":                 of(withKey(plans.Feature("sso")(ok)), 402),
+		"feature":                 of(withKey(plans.Features("sso")(ok)), 402),
 		"limit, in memory":        {h: hundred, status: 200},
 		"limit":                   {h: limited(admit.LimiterConfig{}, admit.Decision{Allowed: true, States: states}), status: 200},
 		"limit, legacy":           {h: limited(admit.LimiterConfig{LegacyHeaders: true}, admit.Decision{Allowed: true, States: states}), status: 200},
@@ -283,11 +283,11 @@ func TestConfigurationIsCopied(t *testing.T) {
 	})
 	var always admit.Decision
 	limiter := newLimiter(t, admit.LimiterConfig{
-		Name: "api", Store: store, Limits: limits, Plans: plans, GiveBack: func(int) bool { return true },
-		Observe: func(_ *http.Request, limits []admit.Limit, d admit.Decision, _ error) {
-			observed = append(observed, slices.Clone(limits))
-			limits[0], d.States[0] = admit.PerSecond(1), admit.LimitState{Remaining: 99}
-			always = d
+		Name: "api", Store: store, Limits: limits, Plans: plans, Refund: func(int) bool { return true },
+		Observe: func(_ *http.Request, e admit.LimitEvent) {
+			observed = append(observed, slices.Clone(e.Limits))
+			e.Limits[0], e.Decision.States[0] = admit.PerSecond(1), admit.LimitState{Remaining: 99}
+			always = e.Decision
 		},
 	})
 	p := admit.Policy{
@@ -330,7 +330,7 @@ func TestSentinelsAreKnownAgain(t *testing.T) {
 		"no message": admit.NewError(409, ""), "no code": {Status: 409, Message: "Sold out."}, "neither": {Status: 409}, "no status": {}, "whole": {Status: 409, Code: "sold_out", Message: "Sold out."},
 	} {
 		for how, err := range map[string]error{
-			"itself": sentinel, "with a cause": sentinel.Because(io.EOF), "twice": sentinel.Because(io.EOF).Because(io.ErrNoProgress), "wrapped": fmt.Errorf("order: %w", sentinel),
+			"itself": sentinel, "with a cause": sentinel.WithCause(io.EOF), "twice": sentinel.WithCause(io.EOF).WithCause(io.ErrNoProgress), "wrapped": fmt.Errorf("order: %w", sentinel),
 			"mapped": errUnknown,
 		} {
 			var seen []error

@@ -10,7 +10,7 @@ import (
 
 // Timeout answers 503 handler_timeout when the handler has not begun its answer in d.
 // What has begun is not bounded, so that streams, downloads and upgrades pass: see
-// NewTimeout for a bound of the whole. It panics if d is not positive.
+// NewHandlerTimeout for a bound of the whole. It panics if d is not positive.
 func Timeout(d time.Duration) Middleware {
 	m, err := timeout(d)
 	if err != nil {
@@ -23,11 +23,11 @@ func timeout(d time.Duration) (Middleware, error) {
 	if d <= 0 {
 		return nil, fmt.Errorf("the time is %v; it is that to the first byte of the answer, such as 10s", d)
 	}
-	return (&HandlerTimeout{TimeoutConfig{FirstByte: d}}).Wrap, nil
+	return (&HandlerTimeout{HandlerTimeoutConfig{FirstByte: d}}).Wrap, nil
 }
 
-// TimeoutConfig configures NewTimeout.
-type TimeoutConfig struct {
+// HandlerTimeoutConfig configures NewHandlerTimeout.
+type HandlerTimeoutConfig struct {
 	// FirstByte is the time to the first byte of the answer. Required.
 	FirstByte time.Duration
 	// Total is the time to its end: what goes on for longer is cut. 0: no bound.
@@ -35,16 +35,16 @@ type TimeoutConfig struct {
 }
 
 // HandlerTimeout bounds the time of handlers. It is safe for concurrent use.
-type HandlerTimeout struct{ c TimeoutConfig }
+type HandlerTimeout struct{ c HandlerTimeoutConfig }
 
-// NewTimeout reports every fault of the configuration at once.
-func NewTimeout(c TimeoutConfig) (*HandlerTimeout, error) {
+// NewHandlerTimeout reports every fault of the configuration at once.
+func NewHandlerTimeout(c HandlerTimeoutConfig) (*HandlerTimeout, error) {
 	var faults []error
 	if c.FirstByte <= 0 {
-		faults = append(faults, fmt.Errorf("admit: TimeoutConfig.FirstByte is %v; it is the time to the first byte of the answer, such as 10s", c.FirstByte))
+		faults = append(faults, fmt.Errorf("admit: HandlerTimeoutConfig.FirstByte is %v; it is the time to the first byte of the answer, such as 10s", c.FirstByte))
 	}
 	if c.Total < 0 || c.Total > 0 && c.Total < c.FirstByte {
-		faults = append(faults, fmt.Errorf("admit: TimeoutConfig.Total is %v; it is 0 for no bound, or at least FirstByte (%v)", c.Total, c.FirstByte))
+		faults = append(faults, fmt.Errorf("admit: HandlerTimeoutConfig.Total is %v; it is 0 for no bound, or at least FirstByte (%v)", c.Total, c.FirstByte))
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)

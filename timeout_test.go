@@ -33,10 +33,10 @@ func TestTimeoutDoesNotBuild(t *testing.T) {
 	assert.Panics(t, func() { admit.Timeout(0) })
 	assert.Panics(t, func() { admit.Timeout(-time.Second) })
 	assert.Panics(t, func() { admit.Timeout(time.Second)(nil) })
-	_, err := admit.NewTimeout(admit.TimeoutConfig{Total: -1})
+	_, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{Total: -1})
 	assert.ErrorContains(t, err, "FirstByte")
 	assert.ErrorContains(t, err, "Total")
-	_, err = admit.NewTimeout(admit.TimeoutConfig{FirstByte: time.Second, Total: time.Millisecond})
+	_, err = admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: time.Second, Total: time.Millisecond})
 	assert.ErrorContains(t, err, "at least FirstByte")
 }
 
@@ -121,7 +121,7 @@ func TestTimeoutLetsStreamsGoOn(t *testing.T) {
 		admit.Timeout(time.Second)(stream).ServeHTTP(w, get("/"))
 		assert.Equal(t, "0123456789", w.Body.String())
 
-		total, err := admit.NewTimeout(admit.TimeoutConfig{FirstByte: time.Second, Total: 150 * time.Second})
+		total, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: time.Second, Total: 150 * time.Second})
 		require.NoError(t, err)
 		w = httptest.NewRecorder()
 		began := time.Now()
@@ -135,7 +135,7 @@ func TestTimeoutLetsStreamsGoOn(t *testing.T) {
 func TestStopTimeout(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		total, err := admit.NewTimeout(admit.TimeoutConfig{FirstByte: time.Second, Total: time.Minute})
+		total, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: time.Second, Total: time.Minute})
 		require.NoError(t, err)
 		poll := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			assert.True(t, admit.StopTimeout(r.Context()))
@@ -508,7 +508,7 @@ func TestTimeoutUpgrade(t *testing.T) {
 // A client that does not read cannot hold a handler for longer than the total.
 func TestTimeoutTotalCutsAWriteThatWaits(t *testing.T) {
 	t.Parallel()
-	total, err := admit.NewTimeout(admit.TimeoutConfig{FirstByte: 50 * time.Millisecond, Total: 200 * time.Millisecond})
+	total, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: 50 * time.Millisecond, Total: 200 * time.Millisecond})
 	require.NoError(t, err)
 	for _, wire := range plainWires {
 		t.Run(wire, func(t *testing.T) {
@@ -634,7 +634,7 @@ func BenchmarkTimeout(b *testing.B) {
 func TestTimeoutTotalAtTheEndOfTheHandler(t *testing.T) {
 	t.Parallel()
 	const total = 50 * time.Millisecond
-	timeout, err := admit.NewTimeout(admit.TimeoutConfig{FirstByte: total, Total: total})
+	timeout, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: total, Total: total})
 	require.NoError(t, err)
 	h := http.NewServeMux()
 	h.Handle("/first", timeout.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -809,7 +809,7 @@ func TestTimeoutDoesNotShareTheRequest(t *testing.T) {
 // is the judge.
 func TestTimeoutSharesNothingWithALateHandler(t *testing.T) {
 	t.Parallel()
-	total, err := admit.NewTimeout(admit.TimeoutConfig{FirstByte: time.Second, Total: 2 * time.Second})
+	total, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: time.Second, Total: 2 * time.Second})
 	require.NoError(t, err)
 	for name, around := range map[string]admit.Middleware{
 		"bare": total.Wrap, "in a chain": func(h http.Handler) http.Handler { return wrap(h, admit.RequestID, total.Wrap) },

@@ -3,7 +3,7 @@
 //
 //	db, err := sql.Open("pgx", url)
 //	store, err := sqlkeys.New(sqlkeys.Config{DB: db, Dialect: sqlkeys.PostgreSQL})
-//	cache, err := admit.CacheKeys(store, admit.KeyCacheConfig{TTL: time.Minute, StaleFor: time.Hour})
+//	cache, err := admit.NewKeyCache(store, admit.KeyCacheConfig{TTL: time.Minute, StaleFor: time.Hour})
 //	go store.Watch(ctx, cache.Forget)
 //	auth, err := admit.NewAuth(admit.AuthConfig{Store: cache})
 //

@@ -27,7 +27,7 @@ type uses struct {
 // add notes that a key was used, if it was valid. What does not fit is left out: the
 // next use counts as well.
 func (u *uses) add(d admit.Digest, k *admit.Key, now time.Time) {
-	if now.Before(k.NotBefore) || !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt) || !k.RevokedAt.IsZero() && !now.Before(k.RevokedAt) {
+	if k.Status(now) != admit.KeyValid {
 		return
 	}
 	u.mu.Lock()

@@ -11,23 +11,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/admit-go/admit"
 	"github.com/admit-go/admit/sqlkeys"
 )
-
-// stateOf says what a key is worth now.
-func stateOf(k *admit.Key, now time.Time) string {
-	switch {
-	case !k.RevokedAt.IsZero() && !now.Before(k.RevokedAt):
-		return "revoked"
-	case !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt):
-		return "expired"
-	case now.Before(k.NotBefore):
-		return "early"
-	default:
-		return "valid"
-	}
-}
 
 // printJSON prints a record as one line, with its token where there is one to show.
 func printJSON(w io.Writer, r *sqlkeys.Record, token string) error {
@@ -46,7 +31,7 @@ func printJSON(w io.Writer, r *sqlkeys.Record, token string) error {
 		LastUsedAt time.Time         `json:"last_used_at,omitzero"`
 		Meta       map[string]string `json:"meta,omitempty"`
 	}{
-		r.ID, token, stateOf(&r.Key, time.Now()), r.Owner, r.Plan, r.Scopes, r.Digest.String(),
+		r.ID, token, r.Status(time.Now()).String(), r.Owner, r.Plan, r.Scopes, r.Digest.String(),
 		r.NotBefore, r.ExpiresAt, r.RevokedAt, r.CreatedAt, r.LastUsedAt, r.Meta,
 	})
 }
@@ -60,7 +45,7 @@ func printTable(w io.Writer, records iter.Seq2[*sqlkeys.Record, error]) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", clean(r.ID), clean(r.Owner), clean(r.Plan), stateOf(&r.Key, now),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", clean(r.ID), clean(r.Owner), clean(r.Plan), r.Status(now),
 			date(r.ExpiresAt), date(r.LastUsedAt), clean(r.Meta["hint"]), clean(strings.Join(r.Scopes, " ")))
 		if lines++; lines%1000 == 0 {
 			if err := t.Flush(); err != nil {
@@ -79,7 +64,7 @@ func printRecord(w io.Writer, r *sqlkeys.Record) error {
 		}
 	}
 	line("id", r.ID)
-	line("state", stateOf(&r.Key, time.Now()))
+	line("state", r.Status(time.Now()).String())
 	line("owner", r.Owner)
 	line("plan", r.Plan)
 	line("scopes", strings.Join(r.Scopes, " "))

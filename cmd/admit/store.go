@@ -189,7 +189,7 @@ func (f *file) Rotate(ctx context.Context, id string, until time.Time, d admit.D
 			return admit.ErrKeyNotFound
 		}
 		k := keys[old]
-		if s := stateOf(k, time.Now()); s == "revoked" || s == "expired" {
+		if s := k.Status(time.Now()); s == admit.KeyRevoked || s == admit.KeyExpired {
 			return sqlkeys.ErrNotValid
 		}
 		if err := add(keys, d, next); err != nil {

@@ -66,7 +66,7 @@ func growthByLimits(b *testing.B) {
 			wrap func(http.Handler) http.Handler
 		}{
 			{"admit", func(h http.Handler) http.Handler {
-				return must(admit.NewLimiter(admit.LimiterConfig{Limits: limits, By: callerOf})).Wrap(h)
+				return must(admit.NewLimiter(admit.LimiterConfig{Limits: limits, CountBy: callerOf})).Wrap(h)
 			}},
 			{"throttled", chain(buckets...)},
 			{"httprate", chain(windows...)},

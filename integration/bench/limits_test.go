@@ -41,8 +41,8 @@ var limiters = []struct {
 }{
 	{"admit", func(_ testing.TB, requests int, per time.Duration) func(http.Handler) http.Handler {
 		return must(admit.NewLimiter(admit.LimiterConfig{
-			Limits: []admit.Limit{{Name: "limit", Requests: requests, Per: per}},
-			By:     callerOf,
+			Limits:  []admit.Limit{{Name: "limit", Requests: requests, Per: per}},
+			CountBy: callerOf,
 		})).Wrap
 	}},
 	{"throttled", func(_ testing.TB, requests int, per time.Duration) func(http.Handler) http.Handler {

@@ -158,7 +158,7 @@ func (f *fleet) startReplica(ctx context.Context, i int, open func() (*sqlkeys.S
 	if err != nil {
 		return err
 	}
-	cache, err := admit.CacheKeys(keys, admit.KeyCacheConfig{TTL: time.Minute, StaleFor: time.Hour})
+	cache, err := admit.NewKeyCache(keys, admit.KeyCacheConfig{TTL: time.Minute, StaleFor: time.Hour})
 	if err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func BenchmarkMillionKeys(b *testing.B) {
 	store := millionKeys(b)
 	random := func() int { return rand.IntN(million) }
 	cache := func(b *testing.B) *admit.KeyCache {
-		c, err := admit.CacheKeys(store, admit.KeyCacheConfig{TTL: time.Hour, MaxKeys: million})
+		c, err := admit.NewKeyCache(store, admit.KeyCacheConfig{TTL: time.Hour, MaxKeys: million})
 		require.NoError(b, err)
 		return c
 	}
@@ -117,7 +117,7 @@ func BenchmarkFlood(b *testing.B) {
 			for b.Loop() {
 				before := heap()
 				counter := &counted{KeyStore: store}
-				cache, err := admit.CacheKeys(counter, admit.KeyCacheConfig{TTL: time.Hour, NegativeTTL: time.Minute})
+				cache, err := admit.NewKeyCache(counter, admit.KeyCacheConfig{TTL: time.Hour, NegativeTTL: time.Minute})
 				require.NoError(b, err)
 				auth, err := admit.NewAuth(admit.AuthConfig{Store: cache, Failures: c.failures})
 				require.NoError(b, err)

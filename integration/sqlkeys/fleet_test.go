@@ -50,7 +50,7 @@ func serve(url string) error {
 		return err
 	}
 	defer store.Close()
-	cache, err := admit.CacheKeys(store, admit.KeyCacheConfig{TTL: time.Hour, StaleFor: time.Hour})
+	cache, err := admit.NewKeyCache(store, admit.KeyCacheConfig{TTL: time.Hour, StaleFor: time.Hour})
 	if err != nil {
 		return err
 	}

@@ -456,7 +456,7 @@ func TestRevocationTravels(t *testing.T) {
 		var services []*admit.Auth
 		for range 2 {
 			s := db.store(t)
-			cache, err := admit.CacheKeys(s, admit.KeyCacheConfig{TTL: time.Hour})
+			cache, err := admit.NewKeyCache(s, admit.KeyCacheConfig{TTL: time.Hour})
 			require.NoError(t, err)
 			ctx, stop := context.WithCancel(t.Context())
 			var w sync.WaitGroup
@@ -494,7 +494,7 @@ func TestServerDies(t *testing.T) {
 	defer s.Close()
 	cached := insert(t, s, "cached", admit.Key{})
 	insert(t, s, "cold", admit.Key{})
-	cache, err := admit.CacheKeys(s, admit.KeyCacheConfig{TTL: 50 * time.Millisecond, NegativeTTL: time.Millisecond, StaleFor: time.Hour})
+	cache, err := admit.NewKeyCache(s, admit.KeyCacheConfig{TTL: 50 * time.Millisecond, NegativeTTL: time.Millisecond, StaleFor: time.Hour})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(t.Context())
 	var background sync.WaitGroup
