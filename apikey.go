@@ -18,16 +18,15 @@ import (
 // AuthConfig for the refusals. It panics without a store.
 func APIKey(store KeyStore) Middleware {
 	a, err := NewAuth(AuthConfig{Store: store})
-	if err != nil {
-		panic("admit: APIKey: " + err.Error())
-	}
+	must(err)
 	return a.Wrap
 }
 
 // AuthConfig says where a key comes from and who knows it. In this order a request is
 // refused with 400 for two credentials; 401 key_missing for none and key_invalid for
 // one that is unknown, expired, not valid yet or revoked, with challenges (RFC 9110
-// §11.6.1, RFC 6750 §3); 503 store_unavailable when the store fails.
+// §11.6.1, RFC 6750 §3); 403 address_not_allowed for one that may not be used from this
+// address; 503 store_unavailable when the store fails.
 type AuthConfig struct {
 	// Store knows the keys. Required.
 	Store KeyStore
@@ -62,49 +61,55 @@ type Auth struct {
 	bearer   bool // of the sources
 	minted   []string
 	failures *failures // nil: not throttled
+	made     made
 
 	missing, two, invalid, expired, early, revoked *Error
 }
 
-// NewAuth reports every fault of the configuration at once.
+// NewAuth returns an Auth. The error has every fault of the configuration; the Auth that
+// comes with it cannot serve.
 func NewAuth(c AuthConfig) (*Auth, error) {
-	var faults []error
+	var f faults
 	if c.Store == nil {
-		faults = append(faults, errors.New("admit: AuthConfig.Store is nil; give a KeyMap, a KeyFile or a store of your own"))
+		f.add("AuthConfig.Store", "is nil; give a KeyMap, a KeyFile or a store of your own")
+	} else {
+		f.value("AuthConfig.Store", c.Store)
+		if m, ok := c.Store.(KeyMap); ok {
+			f.within("AuthConfig.Store", m.check())
+		}
 	}
 	if c.Sources == nil {
 		c.Sources = []KeySource{FromBearer(), FromHeader("X-API-Key")}
 	} else if len(c.Sources) == 0 {
-		faults = append(faults, errors.New("admit: AuthConfig.Sources is empty, so that no request could have a key; leave it nil for the defaults"))
+		f.add("AuthConfig.Sources", "is empty, so that no request could have a key; leave it nil for the defaults")
 	}
 	for i, s := range c.Sources {
-		if err := s.check(); err != nil {
-			faults = append(faults, fmt.Errorf("admit: AuthConfig.Sources[%d]: %w", i, err))
+		field := fmt.Sprintf("AuthConfig.Sources[%d]", i)
+		if fault := s.fault(); fault != "" {
+			f.add(field, "%s", fault)
 		}
 		if slices.ContainsFunc(c.Sources[:i], s.same) {
-			faults = append(faults, fmt.Errorf("admit: AuthConfig.Sources[%d]: %s is there twice", i, s))
+			f.add(field, "is %s, which is there twice", s)
 		}
 	}
 	if strings.ContainsFunc(c.Realm, func(r rune) bool { return r < ' ' || r > '~' }) {
-		faults = append(faults, fmt.Errorf("admit: AuthConfig.Realm: %q has characters that are not printable ASCII", c.Realm))
+		f.add("AuthConfig.Realm", "is %q; it may have printable ASCII alone", c.Realm)
 	}
 	for i, prefix := range c.MintedPrefixes {
-		if err := mint.CheckPrefix(prefix); err != nil {
-			faults = append(faults, fmt.Errorf("admit: AuthConfig.MintedPrefixes[%d]: %w", i, err))
+		if mint.CheckPrefix(prefix) != nil {
+			f.add(fmt.Sprintf("AuthConfig.MintedPrefixes[%d]", i), "is %q; Mint takes 1 to 32 of a-z 0-9 _", prefix)
 		}
 	}
 	failures, err := newFailures(c.Store, c.Failures)
-	if err != nil {
-		faults = append(faults, fmt.Errorf("admit: AuthConfig.Failures: %w", err))
-	}
-	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+	f.within("AuthConfig.Failures", err)
+	if err := f.err(); err != nil {
+		return &Auth{made: made{err: err}}, err
 	}
 
 	a := &Auth{
 		store: c.Store, sources: slices.Clone(c.Sources), optional: c.Optional, keep: c.KeepCredential,
 		bearer: slices.ContainsFunc(c.Sources, KeySource.isBearer),
-		minted: slices.Clone(c.MintedPrefixes), failures: failures,
+		minted: slices.Clone(c.MintedPrefixes), failures: failures, made: made{ok: true},
 	}
 	refusal := func(status int, code, message, problem string) *Error {
 		e := &Error{Status: status, Code: code, Message: message, Header: http.Header{}}
@@ -122,12 +127,17 @@ func NewAuth(c AuthConfig) (*Auth, error) {
 	return a, nil
 }
 
+func (a *Auth) fault() error {
+	if a == nil {
+		return (*made)(nil).fault("Auth")
+	}
+	return a.made.fault("Auth")
+}
+
 // Wrap lets in requests with a valid key, which KeyFrom gives to the handler, without
 // the credential: it is removed from a copy of the request, unless KeepCredential.
 func (a *Auth) Wrap(next http.Handler) http.Handler {
-	if a == nil {
-		panic("admit: Auth.Wrap: the Auth is nil; NewAuth makes one")
-	}
+	must(a.fault())
 	return wrap("Auth.Wrap", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		token, source, err := a.credential(r)
 		if err == nil && token == "" && (a.optional || a.knows(r)) {
@@ -141,6 +151,9 @@ func (a *Auth) Wrap(next http.Handler) http.Handler {
 				network = clientNetwork(r)
 			}
 			key, err = a.verify(r.Context(), token, network)
+		}
+		if err == nil && len(key.Networks) > 0 {
+			err = key.refuses(ClientIPFrom(r))
 		}
 		if key != nil {
 			note(r.Context(), key) // also one that is refused
@@ -171,11 +184,23 @@ func (a *Auth) knows(r *http.Request) bool {
 }
 
 // Verify returns the key that a token stands for, as of now. The error is an *Error:
-// 401 for a token that is empty, unknown, expired, not valid yet or revoked; 503 if the
-// store fails. It is for tokens that do not come in an HTTP request, and throttles
-// nobody.
+// 401 for a token that is empty, unknown, expired, not valid yet or revoked; 403 for a key
+// that has Networks; 503 if the store fails. It is for tokens that do not come in an HTTP
+// request, and throttles nobody.
 func (a *Auth) Verify(ctx context.Context, token string) (*Key, error) {
+	return a.VerifyFrom(ctx, token, netip.Addr{})
+}
+
+// VerifyFrom is Verify for a token that came from an address, which must be in one of the
+// Networks of the key if it has any.
+func (a *Auth) VerifyFrom(ctx context.Context, token string, addr netip.Addr) (*Key, error) {
+	if err := a.fault(); err != nil {
+		return nil, errInternal.WithCause(err)
+	}
 	key, err := a.verify(ctx, token, netip.Addr{})
+	if err == nil {
+		err = key.refuses(addr)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -205,6 +230,8 @@ func (a *Auth) verify(ctx context.Context, token string, network netip.Addr) (*K
 	}
 	key, err := a.store.LookupKey(ctx, d)
 	switch {
+	case err == nil && key != nil && key.ID == "":
+		return nil, errInternal.WithCause(errNoKeyID)
 	case err == nil && key != nil:
 		return key, a.validity(key)
 	case err == nil, errors.Is(err, ErrKeyNotFound):

@@ -140,7 +140,7 @@ func TestAPIKeyDefaults(t *testing.T) {
 	assert.Equal(t, "An API key is required: the query parameter api_key or the cookie key.", e.Message)
 	assert.Panics(t, func() { admit.APIKey(nil) })
 	assert.Panics(t, func() { admit.APIKey(oneKey)(nil) })
-	assert.PanicsWithValue(t, "admit: Auth.Wrap: the Auth is nil; NewAuth makes one", func() { (*admit.Auth)(nil).Wrap(ok) })
+	assert.Equal(t, "admit: Auth was not made by NewAuth; nothing else makes one that works", panicOf(func() { (*admit.Auth)(nil).Wrap(ok) }))
 }
 
 func TestRealmIsQuoted(t *testing.T) {
@@ -170,8 +170,8 @@ func TestNewAuthReportsEveryFault(t *testing.T) {
 	})
 	require.Error(t, err)
 	for _, part := range []string{
-		"Store is nil", `Sources[0]: "bad name"`, "Sources[1]: the zero KeySource", "Sources[2]: the Authorization header", "Sources[3]",
-		`Sources[4]: "a;b"`, "Sources[6]: Authorization: Bearer is there twice", `Sources[7]: ""`, "Realm", `MintedPrefixes[1]`, `MintedPrefixes[2]`,
+		"Store is nil", `Sources[0] has "bad name"`, "Sources[1] is the zero KeySource", "Sources[2] is the header Authorization", "Sources[3]",
+		`Sources[4] has "a;b"`, "Sources[6] is Authorization: Bearer, which is there twice", `Sources[7] has ""`, "Realm", `MintedPrefixes[1]`, `MintedPrefixes[2]`,
 	} {
 		assert.ErrorContains(t, err, part)
 	}
@@ -495,7 +495,7 @@ func TestRequireScopes(t *testing.T) {
 	_, h = refused(t, header(admin), r, 403)
 	assert.NotContains(t, h, "Www-Authenticate", "no Bearer is taken there")
 
-	ctx := admit.WithKey(t.Context(), &admit.Key{Scopes: []string{"admin", "orders:read"}})
+	ctx := admit.WithKey(t.Context(), &admit.Key{ID: "k", Scopes: []string{"admin", "orders:read"}})
 	allowed(t, admin, get("/").WithContext(ctx))
 	refused(t, both, get("/").WithContext(ctx), 403)
 
@@ -533,9 +533,9 @@ func TestNothingLeaks(t *testing.T) {
 	handlers := map[string]http.Handler{
 		"unknown":      auth(store(nil, admit.ErrKeyNotFound))(ok),
 		"unknown why":  auth(store(nil, fmt.Errorf("%s: %w", cause, admit.ErrKeyNotFound)))(ok),
-		"expired":      auth(store(&admit.Key{ExpiresAt: past}, nil))(ok),
-		"early":        auth(store(&admit.Key{NotBefore: future}, nil))(ok),
-		"revoked":      auth(store(&admit.Key{RevokedAt: past}, nil))(ok),
+		"expired":      auth(store(&admit.Key{ID: "k", ExpiresAt: past}, nil))(ok),
+		"early":        auth(store(&admit.Key{ID: "k", NotBefore: future}, nil))(ok),
+		"revoked":      auth(store(&admit.Key{ID: "k", RevokedAt: past}, nil))(ok),
 		"outage":       auth(store(nil, errors.New(cause)))(ok),
 		"minted":       newAuth(t, admit.AuthConfig{Sources: allSources, MintedPrefixes: []string{"tok"}}).Wrap(ok),
 		"scope":        auth(store(free, nil))(admit.RequireScopes("admin")(ok)),
@@ -579,7 +579,7 @@ func TestAPIKeyAllocations(t *testing.T) {
 	accepted := admit.APIKey(admit.KeyMap{digest: {ID: "k"}})(admit.Accept(jsonType)(ok))
 	allocs(t, 4, func() { clear(w.h); accepted.ServeHTTP(w, r) }) // Accept uses the same state and copy
 	scoped := admit.RequireScopes("a")(ok)
-	r = r.WithContext(admit.WithKey(t.Context(), &admit.Key{Scopes: []string{"a"}}))
+	r = r.WithContext(admit.WithKey(t.Context(), &admit.Key{ID: "k", Scopes: []string{"a"}}))
 	allocs(t, 0, func() { scoped.ServeHTTP(w, r) })
 }
 

@@ -23,15 +23,17 @@ type BodyTimeout struct {
 }
 
 func (t BodyTimeout) check() error {
-	switch {
-	case t.Grace <= 0:
-		return fmt.Errorf("its Grace is %v; it is the time to wait for a first byte, such as 5s", t.Grace)
-	case t.Max < 0 || t.Max > 0 && t.Max < t.Grace:
-		return fmt.Errorf("its Max is %v; it is 0 for no bound, or at least Grace (%v)", t.Max, t.Grace)
-	case t.MinRate < 0:
-		return fmt.Errorf("its MinRate is %d; it is a number of bytes a second, or 0 for no bound", t.MinRate)
+	var f faults
+	if t.Grace <= 0 {
+		f.add("BodyTimeout.Grace", "is %v; it is the time to wait for a first byte, such as 5s", t.Grace)
 	}
-	return nil
+	if t.Max < 0 || t.Max > 0 && t.Max < t.Grace {
+		f.add("BodyTimeout.Max", "is %v; it is 0 for no bound, or at least Grace (%v)", t.Max, t.Grace)
+	}
+	if t.MinRate < 0 {
+		f.add("BodyTimeout.MinRate", "is %d; it is a number of bytes a second, or 0 for no bound", t.MinRate)
+	}
+	return f.err()
 }
 
 // body is a request's body with bounds of size and time, in which a blocked Read can

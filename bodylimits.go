@@ -14,15 +14,13 @@ import (
 // 1. Decode has no bound of its own inside it.
 func MaxBody(bytes int64) Middleware {
 	m, err := maxBody(bytes)
-	if err != nil {
-		panic("admit: MaxBody: " + err.Error())
-	}
+	must(err)
 	return m
 }
 
 func maxBody(bytes int64) (Middleware, error) {
 	if bytes < 1 {
-		return nil, fmt.Errorf("the bound is %d; it is at least 1 byte: leave it out for none", bytes)
+		return nil, &ConfigError{"MaxBody", fmt.Sprintf("is %d; it is at least 1 byte: leave it out for no bound", bytes)}
 	}
 	return func(next http.Handler) http.Handler {
 		return wrap("MaxBody", next, func(in inside, w http.ResponseWriter, r *http.Request) {
@@ -45,9 +43,7 @@ func maxBody(bytes int64) (Middleware, error) {
 // Wrap bounds the time for the bodies of requests to next. It panics if t is not valid.
 // Nothing is set on a request without a body.
 func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
-	if err := t.check(); err != nil {
-		panic("admit: BodyTimeout.Wrap: " + err.Error())
-	}
+	must(t.check())
 	var warned atomic.Bool
 	return wrap("BodyTimeout.Wrap", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		if !hasBody(r) {

@@ -17,9 +17,7 @@ import (
 // Without a header, or without a trusted network, it panics.
 func ClientIP(header string, trusted ...netip.Prefix) Middleware {
 	p, err := newProxies(header, trusted)
-	if err != nil {
-		panic("admit: ClientIP: " + err.Error())
-	}
+	must(err)
 	return func(next http.Handler) http.Handler {
 		return wrap("ClientIP", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 			s, w, inner := in.fill(w, r, slotClientIP)
@@ -60,16 +58,16 @@ type proxies struct {
 
 func newProxies(header string, trusted []netip.Prefix) (*proxies, error) {
 	if !mediatype.IsToken(header) {
-		return nil, fmt.Errorf("%q is not the name of a header; name the one that your proxies write", header)
+		return nil, &ConfigError{"ClientIP", fmt.Sprintf("has %q, which is not the name of a header; name the one that your proxies write", header)}
 	}
 	if len(trusted) == 0 {
-		return nil, fmt.Errorf("no trusted network is given, so that %s could be believed from nobody; leave ClientIP out to use the peer's address", header)
+		return nil, &ConfigError{"ClientIP", fmt.Sprintf("has no trusted network, so that %s could be believed from nobody; leave ClientIP out to use the peer's address", header)}
 	}
 	p := &proxies{header: http.CanonicalHeaderKey(header)}
 	p.forwarded = p.header == "Forwarded"
 	for _, network := range trusted {
 		if !network.IsValid() {
-			return nil, fmt.Errorf("a trusted network is not valid: %v", network)
+			return nil, &ConfigError{"ClientIP", fmt.Sprintf("has a trusted network that is not valid: %v", network)}
 		}
 		if a := network.Addr(); a.Is4In6() && network.Bits() >= 96 {
 			network = netip.PrefixFrom(a.Unmap(), network.Bits()-96)

@@ -17,10 +17,8 @@ import (
 // taken. Two Content-Type lines are 400. A request without a body passes. It panics
 // without a type, and on one that is malformed or given twice.
 func ContentType(allow ...string) Middleware {
-	c, err := newContentTypes(ContentTypesConfig{Allow: allow})
-	if err != nil {
-		panic("admit: ContentType: " + err.Error())
-	}
+	c, err := NewContentTypes(ContentTypesConfig{Allow: allow})
+	must(renamed("ContentTypesConfig.Allow", "ContentType", err))
 	return c.Wrap
 }
 
@@ -49,26 +47,21 @@ type ContentTypes struct {
 	usual    []string // what clients write after them
 	refusals [contentFaults]refusal
 	encoding *Error
+	made     made
 }
 
-// NewContentTypes returns a ContentTypes, or an error that joins every fault of c.
-func NewContentTypes(c ContentTypesConfig) (*ContentTypes, error) {
-	t, err := newContentTypes(c)
-	if err != nil {
-		return nil, fmt.Errorf("admit: NewContentTypes: %w", err)
-	}
-	return t, nil
-}
-
-func newContentTypes(config ContentTypesConfig) (*ContentTypes, error) {
-	var faults []error
+// NewContentTypes returns a ContentTypes. The error has every fault of the configuration;
+// the ContentTypes that comes with it cannot serve.
+func NewContentTypes(config ContentTypesConfig) (*ContentTypes, error) {
+	var f faults
 	if len(config.Allow) == 0 {
-		faults = append(faults, errors.New(`no type is given; name what the handler takes, such as "application/json"`))
+		f.add("ContentTypesConfig.Allow", `has no type; name what the handler takes, such as "application/json"`)
 	}
 	c := &ContentTypes{
 		charsets:     slices.Clone(config.Charsets),
 		encodings:    slices.Clone(config.Encodings),
 		allowMissing: config.AllowMissing,
+		made:         made{ok: true},
 	}
 	if len(c.charsets) == 0 {
 		c.charsets = []string{"utf-8"}
@@ -79,25 +72,25 @@ func newContentTypes(config ContentTypesConfig) (*ContentTypes, error) {
 			err = errors.New("is given twice")
 		}
 		if err != nil {
-			faults = append(faults, fmt.Errorf("type %q %w", text, err))
+			f.add(fmt.Sprintf("ContentTypesConfig.Allow[%d]", i), "is %q, which %v", text, err)
 		}
 		c.allow = append(c.allow, p)
 		if name, ok := p.Exact(); ok {
 			c.exact = append(c.exact, name)
 		}
 	}
-	for _, charset := range c.charsets {
+	for i, charset := range c.charsets {
 		if !mediatype.IsToken(charset) || charset == "*" {
-			faults = append(faults, fmt.Errorf("charset %q is not the name of one, such as utf-8", charset))
+			f.add(fmt.Sprintf("ContentTypesConfig.Charsets[%d]", i), "is %q, which is not the name of a charset, such as utf-8", charset)
 		}
 	}
-	for _, encoding := range c.encodings {
+	for i, encoding := range c.encodings {
 		if !mediatype.IsToken(encoding) || encoding == "*" || strings.EqualFold(encoding, "identity") {
-			faults = append(faults, fmt.Errorf("encoding %q is not the name of one, such as gzip", encoding))
+			f.add(fmt.Sprintf("ContentTypesConfig.Encodings[%d]", i), "is %q, which is not the name of a content coding, such as gzip", encoding)
 		}
 	}
-	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+	if err := f.err(); err != nil {
+		return &ContentTypes{made: made{err: err}}, err
 	}
 	for _, charset := range c.charsets {
 		for _, spelled := range []string{charset, strings.ToUpper(charset)} {
@@ -108,8 +101,16 @@ func newContentTypes(config ContentTypesConfig) (*ContentTypes, error) {
 	return c, nil
 }
 
+func (c *ContentTypes) fault() error {
+	if c == nil {
+		return (*made)(nil).fault("ContentTypes")
+	}
+	return c.made.fault("ContentTypes")
+}
+
 // Wrap lets a request in to next if it has no body, or one that Check takes.
 func (c *ContentTypes) Wrap(next http.Handler) http.Handler {
+	must(c.fault())
 	return wrap("ContentType", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		if err := c.Check(r); err != nil {
 			WriteError(w, r, err)
@@ -122,6 +123,9 @@ func (c *ContentTypes) Wrap(next http.Handler) http.Handler {
 // Check returns nil, or the refusal as an *Error. It reads nothing from the body and
 // allocates nothing.
 func (c *ContentTypes) Check(r *http.Request) error {
+	if err := c.fault(); err != nil {
+		return errInternal.WithCause(err)
+	}
 	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
 		return nil
 	}

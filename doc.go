@@ -7,9 +7,12 @@
 //
 // Wrappers are chained with alice, or put in order by a [Policy]. A wrapper with more
 // than two settings is made by a constructor that reports every fault of its
-// configuration at once; the simple ones panic on literals that cannot be, as
-// http.ServeMux.Handle does. State, such as the buckets of a rate limit, belongs to the
-// value that was made, and not to each handler that it wraps.
+// configuration at once (see [ConfigError]); the simple ones panic on literals that cannot
+// be, as http.ServeMux.Handle does. What a constructor returns with an error cannot serve:
+// its Wrap panics, and a Policy or a configuration that is handed it reports the error.
+// State, such as the buckets of a rate limit, belongs to the value that was made, and not
+// to each handler that it wraps; a [Limiter] or [InFlight] that is around a request twice
+// counts it once.
 //
 // # The order of a chain
 //
@@ -21,17 +24,21 @@
 //   - [Recover]: inside the two that its 500 needs, around all that can panic.
 //   - [Maintenance]: the cheapest answer of all, which asks nobody.
 //   - [InFlight]: what is too much is refused before it costs a look-up.
+//   - AddressLimiter, a [Limiter]: before Auth, so that it counts strangers by their
+//     address, those too who are refused for want of a key.
 //   - [Methods]: answers OPTIONS and refuses other methods for strangers too: what a
 //     resource takes is no secret.
-//   - [Auth], then [RequireScopes] and [Plans]: who it is, what it may do, what it pays
-//     for. A caller who is refused here costs none of its limit.
+//   - [Auth], or in its place Identity, a wrapper that calls [WithKey]; then
+//     [RequireScopes] and [Plans]: who it is, what it may do, what it pays for. A caller who
+//     is refused here costs none of its limit.
 //   - [Limiter]: counts by caller, so it needs the key; before anything that parses.
-//   - [Accept], [ContentType]: cheap looks at headers. A request that is wrong here has
-//     been counted: retrying it is not free.
+//   - [Accept] or a [Negotiator], [ContentType] or [ContentTypes]: cheap looks at headers. A
+//     request that is wrong here has been counted: retrying it is not free.
 //   - [MaxBody], [BodyTimeout]: bound what only the handler reads.
 //   - [WriteStall]: bounds what only the handler writes. In the Policy around a mux it
 //     bounds every answer.
-//   - [Timeout]: innermost, so that it runs only what can be slow in another goroutine.
+//   - [Timeout] or a [HandlerTimeout]: innermost, so that it runs only what can be slow in
+//     another goroutine.
 //
 // CORS stands outside of all of it: a preflight has no key, and a refusal without CORS
 // headers cannot be read by the page that it is for. An access log stands inside

@@ -191,6 +191,26 @@ func ExampleNewAuth() {
 	fmt.Println(err)
 	// Output:
 	// admit: AuthConfig.Store is nil; give a KeyMap, a KeyFile or a store of your own
-	// admit: AuthConfig.Sources[0]: "X API Key" is not the name of a header
-	// admit: AuthConfig.MintedPrefixes[0]: the prefix "ACME" is not 1 to 32 of a-z 0-9 _
+	// admit: AuthConfig.Sources[0] has "X API Key", which is not the name of a header
+	// admit: AuthConfig.MintedPrefixes[0] is "ACME"; Mint takes 1 to 32 of a-z 0-9 _
+}
+
+// Each fault has the path of its field, for a service that reads its Policy from a file of
+// its own and wants to say where the file is wrong.
+func ExampleConfigError() {
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerMinute(0)}})
+	fmt.Println(err)
+
+	// A limiter whose error nobody looked at does not go unnoticed.
+	_, err = admit.Policy{Methods: []string{"GET", "post"}, Limiter: limiter}.Chain()
+	for _, fault := range err.(interface{ Unwrap() []error }).Unwrap() {
+		var c *admit.ConfigError
+		if errors.As(fault, &c) {
+			fmt.Printf("%s: %s\n", c.Field, c.Reason)
+		}
+	}
+	// Output:
+	// admit: LimiterConfig.Limits[0].Requests is 0; it needs 1 to 1000000000
+	// Policy.Methods[1]: is "post"; methods are case-sensitive: write "POST"
+	// Policy.Limiter.Limits[0].Requests: is 0; it needs 1 to 1000000000
 }

@@ -24,7 +24,7 @@ func newFailures(store KeyStore, l Limit) (*failures, error) {
 	if l == (Limit{}) {
 		return nil, nil
 	}
-	rules, err := newRules([]Limit{l})
+	r, err := newRule(l)
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +32,7 @@ func newFailures(store KeyStore, l Limit) (*failures, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &failures{memory: memory, rules: rules, known: func(Digest) bool { return false }}
+	f := &failures{memory: memory, rules: []rule{r}, known: func(Digest) bool { return false }}
 	if s, ok := store.(KeyKnower); ok {
 		f.known = s.Knows
 	}

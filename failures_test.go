@@ -164,7 +164,7 @@ func TestFailuresByNetwork(t *testing.T) {
 func TestFailuresFaults(t *testing.T) {
 	t.Parallel()
 	_, err := admit.NewAuth(admit.AuthConfig{Failures: admit.Limit{Requests: -1, Per: time.Minute}})
-	assert.ErrorContains(t, err, "AuthConfig.Failures: ")
+	assert.ErrorContains(t, err, "AuthConfig.Failures.Requests is -1")
 	assert.ErrorContains(t, err, "AuthConfig.Store is nil")
 }
 

@@ -3,6 +3,7 @@ package admit_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -112,3 +113,14 @@ func allowed(t testing.TB, h http.Handler, r *http.Request) http.Header {
 }
 
 var discardLogs = slog.New(slog.DiscardHandler)
+
+// panicOf returns what f panics with, as text; "" if it does not.
+func panicOf(f func()) (text string) {
+	defer func() {
+		if v := recover(); v != nil {
+			text = fmt.Sprint(v)
+		}
+	}()
+	f()
+	return ""
+}

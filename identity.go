@@ -20,8 +20,10 @@ func (c *keyContext) Value(key any) any {
 }
 
 // WithKey returns a context in which KeyFrom finds the key: for tests, and for an
-// identity from elsewhere, such as a JWT. Where a wrapper of this package is around,
-// SeenKeyFrom finds it there.
+// identity from elsewhere, such as a JWT. Whether the key is valid is for the caller to
+// know; its Networks are looked at by the wrappers inside that use it (RequireScopes,
+// Plans, Limiter), which answer 500 for a key without an ID. Where a wrapper of this
+// package is around, SeenKeyFrom finds the key there.
 func WithKey(ctx context.Context, key *Key) context.Context {
 	if key != nil {
 		note(ctx, key)
@@ -31,9 +33,9 @@ func WithKey(ctx context.Context, key *Key) context.Context {
 
 // KeyFrom returns the key that an Auth or WithKey around the caller has found: what a
 // handler decides by. What another handler of the same request has found it does not
-// return.
+// return, nor a key without an ID.
 func KeyFrom(ctx context.Context) (*Key, bool) {
-	if id := identityOf(ctx); id != nil {
+	if id := identityOf(ctx); id != nil && id.key.ID != "" {
 		return id.key, true
 	}
 	return nil, false
@@ -51,6 +53,22 @@ func SeenKeyFrom(ctx context.Context) (*Key, bool) {
 		}
 	}
 	return nil, false
+}
+
+// identified returns who calls, for a decision, or nil for nobody. The error is the answer
+// to a request whose key nothing can be decided by. An Auth has looked at its key already.
+func identified(r *http.Request) (*identity, *Error) {
+	id := identityOf(r.Context())
+	if id == nil || id.by != nil {
+		return id, nil
+	}
+	if id.key.ID == "" {
+		return nil, errInternal.WithCause(errNoKeyID)
+	}
+	if len(id.key.Networks) > 0 {
+		return id, id.key.refuses(ClientIPFrom(r))
+	}
+	return id, nil
 }
 
 // Caller returns who sent r, as limits count by default: "key:" and the ID of its Key

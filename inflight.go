@@ -3,8 +3,6 @@ package admit
 import (
 	"container/list"
 	"context"
-	"errors"
-	"fmt"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -35,6 +33,7 @@ type InFlightConfig struct {
 type InFlight struct {
 	c        InFlightConfig
 	overload *Error
+	made     made
 
 	mu      sync.Mutex
 	running int
@@ -47,34 +46,40 @@ type InFlight struct {
 // share the n places. It panics if n is less than 1. See NewInFlight for a queue.
 func MaxInFlight(n int) Middleware {
 	f, err := NewInFlight(InFlightConfig{Max: n})
-	if err != nil {
-		panic("admit: MaxInFlight: " + err.Error())
-	}
+	must(renamed("InFlightConfig.Max", "MaxInFlight", err))
 	return f.Wrap
 }
 
-// NewInFlight reports every fault of the configuration at once.
+// NewInFlight returns an InFlight. The error has every fault of the configuration; the
+// InFlight that comes with it cannot serve.
 func NewInFlight(c InFlightConfig) (*InFlight, error) {
-	var faults []error
-	check := func(ok bool, format string, args ...any) {
+	var f faults
+	check := func(ok bool, field, format string, args ...any) {
 		if !ok {
-			faults = append(faults, fmt.Errorf("admit: InFlightConfig."+format, args...))
+			f.add("InFlightConfig."+field, format, args...)
 		}
 	}
-	check(c.Max >= 1, "Max is %d; it needs at least 1", c.Max)
-	check(c.PerAddress >= 0, "PerAddress is %d; it is a number of requests, or 0 for any", c.PerAddress)
-	check(c.Queue >= 0, "Queue is %d; it is a number of requests, or 0 for none", c.Queue)
-	check(c.Wait >= 0, "Wait is %v; it is a time to wait", c.Wait)
-	check((c.Queue == 0) == (c.Wait == 0), "Queue is %d and Wait is %v; one needs the other", c.Queue, c.Wait)
-	check(c.RetryAfter >= 0, "RetryAfter is %v; it is a time to wait, or 0 for 1s", c.RetryAfter)
-	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+	check(c.Max >= 1, "Max", "is %d; it needs at least 1", c.Max)
+	check(c.PerAddress >= 0, "PerAddress", "is %d; it is a number of requests, or 0 for any", c.PerAddress)
+	check(c.Queue >= 0, "Queue", "is %d; it is a number of requests, or 0 for none", c.Queue)
+	check(c.Wait >= 0, "Wait", "is %v; it is a time to wait", c.Wait)
+	check((c.Queue == 0) == (c.Wait == 0), "Queue", "is %d and Wait is %v; one needs the other", c.Queue, c.Wait)
+	check(c.RetryAfter >= 0, "RetryAfter", "is %v; it is a time to wait, or 0 for 1s", c.RetryAfter)
+	if err := f.err(); err != nil {
+		return &InFlight{made: made{err: err}}, err
 	}
 	overload := *errOverloaded
 	if c.RetryAfter > 0 {
 		overload.RetryAfter = c.RetryAfter
 	}
-	return &InFlight{c: c, overload: &overload, shares: make(map[netip.Addr]int)}, nil
+	return &InFlight{c: c, overload: &overload, shares: make(map[netip.Addr]int), made: made{ok: true}}, nil
+}
+
+func (f *InFlight) fault() error {
+	if f == nil {
+		return (*made)(nil).fault("InFlight")
+	}
+	return f.made.fault("InFlight")
 }
 
 // Wrap lets a request to next in once it has a place, and keeps it there until next
@@ -84,9 +89,7 @@ func NewInFlight(c InFlightConfig) (*InFlight, error) {
 // back, beyond Max if need be, so return. A request that is inside of f already has its
 // place, and passes.
 func (f *InFlight) Wrap(next http.Handler) http.Handler {
-	if f == nil {
-		panic("admit: InFlight.Wrap: the InFlight is nil; NewInFlight makes one")
-	}
+	must(f.fault())
 	return wrap("InFlight.Wrap", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		if around(r.Context(), f) || f.c.Skip != nil && f.c.Skip(r) {
 			in.ServeHTTP(w, r)

@@ -46,29 +46,32 @@ type KeyCache struct {
 	shards []cacheShard
 	slots  chan struct{} // of look-ups in the store
 	keys   atomic.Int64  // in all shards
+	made   made
 }
 
-// NewKeyCache puts a cache in front of a store. It reports every fault of the
-// configuration at once.
+// NewKeyCache puts a cache in front of a store. The error has every fault of the
+// configuration; the KeyCache that comes with it finds no key, and returns the error.
 func NewKeyCache(store KeyStore, c KeyCacheConfig) (*KeyCache, error) {
-	var faults []error
+	var f faults
 	if store == nil {
-		faults = append(faults, errors.New("admit: NewKeyCache: the store is nil"))
+		f.add("NewKeyCache", "has no store; give it the one that has the keys")
+	} else {
+		f.value("NewKeyCache.store", store)
 	}
 	if c.TTL <= 0 {
-		faults = append(faults, fmt.Errorf("admit: KeyCacheConfig.TTL is %v; say for how long a change of a key may stay unseen, such as a minute", c.TTL))
+		f.add("KeyCacheConfig.TTL", "is %v; say for how long a change of a key may stay unseen, such as a minute", c.TTL)
 	}
 	if c.StaleFor < 0 {
-		faults = append(faults, fmt.Errorf("admit: KeyCacheConfig.StaleFor is negative: %v", c.StaleFor))
+		f.add("KeyCacheConfig.StaleFor", "is %v; it is a time, or 0 for none", c.StaleFor)
 	}
 	if c.NegativeTTL < 0 {
-		faults = append(faults, fmt.Errorf("admit: KeyCacheConfig.NegativeTTL is negative: %v", c.NegativeTTL))
+		f.add("KeyCacheConfig.NegativeTTL", "is %v; it is a time, or 0 for %v", c.NegativeTTL, defaultNegativeTTL)
 	}
 	if c.MaxKeys < 0 {
-		faults = append(faults, fmt.Errorf("admit: KeyCacheConfig.MaxKeys is negative: %d", c.MaxKeys))
+		f.add("KeyCacheConfig.MaxKeys", "is %d; it is a number of keys, or 0 for %d", c.MaxKeys, defaultCachedKeys)
 	}
-	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+	if err := f.err(); err != nil {
+		return &KeyCache{made: made{err: err}}, err
 	}
 	if c.NegativeTTL == 0 {
 		c.NegativeTTL = defaultNegativeTTL
@@ -80,7 +83,7 @@ func NewKeyCache(store KeyStore, c KeyCacheConfig) (*KeyCache, error) {
 	for shards < 64 && c.MaxKeys/shards >= 512 {
 		shards *= 2
 	}
-	cache := &KeyCache{store: store, c: c, shards: make([]cacheShard, shards), slots: make(chan struct{}, maxKeyFlights)}
+	cache := &KeyCache{store: store, c: c, shards: make([]cacheShard, shards), slots: make(chan struct{}, maxKeyFlights), made: made{ok: true}}
 	for i := range cache.shards {
 		cache.shards[i] = cacheShard{
 			known: map[Digest]*cachedKey{}, unknown: map[Digest]time.Time{}, flights: map[Digest]*keyFlight{},
@@ -90,9 +93,19 @@ func NewKeyCache(store KeyStore, c KeyCacheConfig) (*KeyCache, error) {
 	return cache, nil
 }
 
+func (c *KeyCache) fault() error {
+	if c == nil {
+		return (*made)(nil).fault("KeyCache")
+	}
+	return c.made.fault("KeyCache")
+}
+
 // LookupKey implements KeyStore. It fails as the store does, and with the error of ctx
 // when that ends first.
 func (c *KeyCache) LookupKey(ctx context.Context, d Digest) (*Key, error) {
+	if err := c.fault(); err != nil {
+		return nil, err
+	}
 	sh := c.shardOf(d)
 	if key, fresh := sh.recall(d, time.Now()); key != nil {
 		return key, nil
@@ -115,6 +128,9 @@ func (c *KeyCache) LookupKey(ctx context.Context, d Digest) (*Key, error) {
 // Forget drops what is known of a digest, so that the next look-up asks the store. A
 // look-up that is under way does not bring it back.
 func (c *KeyCache) Forget(d Digest) {
+	if c.fault() != nil {
+		return
+	}
 	sh := c.shardOf(d)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -132,6 +148,9 @@ func (c *KeyCache) Forget(d Digest) {
 // Knows implements KeyKnower. It reports whether d is a key that the cache has had to do
 // with, be it past its TTL or forgotten, or one that is freshly known to be none.
 func (c *KeyCache) Knows(d Digest) bool {
+	if c.fault() != nil {
+		return false
+	}
 	sh := c.shardOf(d)
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()

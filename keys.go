@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"net/http"
 	"net/netip"
 	"strconv"
 	"time"
@@ -82,6 +83,25 @@ func (k *Key) Status(now time.Time) KeyStatus {
 	}
 }
 
+// refuses returns the refusal of a request from an address, or nil.
+func (k *Key) refuses(addr netip.Addr) *Error {
+	if len(k.Networks) == 0 {
+		return nil
+	}
+	addr = addr.Unmap().WithZone("")
+	for _, network := range k.Networks {
+		if network.Contains(addr) {
+			return nil
+		}
+	}
+	return errAddressNotAllowed
+}
+
+var (
+	errNoKeyID           = errors.New("admit: the key of the request has no ID; who makes a Key, a KeyStore or a wrapper that calls WithKey, must name it")
+	errAddressNotAllowed = &Error{Status: http.StatusForbidden, Code: "address_not_allowed", Message: "The API key may not be used from this address."}
+)
+
 // Digest is the SHA-256 of a token. Stores know keys by it and never see a token.
 type Digest [32]byte
 
@@ -139,6 +159,25 @@ type KeyKnower interface {
 
 // KeyMap is a KeyStore in memory. It must not change while it is in use.
 type KeyMap map[Digest]*Key
+
+// check reports the keys that could not be used. They have no order, so one is enough.
+func (m KeyMap) check() error {
+	for d, k := range m {
+		if k == nil {
+			continue
+		}
+		field := "KeyMap[" + d.String()[:8] + "...]"
+		if k.ID == "" {
+			return &ConfigError{field + ".ID", "is empty; name the key"}
+		}
+		var f faults
+		f.within(field+".Limits", checkLimits(k.Limits))
+		if err := f.err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // LookupKey implements KeyStore.
 func (m KeyMap) LookupKey(_ context.Context, d Digest) (*Key, error) {

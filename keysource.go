@@ -1,7 +1,6 @@
 package admit
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -62,34 +61,24 @@ func describeSources(sources []KeySource) string {
 	return strings.Join(all, " or ")
 }
 
-func (s KeySource) check() error {
-	switch s.in {
-	case "authorization":
-		if !mediatype.IsToken(s.name) {
-			return fmt.Errorf("%q is not the name of an authentication scheme", s.name)
-		}
-		if strings.EqualFold(s.name, "Basic") {
-			return errors.New("the scheme Basic has a name and a password, and not a key")
-		}
-	case "header":
-		if !mediatype.IsToken(s.name) {
-			return fmt.Errorf("%q is not the name of a header", s.name)
-		}
-		if s.name == "Authorization" {
-			return errors.New("the Authorization header has a scheme before the key: use FromBearer or FromAuthorization")
-		}
-	case "query":
+// fault says what is wrong with the source, or "".
+func (s KeySource) fault() string {
+	switch {
+	case s == KeySource{}:
+		return "is the zero KeySource; use FromBearer, FromAuthorization, FromHeader, FromQuery or FromCookie"
+	case s.in == "query":
 		if s.name == "" {
-			return errors.New("a query parameter needs a name")
+			return "has no name of a query parameter"
 		}
-	case "cookie":
-		if !mediatype.IsToken(s.name) {
-			return fmt.Errorf("%q is not the name of a cookie", s.name)
-		}
-	default:
-		return errors.New("the zero KeySource is no source: use FromBearer, FromAuthorization, FromHeader, FromQuery or FromCookie")
+	case !mediatype.IsToken(s.name):
+		what := map[string]string{"authorization": "an authentication scheme", "header": "a header", "cookie": "a cookie"}
+		return fmt.Sprintf("has %q, which is not the name of %s", s.name, what[s.in])
+	case s.in == "authorization" && strings.EqualFold(s.name, "Basic"):
+		return "has the scheme Basic, which is for a name and a password and not for a key; use Bearer, or a scheme of your own"
+	case s.in == "header" && s.name == "Authorization":
+		return "is the header Authorization, which has a scheme before the key; use FromBearer or FromAuthorization"
 	}
-	return nil
+	return ""
 }
 
 // same reports whether two sources find the same keys.

@@ -2,7 +2,6 @@ package admit
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -41,6 +40,7 @@ type Decision struct {
 	Allowed    bool
 	RetryAfter time.Duration // of a refusal: a lone caller that waits it is let in; < 0: never
 	States     []LimitState  // one for each Limit, in order
+	Limits     []Limit       // these, complete; a Limiter fills them in for who gets the Decision
 }
 
 // LimitState is what a caller has left of one Limit after the Decision.
@@ -64,7 +64,9 @@ type LimitStore interface {
 func CompleteLimits(limits []Limit) ([]Limit, error) {
 	rules, err := newRules(limits)
 	if err != nil {
-		return nil, err
+		var f faults
+		f.within("Limits", err)
+		return nil, f.err()
 	}
 	complete := make([]Limit, len(rules))
 	for i := range rules {
@@ -87,25 +89,26 @@ const (
 	maxFill     = 100 * 365 * 24 * time.Hour
 )
 
-// newRules checks the limits of one caller, and joins what is wrong with them.
+// newRules checks the limits of one caller. The paths of its faults begin with Limits.
 func newRules(limits []Limit) ([]rule, error) {
 	if len(limits) == 0 {
-		return nil, errors.New(`no limit is given; name at least one, such as PerMinute(100)`)
+		return nil, &ConfigError{"Limits", "is empty; name at least one limit, such as PerMinute(100)"}
 	}
 	rules := make([]rule, 0, len(limits))
-	var faults []error
-	for _, l := range limits {
+	var f faults
+	for i, l := range limits {
+		field := fmt.Sprintf("Limits[%d]", i)
 		ru, err := newRule(l)
-		if err == nil && slices.ContainsFunc(rules, func(r rule) bool { return r.Name == ru.Name }) {
-			err = fmt.Errorf("two limits have the name %q; clients and stores tell them apart by it", ru.Name)
-		}
 		if err != nil {
-			faults = append(faults, err)
+			f.within(field, err)
 			continue
+		}
+		if slices.ContainsFunc(rules, func(r rule) bool { return r.Name == ru.Name }) {
+			f.add(field+".Name", "is %q, which another limit has too; clients and stores tell them apart by it", ru.Name)
 		}
 		rules = append(rules, ru)
 	}
-	return rules, errors.Join(faults...)
+	return rules, f.err()
 }
 
 // checkLimits is for limits that may be left out.
@@ -117,31 +120,32 @@ func checkLimits(limits []Limit) error {
 	return err
 }
 
+// newRule checks one limit. The path of its fault begins with Limit.
 func newRule(l Limit) (rule, error) {
-	fault := func(format string, args ...any) (rule, error) {
-		return rule{}, fmt.Errorf("the limit %q "+format, append([]any{l.Name}, args...)...)
+	fault := func(field, format string, args ...any) (rule, error) {
+		return rule{}, &ConfigError{"Limit." + field, fmt.Sprintf(format, args...)}
 	}
 	switch {
 	case l.Requests < 1 || l.Requests > maxRequests:
-		return fault("has %d Requests; it needs 1 to %d", l.Requests, maxRequests)
+		return fault("Requests", "is %d; it needs 1 to %d", l.Requests, maxRequests)
 	case l.Per <= 0:
-		return fault("is per %v; name a period", l.Per)
+		return fault("Per", "is %v; name a period, such as time.Minute", l.Per)
 	case time.Duration(l.Requests) > l.Per:
-		return fault("has more than one request in a nanosecond")
+		return fault("Per", "is %v, in which %d requests are more than one in a nanosecond", l.Per, l.Requests)
 	case l.Burst < 0 || l.Burst > maxRequests:
-		return fault("has a Burst of %d; it needs 0, for as many as Requests, to %d", l.Burst, maxRequests)
+		return fault("Burst", "is %d; it needs 0, for as many as Requests, to %d", l.Burst, maxRequests)
 	}
 	if l.Burst == 0 {
 		l.Burst = l.Requests
 	}
 	if float64(l.Burst)/float64(l.Requests)*float64(l.Per) > float64(maxFill) {
-		return fault("takes more than a hundred years to fill up again")
+		return fault("Burst", "is %d, which takes more than a hundred years to fill up again; lower it, or Per", l.Burst)
 	}
 	if l.Name == "" {
 		l.Name = strings.ReplaceAll(l.Per.String(), "µ", "u") // a header is ASCII
 	}
 	if !validLimitName(l.Name) {
-		return fault("has a name that is no header: it needs 1 to 64 printable ASCII characters")
+		return fault("Name", "is %q; a header needs 1 to 64 printable ASCII characters", l.Name)
 	}
 	return rule{
 		Limit: l,

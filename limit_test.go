@@ -20,10 +20,10 @@ func TestCompleteLimits(t *testing.T) {
 	assert.Empty(t, given[0].Name, "the limits are read-only")
 
 	_, err = admit.CompleteLimits(nil)
-	require.ErrorContains(t, err, "no limit")
+	require.ErrorContains(t, err, "Limits is empty")
 	_, err = admit.CompleteLimits([]admit.Limit{{Name: "a", Per: 1}, {Name: "b", Requests: 1}})
-	require.ErrorContains(t, err, `"a"`)
-	require.ErrorContains(t, err, `"b"`)
+	require.ErrorContains(t, err, "Limits[0].Requests is 0")
+	require.ErrorContains(t, err, "Limits[1].Per is 0s")
 }
 
 func TestLimitsAtTheirBounds(t *testing.T) {
@@ -34,16 +34,16 @@ func TestLimitsAtTheirBounds(t *testing.T) {
 		fault string // "": none
 	}{
 		"most requests":                 {admit.Limit{Requests: 1e9, Per: time.Hour}, ""},
-		"too many requests":             {admit.Limit{Requests: 1e9 + 1, Per: time.Hour}, "1000000001 Requests; it needs 1 to 1000000000"},
-		"no requests":                   {admit.Limit{Per: time.Hour}, "0 Requests"},
+		"too many requests":             {admit.Limit{Requests: 1e9 + 1, Per: time.Hour}, "Requests is 1000000001; it needs 1 to 1000000000"},
+		"no requests":                   {admit.Limit{Per: time.Hour}, "Requests is 0"},
 		"shortest period":               {admit.Limit{Requests: 1, Per: 1}, ""},
-		"no period":                     {admit.Limit{Requests: 1}, "is per 0s"},
-		"a period before time":          {admit.Limit{Requests: 1, Per: -1}, "is per -1ns"},
+		"no period":                     {admit.Limit{Requests: 1}, "Per is 0s"},
+		"a period before time":          {admit.Limit{Requests: 1, Per: -1}, "Per is -1ns"},
 		"one in a nanosecond":           {admit.Limit{Requests: 1000, Per: time.Microsecond}, ""},
-		"more than one in a nanosecond": {admit.Limit{Requests: 1001, Per: time.Microsecond}, "more than one request in a nanosecond"},
+		"more than one in a nanosecond": {admit.Limit{Requests: 1001, Per: time.Microsecond}, "more than one in a nanosecond"},
 		"largest burst":                 {admit.Limit{Requests: 1000, Per: time.Second, Burst: 1e9}, ""},
-		"too large a burst":             {admit.Limit{Requests: 1000, Per: time.Second, Burst: 1e9 + 1}, "Burst of 1000000001"},
-		"a burst of less than none":     {admit.Limit{Requests: 1, Per: time.Second, Burst: -1}, "Burst of -1"},
+		"too large a burst":             {admit.Limit{Requests: 1000, Per: time.Second, Burst: 1e9 + 1}, "Burst is 1000000001"},
+		"a burst of less than none":     {admit.Limit{Requests: 1, Per: time.Second, Burst: -1}, "Burst is -1"},
 		"slowest":                       {admit.Limit{Requests: 1, Per: century}, ""},
 		"too slow":                      {admit.Limit{Requests: 1, Per: century + time.Hour}, "a hundred years"},
 		"too slow for its burst":        {admit.Limit{Requests: 1, Per: century / 10, Burst: 11}, "a hundred years"},

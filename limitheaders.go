@@ -64,14 +64,12 @@ func (set *limitSet) divide(replicas int) error {
 		return nil
 	}
 	for _, l := range set.limits {
-		if l.Per > math.MaxInt64/time.Duration(replicas) {
-			return fmt.Errorf("the limit %q has too long a period to be divided by %d", l.Name, replicas)
-		}
+		fits := l.Per <= math.MaxInt64/time.Duration(replicas)
 		l.Per *= time.Duration(replicas)
 		l.Burst = max(l.Burst/replicas, 1)
 		share, err := newRule(l)
-		if err != nil {
-			return fmt.Errorf("divided by %d: %w", replicas, err)
+		if !fits || err != nil {
+			return &ConfigError{"LimiterConfig.Replicas", fmt.Sprintf("is %d, among which the limit %q cannot be divided: its period is too long for that", replicas, l.Name)}
 		}
 		set.shares = append(set.shares, share)
 	}

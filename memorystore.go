@@ -3,7 +3,6 @@ package admit
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"hash/maphash"
 	"math/bits"
 	"slices"
@@ -35,6 +34,7 @@ type MemoryStore struct {
 	visit   atomic.Uint32 // the shard to look after next
 	bits    int           // of a fingerprint, to choose a shard
 	shards  []shard       // one half for each class
+	made    made
 }
 
 const (
@@ -58,10 +58,13 @@ const (
 	sweepMost  = 4 * sweepSlots
 )
 
-// NewMemoryStore returns an empty store. A negative MaxKeys is an error.
+// NewMemoryStore returns an empty store. A negative MaxKeys is an error; the MemoryStore
+// that comes with it fails.
 func NewMemoryStore(c MemoryStoreConfig) (*MemoryStore, error) {
 	if c.MaxKeys < 0 {
-		return nil, fmt.Errorf("admit: NewMemoryStore: MaxKeys is %d; it is a number of callers, or 0 for %d", c.MaxKeys, defaultMaxKeys)
+		var f faults
+		f.add("MemoryStoreConfig.MaxKeys", "is %d; it is a number of callers, or 0 for %d", c.MaxKeys, defaultMaxKeys)
+		return &MemoryStore{made: made{err: f.err()}}, f.err()
 	}
 	if c.MaxKeys == 0 {
 		c.MaxKeys = defaultMaxKeys
@@ -70,6 +73,7 @@ func NewMemoryStore(c MemoryStoreConfig) (*MemoryStore, error) {
 		seeds:   [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		epoch:   time.Now(),
 		maxKeys: int64(c.MaxKeys),
+		made:    made{ok: true},
 		bits:    min(bits.Len(uint(c.MaxKeys)/minShardKeys), maxShardBits),
 	}
 	s.now = func() time.Duration { return time.Since(s.epoch) }
@@ -77,11 +81,21 @@ func NewMemoryStore(c MemoryStoreConfig) (*MemoryStore, error) {
 	return s, nil
 }
 
+func (s *MemoryStore) fault() error {
+	if s == nil {
+		return (*made)(nil).fault("MemoryStore")
+	}
+	return s.made.fault("MemoryStore")
+}
+
 // Take implements LimitStore. It fails only for limits that NewLimiter does not take.
 func (s *MemoryStore) Take(_ context.Context, key string, cost int, limits []Limit) (Decision, error) {
+	if err := s.fault(); err != nil {
+		return Decision{}, err
+	}
 	rules, err := newRules(limits)
 	if err != nil {
-		return Decision{}, fmt.Errorf("admit: MemoryStore.Take: %w", err)
+		return Decision{}, err
 	}
 	var buf [128]byte
 	k := append(buf[:0], key...)

@@ -16,9 +16,7 @@ import (
 // is misspelt or given twice.
 func Methods(allow ...string) Middleware {
 	m, err := newMethods(allow)
-	if err != nil {
-		panic("admit: Methods: " + err.Error())
-	}
+	must(err)
 	return m.wrap
 }
 
@@ -50,23 +48,27 @@ type methods struct {
 
 func newMethods(allow []string) (*methods, error) {
 	if len(allow) == 0 {
-		return nil, fmt.Errorf(`no method is given; name those that the handler takes, such as "GET"`)
+		return nil, &ConfigError{"Methods", `has no method; name those that the handler takes, such as "GET"`}
 	}
 	m := new(methods)
+	var f faults
 	for i, method := range allow {
-		upper := strings.ToUpper(method)
+		field, upper := fmt.Sprintf("Methods[%d]", i), strings.ToUpper(method)
 		switch {
 		case !mediatype.IsToken(method):
-			return nil, fmt.Errorf("%q is not a method", method)
+			f.add(field, "is %q, which is not a method", method)
 		case slices.Contains(registeredMethods, upper) && method != upper:
-			return nil, fmt.Errorf("methods are case-sensitive: write %q, not %q", upper, method)
+			f.add(field, "is %q; methods are case-sensitive: write %q", method, upper)
 		case slices.Contains(allow[:i], method):
-			return nil, fmt.Errorf("%q is given twice", method)
+			f.add(field, "is %q, which is given twice", method)
 		}
 		m.allowed = append(m.allowed, method)
 		if method == http.MethodGet && !slices.Contains(allow, http.MethodHead) {
 			m.allowed = append(m.allowed, http.MethodHead)
 		}
+	}
+	if err := f.err(); err != nil {
+		return nil, err
 	}
 	listed := m.allowed
 	if !slices.Contains(listed, http.MethodOptions) {

@@ -73,7 +73,7 @@ func TestMethodsDoesNotBuild(t *testing.T) {
 	}
 	assert.NotPanics(t, func() { admit.Methods("purge", "PURGE") }, "they are not registered")
 	assert.NotPanics(t, func() { admit.Methods("!#$%&'*+-.^_`|~") })
-	assert.PanicsWithValue(t, `admit: Methods: methods are case-sensitive: write "GET", not "Get"`, func() { admit.Methods("Get") })
+	assert.Equal(t, `admit: Methods[0] is "Get"; methods are case-sensitive: write "GET"`, panicOf(func() { admit.Methods("Get") }))
 }
 
 func TestMethodsAllocations(t *testing.T) {

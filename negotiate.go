@@ -17,10 +17,8 @@ import (
 // a handler that varies by more must add to Vary, not set it. It panics without an
 // offer, and on one that is no media type or is given twice.
 func Accept(offers ...string) Middleware {
-	n, err := newNegotiator(NegotiatorConfig{Offers: offers})
-	if err != nil {
-		panic("admit: Accept: " + err.Error())
-	}
+	n, err := NewNegotiator(NegotiatorConfig{Offers: offers})
+	must(renamed("NegotiatorConfig.Offers", "Accept", err))
 	return n.Wrap
 }
 
@@ -67,6 +65,7 @@ type Negotiator struct {
 	fallback int // an index of offers; -1: 406
 	refusal  *Error
 	usual    []decided
+	made     made
 }
 
 // decided is a decision made at construction.
@@ -75,21 +74,14 @@ type decided struct {
 	offer  int
 }
 
-// NewNegotiator returns a Negotiator, or an error that joins every fault of c.
+// NewNegotiator returns a Negotiator. The error has every fault of the configuration; the
+// Negotiator that comes with it cannot serve.
 func NewNegotiator(c NegotiatorConfig) (*Negotiator, error) {
-	n, err := newNegotiator(c)
-	if err != nil {
-		return nil, fmt.Errorf("admit: NewNegotiator: %w", err)
-	}
-	return n, nil
-}
-
-func newNegotiator(c NegotiatorConfig) (*Negotiator, error) {
-	var faults []error
+	var f faults
 	if len(c.Offers) == 0 {
-		faults = append(faults, errors.New(`no offer is given; name what the handler can send, such as "application/json"`))
+		f.add("NegotiatorConfig.Offers", `has no offer; name what the handler can send, such as "application/json"`)
 	}
-	n := &Negotiator{fallback: -1}
+	n := &Negotiator{fallback: -1, made: made{ok: true}}
 	for i, text := range c.Offers {
 		t, err := mediatype.Parse(text)
 		_, weighted := t.Param("q")
@@ -105,7 +97,7 @@ func newNegotiator(c NegotiatorConfig) (*Negotiator, error) {
 			err = errors.New("is given twice")
 		}
 		if err != nil {
-			faults = append(faults, fmt.Errorf("offer %q %w", text, err))
+			f.add(fmt.Sprintf("NegotiatorConfig.Offers[%d]", i), "is %q, which %v", text, err)
 			continue
 		}
 		if text == c.Fallback {
@@ -114,10 +106,10 @@ func newNegotiator(c NegotiatorConfig) (*Negotiator, error) {
 		n.offers = append(n.offers, t)
 	}
 	if c.Fallback != "" && !slices.Contains(c.Offers, c.Fallback) {
-		faults = append(faults, fmt.Errorf("the fallback %q is not one of the offers", c.Fallback))
+		f.add("NegotiatorConfig.Fallback", "is %q, which is not one of the Offers", c.Fallback)
 	}
-	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+	if err := f.err(); err != nil {
+		return &Negotiator{made: made{err: err}, fallback: -1}, err
 	}
 	offers := slices.Clone(c.Offers)
 	n.refusal = NewError(http.StatusNotAcceptable, "No accepted media type can be sent; the resource is available as "+strings.Join(offers, ", ")+".")
@@ -137,6 +129,9 @@ func containsFold(list []string, s string) bool {
 // Negotiate returns what Wrap chooses for the lines of an Accept header, the
 // fallback included; false stands for 406. It allocates nothing.
 func (n *Negotiator) Negotiate(accept []string) (string, bool) {
+	if n.fault() != nil {
+		return "", false
+	}
 	if len(accept) == 1 {
 		for i := range n.usual {
 			if n.usual[i].accept == accept[0] {
@@ -154,8 +149,16 @@ func (n *Negotiator) Negotiate(accept []string) (string, bool) {
 	return n.offers[best].String(), true
 }
 
+func (n *Negotiator) fault() error {
+	if n == nil {
+		return (*made)(nil).fault("Negotiator")
+	}
+	return n.made.fault("Negotiator")
+}
+
 // Wrap lets a request in to next if the client takes one of the offers.
 func (n *Negotiator) Wrap(next http.Handler) http.Handler {
+	must(n.fault())
 	return wrap("Accept", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		offer, ok := n.Negotiate(r.Header["Accept"])
 		if !ok {

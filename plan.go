@@ -26,55 +26,60 @@ type Plan struct {
 type Plans struct {
 	plans []Plan // in the order of NewPlans
 	index map[string]int
+	made  made
 }
 
-// NewPlans reports every fault of the plans at once: names that are empty, double or
-// unknown, cycles, limits and addresses that cannot be.
+// NewPlans returns Plans. The error has every fault of the plans: names that are empty,
+// double or unknown, cycles, limits and addresses that cannot be. The Plans that come with
+// it cannot serve.
 func NewPlans(plans ...Plan) (*Plans, error) {
-	p := &Plans{index: make(map[string]int, len(plans))}
-	var faults []error
-	fault := func(format string, args ...any) {
-		faults = append(faults, fmt.Errorf("admit: NewPlans: "+format, args...))
-	}
+	p := &Plans{index: make(map[string]int, len(plans)), made: made{ok: true}}
+	var f faults
 	if len(plans) == 0 {
-		fault("there are no plans")
+		f.add("Plans", "has no plan")
 	}
 	for i, plan := range plans {
+		field := fmt.Sprintf("Plans[%d]", i)
 		plan.Features, plan.Limits = slices.Clone(plan.Features), slices.Clone(plan.Limits)
 		p.plans = append(p.plans, plan)
 		if _, double := p.index[plan.Name]; double {
-			fault("the plan %q is there twice", plan.Name)
+			f.add(field+".Name", "is %q, which another plan has too", plan.Name)
 			continue
 		}
 		p.index[plan.Name] = i
 		if plan.Name == "" {
-			fault("plan %d has no name", i)
+			f.add(field+".Name", "is empty; name the plan as Key.Plan does")
 		}
-		if slices.Contains(plan.Features, "") {
-			fault("the plan %q has a feature without a name", plan.Name)
+		if j := slices.Index(plan.Features, ""); j >= 0 {
+			f.add(fmt.Sprintf("%s.Features[%d]", field, j), "is empty; name the feature")
 		}
 		if u, err := url.Parse(plan.UpgradeURL); plan.UpgradeURL != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "") {
-			fault("the plan %q: UpgradeURL %q is not an http or https URL", plan.Name, plan.UpgradeURL)
+			f.add(field+".UpgradeURL", "is %q, which is not an http or https URL", plan.UpgradeURL)
 		}
-		if err := checkLimits(plan.Limits); err != nil {
-			fault("the plan %q: %w", plan.Name, err)
-		}
+		f.within(field+".Limits", checkLimits(plan.Limits))
 	}
 	for i, plan := range p.plans {
 		if plan.Includes == "" {
 			continue
 		}
 		if _, known := p.index[plan.Includes]; !known {
-			fault("the plan %q includes %q, which is not there", plan.Name, plan.Includes)
+			f.add(fmt.Sprintf("Plans[%d].Includes", i), "is %q, which is not one of the plans", plan.Includes)
 		}
 		if p.reaches(plan.Includes, plan.Name) && p.index[plan.Name] == i {
-			fault("the plan %q includes itself, through %q", plan.Name, plan.Includes)
+			f.add(fmt.Sprintf("Plans[%d].Includes", i), "is %q, through which the plan %q includes itself", plan.Includes, plan.Name)
 		}
 	}
-	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+	if err := f.err(); err != nil {
+		return &Plans{made: made{err: err}}, err
 	}
 	return p, nil
+}
+
+func (p *Plans) fault() error {
+	if p == nil {
+		return (*made)(nil).fault("Plans")
+	}
+	return p.made.fault("Plans")
 }
 
 // reaches reports whether from is, or includes, the plan to.
@@ -99,15 +104,16 @@ func (p *Plans) reaches(from, to string) bool {
 // that NewPlans did not get.
 func (p *Plans) AtLeast(plan string) Middleware {
 	m, err := p.atLeast(plan)
-	if err != nil {
-		panic("admit: Plans.AtLeast: " + err.Error())
-	}
+	must(err)
 	return m
 }
 
 func (p *Plans) atLeast(plan string) (Middleware, error) {
+	if err := p.fault(); err != nil {
+		return nil, err
+	}
 	if _, known := p.index[plan]; !known {
-		return nil, fmt.Errorf("there is no plan %q", plan)
+		return nil, &ConfigError{"AtLeast", fmt.Sprintf("is %q, which is not one of the plans", plan)}
 	}
 	return p.require(func(name string) bool { return p.reaches(name, plan) }), nil
 }
@@ -117,21 +123,22 @@ func (p *Plans) atLeast(plan string) (Middleware, error) {
 // plan has all of them.
 func (p *Plans) Features(names ...string) Middleware {
 	m, err := p.haveAll(names)
-	if err != nil {
-		panic("admit: Plans.Features: " + err.Error())
-	}
+	must(err)
 	return m
 }
 
 func (p *Plans) haveAll(names []string) (Middleware, error) {
+	if err := p.fault(); err != nil {
+		return nil, err
+	}
 	if len(names) == 0 {
-		return nil, errors.New("no feature is given")
+		return nil, &ConfigError{"Features", "has no feature; name one that a plan has"}
 	}
 	passes := func(plan string) bool {
 		return !slices.ContainsFunc(names, func(feature string) bool { return !p.has(plan, feature) })
 	}
 	if !slices.ContainsFunc(p.plans, func(plan Plan) bool { return passes(plan.Name) }) {
-		return nil, fmt.Errorf("no plan has all of %q, so that no request could pass", names)
+		return nil, &ConfigError{"Features", fmt.Sprintf("is %q; no plan has all of them, so that no request could pass", names)}
 	}
 	return p.require(passes), nil
 }
@@ -162,7 +169,11 @@ func (p *Plans) require(passes func(plan string) bool) Middleware {
 	}
 	return func(next http.Handler) http.Handler {
 		return wrap("Plans", next, func(in inside, w http.ResponseWriter, r *http.Request) {
-			id := identityOf(r.Context())
+			id, err := identified(r)
+			if err != nil {
+				WriteError(w, r, err)
+				return
+			}
 			if id == nil {
 				WriteError(w, r, errInternal.WithCause(errors.New("admit: Plans found no key in the context: put an Auth, or a wrapper that calls WithKey, outside of it")))
 				return

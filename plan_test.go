@@ -87,9 +87,9 @@ func TestPlansFromTheTop(t *testing.T) {
 	require.NoError(t, err)
 	features[0] = "changed"
 	for _, h := range []http.Handler{p.AtLeast("middle")(ok), p.Features("history")(ok)} {
-		allowed(t, h, by(&admit.Key{Plan: "top"}))
-		allowed(t, h, by(&admit.Key{Plan: "middle"}))
-		refused(t, h, by(&admit.Key{Plan: "bottom"}), 402)
+		allowed(t, h, by(&admit.Key{ID: "k", Plan: "top"}))
+		allowed(t, h, by(&admit.Key{ID: "k", Plan: "middle"}))
+		refused(t, h, by(&admit.Key{ID: "k", Plan: "bottom"}), 402)
 	}
 }
 
@@ -115,16 +115,16 @@ func TestPlansDoNotBuild(t *testing.T) {
 	)
 	require.Error(t, err)
 	for _, part := range []string{
-		`the plan "a" includes itself`, `the plan "b" includes itself`, `the plan "self" includes itself`, `"orphan" includes "nowhere"`, `"last" includes "fire"`,
-		`"orphan" is there twice`, "plan 6 has no name", `"features" has a feature without a name`, `"url": UpgradeURL "example.com/buy"`, `"script": UpgradeURL`,
-		`"file": UpgradeURL`, `"nobody's": UpgradeURL`, `"unreadable": UpgradeURL`, `the plan "limited": the limit "hour" has 0 Requests`,
+		`the plan "a" includes itself`, `the plan "b" includes itself`, `the plan "self" includes itself`, `Plans[4].Includes is "nowhere"`, `Plans[14].Includes is "fire"`,
+		`Plans[5].Name is "orphan"`, "Plans[6].Name is empty", `Plans[7].Features[1] is empty`, `Plans[8].UpgradeURL is "example.com/buy"`, `Plans[9].UpgradeURL`,
+		`Plans[10].UpgradeURL`, `Plans[11].UpgradeURL`, `Plans[12].UpgradeURL`, `Plans[15].Limits[0].Requests is 0`,
 	} {
 		assert.ErrorContains(t, err, part)
 	}
 	assert.NotContains(t, err.Error(), `"into" includes itself`)
-	assert.NotContains(t, err.Error(), `"fine"`)
+	assert.NotContains(t, err.Error(), `Plans[13]`)
 	assert.NotContains(t, err.Error(), `"orphan" includes itself`, "it is the first of the name that counts")
-	assert.NotContains(t, err.Error(), `the plan "" includes`)
+	assert.NotContains(t, err.Error(), `Plans[6].Includes`)
 	_, err = admit.NewPlans()
 	assert.Error(t, err)
 
@@ -139,6 +139,6 @@ func TestPlansDoNotBuild(t *testing.T) {
 
 func TestPlansAllocations(t *testing.T) {
 	h := newPlans(t).AtLeast("pro")(ok)
-	w, r := newDiscard(), get("/").WithContext(admit.WithKey(t.Context(), &admit.Key{Plan: "enterprise"}))
+	w, r := newDiscard(), get("/").WithContext(admit.WithKey(t.Context(), &admit.Key{ID: "k", Plan: "enterprise"}))
 	allocs(t, 0, func() { h.ServeHTTP(w, r) })
 }

@@ -1,120 +1,54 @@
 package admit
 
 import (
-	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/justinas/alice"
 )
 
-// Policy is the whole of admission for a handler: a plain value, to be copied and
-// changed for each route. What is zero is left out of the chain. Copies share the arrays
-// of their slices: give a copy a slice of its own, or clone one before appending to it.
+// Policy is the whole of admission for a handler, in the order of the chain: see "The
+// order of a chain" for why each stands where it stands. It is a plain value, to be copied
+// and changed for each route. What is zero is left out. Copies share the arrays of their
+// slices: give a copy a slice of its own, or clone one before appending to it.
 type Policy struct {
-	ClientIP    Middleware    // see ClientIP
-	Errors      *ErrorWriter  // see ErrorWriter
-	Maintenance *Maintenance  // see Maintenance
-	InFlight    *InFlight     // see NewInFlight
-	Methods     []string      // see Methods
-	Auth        *Auth         // see NewAuth
-	Scopes      []string      // see RequireScopes; the Auth may be in a Policy outside
-	Plans       *Plans        // for AtLeast and Features
-	AtLeast     string        // see Plans.AtLeast
-	Features    []string      // see Plans.Features
-	Limiter     *Limiter      // see NewLimiter
-	Accept      []string      // see Accept
-	ContentType []string      // see ContentType
-	MaxBody     int64         // see MaxBody
-	BodyTimeout BodyTimeout   // see BodyTimeout
-	WriteStall  time.Duration // see WriteStall
-	Timeout     time.Duration // see Timeout
+	ClientIP       Middleware      // see ClientIP
+	Errors         *ErrorWriter    // see ErrorWriter
+	Maintenance    *Maintenance    // see Maintenance
+	InFlight       *InFlight       // see NewInFlight
+	AddressLimiter *Limiter        // see NewLimiter; before Auth, so that strangers are counted too
+	Methods        []string        // see Methods
+	Auth           *Auth           // see NewAuth
+	Identity       Middleware      // in the place of Auth: a wrapper that calls WithKey, for a JWT or mTLS
+	Scopes         []string        // see RequireScopes; the Auth may be in a Policy outside
+	Plans          *Plans          // for AtLeast and Features
+	AtLeast        string          // see Plans.AtLeast
+	Features       []string        // see Plans.Features
+	Limiter        *Limiter        // see NewLimiter
+	Accept         []string        // see Accept
+	Negotiator     *Negotiator     // instead of Accept; see NewNegotiator
+	ContentType    []string        // see ContentType
+	ContentTypes   *ContentTypes   // instead of ContentType; see NewContentTypes
+	MaxBody        int64           // bytes; see MaxBody
+	BodyTimeout    BodyTimeout     // see BodyTimeout
+	WriteStall     time.Duration   // see WriteStall
+	Timeout        time.Duration   // see Timeout
+	HandlerTimeout *HandlerTimeout // instead of Timeout; see NewHandlerTimeout
 }
 
-// Chain returns the wrappers in their order, RequestID and Recover always among them.
-// The error joins every fault of the Policy.
+// Chain returns the wrappers in their order, RequestID and Recover always among them. The
+// error has every fault of the Policy, and of the values in it: see ConfigError.
 func (p Policy) Chain() (alice.Chain, error) {
-	var chain []alice.Constructor
-	var faults []error
-	// add puts a wrapper into the chain, or notes what is wrong with its field.
-	add := func(field string, m Middleware, err error) {
-		if err != nil {
-			faults = append(faults, fmt.Errorf("admit: Policy.%s: %w", field, err))
-		} else {
-			chain = append(chain, m)
-		}
+	c := policyChain{Policy: p}
+	c.together()
+	c.add("", RequestID, nil)
+	c.outside()
+	c.who()
+	c.what()
+	if err := c.faults.err(); err != nil {
+		return alice.Chain{}, err
 	}
-
-	add("", RequestID, nil)
-	if p.ClientIP != nil {
-		add("ClientIP", p.ClientIP, nil)
-	}
-	if p.Errors != nil {
-		add("Errors", p.Errors.Wrap, nil)
-	}
-	add("", Recover, nil)
-	if p.Maintenance != nil {
-		add("Maintenance", p.Maintenance.Wrap, nil)
-	}
-	if p.InFlight != nil {
-		add("InFlight", p.InFlight.Wrap, nil)
-	}
-	if len(p.Methods) > 0 {
-		m, err := newMethods(p.Methods)
-		add("Methods", m.wrap, err)
-	}
-	if p.Auth != nil {
-		add("Auth", p.Auth.Wrap, nil)
-	}
-	if len(p.Scopes) > 0 {
-		s, err := newScopes(p.Scopes)
-		add("Scopes", s.wrap, err)
-	}
-	if p.Auth != nil && p.Auth.optional && (len(p.Scopes) > 0 || p.AtLeast != "" || len(p.Features) > 0) {
-		faults = append(faults, errors.New("admit: Policy.Auth is optional, but Scopes, AtLeast or Features need a key; give this Policy an Auth that is not"))
-	}
-	if p.Plans == nil && (p.AtLeast != "" || len(p.Features) > 0) {
-		faults = append(faults, errors.New("admit: Policy.Plans is nil, but AtLeast or Features need it"))
-	}
-	if p.Plans != nil && p.AtLeast != "" {
-		m, err := p.Plans.atLeast(p.AtLeast)
-		add("AtLeast", m, err)
-	}
-	if p.Plans != nil && len(p.Features) > 0 {
-		m, err := p.Plans.haveAll(p.Features)
-		add("Featuress", m, err)
-	}
-	if p.Limiter != nil {
-		add("Limiter", p.Limiter.Wrap, nil)
-	}
-	if len(p.Accept) > 0 {
-		n, err := newNegotiator(NegotiatorConfig{Offers: p.Accept})
-		add("Accept", n.Wrap, err)
-	}
-	if len(p.ContentType) > 0 {
-		c, err := newContentTypes(ContentTypesConfig{Allow: p.ContentType})
-		add("ContentType", c.Wrap, err)
-	}
-	if p.MaxBody != 0 {
-		m, err := maxBody(p.MaxBody)
-		add("MaxBody", m, err)
-	}
-	if p.BodyTimeout != (BodyTimeout{}) {
-		add("BodyTimeout", p.BodyTimeout.Wrap, p.BodyTimeout.check())
-	}
-	if p.WriteStall != 0 {
-		m, err := writeStall(p.WriteStall)
-		add("WriteStall", m, err)
-	}
-	if p.Timeout != 0 {
-		m, err := timeout(p.Timeout)
-		add("Timeout", m, err)
-	}
-	if len(faults) > 0 {
-		return alice.Chain{}, errors.Join(faults...)
-	}
-	return alice.New(chain...), nil
+	return alice.New(c.wrappers...), nil
 }
 
 // Wrap puts the chain around next. It panics with the error of Chain.
@@ -123,8 +57,144 @@ func (p Policy) Wrap(next http.Handler) http.Handler {
 		panic("admit: Policy.Wrap: the handler is nil")
 	}
 	chain, err := p.Chain()
-	if err != nil {
-		panic(err)
-	}
+	must(err)
 	return chain.Then(next)
+}
+
+// policyChain is a chain while it is made.
+type policyChain struct {
+	Policy
+	wrappers []alice.Constructor
+	faults   faults
+}
+
+// add puts a wrapper into the chain, or notes what is wrong with its field.
+func (c *policyChain) add(field string, m Middleware, err error) {
+	if err != nil {
+		c.faults.within("Policy."+field, err)
+		return
+	}
+	c.wrappers = append(c.wrappers, m)
+}
+
+// together notes fields that cannot be in one Policy, and fields that miss another.
+func (c *policyChain) together() {
+	either := func(one, other string, both bool) {
+		if both {
+			c.faults.add("Policy."+other, "is there beside %s, which says the same; leave out one of them", one)
+		}
+	}
+	either("Accept", "Negotiator", len(c.Accept) > 0 && c.Negotiator != nil)
+	either("ContentType", "ContentTypes", len(c.ContentType) > 0 && c.ContentTypes != nil)
+	either("Timeout", "HandlerTimeout", c.Timeout != 0 && c.HandlerTimeout != nil)
+
+	if c.Auth != nil && c.Identity != nil {
+		c.faults.add("Policy.Identity", "is there beside Auth; for callers with one or the other, put an optional Auth into a Policy outside")
+	}
+	if c.Limiter != nil && c.Limiter == c.AddressLimiter {
+		c.faults.add("Policy.Limiter", "is the AddressLimiter too, and counts a request once; make one for each")
+	}
+	needKey := len(c.Scopes) > 0 || c.AtLeast != "" || len(c.Features) > 0
+	if c.Auth != nil && c.Auth.optional && needKey {
+		c.faults.add("Policy.Auth", "is optional, but Scopes, AtLeast or Features need a key; give this Policy an Auth that is not")
+	}
+	if c.Plans == nil && (c.AtLeast != "" || len(c.Features) > 0) {
+		c.faults.add("Policy.Plans", "is nil, but AtLeast or Features need it")
+	}
+}
+
+// outside adds what asks nobody who is there.
+func (c *policyChain) outside() {
+	if c.ClientIP != nil {
+		c.add("ClientIP", c.ClientIP, nil)
+	}
+	if c.Errors != nil {
+		c.add("Errors", c.Errors.Wrap, nil)
+	}
+	c.add("", Recover, nil)
+	if c.Maintenance != nil {
+		c.add("Maintenance", c.Maintenance.Wrap, nil)
+	}
+	if c.InFlight != nil {
+		c.add("InFlight", c.InFlight.Wrap, c.InFlight.fault())
+	}
+	if c.AddressLimiter != nil {
+		c.add("AddressLimiter", c.AddressLimiter.Wrap, c.AddressLimiter.fault())
+	}
+	if len(c.Methods) > 0 {
+		m, err := newMethods(c.Methods)
+		c.add("Methods", m.wrap, err)
+	}
+}
+
+// who adds what depends on the caller.
+func (c *policyChain) who() {
+	if c.Auth != nil {
+		c.add("Auth", c.Auth.Wrap, c.Auth.fault())
+	}
+	if c.Identity != nil {
+		c.add("Identity", c.Identity, nil)
+	}
+	if len(c.Scopes) > 0 {
+		s, err := newScopes(c.Scopes)
+		c.add("Scopes", s.wrap, err)
+	}
+	if c.Plans != nil {
+		switch err := c.Plans.fault(); {
+		case err != nil:
+			c.add("Plans", nil, err)
+		default:
+			c.plans()
+		}
+	}
+	if c.Limiter != nil {
+		c.add("Limiter", c.Limiter.Wrap, c.Limiter.fault())
+	}
+}
+
+func (c *policyChain) plans() {
+	if c.AtLeast != "" {
+		m, err := c.Plans.atLeast(c.AtLeast)
+		c.add("AtLeast", m, err)
+	}
+	if len(c.Features) > 0 {
+		m, err := c.Plans.haveAll(c.Features)
+		c.add("Features", m, err)
+	}
+}
+
+// what adds what depends on what is sent.
+func (c *policyChain) what() {
+	if len(c.Accept) > 0 {
+		n, err := NewNegotiator(NegotiatorConfig{Offers: c.Accept})
+		c.add("Accept", n.Wrap, renamed("NegotiatorConfig.Offers", "Accept", err))
+	}
+	if c.Negotiator != nil {
+		c.add("Negotiator", c.Negotiator.Wrap, c.Negotiator.fault())
+	}
+	if len(c.ContentType) > 0 {
+		t, err := NewContentTypes(ContentTypesConfig{Allow: c.ContentType})
+		c.add("ContentType", t.Wrap, renamed("ContentTypesConfig.Allow", "ContentType", err))
+	}
+	if c.ContentTypes != nil {
+		c.add("ContentTypes", c.ContentTypes.Wrap, c.ContentTypes.fault())
+	}
+	if c.MaxBody != 0 {
+		m, err := maxBody(c.MaxBody)
+		c.add("MaxBody", m, err)
+	}
+	if c.BodyTimeout != (BodyTimeout{}) {
+		c.add("BodyTimeout", c.BodyTimeout.Wrap, c.BodyTimeout.check())
+	}
+	if c.WriteStall != 0 {
+		m, err := writeStall(c.WriteStall)
+		c.add("WriteStall", m, err)
+	}
+	if c.Timeout != 0 {
+		t, err := NewHandlerTimeout(HandlerTimeoutConfig{FirstByte: c.Timeout})
+		c.add("Timeout", t.Wrap, renamed("HandlerTimeoutConfig.FirstByte", "Timeout", err))
+	}
+	if c.HandlerTimeout != nil {
+		c.add("HandlerTimeout", c.HandlerTimeout.Wrap, c.HandlerTimeout.fault())
+	}
 }

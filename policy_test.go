@@ -89,6 +89,53 @@ func TestPolicyOrder(t *testing.T) {
 	allowed(t, h, r)
 }
 
+// The AddressLimiter counts those whom Auth refuses, and does not mix them with callers.
+func TestPolicyAddressLimiter(t *testing.T) {
+	t.Parallel()
+	h := admit.Policy{
+		AddressLimiter: newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(4)}}),
+		Methods:        []string{"GET"},
+		Auth:           newAuth(t, admit.AuthConfig{}),
+		Limiter:        newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(1)}}),
+	}.Wrap(ok)
+	refused(t, h, get("/", "X-API-Key", "guess"), 401)
+	refused(t, h, newRequest("PUT", "/", ""), 405)
+	header := allowed(t, h, get("/", "X-API-Key", "good"))
+	assert.Equal(t, []string{`"hour";q=4;w=3600`, `"day";q=1;w=86400`}, header["Ratelimit-Policy"])
+	refused(t, h, get("/", "X-API-Key", "good"), 429)
+	e, _ := refused(t, h, get("/", "X-API-Key", "guess"), 429)
+	assert.Equal(t, "rate_limited", e.Code)
+}
+
+// An Identity stands where Auth does: before scopes, plans and the Limiter.
+func TestPolicyIdentity(t *testing.T) {
+	t.Parallel()
+	identity := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			who := r.Header.Get("X-Subject")
+			if who == "" {
+				admit.WriteError(w, r, admit.NewError(http.StatusUnauthorized, ""))
+				return
+			}
+			key := &admit.Key{ID: who, Plan: r.Header.Get("X-Plan"), Scopes: []string{"w"}}
+			next.ServeHTTP(w, r.WithContext(admit.WithKey(r.Context(), key)))
+		})
+	}
+	p := admit.Policy{
+		Methods: []string{"GET"}, Identity: identity, Scopes: []string{"w"}, Plans: newPlans(t), AtLeast: "pro",
+		Limiter: newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(1)}}),
+	}
+	h := p.Wrap(ok)
+	refused(t, h, newRequest("PUT", "/", ""), 405)
+	refused(t, h, get("/"), 401)
+	refused(t, h, get("/", "X-Subject", "a", "X-Plan", "free"), 402)
+	allowed(t, h, get("/", "X-Subject", "a", "X-Plan", "pro"))
+	allowed(t, h, get("/", "X-Subject", "b", "X-Plan", "pro"))
+	refused(t, h, get("/", "X-Subject", "a", "X-Plan", "pro"), 429)
+	p.Scopes = []string{"x"}
+	refused(t, p.Wrap(ok), get("/", "X-Subject", "c", "X-Plan", "pro"), 403)
+}
+
 func TestPolicyReportsEveryFault(t *testing.T) {
 	t.Parallel()
 	p := admit.Policy{
@@ -98,14 +145,14 @@ func TestPolicyReportsEveryFault(t *testing.T) {
 	_, err := p.Chain()
 	require.Error(t, err)
 	for _, part := range []string{
-		`Policy.Methods`, `Policy.Scopes`, "Policy.Plans is nil", "Policy.Accept", "Policy.ContentType", "Policy.MaxBody", "Policy.BodyTimeout: its Grace", "Policy.Timeout",
+		`Policy.Methods`, `Policy.Scopes`, "Policy.Plans is nil", "Policy.Accept", "Policy.ContentType", "Policy.MaxBody", "Policy.BodyTimeout.Grace", "Policy.Timeout",
 	} {
 		assert.ErrorContains(t, err, part)
 	}
 	assert.PanicsWithError(t, err.Error(), func() { p.Wrap(ok) })
 
 	_, err = admit.Policy{Plans: newPlans(t), AtLeast: "gold", Features: []string{"telepathy"}}.Chain()
-	assert.ErrorContains(t, err, `no plan "gold"`)
+	assert.ErrorContains(t, err, `Policy.AtLeast is "gold"`)
 	assert.ErrorContains(t, err, "telepathy")
 	assert.Panics(t, func() { admit.Policy{}.Wrap(nil) })
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/admit-go/admit/internal/lists"
 )
 
 // StoreDown says what a Limiter does while its Store fails.
@@ -45,9 +47,10 @@ type LimiterConfig struct {
 	// Name is the namespace in Store, and required with it: 1 to 64 of A-Z a-z 0-9 . _ -
 	// Limiters of one name in one store share their buckets.
 	Name string
-	// Limits hold for every caller, all or none, except where Plans says otherwise.
+	// Limits hold for every caller, all or none, except where its Key or Plans say otherwise.
 	Limits []Limit
-	// Plans has limits that replace Limits for callers whose Key has such a plan.
+	// Plans has limits that replace Limits for callers whose Key has such a plan. Those of
+	// the Key itself replace both.
 	Plans *Plans
 	// Store keeps the buckets. Nil: the memory of this Limiter.
 	Store LimitStore
@@ -84,7 +87,6 @@ type LimiterConfig struct {
 type LimitEvent struct {
 	Limiter  string   // LimiterConfig.Name
 	Cost     int      // what was asked for
-	Limits   []Limit  // of this caller, with their defaults filled in
 	Decision Decision // one that does not allow has refused the request, unless DryRun is set
 	Err      error    // of a Store that fails
 }
@@ -96,8 +98,10 @@ type Limiter struct {
 	base   *limitSet
 	store  LimitStore   // nil: memory
 	memory *MemoryStore // also for LimitLocally; else nil
+	made   made
 
 	plans  map[string]*limitSet // of the plans that have limits of their own
+	keys   lists.Cache[Limit, *limitSet]
 	outage rate.Sometimes
 	wraps  atomic.Int32 // handlers that it is around
 
@@ -111,36 +115,39 @@ type Limiter struct {
 // handlers that one RateLimit wraps share its buckets. It panics on a wrong Limit.
 func RateLimit(limits ...Limit) Middleware {
 	l, err := NewLimiter(LimiterConfig{Limits: limits})
-	if err != nil {
-		panic("admit: RateLimit: " + err.Error())
-	}
+	must(renamed("LimiterConfig.Limits", "RateLimit", err))
 	return l.Wrap
 }
 
-// NewLimiter reports every fault of the configuration at once.
+// NewLimiter returns a Limiter. The error has every fault of the configuration; the
+// Limiter that comes with it cannot serve.
 func NewLimiter(c LimiterConfig) (*Limiter, error) {
-	var faults []error
+	var f faults
 	base, err := newLimitSet(c.Limits)
-	if err != nil {
-		faults = append(faults, fmt.Errorf("admit: LimiterConfig.Limits: %w", err))
-	}
-	if c.Store != nil && c.Name == "" {
-		faults = append(faults, errors.New("admit: LimiterConfig.Name is empty; a Store needs one, so that two services do not share buckets by accident"))
+	f.within("LimiterConfig.Limits", err)
+	if c.Store != nil {
+		f.value("LimiterConfig.Store", c.Store)
+		if c.Name == "" {
+			f.add("LimiterConfig.Name", "is empty; a Store needs one, so that two services do not share buckets by accident")
+		}
 	}
 	if c.Name != "" && !validLimiterName(c.Name) {
-		faults = append(faults, fmt.Errorf("admit: LimiterConfig.Name: %q is not 1 to 64 of A-Z a-z 0-9 . _ -", c.Name))
+		f.add("LimiterConfig.Name", "is %q; it may have 1 to 64 of A-Z a-z 0-9 . _ -", c.Name)
+	}
+	if c.Plans != nil {
+		f.value("LimiterConfig.Plans", c.Plans)
 	}
 	if c.Replicas < 0 {
-		faults = append(faults, fmt.Errorf("admit: LimiterConfig.Replicas is %d; it is the number of processes that share the Store, or 0", c.Replicas))
+		f.add("LimiterConfig.Replicas", "is %d; it is the number of processes that share the Store, or 0", c.Replicas)
 	}
 	if c.StoreDown < LimitLocally || c.StoreDown > RefuseAll {
-		faults = append(faults, fmt.Errorf("admit: LimiterConfig.StoreDown is %d; it is LimitLocally, AdmitAll or RefuseAll", c.StoreDown))
+		f.add("LimiterConfig.StoreDown", "is %v; it is LimitLocally, AdmitAll or RefuseAll", c.StoreDown)
 	}
-	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+	if err := f.err(); err != nil {
+		return &Limiter{made: made{err: err}}, err
 	}
 
-	l := &Limiter{c: c, base: base, store: c.Store, outage: rate.Sometimes{Interval: time.Minute}}
+	l := &Limiter{c: c, base: base, store: c.Store, outage: rate.Sometimes{Interval: time.Minute}, made: made{ok: true}}
 	if c.Plans != nil {
 		l.plans = make(map[string]*limitSet)
 		for _, plan := range c.Plans.plans {
@@ -156,7 +163,7 @@ func NewLimiter(c LimiterConfig) (*Limiter, error) {
 	}
 	if l.store != nil && l.memory != nil {
 		if err := l.divide(); err != nil {
-			return nil, err
+			return &Limiter{made: made{err: err}}, err
 		}
 	}
 	return l, nil
@@ -164,16 +171,18 @@ func NewLimiter(c LimiterConfig) (*Limiter, error) {
 
 // divide prepares the shares of the limits for when the store is down.
 func (l *Limiter) divide() error {
-	err := l.base.divide(l.c.Replicas)
-	for name, set := range l.plans {
-		if e := set.divide(l.c.Replicas); e != nil {
-			err = errors.Join(err, fmt.Errorf("of the plan %q: %w", name, e))
-		}
+	all := []error{l.base.divide(l.c.Replicas)}
+	for _, set := range l.plans {
+		all = append(all, set.divide(l.c.Replicas))
 	}
-	if err != nil {
-		return fmt.Errorf("admit: LimiterConfig.Replicas: %w", err)
+	return errors.Join(all...)
+}
+
+func (l *Limiter) fault() error {
+	if l == nil {
+		return (*made)(nil).fault("Limiter")
 	}
-	return nil
+	return l.made.fault("Limiter")
 }
 
 func validLimiterName(name string) bool {
@@ -183,9 +192,7 @@ func validLimiterName(name string) bool {
 // Wrap limits the requests to next. A request that l has counted already, because it is
 // around the caller, passes.
 func (l *Limiter) Wrap(next http.Handler) http.Handler {
-	if l == nil {
-		panic("admit: Limiter.Wrap: the Limiter is nil; NewLimiter makes one")
-	}
+	must(l.fault())
 	l.wraps.Add(1)
 	return wrap("Limiter.Wrap", next, l.handle)
 }
@@ -195,7 +202,12 @@ func (l *Limiter) handle(in inside, w http.ResponseWriter, r *http.Request) {
 		in.ServeHTTP(w, r)
 		return
 	}
-	who, set, cost := l.caller(r), l.limitsOf(r), l.costOf(r)
+	set, err := l.limitsOf(r)
+	if err != nil {
+		WriteError(w, r, err)
+		return
+	}
+	who, cost := l.caller(r), l.costOf(r)
 	var few [4]LimitState
 	d, outage := l.decide(r.Context(), few[:0], who, set, cost)
 	if gone := r.Context().Err(); outage != nil && gone != nil {
@@ -203,12 +215,7 @@ func (l *Limiter) handle(in inside, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	set.writeHeaders(in, w.Header(), d, l.c.LegacyHeaders)
-	if outage != nil {
-		l.logOutage(r, outage)
-	}
-	if l.c.Observe != nil {
-		l.c.Observe(r, LimitEvent{l.c.Name, cost, slices.Clone(set.limits), Decision{d.Allowed, d.RetryAfter, slices.Clone(d.States)}, outage})
-	}
+	l.tell(r, cost, set, d, outage)
 	if !d.Allowed && !l.c.DryRun {
 		WriteError(w, r, l.refusal(d, outage))
 		return
@@ -225,6 +232,46 @@ func (l *Limiter) handle(in inside, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	in.ServeHTTP(w, r)
+}
+
+// Take decides without answering: for the messages of a WebSocket, or for a resource that
+// shows a caller what is left. It counts by the same rules as Wrap, whether or not Wrap has
+// counted the request; a negative cost gives back, and 0 only looks. Skip and Cost are not
+// asked, Observe is told, and no header is written. A refusal is no error: see
+// Decision.Allowed, which DryRun makes true. The error is an *Error: 503 if the Store fails
+// and nothing else may decide, 403 for a key that may not be used from this address; or it
+// is that of the context of r.
+func (l *Limiter) Take(r *http.Request, cost int) (Decision, error) {
+	if err := l.fault(); err != nil {
+		return Decision{}, errInternal.WithCause(err)
+	}
+	set, err := l.limitsOf(r)
+	if err != nil {
+		return Decision{}, err
+	}
+	d, outage := l.decide(r.Context(), make([]LimitState, 0, len(set.limits)), l.caller(r), set, cost)
+	if gone := r.Context().Err(); outage != nil && gone != nil {
+		return Decision{}, gone
+	}
+	l.tell(r, cost, set, d, outage)
+	if outage != nil && !d.Allowed && len(d.States) == 0 {
+		return Decision{}, l.refusal(d, outage)
+	}
+	d.Limits = slices.Clone(set.limits)
+	d.Allowed = d.Allowed || l.c.DryRun
+	return d, nil
+}
+
+// tell says what was decided, to the log and to Observe.
+func (l *Limiter) tell(r *http.Request, cost int, set *limitSet, d Decision, outage error) {
+	if outage != nil {
+		l.logOutage(r, outage)
+	}
+	if l.c.Observe != nil {
+		// Not d itself, or the states of each request would be on the heap.
+		copied := Decision{d.Allowed, d.RetryAfter, slices.Clone(d.States), slices.Clone(set.limits)}
+		l.c.Observe(r, LimitEvent{l.c.Name, cost, copied, outage})
+	}
 }
 
 // decide asks the store, and does what StoreDown says where that fails: then the error
@@ -333,17 +380,33 @@ func (l *Limiter) costOf(r *http.Request) int {
 	return max(l.c.Cost(r), 0)
 }
 
-// limitsOf returns the limits of the caller's plan, if that has any, else Limits.
-func (l *Limiter) limitsOf(r *http.Request) *limitSet {
-	if l.plans == nil {
-		return l.base
+// limitsOf returns the limits of the caller: those of its key, if that has any, else those
+// of its plan, else Limits. The error is the answer to a request whose key cannot be used.
+func (l *Limiter) limitsOf(r *http.Request) (*limitSet, *Error) {
+	id, err := identified(r)
+	if err != nil || id == nil {
+		return l.base, err
 	}
-	if id := identityOf(r.Context()); id != nil {
-		if set := l.plans[id.key.Plan]; set != nil {
-			return set
+	if len(id.key.Limits) > 0 {
+		set, err := l.keys.Get(id.key.Limits, l.newLimits)
+		if err != nil {
+			return nil, errInternal.WithCause(fmt.Errorf("admit: the limits of the key %s cannot be used: %w", id.key.ID, err))
 		}
+		return set, nil
 	}
-	return l.base
+	if set := l.plans[id.key.Plan]; set != nil {
+		return set, nil
+	}
+	return l.base, nil
+}
+
+// newLimits prepares the limits of a key, as NewLimiter does those of plans.
+func (l *Limiter) newLimits(limits []Limit) (*limitSet, error) {
+	set, err := newLimitSet(limits)
+	if err == nil && l.store != nil && l.memory != nil {
+		err = set.divide(l.c.Replicas)
+	}
+	return set, err
 }
 
 // caller is who is counted.

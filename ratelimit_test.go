@@ -80,13 +80,12 @@ func TestRateLimitPanics(t *testing.T) {
 
 func TestNewLimiterReportsEveryFault(t *testing.T) {
 	t.Parallel()
-	l, err := admit.NewLimiter(admit.LimiterConfig{
+	_, err := admit.NewLimiter(admit.LimiterConfig{
 		Limits:    []admit.Limit{{Requests: -1, Per: time.Second}, {Name: "slow", Requests: 1}},
 		Store:     newMemoryStore(t, 0),
 		StoreDown: 3,
 	})
-	require.Nil(t, l)
-	for _, fault := range []string{"-1 Requests", `"slow" is per 0s`, "Name is empty", "StoreDown is 3"} {
+	for _, fault := range []string{"Limits[0].Requests is -1", `Limits[1].Per is 0s`, "Name is empty", "StoreDown is StoreDown(3)"} {
 		assert.ErrorContains(t, err, fault)
 	}
 	_, err = admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(1)}, Name: "a b"})
@@ -95,9 +94,9 @@ func TestNewLimiterReportsEveryFault(t *testing.T) {
 	assert.ErrorContains(t, err, "1 to 64")
 	newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(1)}, Name: strings.Repeat("x", 64)})
 	_, err = admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(1)}, StoreDown: -1})
-	assert.ErrorContains(t, err, "StoreDown is -1")
+	assert.ErrorContains(t, err, "StoreDown(-1)")
 	_, err = admit.NewLimiter(admit.LimiterConfig{})
-	assert.ErrorContains(t, err, "no limit is given")
+	assert.ErrorContains(t, err, "Limits is empty")
 }
 
 // What a Limiter in memory has no use for does it no harm.
@@ -135,7 +134,6 @@ func TestWhoIsCounted(t *testing.T) {
 		{"two keys", key("a"), key("b"), false},
 		{"a key and an address that looks the same", key("192.0.2.1"), from("192.0.2.1:1"), false},
 		{"a key that looks like an address", key("addr:192.0.2.1"), from("192.0.2.1:1"), false},
-		{"a key without an id, and its address", key(""), get("/"), true},
 		{"no key, and its address", by(nil), get("/"), true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -390,7 +388,7 @@ func TestLimiterDryRun(t *testing.T) {
 		DryRun: true,
 		Refund: func(int) bool { return false },
 		Observe: func(_ *http.Request, e admit.LimitEvent) {
-			assert.Equal(t, []admit.Limit{{Name: "hour", Requests: 1, Per: time.Hour, Burst: 1}}, e.Limits)
+			assert.Equal(t, []admit.Limit{{Name: "hour", Requests: 1, Per: time.Hour, Burst: 1}}, e.Decision.Limits)
 			assert.Equal(t, !e.Decision.Allowed, e.Decision.States[0].Exceeded)
 			assert.Equal(t, 1, e.Cost)
 			assert.NoError(t, e.Err)
@@ -736,12 +734,12 @@ func TestLimiterReplicasNotSet(t *testing.T) {
 		Name: "api", Store: &failing{}, Replicas: 50, Plans: plans,
 		Limits: []admit.Limit{{Requests: 1, Per: 50 * 365 * 24 * time.Hour}},
 	})
-	require.ErrorContains(t, err, "too long a period to be divided by 50")
-	require.ErrorContains(t, err, `of the plan "slow"`)
+	require.ErrorContains(t, err, `is 50, among which the limit "438000h0m0s" cannot be divided`)
+	require.ErrorContains(t, err, `is 50, among which the limit "867240h0m0s" cannot be divided`, "that of the plan")
 	_, err = admit.NewLimiter(admit.LimiterConfig{
 		Name: "api", Store: &failing{}, Replicas: 2, Limits: []admit.Limit{{Requests: 1, Per: 99 * 365 * 24 * time.Hour}},
 	})
-	require.ErrorContains(t, err, "divided by 2")
+	require.ErrorContains(t, err, "is 2, among which")
 	_, err = admit.NewLimiter(admit.LimiterConfig{Replicas: -1, Limits: []admit.Limit{admit.PerHour(1)}})
 	require.ErrorContains(t, err, "Replicas is -1")
 }
@@ -991,4 +989,151 @@ func TestLimiterInTurn(t *testing.T) {
 		allowed(t, h, get("/"))
 		assert.Equal(t, http.StatusTooManyRequests, status(h, get("/")), name)
 	}
+}
+
+func TestLimitsOfAKey(t *testing.T) {
+	t.Parallel()
+	plans, err := admit.NewPlans(admit.Plan{Name: "pro", Limits: []admit.Limit{admit.PerHour(2)}})
+	require.NoError(t, err)
+	for name, c := range map[string]admit.LimiterConfig{
+		"in memory": {},
+		"a store":   {Name: "api", Store: &failing{LimitStore: newMemoryStore(t, 0)}, Replicas: 3},
+	} {
+		c.Plans, c.Limits = plans, []admit.Limit{admit.PerHour(1)}
+		h := newLimiter(t, c).Wrap(ok)
+		own := &admit.Key{ID: "own", Plan: "pro", Limits: []admit.Limit{admit.PerMinute(3), admit.PerDay(100)}}
+		for range 3 {
+			header := allowed(t, h, by(own))
+			assert.Equal(t, `"minute";q=3;w=60, "day";q=100;w=86400`, header.Get("RateLimit-Policy"), name)
+		}
+		refused(t, h, by(own), 429)
+		assert.Equal(t, `"hour";q=2;w=3600`, allowed(t, h, by(&admit.Key{ID: "other", Plan: "pro"})).Get("RateLimit-Policy"))
+		assert.Equal(t, `"hour";q=1;w=3600`, allowed(t, h, get("/")).Get("RateLimit-Policy"))
+
+		// A changed key counts at once, and its new limits are other buckets.
+		changed := *own
+		changed.Limits = []admit.Limit{admit.PerMinute(4)}
+		assert.Equal(t, `"minute";r=3;t=15`, allowed(t, h, by(&changed)).Get("RateLimit"), name)
+		changed.Limits = nil
+		assert.Equal(t, `"hour";q=2;w=3600`, allowed(t, h, by(&changed)).Get("RateLimit-Policy"))
+
+		logger, log := logged()
+		broken := &admit.Key{ID: "broken", Limits: []admit.Limit{{Requests: 1}}}
+		refused(t, (&admit.ErrorWriter{Logger: logger}).Wrap(h), by(broken), 500)
+		assert.Contains(t, log.String(), "the limits of the key broken cannot be used")
+	}
+	tooSlow := &admit.Key{ID: "slow", Limits: []admit.Limit{{Requests: 1, Per: 99 * 365 * 24 * time.Hour}}}
+	h := newLimiter(t, admit.LimiterConfig{Name: "api", Store: &failing{LimitStore: newMemoryStore(t, 0)}, Replicas: 50, Limits: []admit.Limit{admit.PerHour(1)}}).Wrap(ok)
+	refused(t, h, by(tooSlow), 500)
+}
+
+func TestLimitsOfAKeyAllocations(t *testing.T) {
+	h := admit.RateLimit(admit.PerHour(1))(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	r := by(&admit.Key{ID: "own", Limits: []admit.Limit{admit.PerSecond(1e9), admit.PerMinute(1e9)}})
+	w := newDiscard()
+	allocs(t, 2, func() { clear(w.h); h.ServeHTTP(w, r) })
+}
+
+func TestLimiterTake(t *testing.T) {
+	t.Parallel()
+	var events []admit.LimitEvent
+	l := newLimiter(t, admit.LimiterConfig{
+		Name: "messages", Limits: []admit.Limit{admit.PerHour(10)},
+		Skip:    func(*http.Request) bool { return true },
+		Cost:    func(*http.Request) int { return 99 },
+		Observe: func(_ *http.Request, e admit.LimitEvent) { events = append(events, e) },
+	})
+	limits := []admit.Limit{{Name: "hour", Requests: 10, Per: time.Hour, Burst: 10}}
+	r := by(&admit.Key{ID: "a"})
+	for _, step := range []struct {
+		cost, left int
+		allowed    bool
+	}{{0, 10, true}, {4, 6, true}, {7, 6, false}, {6, 0, true}, {1, 0, false}, {0, 0, true}, {-3, 3, true}, {3, 0, true}, {-100, 10, true}} {
+		d, err := l.Take(r, step.cost)
+		require.NoError(t, err)
+		assert.Equal(t, step.allowed, d.Allowed, "%+v", step)
+		assert.Equal(t, step.left, d.States[0].Remaining, "%+v", step)
+		assert.Equal(t, limits, d.Limits)
+		assert.Equal(t, step.cost, events[len(events)-1].Cost)
+		if !d.Allowed {
+			assert.Positive(t, d.RetryAfter)
+		}
+	}
+	d, err := l.Take(r, 11)
+	require.NoError(t, err)
+	assert.Negative(t, d.RetryAfter, "never")
+	d.States[0].Remaining, d.Limits[0].Requests = 99, 99
+	d, err = l.Take(r, 0)
+	require.NoError(t, err)
+	assert.Equal(t, 10, d.States[0].Remaining)
+	assert.Equal(t, limits, d.Limits, "what is handed out is a copy")
+	other, err := l.Take(get("/"), 0)
+	require.NoError(t, err)
+	assert.Equal(t, 10, other.States[0].Remaining)
+}
+
+func TestLimiterTakeCountsBesideWrap(t *testing.T) {
+	t.Parallel()
+	l := newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(10)}})
+	h := l.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for range 3 { // messages
+			d, err := l.Take(r, 2)
+			assert.NoError(t, err)
+			assert.True(t, d.Allowed)
+		}
+	}))
+	header := allowed(t, h, get("/"))
+	assert.Equal(t, `"hour";r=9;t=360`, header.Get("RateLimit"), "as it was when the request came")
+	assert.Contains(t, allowed(t, l.Wrap(ok), get("/")).Get("RateLimit"), `"hour";r=2;`)
+}
+
+func TestLimiterTakeInAnOutage(t *testing.T) {
+	t.Parallel()
+	down := errors.New("down")
+	for mode, test := range map[admit.StoreDown]struct {
+		allowed bool
+		status  int
+	}{admit.LimitLocally: {true, 0}, admit.AdmitAll: {true, 0}, admit.RefuseAll: {false, 503}} {
+		store := &failing{LimitStore: newMemoryStore(t, 0)}
+		store.err.Store(&down)
+		var observed error
+		l := newLimiter(t, admit.LimiterConfig{
+			Name: "api", Store: store, StoreDown: mode, Limits: []admit.Limit{admit.PerHour(2)}, Replicas: 1,
+			Observe: func(_ *http.Request, e admit.LimitEvent) { observed = e.Err },
+		})
+		d, err := l.Take(get("/"), 1)
+		assert.Equal(t, test.allowed, d.Allowed, mode)
+		require.ErrorIs(t, observed, down)
+		if test.status == 0 {
+			require.NoError(t, err)
+			continue
+		}
+		var e *admit.Error
+		require.ErrorAs(t, err, &e)
+		assert.Equal(t, test.status, e.Status)
+		require.ErrorIs(t, err, down)
+	}
+
+	store := &failing{LimitStore: newMemoryStore(t, 0)}
+	store.err.Store(&down)
+	l := newLimiter(t, admit.LimiterConfig{Name: "api", Store: store, Limits: []admit.Limit{admit.PerHour(2)}})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := l.Take(get("/").WithContext(ctx), 1)
+	require.ErrorIs(t, err, context.Canceled, "no outage")
+
+	l = newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(1)}, DryRun: true})
+	for range 3 {
+		d, err := l.Take(get("/"), 1)
+		require.NoError(t, err)
+		assert.True(t, d.Allowed)
+	}
+	d, err := l.Take(get("/"), 1)
+	require.NoError(t, err)
+	assert.True(t, d.States[0].Exceeded)
+
+	_, err = l.Take(by(&admit.Key{}), 1)
+	assert.ErrorContains(t, err, "has no ID")
+	_, err = l.Take(by(&admit.Key{ID: "k", Networks: prefixes("198.51.100.0/24")}), 1)
+	assert.ErrorContains(t, err, "address_not_allowed")
 }

@@ -16,15 +16,17 @@ import (
 // (RFC 6749 §3.3).
 func RequireScopes(scopes ...string) Middleware {
 	s, err := newScopes(scopes)
-	if err != nil {
-		panic("admit: RequireScopes: " + err.Error())
-	}
+	must(err)
 	return s.wrap
 }
 
 func (s *scopes) wrap(next http.Handler) http.Handler {
 	return wrap("RequireScopes", next, func(in inside, w http.ResponseWriter, r *http.Request) {
-		if err := s.check(identityOf(r.Context())); err != nil {
+		id, err := identified(r)
+		if err == nil {
+			err = s.check(id)
+		}
+		if err != nil {
 			WriteError(w, r, err)
 			return
 		}
@@ -40,12 +42,16 @@ type scopes struct {
 
 func newScopes(required []string) (*scopes, error) {
 	if len(required) == 0 {
-		return nil, errors.New("no scope is given; leave RequireScopes out to let in every key")
+		return nil, &ConfigError{"RequireScopes", "has no scope; leave it out to let in every key"}
 	}
-	for _, scope := range required {
+	var f faults
+	for i, scope := range required {
 		if scope == "" || strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
-			return nil, fmt.Errorf("%q is not a scope: it is one or more printable ASCII characters, without space, quote and backslash", scope)
+			f.add(fmt.Sprintf("RequireScopes[%d]", i), "is %q; a scope is one or more printable ASCII characters, without space, quote and backslash", scope)
 		}
+	}
+	if err := f.err(); err != nil {
+		return nil, err
 	}
 	list := strings.Join(required, " ")
 	s := &scopes{required: slices.Clone(required)}

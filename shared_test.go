@@ -285,8 +285,8 @@ func TestConfigurationIsCopied(t *testing.T) {
 	limiter := newLimiter(t, admit.LimiterConfig{
 		Name: "api", Store: store, Limits: limits, Plans: plans, Refund: func(int) bool { return true },
 		Observe: func(_ *http.Request, e admit.LimitEvent) {
-			observed = append(observed, slices.Clone(e.Limits))
-			e.Limits[0], e.Decision.States[0] = admit.PerSecond(1), admit.LimitState{Remaining: 99}
+			observed = append(observed, slices.Clone(e.Decision.Limits))
+			e.Decision.Limits[0], e.Decision.States[0] = admit.PerSecond(1), admit.LimitState{Remaining: 99}
 			always = e.Decision
 		},
 	})

@@ -2,8 +2,6 @@ package admit
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/http"
 	"time"
 )
@@ -12,18 +10,9 @@ import (
 // What has begun is not bounded, so that streams, downloads and upgrades pass: see
 // NewHandlerTimeout for a bound of the whole. It panics if d is not positive.
 func Timeout(d time.Duration) Middleware {
-	m, err := timeout(d)
-	if err != nil {
-		panic("admit: Timeout: " + err.Error())
-	}
-	return m
-}
-
-func timeout(d time.Duration) (Middleware, error) {
-	if d <= 0 {
-		return nil, fmt.Errorf("the time is %v; it is that to the first byte of the answer, such as 10s", d)
-	}
-	return (&HandlerTimeout{HandlerTimeoutConfig{FirstByte: d}}).Wrap, nil
+	t, err := NewHandlerTimeout(HandlerTimeoutConfig{FirstByte: d})
+	must(renamed("HandlerTimeoutConfig.FirstByte", "Timeout", err))
+	return t.Wrap
 }
 
 // HandlerTimeoutConfig configures NewHandlerTimeout.
@@ -35,21 +24,30 @@ type HandlerTimeoutConfig struct {
 }
 
 // HandlerTimeout bounds the time of handlers. It is safe for concurrent use.
-type HandlerTimeout struct{ c HandlerTimeoutConfig }
+type HandlerTimeout struct {
+	c    HandlerTimeoutConfig
+	made made
+}
 
-// NewHandlerTimeout reports every fault of the configuration at once.
+// NewHandlerTimeout returns a HandlerTimeout. The error has every fault of the
+// configuration; the HandlerTimeout that comes with it cannot serve.
 func NewHandlerTimeout(c HandlerTimeoutConfig) (*HandlerTimeout, error) {
-	var faults []error
+	var f faults
 	if c.FirstByte <= 0 {
-		faults = append(faults, fmt.Errorf("admit: HandlerTimeoutConfig.FirstByte is %v; it is the time to the first byte of the answer, such as 10s", c.FirstByte))
+		f.add("HandlerTimeoutConfig.FirstByte", "is %v; it is the time to the first byte of the answer, such as 10s", c.FirstByte)
 	}
 	if c.Total < 0 || c.Total > 0 && c.Total < c.FirstByte {
-		faults = append(faults, fmt.Errorf("admit: HandlerTimeoutConfig.Total is %v; it is 0 for no bound, or at least FirstByte (%v)", c.Total, c.FirstByte))
+		f.add("HandlerTimeoutConfig.Total", "is %v; it is 0 for no bound, or at least FirstByte (%v)", c.Total, c.FirstByte)
 	}
-	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+	err := f.err()
+	return &HandlerTimeout{c, made{err == nil, err}}, err
+}
+
+func (t *HandlerTimeout) fault() error {
+	if t == nil {
+		return (*made)(nil).fault("HandlerTimeout")
 	}
-	return &HandlerTimeout{c}, nil
+	return t.made.fault("HandlerTimeout")
 }
 
 // StopTimeout ends every Timeout around a handler, for a long poll; the client then
@@ -74,6 +72,7 @@ func StopTimeout(ctx context.Context) bool {
 // http.ErrHandlerTimeout, what it reads from the body fails, and its panic is logged; a
 // panic before passes on, as a *HandlerPanic with the stack.
 func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
+	must(t.fault())
 	return wrap("Timeout", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		run := &timedRun{
 			began: time.Now(), firstByte: t.c.FirstByte, total: t.c.Total, settled: make(chan struct{}),

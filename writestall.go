@@ -23,15 +23,13 @@ import (
 // not positive.
 func WriteStall(d time.Duration) Middleware {
 	m, err := writeStall(d)
-	if err != nil {
-		panic("admit: WriteStall: " + err.Error())
-	}
+	must(err)
 	return m
 }
 
 func writeStall(d time.Duration) (Middleware, error) {
 	if d <= 0 {
-		return nil, fmt.Errorf("the time is %v; it is for how long a client may take nothing, such as 10s", d)
+		return nil, &ConfigError{"WriteStall", fmt.Sprintf("is %v; it is for how long a client may take nothing, such as 10s", d)}
 	}
 	return func(next http.Handler) http.Handler {
 		return wrap("WriteStall", next, func(in inside, w http.ResponseWriter, r *http.Request) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/lists"
 )
 
 // Config configures New. The zero value is ready to use.
@@ -49,7 +50,7 @@ type Store struct {
 	timeout  time.Duration
 	direct   bool
 	epoch    time.Time
-	plans    planCache
+	plans    lists.Cache[admit.Limit, *plan]
 	refusals refusals
 	breaker  breaker
 	deadline atomic.Pointer[deadline] // the latest
@@ -62,21 +63,24 @@ const (
 	defaultMaxRefusals = 50_000
 )
 
-// New returns a Store. It does not ask Redis yet: a service starts without it. Every
-// fault of the configuration is reported at once.
+// New returns a Store. It does not ask Redis yet: a service starts without it. The error
+// has every fault of the configuration, each an *admit.ConfigError.
 func New(eval Eval, c Config) (*Store, error) {
 	var faults []error
+	fault := func(field, format string, args ...any) {
+		faults = append(faults, &admit.ConfigError{Field: "redislimit." + field, Reason: fmt.Sprintf(format, args...)})
+	}
 	if eval == nil {
-		faults = append(faults, errors.New("redislimit: eval is nil; give a function that evaluates Script"))
+		fault("New", "has no eval; give a function that evaluates Script")
 	}
 	if c.Timeout < 0 {
-		faults = append(faults, fmt.Errorf("redislimit: Config.Timeout is %v; it is a time, or 0 for %v", c.Timeout, defaultTimeout))
+		fault("Config.Timeout", "is %v; it is a time, or 0 for %v", c.Timeout, defaultTimeout)
 	}
 	if c.Failures < 0 {
-		faults = append(faults, fmt.Errorf("redislimit: Config.Failures is %d; it is a number of calls, or 0 for %d", c.Failures, defaultFailures))
+		fault("Config.Failures", "is %d; it is a number of calls, or 0 for %d", c.Failures, defaultFailures)
 	}
 	if c.ProbeEvery < 0 {
-		faults = append(faults, fmt.Errorf("redislimit: Config.ProbeEvery is %v; it is a time, or 0 for %v", c.ProbeEvery, defaultProbeEvery))
+		fault("Config.ProbeEvery", "is %v; it is a time, or 0 for %v", c.ProbeEvery, defaultProbeEvery)
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
@@ -99,7 +103,7 @@ func orDefault[T int | time.Duration](v, byDefault T) T {
 // limits are wrong. It returns by the Timeout at the latest, and at once while the last
 // calls have failed.
 func (s *Store) Take(ctx context.Context, key string, cost int, limits []admit.Limit) (admit.Decision, error) {
-	p, err := s.plans.get(limits)
+	p, err := s.plans.Get(limits, newPlan)
 	if err != nil {
 		return admit.Decision{}, fmt.Errorf("redislimit: %w", err)
 	}

@@ -147,7 +147,7 @@ func TestNewReportsEveryFault(t *testing.T) {
 	t.Parallel()
 	_, err := redislimit.New(nil, redislimit.Config{Timeout: -1, Failures: -1, ProbeEvery: -1})
 	require.Error(t, err)
-	for _, want := range []string{"eval is nil", "Config.Timeout is -1ns", "Config.Failures is -1", "Config.ProbeEvery is -1ns"} {
+	for _, want := range []string{"has no eval", "Config.Timeout is -1ns", "Config.Failures is -1", "Config.ProbeEvery is -1ns"} {
 		assert.ErrorContains(t, err, want)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"math/bits"
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/admit-go/admit"
@@ -306,34 +305,3 @@ func (q *quota) wait(lacks span, cost int) time.Duration {
 }
 
 func microseconds(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
-
-// planCache keeps the few lists of limits that a service has.
-type planCache struct {
-	plans atomic.Pointer[[]*plan]
-}
-
-// maxPlans bounds the list that each Take looks through.
-const maxPlans = 64
-
-func (c *planCache) get(limits []admit.Limit) (*plan, error) {
-	for {
-		known := c.plans.Load()
-		var plans []*plan
-		if known != nil {
-			plans = *known
-		}
-		for _, p := range plans {
-			if slices.Equal(p.given, limits) {
-				return p, nil
-			}
-		}
-		p, err := newPlan(limits)
-		if err != nil || len(plans) == maxPlans {
-			return p, err
-		}
-		longer := append(slices.Clone(plans), p)
-		if c.plans.CompareAndSwap(known, &longer) {
-			return p, nil
-		}
-	}
-}

@@ -1,0 +1,119 @@
+package admit
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+)
+
+// ConfigError is one fault of a configuration. The error of a constructor, or of
+// Policy.Chain, has all of them: errors.As finds the first, and its method
+// Unwrap() []error returns each. What panics with such an error panics with the error
+// itself.
+type ConfigError struct {
+	// Field is the path of what is wrong, from what was being made: AuthConfig.Store,
+	// Methods[1], Policy.Limiter.Limits[0].Requests.
+	Field string
+	// Reason says what is wrong and what to do. It is a sentence with the Field before it.
+	Reason string
+}
+
+// Error returns the Field and the Reason.
+func (e *ConfigError) Error() string { return "admit: " + e.Field + " " + e.Reason }
+
+// faults collects what is wrong with a configuration: each is a *ConfigError.
+type faults []error
+
+func (f *faults) add(field, format string, args ...any) {
+	*f = append(*f, &ConfigError{field, fmt.Sprintf(format, args...)})
+}
+
+// within adds the faults of a value that stands in a field: the path of each begins with
+// that field then, and not with the name of what was made.
+func (f *faults) within(field string, err error) {
+	f.moved(err, func(path string) string {
+		if i := strings.IndexAny(path, ".["); i >= 0 {
+			return field + path[i:]
+		}
+		return field
+	})
+}
+
+// renamed adds faults whose path begins otherwise for who has given the value in a simpler
+// form, such as "Accept" for "NegotiatorConfig.Offers".
+func (f *faults) renamed(from, to string, err error) {
+	f.moved(err, func(path string) string {
+		if rest, ok := strings.CutPrefix(path, from); ok {
+			return to + rest
+		}
+		return path
+	})
+}
+
+func (f *faults) moved(err error, path func(string) string) {
+	if err == nil {
+		return
+	}
+	all := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		all = joined.Unwrap()
+	}
+	for _, err := range all {
+		var c *ConfigError
+		if errors.As(err, &c) {
+			*f = append(*f, &ConfigError{path(c.Field), c.Reason})
+		} else {
+			*f = append(*f, &ConfigError{path(""), "cannot be used: " + err.Error()})
+		}
+	}
+}
+
+// value adds what is wrong with a value that somebody has given: a nil pointer in an
+// interface, or a value of this package that its constructor has returned with an error.
+func (f *faults) value(field string, v any) {
+	if rv := reflect.ValueOf(v); rv.Kind() == reflect.Pointer && rv.IsNil() {
+		f.add(field, "is a nil %T; look at the error of what was to make it", v)
+		return
+	}
+	if v, ok := v.(interface{ fault() error }); ok {
+		f.within(field, v.fault())
+	}
+}
+
+// err joins the faults, if there are any.
+func (f faults) err() error { return errors.Join(f...) }
+
+// renamed is for a panic of a simple form: see faults.renamed.
+func renamed(from, to string, err error) error {
+	var f faults
+	f.renamed(from, to, err)
+	return f.err()
+}
+
+// made is in each value that only its constructor can make. With an error the constructor
+// returns a value too, which has the error and cannot serve: who does not look at it gets
+// a service that does not start, instead of one without a lock on the door.
+type made struct {
+	ok  bool
+	err error
+}
+
+// fault returns why a value of the type called name cannot serve, or nil.
+func (m *made) fault(name string) error {
+	switch {
+	case m != nil && m.err != nil:
+		return m.err
+	case m == nil || !m.ok:
+		return &ConfigError{name, "was not made by New" + name + "; nothing else makes one that works"}
+	default:
+		return nil
+	}
+}
+
+// must panics with the error of a value that cannot serve.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}

@@ -1,0 +1,286 @@
+package admit_test
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+)
+
+// broken are the values that constructors return with an error, and those that nobody has
+// made: the error each time, and what uses the value.
+func broken() map[string]struct {
+	err error
+	use func()
+} {
+	type value = struct {
+		err error
+		use func()
+	}
+	all := map[string]value{}
+	add := func(name string, err error, use func()) { all[name] = value{err, use} }
+
+	auth, err := admit.NewAuth(admit.AuthConfig{})
+	add("Auth", err, func() { auth.Wrap(ok) })
+	add("Auth, zero", nil, func() { new(admit.Auth).Wrap(ok) })
+	add("Auth, nil", nil, func() { (*admit.Auth)(nil).Wrap(ok) })
+
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{})
+	add("Limiter", err, func() { limiter.Wrap(ok) })
+	add("Limiter, zero", nil, func() { new(admit.Limiter).Wrap(ok) })
+	add("Limiter, nil", nil, func() { (*admit.Limiter)(nil).Wrap(ok) })
+	divided, err := admit.NewLimiter(admit.LimiterConfig{
+		Name: "x", Store: &failing{}, Replicas: 9, Limits: []admit.Limit{{Requests: 1, Per: 99 * 365 * 24 * time.Hour}},
+	})
+	add("Limiter that cannot be divided", err, func() { divided.Wrap(ok) })
+
+	inFlight, err := admit.NewInFlight(admit.InFlightConfig{})
+	add("InFlight", err, func() { inFlight.Wrap(ok) })
+	add("InFlight, zero", nil, func() { new(admit.InFlight).Wrap(ok) })
+	add("InFlight, nil", nil, func() { (*admit.InFlight)(nil).Wrap(ok) })
+
+	plans, err := admit.NewPlans()
+	add("Plans", err, func() { plans.AtLeast("pro") })
+	add("Plans, features", err, func() { plans.Features("sso") })
+	add("Plans, zero", nil, func() { new(admit.Plans).AtLeast("") })
+	add("Plans, nil", nil, func() { (*admit.Plans)(nil).AtLeast("pro") })
+
+	negotiator, err := admit.NewNegotiator(admit.NegotiatorConfig{})
+	add("Negotiator", err, func() { negotiator.Wrap(ok) })
+	add("Negotiator, zero", nil, func() { new(admit.Negotiator).Wrap(ok) })
+	add("Negotiator, nil", nil, func() { (*admit.Negotiator)(nil).Wrap(ok) })
+
+	types, err := admit.NewContentTypes(admit.ContentTypesConfig{})
+	add("ContentTypes", err, func() { types.Wrap(ok) })
+	add("ContentTypes, zero", nil, func() { new(admit.ContentTypes).Wrap(ok) })
+	add("ContentTypes, nil", nil, func() { (*admit.ContentTypes)(nil).Wrap(ok) })
+
+	timeout, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{})
+	add("HandlerTimeout", err, func() { timeout.Wrap(ok) })
+	add("HandlerTimeout, zero", nil, func() { new(admit.HandlerTimeout).Wrap(ok) })
+	add("HandlerTimeout, nil", nil, func() { (*admit.HandlerTimeout)(nil).Wrap(ok) })
+	return all
+}
+
+// Who does not look at the error of a constructor gets no service, instead of one without
+// a lock on the door.
+func TestBrokenValuesDoNotWrap(t *testing.T) {
+	t.Parallel()
+	for name, v := range broken() {
+		func() {
+			defer func() {
+				err, _ := recover().(error)
+				require.Error(t, err, name)
+				assert.NotPanics(t, func() { require.ErrorAs(t, err, new(*admit.ConfigError), name) })
+				if v.err != nil {
+					assert.Equal(t, v.err, err, name)
+				} else {
+					assert.ErrorContains(t, err, "was not made by New", name)
+				}
+			}()
+			v.use()
+		}()
+	}
+}
+
+func TestPolicyReportsBrokenValues(t *testing.T) {
+	t.Parallel()
+	auth, _ := admit.NewAuth(admit.AuthConfig{Realm: "\n"})
+	limiter, _ := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{{Requests: 1}}})
+	inFlight, _ := admit.NewInFlight(admit.InFlightConfig{})
+	plans, _ := admit.NewPlans(admit.Plan{Name: "pro"}, admit.Plan{Name: "pro"})
+	negotiator, _ := admit.NewNegotiator(admit.NegotiatorConfig{Offers: []string{"json"}})
+	types, _ := admit.NewContentTypes(admit.ContentTypesConfig{Allow: []string{"json"}})
+	timeout, _ := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{Total: -1})
+
+	_, err := admit.Policy{
+		InFlight: inFlight, AddressLimiter: new(admit.Limiter), Methods: []string{"GET", "post"}, Auth: auth, Scopes: []string{"ok", "a b"},
+		Plans: plans, AtLeast: "pro", Limiter: limiter, Negotiator: negotiator, ContentTypes: types, MaxBody: -1,
+		BodyTimeout: admit.BodyTimeout{Max: -1, MinRate: -1}, WriteStall: -1, HandlerTimeout: timeout,
+	}.Chain()
+	assert.Equal(t, []string{
+		"Policy.InFlight.Max", "Policy.AddressLimiter", "Policy.Methods[1]", "Policy.Auth.Store", "Policy.Auth.Realm", "Policy.Scopes[1]",
+		"Policy.Plans[1].Name", "Policy.Limiter.Limits[0].Per", "Policy.Negotiator.Offers[0]", "Policy.ContentTypes.Allow[0]", "Policy.MaxBody",
+		"Policy.BodyTimeout.Grace", "Policy.BodyTimeout.Max", "Policy.BodyTimeout.MinRate", "Policy.WriteStall",
+		"Policy.HandlerTimeout.FirstByte", "Policy.HandlerTimeout.Total",
+	}, fieldsOf(t, err))
+	assert.ErrorContains(t, err, "admit: Policy.Limiter.Limits[0].Per is 0s; name a period")
+	assert.ErrorContains(t, err, "admit: Policy.AddressLimiter was not made by NewLimiter")
+
+	_, err = admit.Policy{Accept: []string{"json"}, ContentType: []string{"a/b", "json"}, Timeout: -1}.Chain()
+	assert.Equal(t, []string{"Policy.Accept[0]", "Policy.ContentType[1]", "Policy.Timeout"}, fieldsOf(t, err))
+}
+
+// fieldsOf returns the paths of all faults. Each is one line.
+func fieldsOf(t *testing.T, err error) []string {
+	t.Helper()
+	joined, ok := err.(interface{ Unwrap() []error })
+	require.True(t, ok, "%v", err)
+	var fields []string
+	for _, err := range joined.Unwrap() {
+		var fault *admit.ConfigError
+		require.ErrorAs(t, err, &fault)
+		assert.Equal(t, "admit: "+fault.Field+" "+fault.Reason, err.Error())
+		assert.NotContains(t, fault.Reason, "\n")
+		assert.NotContains(t, fault.Reason, "admit:", "no prefix twice")
+		fields = append(fields, fault.Field)
+	}
+	return fields
+}
+
+func TestPolicyTakesOneFormOfAThing(t *testing.T) {
+	t.Parallel()
+	negotiator, err := admit.NewNegotiator(admit.NegotiatorConfig{Offers: []string{jsonType}})
+	require.NoError(t, err)
+	types, err := admit.NewContentTypes(admit.ContentTypesConfig{Allow: []string{jsonType}})
+	require.NoError(t, err)
+	timeout, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: time.Second})
+	require.NoError(t, err)
+	limiter := newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(1)}})
+	both := admit.Policy{
+		Accept: []string{jsonType}, Negotiator: negotiator, ContentType: []string{jsonType}, ContentTypes: types,
+		Timeout: time.Second, HandlerTimeout: timeout, Auth: newAuth(t, admit.AuthConfig{}), Identity: admit.RequestID,
+		Limiter: limiter, AddressLimiter: limiter,
+	}
+	_, err = both.Chain()
+	assert.Equal(t, []string{"Policy.Negotiator", "Policy.ContentTypes", "Policy.HandlerTimeout", "Policy.Identity", "Policy.Limiter"}, fieldsOf(t, err))
+	assert.ErrorContains(t, err, "beside Accept")
+
+	_, err = admit.Policy{
+		Negotiator: negotiator, ContentTypes: types, HandlerTimeout: timeout, Identity: admit.RequestID, Limiter: limiter,
+	}.Chain()
+	assert.NoError(t, err)
+}
+
+// What serves without Wrap fails too, and never as if there were no such key.
+func TestBrokenValuesDoNotDecide(t *testing.T) {
+	t.Parallel()
+	auth, fault := admit.NewAuth(admit.AuthConfig{})
+	for _, a := range []*admit.Auth{auth, new(admit.Auth), nil} {
+		key, err := a.Verify(t.Context(), "token")
+		assert.Nil(t, key)
+		var e *admit.Error
+		require.ErrorAs(t, err, &e)
+		assert.Equal(t, 500, e.Status)
+		require.ErrorAs(t, err, new(*admit.ConfigError))
+	}
+	assert.Error(t, fault)
+
+	cache, fault := admit.NewKeyCache(oneKey, admit.KeyCacheConfig{})
+	for _, c := range []*admit.KeyCache{cache, new(admit.KeyCache), nil} {
+		key, err := c.LookupKey(t.Context(), admit.DigestOf("good"))
+		assert.Nil(t, key)
+		require.ErrorAs(t, err, new(*admit.ConfigError))
+		assert.NotErrorIs(t, err, admit.ErrKeyNotFound)
+		assert.False(t, c.Knows(admit.DigestOf("good")))
+		c.Forget(admit.DigestOf("good"))
+	}
+	assert.Error(t, fault)
+
+	limiter, _ := admit.NewLimiter(admit.LimiterConfig{})
+	for _, l := range []*admit.Limiter{limiter, new(admit.Limiter), nil} {
+		d, err := l.Take(get("/"), 1)
+		assert.False(t, d.Allowed)
+		require.ErrorAs(t, err, new(*admit.ConfigError))
+	}
+
+	store, _ := admit.NewMemoryStore(admit.MemoryStoreConfig{MaxKeys: -1})
+	for _, s := range []*admit.MemoryStore{store, new(admit.MemoryStore), nil} {
+		d, err := s.Take(t.Context(), "addr:x", 1, []admit.Limit{admit.PerHour(1)})
+		assert.False(t, d.Allowed)
+		require.ErrorAs(t, err, new(*admit.ConfigError))
+	}
+
+	types, _ := admit.NewContentTypes(admit.ContentTypesConfig{})
+	negotiator, _ := admit.NewNegotiator(admit.NegotiatorConfig{})
+	for _, c := range []*admit.ContentTypes{types, new(admit.ContentTypes), nil} {
+		assert.Error(t, c.Check(newRequest("POST", "/", "{}", "Content-Type", jsonType)))
+	}
+	for _, n := range []*admit.Negotiator{negotiator, new(admit.Negotiator), nil} {
+		_, chosen := n.Negotiate([]string{"*/*"})
+		assert.False(t, chosen)
+	}
+}
+
+// A constructor that is handed a broken value, or a nil pointer in an interface, reports it.
+func TestBrokenValuesInAConfiguration(t *testing.T) {
+	t.Parallel()
+	cache, _ := admit.NewKeyCache(oneKey, admit.KeyCacheConfig{})
+	plans, _ := admit.NewPlans()
+	memory, _ := admit.NewMemoryStore(admit.MemoryStoreConfig{MaxKeys: -1})
+	limits := []admit.Limit{admit.PerHour(1)}
+	for name, test := range map[string]struct {
+		of    func() error
+		fault string
+	}{
+		"a cache":      {func() error { _, err := admit.NewAuth(admit.AuthConfig{Store: cache}); return err }, "AuthConfig.Store.TTL is 0s"},
+		"no key file":  {func() error { _, err := admit.NewAuth(admit.AuthConfig{Store: (*admit.KeyFile)(nil)}); return err }, "AuthConfig.Store is a nil *admit.KeyFile"},
+		"no cache":     {func() error { _, err := admit.NewAuth(admit.AuthConfig{Store: (*admit.KeyCache)(nil)}); return err }, "AuthConfig.Store is a nil *admit.KeyCache"},
+		"cached cache": {func() error { _, err := admit.NewKeyCache(cache, admit.KeyCacheConfig{TTL: 1}); return err }, "NewKeyCache.store.TTL is 0s"},
+		"cached file": {func() error {
+			_, err := admit.NewKeyCache((*admit.KeyFile)(nil), admit.KeyCacheConfig{TTL: 1})
+			return err
+		}, "NewKeyCache.store is a nil *admit.KeyFile"},
+		"plans": {func() error {
+			_, err := admit.NewLimiter(admit.LimiterConfig{Limits: limits, Plans: plans})
+			return err
+		}, "LimiterConfig.Plans has no plan"},
+		"a store": {func() error {
+			_, err := admit.NewLimiter(admit.LimiterConfig{Limits: limits, Name: "x", Store: memory})
+			return err
+		}, "LimiterConfig.Store.MaxKeys is -1"},
+		"no store": {func() error {
+			_, err := admit.NewLimiter(admit.LimiterConfig{Limits: limits, Name: "x", Store: (*admit.MemoryStore)(nil)})
+			return err
+		}, "LimiterConfig.Store is a nil *admit.MemoryStore"},
+		"a zero store": {func() error {
+			_, err := admit.NewLimiter(admit.LimiterConfig{Limits: limits, Name: "x", Store: new(admit.MemoryStore)})
+			return err
+		}, "LimiterConfig.Store was not made by NewMemoryStore"},
+		"another's nil": {func() error {
+			_, err := admit.NewLimiter(admit.LimiterConfig{Limits: limits, Name: "x", Store: (*failing)(nil)})
+			return err
+		}, "LimiterConfig.Store is a nil *admit_test.failing"},
+	} {
+		assert.ErrorContains(t, test.of(), test.fault, name)
+	}
+}
+
+// A store that fails as a broken KeyCache does is an outage, and lets nobody in.
+func TestBrokenCacheBehindADecorator(t *testing.T) {
+	t.Parallel()
+	cache, _ := admit.NewKeyCache(oneKey, admit.KeyCacheConfig{})
+	h := newAuth(t, admit.AuthConfig{Store: struct{ admit.KeyStore }{cache}}).Wrap(ok)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, get("/", "X-API-Key", "good"))
+	assert.Equal(t, http.StatusServiceUnavailable, w.Code)
+}
+
+func TestConfigErrorIsFoundInAPanic(t *testing.T) {
+	t.Parallel()
+	for name, f := range map[string]func(){
+		"APIKey": func() { admit.APIKey(nil) }, "Methods": func() { admit.Methods() }, "Accept": func() { admit.Accept() },
+		"ContentType": func() { admit.ContentType() }, "MaxBody": func() { admit.MaxBody(0) }, "Timeout": func() { admit.Timeout(0) },
+		"WriteStall": func() { admit.WriteStall(0) }, "MaxInFlight": func() { admit.MaxInFlight(0) }, "RateLimit": func() { admit.RateLimit() },
+		"RequireScopes": func() { admit.RequireScopes() }, "ClientIP": func() { admit.ClientIP("a b") },
+		"BodyTimeout": func() { admit.BodyTimeout{}.Wrap(ok) }, "Policy": func() { admit.Policy{MaxBody: -1}.Wrap(ok) },
+	} {
+		func() {
+			defer func() {
+				err, _ := recover().(error)
+				var fault *admit.ConfigError
+				require.True(t, errors.As(err, &fault), "%s: %v", name, err)
+				if name != "APIKey" {
+					assert.Contains(t, fault.Field, name)
+				}
+			}()
+			f()
+		}()
+	}
+}
