@@ -40,8 +40,8 @@ type AuthConfig struct {
 	// KeepCredential leaves the credential in the request that the handler gets, for a
 	// gateway that passes it on.
 	KeepCredential bool
-	// MintedPrefixes are prefixes that only Mint gives out: a token with one of them
-	// and a wrong checksum is refused without asking the store.
+	// MintedPrefixes are prefixes that only Mint gives out, as Mint got them: a token with one
+	// of them and a wrong checksum is refused without asking the store.
 	MintedPrefixes []string
 	// Failures limits how many unknown keys the store is asked for by one client address,
 	// IPv6 by /64. Beyond it, what is not known in memory is refused with 429 rate_limited.
@@ -96,8 +96,11 @@ func NewAuth(c AuthConfig) (*Auth, error) {
 		f.add("AuthConfig.Realm", "is %q; it may have printable ASCII alone", c.Realm)
 	}
 	for i, prefix := range c.MintedPrefixes {
+		field := fmt.Sprintf("AuthConfig.MintedPrefixes[%d]", i)
 		if mint.CheckPrefix(prefix) != nil {
-			f.add(fmt.Sprintf("AuthConfig.MintedPrefixes[%d]", i), "is %q; Mint takes 1 to 32 of a-z 0-9 _", prefix)
+			f.add(field, "is %q; Mint takes 1 to 32 of a-z 0-9 _", prefix)
+		} else if strings.HasSuffix(prefix, "_") {
+			f.add(field, "is %q; give the prefix as Mint got it, which adds the underscore itself: %q", prefix, strings.TrimRight(prefix, "_"))
 		}
 	}
 	failures, err := newFailures(c.Store, c.Failures)

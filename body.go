@@ -33,6 +33,8 @@ func (t BodyTimeout) check() error {
 	if t.MinRate < 0 {
 		f.add("BodyTimeout.MinRate", "is %d; it is a number of bytes a second, or 0 for no bound", t.MinRate)
 	}
+	f.time("BodyTimeout.Grace", t.Grace)
+	f.time("BodyTimeout.Max", t.Max)
 	return f.err()
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"time"
 )
 
 // ConfigError is one fault of a configuration. The error of a constructor, or of
@@ -28,6 +29,16 @@ type faults []error
 func (f *faults) add(field, format string, args ...any) {
 	*f = append(*f, &ConfigError{field, fmt.Sprintf(format, args...)})
 }
+
+// time adds a fault for a time that was meant as another: a bare number is nanoseconds.
+func (f *faults) time(field string, d time.Duration) {
+	if d > 0 && d < shortest {
+		f.add(field, "is %v; a number alone is nanoseconds: write %d*time.Second, or a time of at least %v", d, d, shortest)
+	}
+}
+
+// shortest is the least time that a configuration takes. Nothing over a network is faster.
+const shortest = time.Millisecond
 
 // within adds the faults of a value that stands in a field: the path of each begins with
 // that field then, and not with the name of what was made.

@@ -252,6 +252,39 @@ func TestBrokenValuesInAConfiguration(t *testing.T) {
 	}
 }
 
+// What cannot be meant does not build.
+func TestConfigurationThatIsPointless(t *testing.T) {
+	t.Parallel()
+	limits := []admit.Limit{admit.PerHour(1)}
+	plans, err := admit.NewPlans(admit.Plan{Name: "pro", Limits: limits})
+	require.NoError(t, err)
+	limiter := newLimiter(t, admit.LimiterConfig{Limits: limits})
+	auth := func(c admit.AuthConfig) error { c.Store = oneKey; _, err := admit.NewAuth(c); return err }
+	newLimiter := func(c admit.LimiterConfig) error { c.Limits = limits; _, err := admit.NewLimiter(c); return err }
+	policy := func(p admit.Policy) error { _, err := p.Chain(); return err }
+	cache := func(c admit.KeyCacheConfig) error { _, err := admit.NewKeyCache(oneKey, c); return err }
+	for fault, err := range map[string]error{
+		"Replicas is 3, but there is no Store":                         newLimiter(admit.LimiterConfig{Replicas: 3}),
+		"StoreDown is RefuseAll, but there is no Store":                newLimiter(admit.LimiterConfig{StoreDown: admit.RefuseAll}),
+		"Policy.Limiter has no Plans":                                  policy(admit.Policy{Plans: plans, AtLeast: "pro", Limiter: limiter}),
+		`write 10*time.Second`:                                         policy(admit.Policy{Timeout: 10}),
+		"Policy.WriteStall is 5ns":                                     policy(admit.Policy{WriteStall: 5}),
+		"Policy.BodyTimeout.Grace is 5ns":                              policy(admit.Policy{BodyTimeout: admit.BodyTimeout{Grace: 5}}),
+		"KeyCacheConfig.TTL is 60ns":                                   cache(admit.KeyCacheConfig{TTL: 60}),
+		"KeyCacheConfig.StaleFor is 999.999µs":                         cache(admit.KeyCacheConfig{TTL: time.Minute, StaleFor: time.Millisecond - 1}),
+		`MintedPrefixes[0] is "acme_"; give the prefix as Mint got it`: auth(admit.AuthConfig{MintedPrefixes: []string{"acme_"}}),
+		`Methods[1] is "*", which is not a method`:                     policy(admit.Policy{Methods: []string{"GET", "*"}}),
+		"Sources[0] is the header Cookie":                              auth(admit.AuthConfig{Sources: []admit.KeySource{admit.FromHeader("cookie")}}),
+		"Sources[0] is the header Host":                                auth(admit.AuthConfig{Sources: []admit.KeySource{admit.FromHeader("host")}}),
+		"Sources[0] is the header Connection":                          auth(admit.AuthConfig{Sources: []admit.KeySource{admit.FromHeader("Connection")}}),
+	} {
+		assert.ErrorContains(t, err, fault)
+	}
+	require.NoError(t, policy(admit.Policy{Timeout: time.Millisecond, WriteStall: time.Millisecond}))
+	require.NoError(t, newLimiter(admit.LimiterConfig{Plans: plans}))
+	require.NoError(t, newLimiter(admit.LimiterConfig{Name: "x", Store: newMemoryStore(t, 0), Replicas: 3, StoreDown: admit.RefuseAll}))
+}
+
 // A store that fails as a broken KeyCache does is an outage, and lets nobody in.
 func TestBrokenCacheBehindADecorator(t *testing.T) {
 	t.Parallel()

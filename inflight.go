@@ -65,6 +65,8 @@ func NewInFlight(c InFlightConfig) (*InFlight, error) {
 	check(c.Wait >= 0, "Wait", "is %v; it is a time to wait", c.Wait)
 	check((c.Queue == 0) == (c.Wait == 0), "Queue", "is %d and Wait is %v; one needs the other", c.Queue, c.Wait)
 	check(c.RetryAfter >= 0, "RetryAfter", "is %v; it is a time to wait, or 0 for 1s", c.RetryAfter)
+	f.time("InFlightConfig.Wait", c.Wait)
+	f.time("InFlightConfig.RetryAfter", c.RetryAfter)
 	if err := f.err(); err != nil {
 		return &InFlight{made: made{err: err}}, err
 	}

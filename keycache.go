@@ -70,6 +70,9 @@ func NewKeyCache(store KeyStore, c KeyCacheConfig) (*KeyCache, error) {
 	if c.MaxKeys < 0 {
 		f.add("KeyCacheConfig.MaxKeys", "is %d; it is a number of keys, or 0 for %d", c.MaxKeys, defaultCachedKeys)
 	}
+	f.time("KeyCacheConfig.TTL", c.TTL)
+	f.time("KeyCacheConfig.StaleFor", c.StaleFor)
+	f.time("KeyCacheConfig.NegativeTTL", c.NegativeTTL)
 	if err := f.err(); err != nil {
 		return &KeyCache{made: made{err: err}}, err
 	}

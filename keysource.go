@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/admit-go/admit/internal/mediatype"
@@ -77,8 +78,19 @@ func (s KeySource) fault() string {
 		return "has the scheme Basic, which is for a name and a password and not for a key; use Bearer, or a scheme of your own"
 	case s.in == "header" && s.name == "Authorization":
 		return "is the header Authorization, which has a scheme before the key; use FromBearer or FromAuthorization"
+	case s.in == "header" && s.name == "Cookie":
+		return "is the header Cookie, which has names before values; use FromCookie"
+	case s.in == "header" && slices.Contains(ofTheConnection, s.name):
+		return fmt.Sprintf("is the header %s, which belongs to the connection and is not the client's to send to you; use one such as X-API-Key", s.name)
 	}
 	return ""
+}
+
+// ofTheConnection are headers that net/http keeps to itself or that proxies take away
+// (RFC 9110 §7.6.1).
+var ofTheConnection = []string{
+	"Connection", "Content-Length", "Host", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
+	"Te", "Trailer", "Transfer-Encoding", "Upgrade",
 }
 
 // same reports whether two sources find the same keys.

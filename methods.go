@@ -55,7 +55,7 @@ func newMethods(allow []string) (*methods, error) {
 	for i, method := range allow {
 		field, upper := fmt.Sprintf("Methods[%d]", i), strings.ToUpper(method)
 		switch {
-		case !mediatype.IsToken(method):
+		case !mediatype.IsToken(method) || method == "*":
 			f.add(field, "is %q, which is not a method", method)
 		case slices.Contains(registeredMethods, upper) && method != upper:
 			f.add(field, "is %q; methods are case-sensitive: write %q", method, upper)

@@ -82,6 +82,11 @@ func (p *Plans) fault() error {
 	return p.made.fault("Plans")
 }
 
+// limited reports whether a plan has limits.
+func (p *Plans) limited() bool {
+	return slices.ContainsFunc(p.plans, func(plan Plan) bool { return len(plan.Limits) > 0 })
+}
+
 // reaches reports whether from is, or includes, the plan to.
 func (p *Plans) reaches(from, to string) bool {
 	for range p.plans { // a chain without a cycle is no longer than this

@@ -98,6 +98,9 @@ func (c *policyChain) together() {
 	if c.Auth != nil && c.Auth.optional && needKey {
 		c.faults.add("Policy.Auth", "is optional, but Scopes, AtLeast or Features need a key; give this Policy an Auth that is not")
 	}
+	if c.Plans != nil && c.Limiter != nil && c.Limiter.made.ok && c.Limiter.c.Plans == nil && c.Plans.limited() {
+		c.faults.add("Policy.Limiter", "has no Plans, so that the Limits of Policy.Plans would hold for nobody; set LimiterConfig.Plans")
+	}
 	if c.Plans == nil && (c.AtLeast != "" || len(c.Features) > 0) {
 		c.faults.add("Policy.Plans", "is nil, but AtLeast or Features need it")
 	}

@@ -125,6 +125,12 @@ func NewLimiter(c LimiterConfig) (*Limiter, error) {
 	var f faults
 	base, err := newLimitSet(c.Limits)
 	f.within("LimiterConfig.Limits", err)
+	if c.Store == nil && c.Replicas != 0 {
+		f.add("LimiterConfig.Replicas", "is %d, but there is no Store that they could share; leave it out, or give one", c.Replicas)
+	}
+	if c.Store == nil && c.StoreDown != LimitLocally {
+		f.add("LimiterConfig.StoreDown", "is %v, but there is no Store that could be down; leave it out, or give one", c.StoreDown)
+	}
 	if c.Store != nil {
 		f.value("LimiterConfig.Store", c.Store)
 		if c.Name == "" {

@@ -104,7 +104,7 @@ func TestLimiterInMemoryNeedsNoShares(t *testing.T) {
 	t.Parallel()
 	slow := []admit.Limit{{Requests: 1, Per: 99 * 365 * 24 * time.Hour}}
 	for _, mode := range []admit.StoreDown{admit.LimitLocally, admit.AdmitAll, admit.RefuseAll} {
-		h := newLimiter(t, admit.LimiterConfig{Limits: slow, StoreDown: mode, Replicas: 50}).Wrap(ok)
+		h := newLimiter(t, admit.LimiterConfig{Name: "api", Store: newMemoryStore(t, 0), Limits: slow, StoreDown: mode, Replicas: 50}).Wrap(ok)
 		allowed(t, h, get("/"))
 		refused(t, h, get("/"), http.StatusTooManyRequests)
 	}

@@ -39,6 +39,8 @@ func NewHandlerTimeout(c HandlerTimeoutConfig) (*HandlerTimeout, error) {
 	if c.Total < 0 || c.Total > 0 && c.Total < c.FirstByte {
 		f.add("HandlerTimeoutConfig.Total", "is %v; it is 0 for no bound, or at least FirstByte (%v)", c.Total, c.FirstByte)
 	}
+	f.time("HandlerTimeoutConfig.FirstByte", c.FirstByte)
+	f.time("HandlerTimeoutConfig.Total", c.Total)
 	err := f.err()
 	return &HandlerTimeout{c, made{err == nil, err}}, err
 }

@@ -28,8 +28,13 @@ func WriteStall(d time.Duration) Middleware {
 }
 
 func writeStall(d time.Duration) (Middleware, error) {
+	var f faults
 	if d <= 0 {
-		return nil, &ConfigError{"WriteStall", fmt.Sprintf("is %v; it is for how long a client may take nothing, such as 10s", d)}
+		f.add("WriteStall", "is %v; it is for how long a client may take nothing, such as 10s", d)
+	}
+	f.time("WriteStall", d)
+	if err := f.err(); err != nil {
+		return nil, err
 	}
 	return func(next http.Handler) http.Handler {
 		return wrap("WriteStall", next, func(in inside, w http.ResponseWriter, r *http.Request) {
