@@ -14,8 +14,8 @@ import (
 
 // ParseForm parses the query and the body of r, which is application/x-www-form-urlencoded
 // or multipart/form-data, into r.Form, r.PostForm and r.MultipartForm, as net/http's
-// ParseMultipartForm does. Up to maxMemory bytes of the files are kept in memory, and the
-// rest in temporary files. The server removes them; inside a handler of others that
+// ParseMultipartForm does. Fields are in memory, and up to maxMemory bytes of the files; the
+// rest is in temporary files. The server removes them; inside a handler of others that
 // copies the request, call r.MultipartForm.RemoveAll.
 //
 // The error is an *Error where it is the client's: 400 for a query or a body that is

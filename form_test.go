@@ -149,6 +149,9 @@ func TestParseForm(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if _, err := url.ParseQuery(strings.Repeat("&", 20_000)); err == nil && name == "many values" {
+				t.Skip("before Go 1.25.6 net/url takes any number")
+			}
 			for _, wire := range []string{"HTTP/1.1", "HTTP/2"} {
 				for _, sized := range []bool{true, false} {
 					s := serve(t, wire, admit.MaxBody(16<<20)(parsesForm(1<<10)))
