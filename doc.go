@@ -52,5 +52,5 @@
 //
 // The request is a copy: without its credential, with the key ([KeyFrom]), the chosen
 // media type ([MediaTypeFrom]) and the client's address ([ClientIPFrom]) in its context.
-// A [HandlerFunc] returns its error; [Success] and [Decode] are for JSON.
+// A [HandlerFunc] returns its error; [Success] and [Decode] are for JSON, [ParseForm] for forms.
 package admit

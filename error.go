@@ -1,7 +1,9 @@
 package admit
 
 import (
+	"errors"
 	"fmt"
+	"mime/multipart"
 	"net/http"
 	"strconv"
 	"time"
@@ -116,7 +118,30 @@ var (
 	errInternal       = NewError(http.StatusInternalServerError, "")
 	errBodyTooLarge   = NewError(http.StatusRequestEntityTooLarge, "")
 	errDeadline       = NewError(http.StatusServiceUnavailable, "The request took too long. Try again.")
+	errNoBoundary     = NewError(http.StatusBadRequest, "The Content-Type of the multipart form has no boundary.")
+	errNoFile         = NewError(http.StatusBadRequest, "The form does not have the file that this request needs.")
+	errNotMultipart   = &Error{
+		Status: http.StatusUnsupportedMediaType, Code: codeOf(http.StatusUnsupportedMediaType),
+		Message: "The request is not a multipart form; send one of: multipart/form-data.",
+		Header:  http.Header{"Accept": {"multipart/form-data"}},
+	}
 )
+
+// formError returns what an error of net/http's methods for forms stands for, if it is the
+// client's, else nil.
+func formError(err error) *Error {
+	switch {
+	case errors.Is(err, http.ErrNotMultipart):
+		return errNotMultipart
+	case errors.Is(err, http.ErrMissingBoundary):
+		return errNoBoundary
+	case errors.Is(err, http.ErrMissingFile):
+		return errNoFile
+	case errors.Is(err, multipart.ErrMessageTooLarge):
+		return errBodyTooLarge
+	}
+	return nil
+}
 
 // statusTexts has the code and the default message of each status of the contract.
 var statusTexts = map[int]struct{ code, message string }{

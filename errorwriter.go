@@ -41,8 +41,9 @@ func (ew *ErrorWriter) Wrap(next http.Handler) http.Handler {
 
 // WriteError writes err as the ErrorWriter of the request does; without one, as its
 // zero value. The innermost *Error in the chain of err is sent as it is;
-// *http.MaxBytesError is 413, context.DeadlineExceeded 503, and anything else 500
-// with a fixed message. When the client is gone, or the response has begun inside an
+// *http.MaxBytesError is 413, context.DeadlineExceeded 503, http.ErrNotMultipart 415,
+// http.ErrMissingBoundary and http.ErrMissingFile 400, multipart.ErrMessageTooLarge 413,
+// and anything else 500 with a fixed message. When the client is gone, or the response has begun inside an
 // ErrorWriter, Recover or HandlerFunc, it panics with http.ErrAbortHandler, which cuts
 // the connection.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
@@ -174,9 +175,11 @@ func (ew *ErrorWriter) resolve(err error) *Error {
 		return errBodyTooLarge.complete()
 	case errors.Is(err, context.DeadlineExceeded):
 		return errDeadline
-	default:
-		return errInternal.complete()
 	}
+	if e := formError(err); e != nil {
+		return e.complete()
+	}
+	return errInternal.complete()
 }
 
 // log adds what tells the request apart. The query is left out: it may hold a key.

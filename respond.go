@@ -103,21 +103,28 @@ func readBody(r *http.Request, b []byte) ([]byte, error) {
 	_, err := buf.ReadFrom(src)
 	b = buf.Bytes()
 
+	switch {
+	case err != nil:
+		return b, bodyFault(err)
+	case int64(len(b)) > limit:
+		return b, errBodyTooLarge
+	}
+	return b, nil
+}
+
+// bodyFault returns the *Error for an error of reading the body.
+func bodyFault(err error) error {
 	var e *Error
 	var tooLarge *http.MaxBytesError
 	switch {
-	case err == nil && int64(len(b)) > limit:
-		return b, errBodyTooLarge
-	case err == nil:
-		return b, nil
 	case errors.As(err, &e):
-		return b, err
+		return err
 	case errors.As(err, &tooLarge):
-		return b, errBodyTooLarge.WithCause(err)
+		return errBodyTooLarge.WithCause(err)
 	case errors.Is(err, os.ErrDeadlineExceeded): // Server.ReadTimeout
-		return b, errRequestTimeout.WithCause(err)
+		return errRequestTimeout.WithCause(err)
 	default:
-		return b, errBodyUnread.WithCause(err)
+		return errBodyUnread.WithCause(err)
 	}
 }
 

@@ -1,0 +1,224 @@
+package admit
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// ParseForm parses the query and the body of r, which is application/x-www-form-urlencoded
+// or multipart/form-data, into r.Form, r.PostForm and r.MultipartForm, as net/http's
+// ParseMultipartForm does. Fields are in memory, and up to maxMemory bytes of the files; the
+// rest is in temporary files. The server removes them; inside a handler of others that
+// copies the request, call r.MultipartForm.RemoveAll.
+//
+// The error is an *Error where it is the client's: 400 for a query or a body that is
+// malformed, cut short, or without a boundary, and for two Content-Types; 408 if a
+// BodyTimeout or Server.ReadTimeout has ended the read; 413 if the body is larger than the
+// MaxBody around it allows, without one than 1 MiB or maxMemory, whichever is more, or if
+// it has more fields and parts than net/http takes; 415, with Accept, for a body of another
+// Content-Type or none (RFC 9110 §15.5.16). Any other error is the server's, such as a
+// temporary file that cannot be written. After an error there is no form.
+//
+// A request without a body has the fields of its query. The body of a GET or HEAD is not
+// read, since it has no meaning (RFC 9110 §9.3.1) and caches ignore it; with any other
+// method, DELETE and QUERY too, it is. To call ParseForm again is harmless: it returns nil
+// after success, and fails after a failure. What r.ParseForm or r.FormValue has parsed
+// before is taken as it is, without the error that FormValue has hidden.
+func ParseForm(r *http.Request, maxMemory int64) error {
+	switch {
+	case r.MultipartForm == failedForm:
+		return errFormMalformed.WithCause(errors.New("admit: ParseForm has failed before"))
+	case r.MultipartForm != nil: // parsed, or read by a MultipartReader, which is the handler's mistake
+		return r.ParseMultipartForm(maxMemory)
+	}
+	form := r.Form
+	if form == nil {
+		query, err := url.ParseQuery(r.URL.RawQuery)
+		if err != nil {
+			return errQueryMalformed.WithCause(err)
+		}
+		form = joinValues(r.PostForm, query)
+	}
+	values, parts, err := parseBody(r, max(maxMemory, 0))
+	switch {
+	case err != nil:
+		return err
+	case parts == nil:
+		form = joinValues(values, form)
+	default: // net/http has these the other way round
+		values = parts.Value
+		form = joinValues(form, values)
+	}
+	r.Form, r.PostForm, r.MultipartForm = form, joinValues(r.PostForm, values), parts
+	return nil
+}
+
+// failedForm marks a request whose body is spent, and was no form. What is left of the
+// body could be one.
+var failedForm = new(multipart.Form)
+
+// joinValues returns the values of both, those of a first.
+func joinValues(a, b url.Values) url.Values {
+	both := make(url.Values, len(a)+len(b))
+	for _, values := range []url.Values{a, b} {
+		for name, v := range values {
+			both[name] = append(both[name], v...)
+		}
+	}
+	return both
+}
+
+// parseBody reads the form in the body of r: a multipart form is in parts. Without a body
+// there are no values.
+func parseBody(r *http.Request, maxMemory int64) (values url.Values, parts *multipart.Form, err error) {
+	source, length := r.Body, r.ContentLength
+	if source == nil || r.Method == http.MethodGet || r.Method == http.MethodHead {
+		source, length = http.NoBody, 0
+	}
+	limit, limited := bodyLimit(r.Context())
+	if !limited {
+		limit = max(maxDecode, maxMemory)
+	}
+	boundary, refusal := formType(r)
+	switch {
+	case refusal != nil && length > 0:
+		return nil, nil, refusal
+	case length > limit:
+		return nil, nil, errBodyTooLarge
+	}
+
+	body := &formBody{r: http.MaxBytesReader(nil, source, limit)}
+	switch {
+	case refusal != nil:
+		if body.skip(1); body.n > 0 {
+			err = refusal
+		}
+	case boundary == "":
+		values, err = body.urlencoded()
+		if body.n > 0 && r.PostForm != nil && parsesBody(r.Method) {
+			err = errBodyTooLarge.WithCause(errors.New("admit: ParseForm: net/http has parsed the form before, and has stopped at 10 MB"))
+		}
+	default:
+		parts, err = body.multipart(boundary, maxMemory)
+	}
+	if body.err != nil {
+		err = bodyFault(body.err) // whatever the parser makes of it
+	}
+	if err != nil {
+		if parts != nil {
+			_ = parts.RemoveAll()
+		}
+		r.MultipartForm = failedForm
+		return nil, nil, err
+	}
+	return values, parts, nil
+}
+
+// parsesBody reports whether the ParseForm of net/http reads the body.
+func parsesBody(method string) bool {
+	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
+}
+
+var formTypes = func() *ContentTypes {
+	c, err := NewContentTypes(ContentTypesConfig{Allow: []string{"application/x-www-form-urlencoded", "multipart/form-data"}})
+	must(err)
+	return c
+}()
+
+// formType returns the boundary of a multipart form, or "" for an urlencoded one; or why
+// a body would be refused.
+func formType(r *http.Request) (boundary string, refusal error) {
+	lines := r.Header["Content-Type"]
+	if len(lines) > 1 {
+		return "", errTwoContentTypes
+	}
+	fault := faultMissing
+	if len(lines) == 1 {
+		fault = formTypes.check(lines[0])
+	}
+	if fault != faultNone {
+		return "", formTypes.refusals[fault].of(r.Method)
+	}
+	mediaType, params, err := mime.ParseMediaType(lines[0])
+	switch {
+	case err != nil:
+		return "", formTypes.refusals[faultMalformed].of(r.Method)
+	case mediaType != "multipart/form-data":
+		return "", nil
+	case params["boundary"] == "":
+		return "", errNoBoundary
+	}
+	return params["boundary"], nil
+}
+
+// formBody is a body that notes how much has come, and the error that ended it early.
+type formBody struct {
+	r   io.Reader
+	n   int64
+	err error
+}
+
+func (b *formBody) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	b.n += int64(n)
+	if err != nil && err != io.EOF && b.err == nil {
+		b.err = err
+	}
+	return n, err
+}
+
+// skip reads up to n bytes.
+func (b *formBody) skip(n int64) { _, _ = io.CopyN(io.Discard, b, n) }
+
+func (b *formBody) urlencoded() (url.Values, error) {
+	var text strings.Builder
+	if _, err := io.Copy(&text, b); err != nil {
+		return nil, err
+	}
+	values, err := url.ParseQuery(text.String())
+	switch {
+	case err == nil:
+		return values, nil
+	case tooManyValues(text.String()):
+		return nil, errBodyTooLarge.WithCause(err)
+	default:
+		return nil, errFormMalformed.WithCause(err)
+	}
+}
+
+// tooManyValues reports whether text has more values than net/url takes. The error has no
+// type, but separators alone are never malformed.
+func tooManyValues(text string) bool {
+	_, err := url.ParseQuery(strings.Repeat("&", strings.Count(text, "&")))
+	return err != nil
+}
+
+func (b *formBody) multipart(boundary string, maxMemory int64) (*multipart.Form, error) {
+	form, err := multipart.NewReader(b, boundary).ReadForm(maxMemory)
+	var file *fs.PathError
+	switch {
+	case err == nil:
+		_, _ = io.Copy(io.Discard, b) // what follows the form counts too, and may be cut short
+		return form, nil
+	case b.n == 0: // no body
+		return &multipart.Form{Value: map[string][]string{}, File: map[string][]*multipart.FileHeader{}}, nil
+	case errors.Is(err, multipart.ErrMessageTooLarge):
+		return nil, errBodyTooLarge.WithCause(err)
+	case errors.As(err, &file), errors.Is(err, io.ErrShortWrite):
+		return nil, fmt.Errorf("admit: ParseForm: %w", err)
+	default:
+		return nil, errFormMalformed.WithCause(err)
+	}
+}
+
+var (
+	errQueryMalformed = NewError(http.StatusBadRequest, "The query of the URL is malformed.")
+	errFormMalformed  = NewError(http.StatusBadRequest, "The request body is not a well-formed form.")
+)

@@ -1,0 +1,114 @@
+package admit_test
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/justinas/alice"
+
+	"github.com/admit-go/admit"
+)
+
+// One Policy is around the mux, and one around each handler. A Policy is a value: a route
+// changes a copy of what is common. Chain reports a Policy that cannot be; Wrap panics
+// with the same error.
+func ExamplePolicy() {
+	keys := admit.KeyMap{
+		admit.DigestOf("reader"): {ID: "k1", Plan: "free", Scopes: []string{"orders:read"}},
+		admit.DigestOf("trader"): {ID: "k2", Plan: "free", Scopes: []string{"orders:read", "orders:write"}},
+	}
+	plans, err := admit.NewPlans(admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(5), admit.PerDay(1000)}})
+	if err != nil {
+		panic(err)
+	}
+	auth, err := admit.NewAuth(admit.AuthConfig{Store: keys, Realm: "orders"})
+	if err != nil {
+		panic(err)
+	}
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{Plans: plans, Limits: []admit.Limit{admit.PerSecond(1)}})
+	if err != nil {
+		panic(err)
+	}
+
+	keyed := admit.Policy{Auth: auth, Plans: plans, Limiter: limiter, Timeout: 10 * time.Second}
+	read := keyed
+	read.Methods = []string{"GET"}
+	read.Scopes = []string{"orders:read"}
+	write := keyed
+	write.Methods = []string{"POST"}
+	write.Scopes = []string{"orders:write"}
+	write.ContentType = []string{"application/json"}
+	write.MaxBody = 64 << 10
+	write.BodyTimeout = admit.BodyTimeout{Grace: 5 * time.Second, Max: 30 * time.Second, MinRate: 1 << 10}
+
+	reads, err := read.Chain()
+	if err != nil {
+		panic(err)
+	}
+	writes, err := write.Chain()
+	if err != nil {
+		panic(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/orders/latest", reads.Then(admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		return admit.Success(w, r, http.StatusOK, "an order")
+	})))
+	mux.Handle("/orders", writes.Then(admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		order, err := admit.Decode[map[string]string](r)
+		if err != nil {
+			return err
+		}
+		return admit.Success(w, r, http.StatusCreated, order)
+	})))
+	outer, err := admit.Policy{
+		Errors:     &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}, // that of the service
+		WriteStall: 10 * time.Second,
+	}.Chain()
+	if err != nil {
+		panic(err)
+	}
+	h := outer.Then(admit.Mux(mux))
+
+	show(h, "GET", "/orders/latest", "X-API-Key", "reader", "X-Request-Id", "r1")
+	showBody(h, "POST", "/orders", `{"pair":"btc-usd"}`, "X-API-Key", "reader", "Content-Type", "application/json", "X-Request-Id", "r2")
+	showBody(h, "POST", "/orders", `{"pair":"btc-usd"}`, "X-API-Key", "trader", "Content-Type", "application/json", "X-Request-Id", "r3")
+	// Output:
+	// 200 {"result":"success","data":"an order"}
+	// 403 {"result":"error","message":"The API key does not have the scope that this request needs: orders:write.","code":"scope_required","request_id":"r2"}
+	// 201 {"result":"success","data":{"pair":"btc-usd"}}
+}
+
+// What a chain in the wrong order does. A Policy has the right one, whatever the order of
+// its fields.
+func ExamplePolicy_order() {
+	keys := admit.KeyMap{
+		admit.DigestOf("a"): {ID: "customer-a", Scopes: []string{"read"}},
+		admit.DigestOf("b"): {ID: "customer-b", Scopes: []string{"read"}},
+	}
+	ok := admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		return admit.Success(w, r, http.StatusOK, nil)
+	})
+
+	// Outside of Auth nobody has a key yet: customers behind one address share a bucket.
+	h := alice.New(admit.RateLimit(admit.PerHour(1)), admit.APIKey(keys)).Then(ok)
+	show(h, "GET", "/", "X-API-Key", "a")
+	show(h, "GET", "/", "X-API-Key", "b")
+
+	// Inside, each has its own.
+	h = alice.New(admit.APIKey(keys), admit.RateLimit(admit.PerHour(1))).Then(ok)
+	show(h, "GET", "/", "X-API-Key", "a")
+	show(h, "GET", "/", "X-API-Key", "b")
+
+	// RequireScopes outside of Auth finds no key, and takes that for the mistake that it
+	// is: nobody is let in, and the log says why.
+	quiet := &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}
+	h = alice.New(quiet.Wrap, admit.RequireScopes("read"), admit.APIKey(keys)).Then(ok)
+	show(h, "GET", "/", "X-API-Key", "a")
+	// Output:
+	// 200 {"result":"success"}
+	// 429 {"result":"error","message":"The rate limit is reached. Try again later.","code":"rate_limited","retry_after":3600}
+	// 200 {"result":"success"}
+	// 200 {"result":"success"}
+	// 500 {"result":"error","message":"Something went wrong on our side.","code":"internal"}
+}

@@ -1,0 +1,75 @@
+package redislimit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/redislimit"
+)
+
+// With go-redis, run is
+//
+//	client := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true})
+//	script := redis.NewScript(redislimit.Script)
+//	run := func(ctx context.Context, keys []string, args ...any) (any, error) {
+//		return script.Run(ctx, client, keys, args...).Result()
+//	}
+//
+// Other clients, Sentinel and Cluster are in integration/redislimit/example_test.go.
+func Example() {
+	newHandler := func(run redislimit.Eval, next http.Handler) (http.Handler, error) {
+		store, err := redislimit.New(run, redislimit.Config{Direct: true})
+		if err != nil {
+			return nil, err
+		}
+		limiter, err := admit.NewLimiter(admit.LimiterConfig{
+			Name:     "prices", // of the service: others in the same Redis have their own buckets
+			Limits:   []admit.Limit{admit.PerSecond(10), admit.PerHour(1000)},
+			Store:    store,
+			Replicas: 8, // the share of each while Redis is down
+		})
+		if err != nil {
+			return nil, err
+		}
+		return limiter.Wrap(next), nil
+	}
+	_ = newHandler
+}
+
+// While Redis is down, each of two replicas lets in its half of the limit.
+func ExampleNew_outage() {
+	down := func(context.Context, []string, ...any) (any, error) {
+		return nil, errors.New("dial tcp 10.0.0.7:6379: connection refused")
+	}
+	store, err := redislimit.New(down, redislimit.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{
+		Name:      "prices",
+		Limits:    []admit.Limit{admit.PerHour(4)},
+		Store:     store,
+		StoreDown: admit.LimitLocally, // the default; AdmitAll and RefuseAll are the others
+		Replicas:  2,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	quiet := &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}
+	h := quiet.Wrap(limiter.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+	for range 3 {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		fmt.Println(w.Code)
+	}
+	// Output:
+	// 200
+	// 200
+	// 429
+}
