@@ -33,9 +33,10 @@ type AuthConfig struct {
 	// Sources are where a key may stand. Nil: FromBearer(), FromHeader("X-API-Key").
 	Sources []KeySource
 	// Optional lets in a request without a credential, as nobody. A bad credential is
-	// refused all the same.
+	// refused all the same. What a source does not take is none: see the sources.
 	Optional bool
-	// Realm is named in challenges. Empty: none is.
+	// Realm is named in challenges. Empty: "api" in those of an Authorization scheme, which
+	// need a parameter, and none in others.
 	Realm string
 	// KeepCredential leaves the credential in the request that the handler gets, for a
 	// gateway that passes it on.
@@ -269,15 +270,17 @@ func (a *Auth) validity(k *Key) *Error {
 // empty if there is none.
 func (a *Auth) credential(r *http.Request) (token string, source *KeySource, err *Error) {
 	for i := range a.sources {
-		found, more := a.sources[i].find(r)
-		if more || found != "" && token != "" {
+		value, found := a.sources[i].find(r)
+		switch {
+		case found == manyTimes, found == theKey && token != "":
 			return "", nil, a.two
-		}
-		if found != "" {
-			token, source = found, &a.sources[i]
+		case found == emptyKey:
+			err = a.invalid
+		case found == theKey:
+			token, source = value, &a.sources[i]
 		}
 	}
-	return token, source, nil
+	return token, source, err
 }
 
 var errStoreUnavailable = &Error{

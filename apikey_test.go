@@ -46,9 +46,9 @@ func newAuth(t testing.TB, c admit.AuthConfig) *admit.Auth {
 func TestAuthDecides(t *testing.T) {
 	t.Parallel()
 	const (
-		bareChallenges = `Bearer|ApiKey in="header", name="X-Api-Key"|ApiKey in="query", name="api_key"|ApiKey in="cookie", name="key"`
-		badChallenges  = `Bearer error="invalid_token"|ApiKey in="header", name="X-Api-Key", error="invalid_token"|ApiKey in="query", name="api_key", error="invalid_token"|ApiKey in="cookie", name="key", error="invalid_token"`
-		twoChallenges  = `Bearer error="invalid_request"|ApiKey in="header", name="X-Api-Key", error="invalid_request"|ApiKey in="query", name="api_key", error="invalid_request"|ApiKey in="cookie", name="key", error="invalid_request"`
+		bareChallenges = `Bearer realm="api"|ApiKey in="header", name="X-Api-Key"|ApiKey in="query", name="api_key"|ApiKey in="cookie", name="key"`
+		badChallenges  = `Bearer realm="api", error="invalid_token"|ApiKey in="header", name="X-Api-Key", error="invalid_token"|ApiKey in="query", name="api_key", error="invalid_token"|ApiKey in="cookie", name="key", error="invalid_token"`
+		twoChallenges  = `Bearer realm="api", error="invalid_request"|ApiKey in="header", name="X-Api-Key", error="invalid_request"|ApiKey in="query", name="api_key", error="invalid_request"|ApiKey in="cookie", name="key", error="invalid_request"`
 	)
 	tests := map[string]struct {
 		path    string // "": /
@@ -70,8 +70,9 @@ func TestAuthDecides(t *testing.T) {
 		"none":                      {code: "key_missing"},
 		"another scheme":            {headers: []string{"Authorization", "Basic Z29vZA=="}, code: "key_missing"},
 		"a scheme as long":          {headers: []string{"Authorization", "Digest good"}, code: "key_missing"},
-		"bearer alone":              {headers: []string{"Authorization", "Bearer"}, code: "key_missing"},
-		"bearer with a space":       {headers: []string{"Authorization", "Bearer "}, code: "key_missing"},
+		"bearer alone":              {headers: []string{"Authorization", "Bearer"}, code: "key_invalid"},
+		"bearer with a space":       {headers: []string{"Authorization", "Bearer "}, code: "key_invalid"},
+		"bearer alone, and a key":   {headers: []string{"Authorization", "bearer\t ", "X-API-Key", "good"}, code: "key_invalid"},
 		"scheme that only begins":   {headers: []string{"Authorization", "Bearergood"}, code: "key_missing"},
 		"empty header":              {headers: []string{"X-API-Key", "  "}, code: "key_missing"},
 		"empty query":               {path: "/?api_key=&api_key", code: "key_missing"},
@@ -135,7 +136,7 @@ func TestAPIKeyDefaults(t *testing.T) {
 	refused(t, h, get("/?api_key=good"), 401)
 	e, header := refused(t, h, get("/"), 401)
 	assert.Equal(t, "An API key is required: Authorization: Bearer or the header X-Api-Key.", e.Message)
-	assert.Equal(t, []string{"Bearer", `ApiKey in="header", name="X-Api-Key"`}, header["Www-Authenticate"])
+	assert.Equal(t, []string{`Bearer realm="api"`, `ApiKey in="header", name="X-Api-Key"`}, header["Www-Authenticate"])
 	e, _ = refused(t, newAuth(t, admit.AuthConfig{Sources: allSources[2:]}).Wrap(ok), get("/"), 401)
 	assert.Equal(t, "An API key is required: the query parameter api_key or the cookie key.", e.Message)
 	assert.Panics(t, func() { admit.APIKey(nil) })

@@ -24,15 +24,42 @@ func appendEnvelope(b []byte, e *Error, requestID string) []byte {
 
 // appendProblem appends the same error as problem details (RFC 9457 §3.1); what the
 // envelope has beside them are extension members. The type is about:blank, because
-// the code tells problems apart.
+// the code tells problems apart, unless Meta has one.
 func appendProblem(b []byte, e *Error, requestID string) []byte {
-	b = append(b, `{"type":"about:blank","title":`...)
-	b = appendString(b, http.StatusText(e.Status))
+	kind, _ := e.Meta["type"].(string)
+	if kind == "" {
+		kind = "about:blank"
+	}
+	b = append(b, `{"type":`...)
+	b = appendString(b, kind)
+	b = append(b, `,"title":`...)
+	b = appendString(b, problemTitle(e.Status))
 	b = append(b, `,"status":`...)
 	b = strconv.AppendInt(b, int64(e.Status), 10)
 	b = append(b, `,"detail":`...)
 	b = appendString(b, e.Message)
 	return appendMembers(b, e, requestID)
+}
+
+// problemTitle returns the name of a status in RFC 9110, or of its class.
+func problemTitle(status int) string {
+	switch status { // net/http has older names
+	case http.StatusRequestEntityTooLarge:
+		return "Content Too Large"
+	case http.StatusUnprocessableEntity:
+		return "Unprocessable Content"
+	case http.StatusRequestedRangeNotSatisfiable:
+		return "Range Not Satisfiable"
+	case http.StatusRequestURITooLong:
+		return "URI Too Long"
+	}
+	if text := http.StatusText(status); text != "" {
+		return text
+	}
+	if status >= 500 {
+		return "Server Error"
+	}
+	return "Client Error"
 }
 
 // prefersProblem reports whether the client names application/problem+json with a

@@ -125,11 +125,13 @@ func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
 	}
 
 	h := w.Header()
-	// What a handler may have set for the answer that it did not give goes. Its
-	// encoding stays: it is the work of a compressor outside.
-	delete(h, "Content-Disposition")
-	delete(h, "Etag")
-	delete(h, "Last-Modified")
+	// What a handler may have set for the answer that it did not give goes.
+	for _, name := range ofTheAnswer {
+		delete(h, name)
+	}
+	if t, direct := w.(interface{ tracked() *responseWriter }); direct { // else a compressor of others may be between
+		t.tracked().restoreEncoding()
+	}
 	if e.Status != http.StatusRequestedRangeNotSatisfiable {
 		delete(h, "Content-Range")
 	}
@@ -151,6 +153,11 @@ func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
 	}
 	stopInterceptions(w) // this is the answer, whatever its type
 	reply(w, r, e.Status, body)
+}
+
+// ofTheAnswer are headers that describe a body which is not sent.
+var ofTheAnswer = []string{
+	"Accept-Ranges", "Content-Disposition", "Content-Language", "Content-Location", "Etag", "Expires", "Last-Modified",
 }
 
 // resolve finds the Error that stands for err, complete. The writer itself does not

@@ -193,7 +193,8 @@ func TestErrorHeaders(t *testing.T) {
 		for name, value := range map[string]string{
 			"Content-Length": "7", "ETag": `"v1"`, "Last-Modified": "Mon, 02 Jan 2006 15:04:05 GMT",
 			"Cache-Control": "max-age=60", "Content-Range": "bytes 0-1/2", "Content-Type": "text/csv",
-			"Content-Encoding": "gzip", "Vary": "Origin", "X-Kept": "yes",
+			"Content-Encoding": "gzip", "Vary": "Origin", "X-Kept": "yes", "Expires": "0", "Content-Language": "de",
+			"Content-Location": "/x", "Accept-Ranges": "bytes", "Content-Disposition": "attachment",
 		} {
 			w.Header().Set(name, value)
 		}
@@ -206,14 +207,95 @@ func TestErrorHeaders(t *testing.T) {
 	assert.Equal(t, "GET", got.Get("Allow"))
 	assert.Equal(t, "1", got.Get("X-Lower"))
 	assert.Equal(t, "yes", got.Get("X-Kept"))
-	assert.Equal(t, "gzip", got.Get("Content-Encoding"), "belongs to a compressor outside")
-	for _, stale := range []string{"Etag", "Last-Modified", "Content-Range"} {
+	for _, stale := range []string{
+		"Etag", "Last-Modified", "Content-Range", "Content-Encoding", "Expires", "Content-Language", "Content-Location", "Accept-Ranges", "Content-Disposition",
+	} {
 		assert.NotContains(t, got, stale)
 	}
 	assert.NotEqual(t, "7", got.Get("Content-Length"))
 
 	got["Allow"][0] = "mutated"
 	assert.Equal(t, "GET", sentinel.Header.Get("Allow"), "the header of a sentinel is copied")
+}
+
+// An error is not in the encoding that the handler has announced for its own answer, and
+// is in that of a compressor outside.
+func TestErrorInPlaceOfAnEncodedAnswer(t *testing.T) {
+	t.Parallel()
+	gzips := func(then func()) admit.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) error {
+			w.Header().Set("Content-Encoding", "gzip")
+			then()
+			return admit.NewError(404, "")
+		}
+	}
+	handlers := map[string]http.Handler{
+		"error":              gzips(func() {}),
+		"error in a Policy":  admit.Policy{}.Wrap(gzips(func() {})),
+		"panic":              admit.Recover(gzips(func() { panic("in the middle") })),
+		"panic in a Policy":  admit.Policy{}.Wrap(gzips(func() { panic("in the middle") })),
+		"error in a Timeout": admit.Policy{Timeout: time.Minute}.Wrap(gzips(func() {})),
+		"panic in a Timeout": admit.Policy{Timeout: time.Minute}.Wrap(gzips(func() { panic("in the middle") })),
+		"an overrun":         admit.Policy{Timeout: time.Millisecond}.Wrap(gzips(func() { time.Sleep(20 * time.Millisecond) })),
+		"inside WriteStall":  admit.WriteStall(time.Minute)(gzips(func() {})),
+		"a refusal further in": admit.RequestID(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X", "y")
+			admit.MaxBody(1)(gzips(func() {})).ServeHTTP(w, r)
+		})),
+		"the text of an error": admit.Intercept(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			w.WriteHeader(404)
+		})),
+		"WriteError in a Policy": admit.Policy{}.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			admit.WriteError(w, r, admit.NewError(404, ""))
+		})),
+	}
+	for name, h := range handlers {
+		for _, outside := range []string{"", "br"} {
+			w := httptest.NewRecorder()
+			if outside != "" {
+				w.Header().Set("Content-Encoding", outside)
+			}
+			(&admit.ErrorWriter{Logger: discardLogs}).Wrap(h).ServeHTTP(w, get("/"))
+			assert.GreaterOrEqual(t, w.Code, 404, name)
+			assert.Equal(t, outside, w.Header().Get("Content-Encoding"), "%s, outside %q", name, outside)
+		}
+	}
+
+	// A compressor between us and a handler that is not ours has a writer of its own.
+	between := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Encoding", "br")
+			next.ServeHTTP(struct{ http.ResponseWriter }{w}, r)
+		})
+	}
+	w := httptest.NewRecorder()
+	admit.RequestID(between(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { admit.WriteError(w, r, admit.NewError(404, "")) }))).ServeHTTP(w, get("/"))
+	assert.Equal(t, "br", w.Header().Get("Content-Encoding"))
+}
+
+func TestProblemHasATitle(t *testing.T) {
+	t.Parallel()
+	for status, title := range map[int]string{
+		404: "Not Found", 413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content",
+		499: "Client Error", 599: "Server Error",
+	} {
+		w := httptest.NewRecorder()
+		fails(admit.NewError(status, "x")).ServeHTTP(w, get("/", "Accept", "application/problem+json"))
+		var problem struct{ Type, Title string }
+		require.NoError(t, json.Unmarshal(w.Body.Bytes(), &problem))
+		assert.Equal(t, title, problem.Title)
+		assert.Equal(t, "about:blank", problem.Type)
+	}
+	e := admit.NewError(409, "x")
+	e.Meta = map[string]any{"type": "https://example.com/problems/sold-out"}
+	w := httptest.NewRecorder()
+	fails(e).ServeHTTP(w, get("/", "Accept", "application/problem+json"))
+	assert.Contains(t, w.Body.String(), `{"type":"https://example.com/problems/sold-out","title":"Conflict",`)
+	w = httptest.NewRecorder()
+	fails(e).ServeHTTP(w, get("/"))
+	assert.NotContains(t, w.Body.String(), "sold-out", "the envelope has no type")
 }
 
 func TestRetryAfterRoundsUp(t *testing.T) {

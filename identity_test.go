@@ -225,7 +225,12 @@ func TestFromAuthorization(t *testing.T) {
 	allowed(t, h, get("/", "Authorization", "Token good"))
 	allowed(t, h, get("/", "Authorization", "tOKEN  good "))
 	allowed(t, h, get("/", "Authorization", "Bearer good"))
-	for _, value := range []string{"Token", "Token ", "Tokengood", "Token\x00good", "Basic good", "good", ""} {
+	for _, value := range []string{"Token", "Token ", "bearer \t", "TOKEN\t"} {
+		e, header := refused(t, h, get("/", "Authorization", value), 401)
+		assert.Equal(t, "key_invalid", e.Code, value)
+		assert.Equal(t, []string{`Token realm="api", error="invalid_token"`, `Bearer realm="api", error="invalid_token"`}, header["Www-Authenticate"])
+	}
+	for _, value := range []string{"Tokengood", "Token\x00good", "Basic good", "good", ""} {
 		e, header := refused(t, h, get("/", "Authorization", value), 401)
 		assert.Equal(t, "key_missing", e.Code, value)
 		assert.Equal(t, []string{`Token realm="api"`, `Bearer realm="api"`}, header["Www-Authenticate"])

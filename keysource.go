@@ -21,7 +21,8 @@ type KeySource struct {
 func FromBearer() KeySource { return FromAuthorization("Bearer") }
 
 // FromAuthorization is the Authorization header with a scheme before the key, such as
-// Token or ApiKey, in any case (RFC 9110 §11.4). Other schemes are not looked at.
+// Token or ApiKey, in any case (RFC 9110 §11.4). The scheme without a key is a credential
+// that is not valid. Other schemes are none, "Bearertok_abc" among them.
 func FromAuthorization(scheme string) KeySource { return KeySource{"authorization", scheme} }
 
 // FromHeader is a header that holds the key alone, such as X-API-Key.
@@ -35,7 +36,8 @@ func FromHeader(name string) KeySource { return KeySource{"header", http.Canonic
 func FromQuery(name string) KeySource { return KeySource{"query", name} }
 
 // FromCookie is a cookie. Browsers send it along with requests from other sites, so
-// the service needs protection against those (http.CrossOriginProtection).
+// the service needs protection against those (http.CrossOriginProtection). A cookie that
+// net/http cannot read, such as key=a\b, is none.
 func FromCookie(name string) KeySource { return KeySource{"cookie", name} }
 
 // String describes the source.
@@ -115,8 +117,11 @@ func (s KeySource) challenge(realm, problem string) string {
 		param("in", s.in)
 		param("name", s.name)
 	}
-	if realm != "" {
+	switch {
+	case realm != "":
 		param("realm", realm)
+	case s.in == "authorization":
+		param("realm", "api") // a scheme alone is no challenge that parsers take (RFC 6750 §3)
 	}
 	if problem != "" {
 		param("error", problem)
@@ -124,52 +129,81 @@ func (s KeySource) challenge(realm, problem string) string {
 	return strings.TrimSpace(scheme + " " + strings.Join(params, ", "))
 }
 
-// find returns the value that the source has in r, without white space around it;
-// more says that it is there more than once.
-func (s *KeySource) find(r *http.Request) (value string, more bool) {
+// found is what a source has in a request.
+type found int
+
+const (
+	nothing found = iota
+	theKey
+	emptyKey  // a scheme, and nothing after it
+	manyTimes // the source, whatever is in it
+)
+
+// find returns the value that the source has in r, without white space around it.
+func (s *KeySource) find(r *http.Request) (value string, _ found) {
 	switch s.in {
 	case "authorization":
 		lines := r.Header["Authorization"]
 		if len(lines) == 0 {
-			return "", false
+			return "", nothing
 		}
-		return afterScheme(lines[0], s.name), len(lines) > 1
+		value, ours := afterScheme(lines[0], s.name)
+		switch {
+		case len(lines) > 1:
+			return "", manyTimes
+		case !ours:
+			return "", nothing
+		case value == "":
+			return "", emptyKey
+		default:
+			return value, theKey
+		}
 	case "header":
 		lines := r.Header[s.name]
-		if len(lines) == 0 {
-			return "", false
+		switch len(lines) {
+		case 0:
+			return "", nothing
+		case 1:
+			return foundIn(strings.Trim(lines[0], " \t"))
 		}
-		return strings.Trim(lines[0], " \t"), len(lines) > 1
+		return "", manyTimes
 	case "query":
 		for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
 			if v, ok := s.inQuery(pair); ok {
-				if more = value != ""; more {
-					return "", true
+				if value != "" {
+					return "", manyTimes
 				}
 				value = v
 			}
 		}
 	case "cookie":
 		for _, c := range r.CookiesNamed(s.name) {
-			if more = value != ""; more {
-				return "", true
+			if value != "" {
+				return "", manyTimes
 			}
 			value = c.Value
 		}
 	}
-	return value, false
+	return foundIn(value)
 }
 
-// afterScheme returns what follows the scheme, without white space around it, or "".
-func afterScheme(authorization, scheme string) string {
+func foundIn(value string) (string, found) {
+	if value == "" {
+		return "", nothing
+	}
+	return value, theKey
+}
+
+// afterScheme returns what follows the scheme, without white space around it, if it is
+// the one of an Authorization header.
+func afterScheme(authorization, scheme string) (value string, ours bool) {
 	authorization = strings.TrimLeft(authorization, " \t")
-	if len(authorization) <= len(scheme) || !strings.EqualFold(authorization[:len(scheme)], scheme) {
-		return ""
+	if len(authorization) < len(scheme) || !strings.EqualFold(authorization[:len(scheme)], scheme) {
+		return "", false
 	}
-	if c := authorization[len(scheme)]; c != ' ' && c != '\t' {
-		return ""
-	}
-	return strings.Trim(authorization[len(scheme):], " \t")
+	rest := authorization[len(scheme):]
+	value = strings.TrimLeft(rest, " \t")
+	return strings.TrimRight(value, " \t"), rest == "" || len(value) < len(rest)
 }
 
 // inQuery reports whether a pair of the query is this source, with its value.

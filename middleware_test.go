@@ -129,7 +129,7 @@ func TestChainOverTheWire(t *testing.T) {
 		{"POST", "/who/a", "{}", []string{"X-API-Key", free}, 405, "method_not_allowed", "GET, HEAD, OPTIONS"},
 		{"OPTIONS", "/who/a", "", nil, 204, "", "GET, HEAD, OPTIONS"},
 		{"BREW", "/who/a", "", nil, 501, "not_implemented", "GET, HEAD, OPTIONS"},
-		{"GET", "/who/a", "", nil, 401, "key_missing", "Bearer"},
+		{"GET", "/who/a", "", nil, 401, "key_missing", `Bearer realm="api"`},
 		{"GET", "/who/a", "", []string{"Authorization", "Bearer " + free[:20]}, 401, "key_invalid", `error="invalid_token"`},
 		{"GET", "/who/a", "", []string{"Authorization", "Bearer " + free, "X-API-Key", free}, 400, "bad_request", "more than one"},
 		{"GET", "/pro", "", []string{"X-API-Key", free}, 402, "plan_required", `"upgrade_url":"https://example.com/pro"`},

@@ -37,9 +37,8 @@ func Intercept(next http.Handler) http.Handler {
 func intercept(name string, next http.Handler, applies func(*http.Request) bool) http.Handler {
 	return wrap(name, next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		iw := &responseWriter{ResponseWriter: w, interception: &envelopes{
-			request:  r,
-			applies:  applies,
-			encoding: w.Header().Get("Content-Encoding"),
+			request: r,
+			applies: applies,
 		}}
 		in.ServeHTTP(iw.expose(), r)
 	})
@@ -47,10 +46,9 @@ func intercept(name string, next http.Handler, applies func(*http.Request) bool)
 
 // envelopes is the interception of Intercept and Mux.
 type envelopes struct {
-	request  *http.Request
-	applies  func(*http.Request) bool
-	encoding string // the Content-Encoding that a compressor outside has set
-	logged   bool
+	request *http.Request
+	applies func(*http.Request) bool
+	logged  bool
 }
 
 // takes decides whether the response that begins with status is replaced.
@@ -69,9 +67,7 @@ func isPlainText(contentType string) bool {
 
 // write sends the envelope instead.
 func (i *envelopes) write(w *responseWriter) {
-	if h := w.Header(); h.Get("Content-Encoding") != i.encoding {
-		h.Del("Content-Encoding") // it was that of the text
-	}
+	w.restoreEncoding()
 	e := NewError(w.status, "")
 	if n, err := strconv.ParseInt(w.Header().Get("Retry-After"), 10, 32); err == nil && n > 0 {
 		e.RetryAfter = time.Duration(n) * time.Second

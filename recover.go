@@ -15,12 +15,14 @@ func Recover(next http.Handler) http.Handler {
 	return wrap("Recover", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		w = track(w)
 		errs := errorWriterOf(r.Context()) // one inside does not write for what is outside
+		returned := false
 		defer func() {
-			if v := recover(); v != nil {
+			if v := recover(); v != nil || !returned { // panic(nil) with GODEBUG=panicnil=1, or runtime.Goexit
 				errs.recovered(w, r, v, debug.Stack())
 			}
 		}()
 		in.ServeHTTP(w, r)
+		returned = true
 	})
 }
 
@@ -34,6 +36,9 @@ func (ew *ErrorWriter) recovered(w http.ResponseWriter, r *http.Request, v any, 
 	}
 	if !ok {
 		cause = fmt.Errorf("%v", v)
+	}
+	if v == nil {
+		v, cause = "nil", errors.New("nil, or runtime.Goexit")
 	}
 	ew.log(r, slog.LevelError, "admit: a handler panicked",
 		slog.Any("panic", v), slog.String("stack", string(stack)))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +36,36 @@ func TestRecover(t *testing.T) {
 		require.NotNil(t, observed)
 		assert.Equal(t, "internal", observed.Code)
 		assert.ErrorContains(t, observed.Unwrap(), "panic: ")
+	}
+}
+
+// A handler that ends without returning and without a value has not answered either: with
+// GODEBUG=panicnil=1 recover sees nothing, as with runtime.Goexit.
+func TestRecoverSeesAPanicWithoutAValue(t *testing.T) {
+	t.Parallel()
+	for _, begun := range []bool{false, true} {
+		logger, log := logged()
+		w := httptest.NewRecorder()
+		h := wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if begun {
+				_, _ = io.WriteString(w, "part of it")
+			}
+			runtime.Goexit()
+		}), (&admit.ErrorWriter{Logger: logger}).Wrap, admit.Recover)
+		done := make(chan any)
+		go func() {
+			defer func() { done <- recover() }()
+			h.ServeHTTP(w, get("/"))
+		}()
+		v := <-done
+		assert.Contains(t, log.String(), "a handler panicked")
+		if begun {
+			assert.Equal(t, http.ErrAbortHandler, v, "the connection is cut")
+			continue
+		}
+		assert.Nil(t, v)
+		assert.Equal(t, 500, w.Code)
+		assert.Contains(t, log.String(), "runtime.Goexit")
 	}
 }
 

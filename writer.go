@@ -19,6 +19,10 @@ type responseWriter struct {
 	hijacked bool // the connection is somebody else's now
 	replaced bool // what the handler writes is thrown away
 
+	// encoding is the Content-Encoding as it was before the handler: a compressor outside
+	// has set it.
+	encoding []string
+
 	state        *state       // that this is the writer of; nil: of none
 	held         int          // bytes that the server may hold back, and the header with them
 	interception interception // of Intercept; nil: nothing is replaced
@@ -74,6 +78,7 @@ func stopInterceptions(w http.ResponseWriter) {
 func (w *responseWriter) expose() http.ResponseWriter { return w.exposeAs(w.ResponseWriter) }
 
 func (w *responseWriter) exposeAs(like http.ResponseWriter) http.ResponseWriter {
+	w.encoding = w.Header()["Content-Encoding"]
 	_, flushes := like.(http.Flusher)
 	hijacks := canHijack(like)
 	switch {
@@ -85,6 +90,15 @@ func (w *responseWriter) exposeAs(like http.ResponseWriter) http.ResponseWriter 
 		return hijackWriter{w}
 	default:
 		return w
+	}
+}
+
+// restoreEncoding takes back the Content-Encoding of a handler whose answer is replaced.
+func (w *responseWriter) restoreEncoding() {
+	if h := w.Header(); len(w.encoding) > 0 {
+		h["Content-Encoding"] = w.encoding
+	} else {
+		delete(h, "Content-Encoding")
 	}
 }
 

@@ -334,7 +334,7 @@ func (g *generator) strange(q *request) {
 		q.bare, q.want = true, []outcome{{401, "key_missing", false}}
 		if g.one(2) {
 			q.header.Set(pick(g, "X-API-Key", "Authorization"), pick(g, "", " ", "Basic czNjcmV0OnMzY3JldA==", "Bearer ", "Bearer"))
-			if q.header.Get("X-Api-Key") != "" && strings.TrimSpace(q.header.Get("X-Api-Key")) != "" {
+			if strings.TrimSpace(q.header.Get("X-Api-Key")) != "" || strings.HasPrefix(q.header.Get("Authorization"), "Bearer") {
 				q.bare, q.want = false, []outcome{{401, "key_invalid", false}}
 			}
 		}
