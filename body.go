@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,7 +17,7 @@ import (
 // Read then returns an *Error whose cause is os.ErrDeadlineExceeded, and keeps returning
 // it. Zero MinRate and Max: no bound. What the handler does not read must come within
 // Grace too, because over HTTP/1 the server reads it before it answers. An inner
-// BodyTimeout replaces an outer one; Server.ReadTimeout holds beside.
+// BodyTimeout replaces an outer one. Server.ReadTimeout holds beside, with the same error.
 type BodyTimeout struct {
 	Grace, Max time.Duration // Grace is required
 	MinRate    int64
@@ -249,6 +250,9 @@ func (b *body) end(began time.Time, n int, err error) (int, error) {
 	if !began.IsZero() {
 		b.waited += time.Since(began)
 		b.got += int64(n)
+		if errors.Is(err, os.ErrDeadlineExceeded) { // Server.ReadTimeout was earlier
+			err = errBodyTooSlow
+		}
 	}
 	if b.limited {
 		if int64(n) > b.left {

@@ -514,6 +514,32 @@ func TestReadTimeoutHoldsBesideBodyTimeout(t *testing.T) {
 	assert.Less(t, time.Since(began), 5*time.Second)
 }
 
+// Whoever ends the read, it is the client that was slow: for a handler that returns the
+// error of Read, as for one that uses Decode.
+func TestReadTimeoutIsTheClients(t *testing.T) {
+	t.Parallel()
+	for name, read := range map[string]admit.HandlerFunc{
+		"Read":   func(_ http.ResponseWriter, r *http.Request) error { _, err := io.ReadAll(r.Body); return err },
+		"Decode": func(_ http.ResponseWriter, r *http.Request) error { _, err := admit.Decode[any](r); return err },
+		"ParseForm": func(_ http.ResponseWriter, r *http.Request) error {
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			return admit.ParseForm(r, 0)
+		},
+	} {
+		for _, timeout := range []time.Duration{0, time.Minute} {
+			t.Run(fmt.Sprint(name, timeout), func(t *testing.T) {
+				t.Parallel()
+				h := admit.Policy{Errors: &admit.ErrorWriter{Logger: discardLogs}, BodyTimeout: admit.BodyTimeout{Grace: time.Minute}, Timeout: timeout}.Wrap(read)
+				c := dial(t, serve(t, "HTTP/1.1", h, func(s *http.Server) { s.ReadTimeout = 200 * time.Millisecond }))
+				_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nbody")
+				require.NoError(t, err)
+				res, _ := answerOn(t, bufio.NewReader(c))
+				assert.Equal(t, http.StatusRequestTimeout, res.StatusCode)
+			})
+		}
+	}
+}
+
 // An answer to a request whose body nobody reads leaves, though the client stalls.
 func TestAnswerToAnUnreadStalledBody(t *testing.T) {
 	t.Parallel()
