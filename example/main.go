@@ -51,16 +51,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	logger := slog.New(slog.NewTextHandler(stderr, nil))
 
+	// First, so that no keys are made that nobody sees because the port is taken.
+	listener, err := net.Listen("tcp", *addr)
+	if err != nil {
+		return fmt.Errorf("%w; name another address with -addr", err)
+	}
+	defer listener.Close()
 	keys, tokens, err := openKeys(*keyFile, *tokenFile)
 	if err != nil {
 		return err
 	}
 	defer keys.Close()
 	handler, err := service.New(ctx, service.Config{Keys: keys, Logger: logger})
-	if err != nil {
-		return err
-	}
-	listener, err := net.Listen("tcp", *addr)
 	if err != nil {
 		return err
 	}
@@ -91,7 +93,11 @@ func greet(w io.Writer, addr, keyFile string, tokens []namedToken, quiet bool) {
 	url := "http://" + addr
 	fmt.Fprintf(w, "listening on %s, keys in %s\n", url, keyFile)
 	fmt.Fprintf(w, "  curl -i %s/healthz\n", url)
-	if quiet || len(tokens) == 0 {
+	if quiet {
+		return
+	}
+	if len(tokens) == 0 {
+		fmt.Fprintf(w, "the tokens of these keys were shown when %[1]s was made; for new demo keys, remove %[1]s and start again\n", keyFile)
 		return
 	}
 	for _, t := range tokens {
@@ -101,6 +107,6 @@ func greet(w io.Writer, addr, keyFile string, tokens []namedToken, quiet bool) {
 	fmt.Fprintf(w, `try
   curl -i %[1]s/v1/prices/btc-usd -H 'X-API-Key: %[2]s'
   curl -i %[1]s/v1/history/btc-usd -H 'X-API-Key: %[2]s'
-  curl -i %[1]s/v1/orders -H 'Authorization: Bearer %[3]s' --json '{"pair":"btc-usd","side":"buy","quantity":"0.5","client_id":"c1"}'
+  curl -i %[1]s/v1/orders -H 'Authorization: Bearer %[3]s' -H 'Content-Type: application/json' -d '{"pair":"btc-usd","side":"buy","quantity":"0.5","client_id":"c1"}'
 `, url, free, trader)
 }

@@ -74,6 +74,38 @@ func (s *instance) call(t *testing.T, key, method, path, body string) (*http.Res
 	return s.do(t, r)
 }
 
+// A second start says why there are no tokens, and a start that fails makes no keys.
+func TestStarts(t *testing.T) {
+	t.Parallel()
+	keys := filepath.Join(t.TempDir(), "keys.json")
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	err = run(t.Context(), []string{"-addr", taken.Addr().String(), "-keys", keys}, io.Discard, io.Discard)
+	require.ErrorContains(t, err, "-addr")
+	require.NoFileExists(t, keys)
+
+	for i, want := range []string{"curl -i http://127.0.0.1:", "remove " + keys + " and start again"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var out bytes.Buffer
+		w := writerFunc(func(p []byte) (int, error) {
+			out.Write(p)
+			if strings.Contains(out.String(), want) {
+				cancel()
+			}
+			return len(p), nil
+		})
+		require.NoError(t, run(ctx, []string{"-addr", "127.0.0.1:0", "-keys", keys}, w, io.Discard))
+		cancel()
+		assert.Contains(t, out.String(), want)
+		assert.Equal(t, i == 0, strings.Contains(out.String(), "trader: demo_trader_"))
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
 func TestRoutes(t *testing.T) {
 	t.Parallel()
 	s := start(t)
