@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math/rand/v2"
 	"time"
 
 	"github.com/admit-go/admit"
@@ -124,7 +125,11 @@ func (s *Store) insert(ctx context.Context, q querier, d admit.Digest, k *admit.
 }
 
 func (s *Store) get(ctx context.Context, q querier, id string) (*Record, error) {
-	records, err := s.records(ctx, q, `WHERE id = ?`, id)
+	return s.getWhere(ctx, q, `WHERE id = ?`, id)
+}
+
+func (s *Store) getWhere(ctx context.Context, q querier, which string, id string) (*Record, error) {
+	records, err := s.records(ctx, q, which, id)
 	if err == nil && len(records) == 0 {
 		err = admit.ErrKeyNotFound
 	}
@@ -172,22 +177,70 @@ func (s *Store) exec(ctx context.Context, q querier, query string, args ...any) 
 	return result.RowsAffected()
 }
 
+// inTx runs do in a transaction, and once more where the database asks for it.
 func (s *Store) inTx(ctx context.Context, do func(*sql.Tx) error) error {
-	tx, err := s.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
+	return again(ctx, func() error {
+		tx, err := s.db.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback() }() // nothing, once it is committed; also where do panics
+		if err := do(tx); err != nil {
+			return err
+		}
+		return tx.Commit()
+	})
+}
+
+// maxTries is for several who change one key at once: at least one of them succeeds in
+// each turn.
+const maxTries = 10
+
+// again does what has failed once more, if the database says that this is what to do: of
+// transactions at the isolation level repeatable read or serializable, or in a deadlock,
+// one has to begin anew.
+func again(ctx context.Context, do func() error) error {
+	for try := 1; ; try++ {
+		err := do()
+		if err == nil || try == maxTries || !transient(err) {
+			return err
+		}
+		pause := time.NewTimer(rand.N(time.Duration(try) * 5 * time.Millisecond))
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return err
+		case <-pause.C:
+		}
 	}
-	if err := do(tx); err != nil {
-		return errors.Join(err, tx.Rollback())
+}
+
+func transient(err error) bool {
+	switch sqlState(err) {
+	case "40001", "40P01": // serialization_failure, deadlock_detected
+		return true
+	default:
+		return false
 	}
-	return tx.Commit()
+}
+
+// sqlState returns the SQLSTATE of an error of a PostgreSQL driver, or "".
+func sqlState(err error) string {
+	var e interface{ SQLState() string }
+	if errors.As(err, &e) {
+		return e.SQLState()
+	}
+	return ""
 }
 
 // wrap says what has failed. An answer is returned as it is.
 func wrap(doing string, err error) error {
+	var callers callersError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &callers):
+		return callers.error
 	case errors.Is(err, admit.ErrKeyNotFound), errors.Is(err, ErrExists), errors.Is(err, ErrNotValid):
 		return err
 	default:
