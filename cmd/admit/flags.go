@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 
 	"github.com/admit-go/admit"
 	"github.com/admit-go/admit/cmd/admit/internal/keyform"
@@ -23,7 +23,8 @@ type settings struct {
 	scopes, limits, networks, meta  []string
 }
 
-func (s *settings) flags(f *pflag.FlagSet) {
+func (s *settings) flags(c *cobra.Command) {
+	f := c.Flags()
 	f.StringVar(&s.owner, "owner", "", "whose key it is")
 	f.StringVar(&s.plan, "plan", "", "plan of the owner")
 	f.StringArrayVar(&s.scopes, "scope", nil, "scope of the key (repeat for more)")
@@ -31,11 +32,11 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&s.networks, "network", nil, "network, as `CIDR|ADDRESS`, that the key may be used from (repeat for more)")
 	f.StringArrayVar(&s.meta, "meta", nil, "anything else, as `NAME=VALUE` (repeat for more)")
 	f.StringVar(&s.notBefore, "not-before", "", "valid from `TIME` on, in RFC 3339 or from now, such as 12h or 7d")
-	expiresFlag(f, &s.expires)
+	expiresFlag(c, &s.expires)
 }
 
-func expiresFlag(f *pflag.FlagSet, expires *string) {
-	f.StringVar(expires, "expires", never, "valid until `TIME`, in RFC 3339 or from now, such as 12h or 90d, or never")
+func expiresFlag(c *cobra.Command, expires *string) {
+	c.Flags().StringVar(expires, "expires", never, "valid until `TIME`, in RFC 3339 or from now, such as 12h or 90d, or never")
 }
 
 func notBeforeOf(text string, now time.Time) (time.Time, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -126,4 +127,22 @@ func TestImportMany(t *testing.T) {
 	after, err := os.Stat(path)
 	require.NoError(t, err)
 	assert.True(t, os.SameFile(before, after), "a file is not replaced for nothing")
+}
+
+// A command that waits for its input can be interrupted.
+func TestImportInterrupted(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("there are no signals")
+	}
+	t.Parallel()
+	c := command(t, "keys", "import", "--keys", filepath.Join(t.TempDir(), "keys.json"))
+	in, err := c.StdinPipe()
+	require.NoError(t, err)
+	defer in.Close()
+	require.NoError(t, c.Start())
+	_, err = in.Write(append([]byte("token"), bytes.Repeat([]byte("\n"), 300_000)...)) // more than a pipe holds: so it reads
+	require.NoError(t, err)
+	require.NoError(t, c.Process.Signal(os.Interrupt))
+	require.Error(t, c.Wait())
+	assert.Equal(t, 1, c.ProcessState.ExitCode())
 }

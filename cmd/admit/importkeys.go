@@ -42,13 +42,17 @@ others are imported, and the command exits with 4.`,
 			if format != "" && format != "json" && format != "csv" {
 				return usagef("--format %q is neither json nor csv", format)
 			}
-			rows, err := readRows(c.InOrStdin(), args, format)
+			rows, err := readRows(c.Context(), c.InOrStdin(), args, format)
 			if err != nil {
 				return err
 			}
 			return o.with(c, func(ctx context.Context, s store) error {
 				t, err := s.Import(ctx, rows)
-				return errors.Join(o.report(c, t, len(rows)), err)
+				conflicts := o.report(c, t, len(rows))
+				if err != nil {
+					return err // the conflicts are named already
+				}
+				return conflicts
 			})
 		},
 	}
@@ -56,7 +60,7 @@ others are imported, and the command exits with 4.`,
 	return c
 }
 
-func readRows(in io.Reader, args []string, format string) ([]keyform.Row, error) {
+func readRows(ctx context.Context, in io.Reader, args []string, format string) ([]keyform.Row, error) {
 	name := "standard input"
 	if len(args) == 1 && args[0] != "-" {
 		f, err := os.Open(args[0])
@@ -66,7 +70,7 @@ func readRows(in io.Reader, args []string, format string) ([]keyform.Row, error)
 		defer f.Close()
 		in, name = f, clean(args[0])
 	}
-	rows, err := keyform.Parse(in, name, format)
+	rows, err := parse(ctx, in, name, format)
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +80,26 @@ func readRows(in io.Reader, args []string, format string) ([]keyform.Row, error)
 		}
 	}
 	return rows, nil
+}
+
+// parse is keyform.Parse that ends with ctx: a terminal or pipe may never give anything. The
+// goroutine ends with the process then.
+func parse(ctx context.Context, in io.Reader, name, format string) ([]keyform.Row, error) {
+	type result struct {
+		rows []keyform.Row
+		err  error
+	}
+	parsed := make(chan result, 1)
+	go func() {
+		rows, err := keyform.Parse(in, name, format)
+		parsed <- result{rows, err}
+	}()
+	select {
+	case r := <-parsed:
+		return r.rows, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // tally is what became of the rows of an import.

@@ -32,6 +32,7 @@ func main() {
 	// A reader of the token that is gone is an error to deal with, not the end.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	code := run(ctx, os.Args[1:], outlet{os.Stdout}, cleaner{os.Stderr})
 	stop()
 	os.Exit(code)

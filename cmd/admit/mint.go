@@ -51,7 +51,7 @@ kept. Everything else goes to standard error. A key file that does not exist is 
 	}
 	idFlag(c, &id)
 	prefixFlag(c, &prefix, "key", "")
-	set.flags(c.Flags())
+	set.flags(c)
 	return c
 }
 

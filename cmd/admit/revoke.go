@@ -24,6 +24,9 @@ revoked before stays revoked since then.`,
 			if err != nil {
 				return usagef("--at %q is not a time: %w", at, err)
 			}
+			if !c.Flags().Changed("at") {
+				when = time.Time{} // the store's now
+			}
 			return o.withPatience(c, func(ctx context.Context, s store) error {
 				var failed []error // each id is tried: the ones after a wrong one have to end too
 				for _, id := range args {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/mint"
 	"github.com/admit-go/admit/sqlkeys"
 )
 
@@ -75,7 +76,7 @@ one will be at the same time, and the overlap begins then.`,
 				fmt.Fprintf(c.ErrOrStderr(), "minted %s; the token is shown this once\n", describe(next))
 				var failed error
 				if unborn {
-					_, failed = s.Revoke(ctx, old.ID, now)
+					_, failed = s.Revoke(ctx, old.ID, time.Time{})
 					failed = about(old.ID, failed)
 				}
 				if failed == nil {
@@ -87,7 +88,7 @@ one will be at the same time, and the overlap begins then.`,
 	}
 	idFlag(c, &id)
 	prefixFlag(c, &prefix, "", " (default: that of the old one)")
-	expiresFlag(c.Flags(), &expires)
+	expiresFlag(c, &expires)
 	c.Flags().StringVar(&overlap, "overlap", "24h", "for how long both are valid, such as 30m or 7d, or until a time in RFC 3339")
 	return c
 }
@@ -119,7 +120,7 @@ func successor(old *admit.Key, now time.Time) *admit.Key {
 // prefixOf returns the prefix that a hint has, such as acme of acme_1x3f..., or another.
 func prefixOf(hint, otherwise string) string {
 	const tail = len("_1x3f...")
-	if n := len(hint) - tail; n > 0 && hint[n] == '_' && strings.HasSuffix(hint, "...") {
+	if n := len(hint) - tail; n > 0 && hint[n] == '_' && strings.HasSuffix(hint, "...") && mint.CheckPrefix(hint[:n]) == nil {
 		return hint[:n]
 	}
 	return otherwise

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/admit-go/admit"
 )
@@ -30,7 +29,7 @@ what becomes of a key that way is said on standard error.`,
 		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			now := time.Now()
-			change, err := set.change(c.LocalNonPersistentFlags(), now)
+			change, err := set.change(c.Flags().Changed, now)
 			if err != nil {
 				return err
 			}
@@ -52,16 +51,16 @@ what becomes of a key that way is said on standard error.`,
 			})
 		},
 	}
-	set.flags(c.Flags())
+	set.flags(c)
 	c.Flags().Lookup("expires").DefValue = "" // without the flag it stays
 	return c
 }
 
 // change returns what makes the change that the flags say.
-func (s *settings) change(f *pflag.FlagSet, now time.Time) (func(*admit.Key) error, error) {
+func (s *settings) change(changed func(flag string) bool, now time.Time) (func(*admit.Key) error, error) {
 	var steps []func(*admit.Key)
 	given := func(name string, step func(*admit.Key)) {
-		if f.Changed(name) {
+		if changed(name) {
 			steps = append(steps, step)
 		}
 	}
@@ -89,7 +88,7 @@ func (s *settings) change(f *pflag.FlagSet, now time.Time) (func(*admit.Key) err
 		for _, step := range steps {
 			step(k)
 		}
-		if f.Changed("not-before") || f.Changed("expires") {
+		if changed("not-before") || changed("expires") {
 			return checkTimes(k)
 		}
 		return nil
