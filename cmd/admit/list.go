@@ -2,8 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"iter"
 
 	"github.com/spf13/cobra"
+
+	"github.com/admit-go/admit/sqlkeys"
 )
 
 func listCommand(o *options) *cobra.Command {
@@ -15,23 +20,44 @@ func listCommand(o *options) *cobra.Command {
 		Args:    usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return o.with(c, func(ctx context.Context, s store) error {
-				if !o.json {
-					return unlessGone(printTable(c.OutOrStdout(), s.List(ctx, owner)))
+				var unread []error // a row that cannot be read hides no other
+				records := readable(s.List(ctx, owner), &unread)
+				var err error
+				if o.json {
+					err = printLines(c.OutOrStdout(), records)
+				} else {
+					err = printTable(c.OutOrStdout(), records, &unread)
 				}
-				for r, err := range s.List(ctx, owner) {
-					if err == nil {
-						err = printJSON(c.OutOrStdout(), r, "")
-					}
-					if err != nil {
-						return unlessGone(err)
-					}
-				}
-				return nil
+				return errors.Join(append(unread, unlessGone(err))...)
 			})
 		},
 	}
 	c.Flags().StringVar(&owner, "owner", "", "of this owner alone")
 	return c
+}
+
+// readable passes on what could be read, and keeps the errors: the first twenty, and how
+// many more there are.
+func readable(all iter.Seq2[*sqlkeys.Record, error], unread *[]error) iter.Seq[*sqlkeys.Record] {
+	const most = 20
+	return func(yield func(*sqlkeys.Record) bool) {
+		more := 0
+		for r, err := range all {
+			switch {
+			case err == nil:
+				if !yield(r) {
+					return
+				}
+			case len(*unread) < most:
+				*unread = append(*unread, err)
+			default:
+				more++
+			}
+		}
+		if more > 0 {
+			*unread = append(*unread, fmt.Errorf("%d more cannot be read", more))
+		}
+	}
 }
 
 func showCommand(o *options) *cobra.Command {

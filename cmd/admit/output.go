@@ -70,14 +70,26 @@ func printLine(w io.Writer, v any) error {
 	return err
 }
 
-// printTable aligns its columns by the thousand lines, so that it holds no more.
-func printTable(w io.Writer, records iter.Seq2[*sqlkeys.Record, error]) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "ID\tOWNER\tPLAN\tSTATE\tEXPIRES\tLAST USED\tHINT\tSCOPES\tLIMITS\tNETWORKS")
-	now, lines := time.Now(), 0
-	for r, err := range records {
-		if err != nil {
+func printLines(w io.Writer, records iter.Seq[*sqlkeys.Record]) error {
+	for r := range records {
+		if err := printJSON(w, r, ""); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// printTable aligns its columns by the thousand lines, so that it holds no more. There is
+// no head where there is nothing but what could not be read.
+func printTable(w io.Writer, records iter.Seq[*sqlkeys.Record], unread *[]error) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	head := func() {
+		fmt.Fprintln(t, "ID\tOWNER\tPLAN\tSTATE\tEXPIRES\tLAST USED\tHINT\tSCOPES\tLIMITS\tNETWORKS")
+	}
+	now, lines := time.Now(), 0
+	for r := range records {
+		if lines == 0 {
+			head()
 		}
 		cells := []string{
 			r.ID, r.Owner, r.Plan, r.Status(now).String(), date(r.ExpiresAt), date(r.LastUsedAt),
@@ -94,6 +106,9 @@ func printTable(w io.Writer, records iter.Seq2[*sqlkeys.Record, error]) error {
 				return err
 			}
 		}
+	}
+	if lines == 0 && len(*unread) == 0 {
+		head()
 	}
 	return t.Flush()
 }

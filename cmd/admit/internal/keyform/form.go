@@ -87,13 +87,21 @@ func ParseSpan(s string) (time.Duration, bool) {
 // FormatLimit returns what ParseLimits reads, unless the limit has no name, or one that a
 // program gave it and nobody would write.
 func FormatLimit(l admit.Limit) string {
-	per := l.Per.String()
-	if l.Per%time.Second == 0 {
-		per = strconv.FormatInt(int64(l.Per/time.Second), 10) + "s"
-	}
-	s := l.Name + "=" + strconv.Itoa(l.Requests) + "/" + per
+	s := l.Name + "=" + strconv.Itoa(l.Requests) + "/" + formatPer(l.Per)
 	if l.Burst != 0 && l.Burst != l.Requests {
 		s += ":" + strconv.Itoa(l.Burst)
+	}
+	return s
+}
+
+// formatPer writes 1m and 24h, where String has 1m0s and 24h0m0s.
+func formatPer(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
 }

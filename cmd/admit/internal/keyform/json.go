@@ -14,9 +14,9 @@ import (
 	"github.com/admit-go/admit/internal/jsonfault"
 )
 
-// LimitJSON is a limit as JSON has it.
+// LimitJSON is a limit as JSON has it, here and in a key file.
 type LimitJSON struct {
-	Name     string `json:"name"`
+	Name     string `json:"name,omitzero"`
 	Requests int    `json:"requests"`
 	Per      string `json:"per"`
 	Burst    int    `json:"burst,omitzero"`
@@ -26,7 +26,7 @@ type LimitJSON struct {
 func LimitsJSON(limits []admit.Limit) []LimitJSON {
 	var list []LimitJSON
 	for _, l := range limits {
-		list = append(list, LimitJSON{l.Name, l.Requests, l.Per.String(), l.Burst})
+		list = append(list, LimitJSON{l.Name, l.Requests, formatPer(l.Per), l.Burst})
 	}
 	return list
 }
@@ -100,7 +100,7 @@ func (p *parser) jsonLine(line int, text []byte) {
 	var limits []admit.Limit
 	for _, l := range o.Limits {
 		per, ok := ParseSpan(l.Per)
-		if !ok || l.Name == "" {
+		if !ok {
 			p.fault(line, errors.New(`a limit is {"name": "minute", "requests": 1000, "per": "60s"}, and "burst" may be there`))
 			return
 		}
