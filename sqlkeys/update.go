@@ -22,8 +22,8 @@ import (
 // is by then. It runs in a transaction, so it must not use the store.
 //
 // Update returns admit.ErrKeyNotFound if there is no such key. Of what change has changed
-// it refuses an ExpiresAt that is not after NotBefore, Limits that admit.CompleteLimits
-// refuses, and Scopes that admit.RequireScopes would panic on.
+// it refuses an ExpiresAt that is not after NotBefore, Scopes that admit.RequireScopes would
+// panic on, and Limits and Networks that Insert would refuse.
 func (s *Store) Update(ctx context.Context, id string, change func(*admit.Key) error) (*Record, error) {
 	var r *Record
 	err := s.inTx(ctx, func(tx *sql.Tx) error {
@@ -41,15 +41,14 @@ func (s *Store) Update(ctx context.Context, id string, change func(*admit.Key) e
 		if same(&r.Key, next) {
 			return nil
 		}
-		if _, err := s.exec(ctx, tx, `UPDATE admit_keys SET owner = ?, plan = ?, scopes = ?, meta = ?, not_before = ?, expires_at = ? WHERE id = ?`,
-			next.Owner, next.Plan, marshal(next.Scopes, "[]"), marshal(next.Meta, "{}"), s.moment(next.NotBefore), s.moment(next.ExpiresAt), id); err != nil {
+		if err := s.write(ctx, tx, &r.Key, next); err != nil {
 			return err
 		}
 		r, err = s.get(ctx, tx, id)
 		return err
 	})
 	if err != nil {
-		return nil, wrap("update a key", err)
+		return nil, s.wrap("update a key", err)
 	}
 	return r, nil
 }
@@ -57,7 +56,7 @@ func (s *Store) Update(ctx context.Context, id string, change func(*admit.Key) e
 // lock returns the key with an id, which no other transaction can change until tx ends.
 func (s *Store) lock(ctx context.Context, tx *sql.Tx, id string) (*Record, error) {
 	if s.dialect == PostgreSQL {
-		return s.getWhere(ctx, tx, `WHERE id = ? FOR UPDATE`, id)
+		return s.one(ctx, tx, `WHERE id = ? FOR UPDATE`, id)
 	}
 	// A transaction that begins with a write takes the lock first. One that began to read
 	// would fail where another has written since. The trigger does not look at this column.
@@ -65,6 +64,23 @@ func (s *Store) lock(ctx context.Context, tx *sql.Tx, id string) (*Record, error
 		return nil, err
 	}
 	return s.get(ctx, tx, id)
+}
+
+// write writes what may have changed. It leaves out columns that a table of version 1 does
+// not have, as long as they stay as they were.
+func (s *Store) write(ctx context.Context, tx *sql.Tx, old, next *admit.Key) error {
+	set := `owner = ?, plan = ?, scopes = ?, meta = ?, not_before = ?, expires_at = ?`
+	args := []any{next.Owner, next.Plan, marshal(next.Scopes, "[]"), marshal(next.Meta, "{}"), s.moment(next.NotBefore), s.moment(next.ExpiresAt)}
+	if !slices.Equal(next.Networks, old.Networks) {
+		set += `, networks = ?`
+		args = append(args, formatNetworks(next.Networks))
+	}
+	if !slices.Equal(next.Limits, old.Limits) {
+		set += `, limits = ?`
+		args = append(args, formatLimits(next.Limits))
+	}
+	_, err := s.exec(ctx, tx, `UPDATE admit_keys SET `+set+` WHERE id = ?`, append(args, next.ID)...)
+	return err
 }
 
 // callersError is returned to the caller as it is.
@@ -109,14 +125,7 @@ func checkChange(old, next *admit.Key) error {
 			faults = append(faults, fmt.Errorf("%q is not a scope: it is one or more printable ASCII characters, without space, quote and backslash", scope))
 		}
 	}
-	if !slices.Equal(next.Limits, old.Limits) && len(next.Limits) > 0 {
-		if _, err := admit.CompleteLimits(next.Limits); err != nil {
-			faults = append(faults, err)
-		}
-	}
-	if len(next.Limits) > 0 || len(next.Networks) > 0 {
-		faults = append(faults, errors.New("the table has no columns for Limits and Networks yet"))
-	}
+	faults = append(faults, checkNetworks(next.Networks), checkLimits(next.Limits))
 	return errors.Join(faults...)
 }
 
