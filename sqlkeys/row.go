@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/keyform"
 )
 
 // keyColumns are those that each version of the table has.
@@ -169,7 +170,7 @@ func unmarshal(text []byte, nothing string, into any) error {
 	return json.Unmarshal(text, into)
 }
 
-func marshal[T []string | map[string]string](v T, nothing string) string {
+func marshal[T []string | []keyform.Limit | map[string]string](v T, nothing string) string {
 	if len(v) == 0 {
 		return nothing
 	}
