@@ -84,9 +84,11 @@ func ParseSpan(s string) (time.Duration, bool) {
 	return d, err == nil && d >= 0
 }
 
-// FormatLimit returns what ParseLimits reads, unless the limit has no name, or one that a
-// program gave it and nobody would write.
+// FormatLimit returns what ParseLimits reads. A limit without a name has that of its period.
 func FormatLimit(l admit.Limit) string {
+	if l.Name == "" {
+		l.Name = strings.ReplaceAll(l.Per.String(), "µ", "u")
+	}
 	s := l.Name + "=" + strconv.Itoa(l.Requests) + "/" + formatPer(l.Per)
 	if l.Burst != 0 && l.Burst != l.Requests {
 		s += ":" + strconv.Itoa(l.Burst)

@@ -42,6 +42,8 @@ func TestLimits(t *testing.T) {
 		_, err := keyform.ParseLimits(strings.Fields(texts))
 		require.ErrorContains(t, err, says, "%q", texts)
 	}
+	assert.Equal(t, "minute=5/1m", keyform.FormatLimit(admit.PerMinute(5)))
+	assert.Equal(t, "1h0m0s=5/1h:7", keyform.FormatLimit(admit.Limit{Requests: 5, Per: time.Hour, Burst: 7}))
 	limits, err := keyform.ParseLimits(nil)
 	require.NoError(t, err)
 	assert.Empty(t, limits)
