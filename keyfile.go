@@ -1,11 +1,13 @@
 package admit
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -16,15 +18,23 @@ import (
 
 	"github.com/admit-go/admit/internal/filewatch"
 	"github.com/admit-go/admit/internal/jsonfault"
+	"github.com/admit-go/admit/internal/keyform"
 )
 
 // KeyFile is a KeyStore in a JSON file that holds digests, never tokens:
 //
-//	{"keys": [{"id": "k1", "owner": "ACME", "plan": "pro", "scopes": ["orders:write"],
+//	{"format": 2,
+//	 "keys": [{"id": "k1", "owner": "ACME", "plan": "pro", "scopes": ["orders:write"],
+//	           "networks": ["192.0.2.0/24", "2001:db8::/32"],
+//	           "limits": [{"name": "minute", "requests": 1000, "per": "1m", "burst": 100}],
 //	           "digest": "9f86d081...", "expires_at": "2030-01-01T00:00:00Z"}]}
 //
-// The members are those of Key in snake_case; only id and digest are required. It is
-// safe for concurrent use.
+// The members are those of Key in snake_case; only id and digest are required. A network
+// has no host bits, and IPv4 is not in the form of IPv6. Of a limit, requests and per are
+// required; per is a duration of Go. A file without format has format 1, which differs in
+// nothing: format 2 tells older releases that networks and limits may be used.
+//
+// It is safe for concurrent use.
 type KeyFile struct {
 	path  string
 	keys  atomic.Pointer[KeyMap]
@@ -35,8 +45,14 @@ type KeyFile struct {
 // OpenKeyFile reads a key file, and follows it until Close: a change counts after a
 // second or two, whether the file is replaced, written in place, or behind a symbolic
 // link that now leads elsewhere. What it cannot take it reports whole, with line and
-// column: what is not JSON, members that are unknown or of the wrong type, digests that
-// are none, times that contradict each other, and an id or digest that is there twice.
+// column: what is not JSON, members that are unknown, twice or of the wrong type, digests
+// that are none, times that contradict each other, networks and limits that cannot be
+// meant, and an id or digest that is there twice.
+//
+// A file of a later format is read as well. Members that are not known are ignored then,
+// but a record is refused, with a line of slog.Default(), if its member "critical" lists
+// the name of one (as "crit" of RFC 7515 §4.1.11 does): the key is not found, and the
+// others stay.
 func OpenKeyFile(path string) (*KeyFile, error) {
 	v, err := filewatch.Read(path)
 	if err != nil && !errors.Is(err, filewatch.ErrWrittenTo) { // whether it is whole shows below
@@ -55,11 +71,21 @@ func (f *KeyFile) take(text []byte, err error) error {
 	if err != nil {
 		return unreadable(err)
 	}
-	keys, err := parseKeyFile(f.path, text)
+	p := newKeyParser(f.path, text)
+	p.later = true
+	keys, err := p.parse()
 	if err != nil {
 		return err
 	}
 	f.keys.Store(&keys)
+	path := slog.String("path", f.path)
+	for _, r := range p.refused {
+		slog.Default().Error("admit: a key is refused: its record needs a newer release, which knows the member",
+			path, slog.Int("line", r.line), slog.String("key", r.id), slog.String("member", r.member))
+	}
+	if p.refusedMore > 0 {
+		slog.Default().Error("admit: more keys are refused in the same way", path, slog.Int("keys", p.refusedMore))
+	}
 	return nil
 }
 
@@ -103,21 +129,26 @@ func (f *KeyFile) Close() error {
 }
 
 // ReadKeyFile reads a key file once, for tools that change it: see OpenKeyFile for
-// what it reports, and WriteKeyFile.
+// what it reports, and WriteKeyFile. It refuses a file of a later format, of which
+// something would be lost when it is written back.
 func ReadKeyFile(path string) (KeyMap, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, unreadable(err)
 	}
-	return parseKeyFile(path, text)
+	return newKeyParser(path, text).parse()
 }
 
 // WriteKeyFile writes keys so that OpenKeyFile reads them back, ordered by id. The file
-// is replaced as a whole, and only its owner may read it.
+// is replaced as a whole, and only its owner may read it. It has format 2 if a key has
+// Networks or Limits, and else format 1, which earlier releases read too.
 func WriteKeyFile(path string, keys KeyMap) error {
 	file := keyFile{Keys: make([]keyRecord, 0, len(keys))}
 	for d, k := range keys {
 		file.Keys = append(file.Keys, recordOf(d, k))
+		if len(k.Networks) > 0 || len(k.Limits) > 0 {
+			file.Format = 2
+		}
 	}
 	slices.SortFunc(file.Keys, func(a, b keyRecord) int { return strings.Compare(a.ID, b.ID) })
 	text, err := json.MarshalIndent(file, "", "  ")
@@ -125,7 +156,7 @@ func WriteKeyFile(path string, keys KeyMap) error {
 		return fmt.Errorf("admit: write the key file: %w", err)
 	}
 	text = append(text, '\n')
-	if _, err := parseKeyFile(path, text); err != nil {
+	if _, err := newKeyParser(path, text).parse(); err != nil {
 		return err // what could not be read back is not written
 	}
 	if err := replaceFile(path, text); err != nil {
@@ -154,9 +185,14 @@ func replaceFile(path string, text []byte) (err error) {
 	return os.Rename(temp.Name(), path)
 }
 
-// keyFile and keyRecord are the file's form.
+// keyFormat is the last format of key files that is known here.
+const keyFormat = 2
+
+// keyFile and keyRecord are the file's form. What is not set is not written, so that
+// releases that do not know it read the rest.
 type keyFile struct {
-	Keys []keyRecord `json:"keys"`
+	Format int         `json:"format,omitzero"`
+	Keys   []keyRecord `json:"keys"`
 }
 
 type keyRecord struct {
@@ -164,6 +200,8 @@ type keyRecord struct {
 	Owner     string            `json:"owner,omitzero"`
 	Plan      string            `json:"plan,omitzero"`
 	Scopes    []string          `json:"scopes,omitempty"`
+	Networks  []netip.Prefix    `json:"networks,omitempty"`
+	Limits    []keyform.Limit   `json:"limits,omitempty"`
 	Digest    string            `json:"digest"`
 	NotBefore time.Time         `json:"not_before,omitzero"`
 	ExpiresAt time.Time         `json:"expires_at,omitzero"`
@@ -172,40 +210,65 @@ type keyRecord struct {
 }
 
 func recordOf(d Digest, k *Key) keyRecord {
-	return keyRecord{
-		ID: k.ID, Owner: k.Owner, Plan: k.Plan, Scopes: k.Scopes, Digest: d.String(),
+	r := keyRecord{
+		ID: k.ID, Owner: k.Owner, Plan: k.Plan, Scopes: k.Scopes, Networks: k.Networks, Digest: d.String(),
 		NotBefore: k.NotBefore, ExpiresAt: k.ExpiresAt, RevokedAt: k.RevokedAt, Meta: k.Meta,
 	}
-}
-
-func (r *keyRecord) key() *Key {
-	return &Key{
-		ID: r.ID, Owner: r.Owner, Plan: r.Plan, Scopes: r.Scopes,
-		NotBefore: r.NotBefore, ExpiresAt: r.ExpiresAt, RevokedAt: r.RevokedAt, Meta: r.Meta,
+	for _, l := range k.Limits {
+		r.Limits = append(r.Limits, keyform.Limit{Name: l.Name, Requests: l.Requests, Per: keyform.FormatPer(l.Per), Burst: l.Burst})
 	}
+	return r
 }
 
-// maxKeyFaults bounds how many faults of one file are reported.
+// maxKeyFaults bounds how many faults of one file are reported, and how many of the records
+// that are refused are named.
 const maxKeyFaults = 20
 
-func parseKeyFile(path string, text []byte) (KeyMap, error) {
-	p := keyParser{path: path, text: text, keys: KeyMap{}, ids: map[string]int64{}, digests: map[Digest]int64{}}
-	p.file()
+type keyParser struct {
+	path  string
+	text  []byte
+	later bool // than keyFormat: such a file is read, too
+
+	in          *jsonfault.Reader
+	format      int
+	keys        KeyMap
+	ids         map[string]int64 // where each stands, as an offset
+	digests     map[Digest]int64
+	refused     []refusedKey
+	refusedMore int
+	faults      []error
+}
+
+// refusedKey is a record that restricts its key by a member that is not known.
+type refusedKey struct {
+	line       int
+	id, member string
+}
+
+func newKeyParser(path string, text []byte) *keyParser {
+	// Editors of Windows put a byte order mark there.
+	return &keyParser{path: path, text: bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), format: 1}
+}
+
+// parse reads record after record, so that each fault has its place.
+func (p *keyParser) parse() (KeyMap, error) {
+	err := p.file()
+	if errors.Is(err, errLaterFormat) && p.later {
+		err = p.file() // anew: what stands before the format was read as of an earlier one
+	}
+	if err != nil && !errors.Is(err, errLaterFormat) {
+		offset, err := jsonfault.Syntax(p.text)
+		p.faults = nil // the rest follows from it
+		p.fault(offset, "not well-formed JSON: %w", err)
+	}
 	if len(p.faults) > 0 {
 		return nil, errors.Join(p.faults...)
 	}
 	return p.keys, nil
 }
 
-type keyParser struct {
-	path    string
-	text    []byte
-	in      *jsonfault.Reader
-	keys    KeyMap
-	ids     map[string]int64 // where each stands, as an offset
-	digests map[Digest]int64
-	faults  []error
-}
+// errLaterFormat ends the reading of a file as of an earlier format than it has.
+var errLaterFormat = errors.New("of a later format")
 
 // fault notes what is wrong at an offset of the text.
 func (p *keyParser) fault(offset int64, format string, args ...any) {
@@ -215,18 +278,11 @@ func (p *keyParser) fault(offset int64, format string, args ...any) {
 	}
 }
 
-// file reads record after record, so that each fault has its place.
-func (p *keyParser) file() {
+// file reads the whole file. The error is errLaterFormat or one of syntax.
+func (p *keyParser) file() error {
 	p.in = jsonfault.NewReader(p.text)
-	if err := p.members(); err != nil {
-		offset, err := jsonfault.Syntax(p.text)
-		p.faults = nil // the rest follows from it
-		p.fault(offset, "not well-formed JSON: %w", err)
-	}
-}
-
-// members reads the whole file. The error is one of syntax.
-func (p *keyParser) members() error {
+	p.keys, p.ids, p.digests = KeyMap{}, map[string]int64{}, map[Digest]int64{}
+	p.refused, p.refusedMore, p.faults = nil, 0, nil
 	if p.in.Peek() != '{' {
 		p.fault(0, `must be an object with the member "keys"`)
 		_, err := jsonfault.Syntax(p.text)
@@ -235,36 +291,34 @@ func (p *keyParser) members() error {
 	if err := p.in.Enter(); err != nil {
 		return err
 	}
-	seen := false
+	seen := map[string]bool{}
 	for p.in.More() {
 		at := p.in.Next()
 		name, err := p.in.Name()
 		if err != nil {
 			return err
 		}
-		if name != "keys" {
-			p.fault(at, "the member %q is not known here", name)
-			if err := p.in.Skip(); err != nil {
-				return err
+		known := name == "format" || name == "keys"
+		if known && seen[name] {
+			p.fault(at, "%q is there twice", name)
+		}
+		seen[name] = true
+		switch {
+		case name == "keys":
+			err = p.array(`"keys"`, func(int) error { return p.record() })
+		case name == "format":
+			err = p.formatOf(name)
+		default:
+			if p.format <= keyFormat {
+				p.fault(at, "the member %q is not known here", name)
 			}
-			continue
+			err = p.in.Skip()
 		}
-		if seen {
-			p.fault(at, `"keys" is there twice`)
-		}
-		seen = true
-		if p.in.Peek() != '[' {
-			p.fault(p.in.Next(), `"keys" must be an array`)
-			if err := p.in.Skip(); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := p.records(); err != nil {
+		if err != nil {
 			return err
 		}
 	}
-	if !seen {
+	if !seen["keys"] {
 		p.fault(0, `the member "keys" is missing`)
 	}
 	if err := p.in.Leave(); err != nil {
@@ -276,51 +330,274 @@ func (p *keyParser) members() error {
 	return nil
 }
 
-// records reads the array of keys. The error is one of syntax.
-func (p *keyParser) records() error {
+// formatOf reads the format. The error is errLaterFormat or one of syntax.
+func (p *keyParser) formatOf(name string) error {
+	at, faults := p.in.Next(), len(p.faults)
+	format := 0
+	switch err := p.value(name, &format); {
+	case err != nil || len(p.faults) > faults:
+		return err
+	case format < 1:
+		p.fault(at, "format must be 1 or more")
+	case format > keyFormat && !p.later:
+		p.faults = nil // they are what the later format has
+		p.fault(at, "the file has format %d, of a newer release of admit; this one writes formats up to %d, and would lose something: use the newer one", format, keyFormat)
+		return errLaterFormat
+	case format > keyFormat && p.format <= keyFormat:
+		p.format = format
+		return errLaterFormat
+	}
+	return nil
+}
+
+// record reads one key. The error is one of syntax.
+func (p *keyParser) record() error {
+	at := p.in.Next()
+	k := &Key{}
+	var digest string
+	var critical []string
+	faults := len(p.faults)
+	known := func(name string) any {
+		switch name {
+		case "id":
+			return &k.ID
+		case "owner":
+			return &k.Owner
+		case "plan":
+			return &k.Plan
+		case "scopes":
+			return &k.Scopes
+		case "networks":
+			return func(path string) error { return p.networks(path, k) }
+		case "limits":
+			return func(path string) error { return p.limits(path, k) }
+		case "digest":
+			return &digest
+		case "not_before":
+			return &k.NotBefore
+		case "expires_at":
+			return &k.ExpiresAt
+		case "revoked_at":
+			return &k.RevokedAt
+		case "meta":
+			return func(path string) error { return p.meta(path, k) }
+		case "critical":
+			if p.format > keyFormat {
+				return &critical
+			}
+		}
+		return nil
+	}
+	if err := p.object("", strings.ToLower, known); err != nil || len(p.faults) > faults {
+		return err
+	}
+	for _, name := range critical {
+		if known(strings.ToLower(name)) == nil {
+			p.refuse(at, k.ID, name)
+			return nil
+		}
+	}
+
+	d, err := ParseDigest(digest)
+	if err != nil {
+		p.fault(at, `the key %q: "digest" must be the SHA-256 of the token in 64 hexadecimal digits`, k.ID)
+	}
+	if k.ID == "" {
+		p.fault(at, `a key needs an "id"`)
+	}
+	if !k.ExpiresAt.IsZero() && !k.NotBefore.Before(k.ExpiresAt) {
+		p.fault(at, `the key %q expires before it is valid: "not_before" must be before "expires_at"`, k.ID)
+	}
+	if first, double := p.ids[k.ID]; double && k.ID != "" {
+		p.fault(at, "the id %q is there twice, first in line %d", k.ID, p.line(first))
+	}
+	if first, double := p.digests[d]; double && err == nil {
+		p.fault(at, "the digest of the key %q is there twice, first in line %d", k.ID, p.line(first))
+	}
+	p.ids[k.ID], p.digests[d] = at, at
+	p.keys[d] = k
+	return nil
+}
+
+// refuse leaves out a record.
+func (p *keyParser) refuse(at int64, id, member string) {
+	if len(p.refused) == maxKeyFaults {
+		p.refusedMore++
+		return
+	}
+	p.refused = append(p.refused, refusedKey{p.line(at), id, member})
+}
+
+// networks reads the networks of a key. The error is one of syntax.
+func (p *keyParser) networks(path string, k *Key) error {
+	return p.arrayOrNull(path, func(i int) error {
+		at, path := p.in.Next(), fmt.Sprintf("%s[%d]", path, i)
+		var text string
+		faults := len(p.faults)
+		if err := p.value(path, &text); err != nil || len(p.faults) > faults {
+			return err
+		}
+		n, err := keyform.ParseNetwork(text)
+		if err != nil {
+			p.fault(at, "%s: %w", path, err)
+		}
+		k.Networks = append(k.Networks, n)
+		return nil
+	})
+}
+
+// limits reads the limits of a key. The error is one of syntax.
+func (p *keyParser) limits(path string, k *Key) error {
+	at, before := p.in.Next(), len(p.faults)
+	err := p.arrayOrNull(path, func(i int) error {
+		at, path := p.in.Next(), fmt.Sprintf("%s[%d]", path, i)
+		var l keyform.Limit
+		faults := len(p.faults)
+		err := p.object(path, strings.ToLower, func(name string) any {
+			switch name {
+			case "name":
+				return &l.Name
+			case "requests":
+				return &l.Requests
+			case "per":
+				return &l.Per
+			case "burst":
+				return &l.Burst
+			}
+			return nil
+		})
+		if err != nil || len(p.faults) > faults {
+			return err
+		}
+		per, err := keyform.ParsePer(l.Per)
+		if err != nil {
+			p.fault(at, "%s.per: %w", path, err)
+		}
+		k.Limits = append(k.Limits, Limit{Name: l.Name, Requests: l.Requests, Per: per, Burst: l.Burst})
+		return nil
+	})
+	if err != nil || len(p.faults) > before {
+		return err
+	}
+	if err := checkLimits(k.Limits); err != nil {
+		p.fault(at, "%s: %w", path, err)
+	}
+	return nil
+}
+
+// meta reads what else is said of a key. The error is one of syntax.
+func (p *keyParser) meta(path string, k *Key) error {
+	if p.in.Peek() == 'n' {
+		return p.in.Skip()
+	}
+	k.Meta = map[string]string{}
+	asWritten := func(name string) string { return name }
+	return p.object(path, asWritten, func(name string) any {
+		return func(path string) error {
+			var text string
+			err := p.value(path, &text)
+			k.Meta[name] = text
+			return err
+		}
+	})
+}
+
+// object reads the members of an object. The function of returns where the value of a name
+// goes, or a function that reads it, or nil for a name that is not known. Two names that
+// fold makes the same are one. The error is one of syntax.
+func (p *keyParser) object(path string, fold func(string) string, of func(name string) any) error {
+	if p.in.Peek() != '{' {
+		p.fault(p.in.Next(), "%s", strings.TrimSpace(path+" must be an object"))
+		return p.in.Skip()
+	}
 	if err := p.in.Enter(); err != nil {
 		return err
 	}
+	seen := map[string]bool{}
 	for p.in.More() {
-		if err := p.record(); err != nil {
+		at := p.in.Next()
+		written, err := p.in.Name()
+		if err != nil {
+			return err
+		}
+		name, inside := fold(written), written
+		if path != "" {
+			inside = path + "." + written
+		}
+		into := of(name)
+		switch {
+		case into != nil && seen[name]:
+			p.fault(at, "%s is there twice", clip(inside))
+		case into == nil && p.format <= keyFormat:
+			p.fault(at, "%s is not known here", clip(inside))
+		}
+		switch into := into.(type) {
+		case nil:
+			err = p.in.Skip()
+		case func(string) error:
+			err = into(inside)
+		default:
+			err = p.value(inside, into)
+		}
+		if err != nil {
+			return err
+		}
+		seen[name] = true
+	}
+	return p.in.Leave()
+}
+
+// array reads the elements of an array, each by a function. The error is one of syntax.
+func (p *keyParser) array(path string, each func(i int) error) error {
+	if p.in.Peek() != '[' {
+		p.fault(p.in.Next(), "%s must be an array", path)
+		return p.in.Skip()
+	}
+	if err := p.in.Enter(); err != nil {
+		return err
+	}
+	for i := 0; p.in.More(); i++ {
+		if err := each(i); err != nil {
 			return err
 		}
 	}
 	return p.in.Leave()
 }
 
-// record reads one key. The error is one of syntax.
-func (p *keyParser) record() error {
-	at := p.in.Next()
-	var r keyRecord
-	if err := p.in.Decode(&r); errors.Is(err, jsonfault.ErrSyntax) {
-		return err
-	} else if err != nil {
-		for _, f := range jsonfault.Explain(p.text[at:p.in.End()], reflect.TypeFor[keyRecord]()) {
-			p.fault(at+f.Offset, "%s", strings.TrimSpace(f.Path+" "+f.Message))
-		}
-		return nil
+// arrayOrNull is array for a member that may be null, as others may.
+func (p *keyParser) arrayOrNull(path string, each func(i int) error) error {
+	if p.in.Peek() == 'n' {
+		return p.in.Skip()
 	}
+	return p.array(path, each)
+}
 
-	d, err := ParseDigest(r.Digest)
-	if err != nil {
-		p.fault(at, `the key %q: "digest" must be the SHA-256 of the token in 64 hexadecimal digits`, r.ID)
+// value reads a value. The error is one of syntax.
+func (p *keyParser) value(path string, into any) error {
+	at := p.in.Next()
+	err := p.in.Decode(into)
+	if err == nil || errors.Is(err, jsonfault.ErrSyntax) {
+		return err
 	}
-	if r.ID == "" {
-		p.fault(at, `a key needs an "id"`)
+	for _, f := range jsonfault.Explain(p.text[at:p.in.End()], reflect.TypeOf(into).Elem()) {
+		p.fault(at+f.Offset, "%s%s %s", clip(path), f.Path, f.Message)
 	}
-	if !r.ExpiresAt.IsZero() && !r.NotBefore.Before(r.ExpiresAt) {
-		p.fault(at, `the key %q expires before it is valid: "not_before" must be before "expires_at"`, r.ID)
-	}
-	if first, double := p.ids[r.ID]; double && r.ID != "" {
-		line, _ := jsonfault.Position(p.text, first)
-		p.fault(at, "the id %q is there twice, first in line %d", r.ID, line)
-	}
-	if first, double := p.digests[d]; double && err == nil {
-		line, _ := jsonfault.Position(p.text, first)
-		p.fault(at, "the digest of the key %q is there twice, first in line %d", r.ID, line)
-	}
-	p.ids[r.ID], p.digests[d] = at, at
-	p.keys[d] = r.key()
 	return nil
+}
+
+// line returns the line of an offset, or 0 if nobody will read it: it takes time to count.
+func (p *keyParser) line(offset int64) int {
+	if len(p.faults) >= maxKeyFaults {
+		return 0
+	}
+	line, _ := jsonfault.Position(p.text, offset)
+	return line
+}
+
+// clip bounds what of a path is shown.
+func clip(path string) string {
+	if len(path) > jsonfault.MaxPath {
+		return path[:jsonfault.MaxPath] + "..."
+	}
+	return path
 }

@@ -3,6 +3,10 @@ package admit_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/testkit"
 )
 
 func writeFile(t testing.TB, text string) string {
@@ -89,6 +94,33 @@ func TestKeyFileFaults(t *testing.T) {
 		"not an object":     {list(`7`), []string{"2:1: must be an object"}},
 		"double id":         {list(key("a", d1, ""), key("a", d2, "")), []string{`3:1: the id "a" is there twice, first in line 2`}},
 		"double digest":     {list(key("a", d1, ""), key("b", d1, "")), []string{`3:1: the digest of the key "b" is there twice, first in line 2`}},
+		"id twice":          {list(`{"id": "a", "digest": "` + d1 + `",` + "\n" + `"id": "b"}`), []string{"3:1: id is there twice"}},
+		"digest twice":      {list(key("a", d1, `, "digest": "`+d2+`"`)), []string{"2:91: digest is there twice"}},
+		"end twice":         {list(key("a", d1, ",\n\"revoked_at\": \"2020-01-01T00:00:00Z\",\n\"revoked_at\": \"2090-01-01T00:00:00Z\"")), []string{"4:1: revoked_at is there twice"}},
+		"in capitals":       {list(key("a", d1, `, "Digest": "`+d2+`"`)), []string{"2:91: Digest is there twice"}},
+		"escaped":           {list(key("a", d1, `, "i\u0064": "b"`)), []string{"2:91: id is there twice"}},
+		"meta twice":        {list(key("a", d1, ",\n\"meta\": {\"x\": \"1\", \"x\": \"2\"}")), []string{"3:20: meta.x is there twice"}},
+		"meta wrong":        {list(key("a", d1, ",\n\"meta\": {\"x\": 1}")), []string{"3:15: meta.x must be a string"}},
+		"limit twice":       {list(key("a", d1, ",\n\"limits\": [{\"requests\": 1, \"per\": \"1s\", \"requests\": 1000}]")), []string{"3:41: limits[0].requests is there twice"}},
+		"limit unknown":     {list(key("a", d1, ",\n\"limits\": [{\"requests\": 1, \"per\": \"1s\", \"cost\": 1000}]")), []string{"3:41: limits[0].cost is not known here"}},
+		"limit wrong":       {list(key("a", d1, ",\n\"limits\": [{\"requests\": 1.5, \"per\": 60}]")), []string{"3:25: limits[0].requests must be an integer", "3:37: limits[0].per must be a string"}},
+		"limit no period":   {list(key("a", d1, ",\n\"limits\": [{\"requests\": 1}]")), []string{`3:12: limits[0].per: "" is not a duration such as`}},
+		"limit meaningless": {list(key("a", d1, ",\n\"limits\": [{\"requests\": 0, \"per\": \"1m\"}]")), []string{`3:11: limits: the limit "" has 0 Requests`}},
+		"limits of a name":  {list(key("a", d1, ",\n\"limits\": [{\"requests\": 1, \"per\": \"1m\"}, {\"requests\": 2, \"per\": \"60s\"}]")), []string{"3:11: limits: two limits have the name"}},
+		"limits wrong":      {list(key("a", d1, ",\n\"limits\": {}"), key("b", d2, ",\n\"limits\": [1, null]")), []string{"3:11: limits must be an array", "5:12: limits[0] must be an object", "5:15: limits[1] must be an object"}},
+		"networks wrong":    {list(key("a", d1, ",\n\"networks\": \"192.0.2.0/24\""), key("b", d2, ",\n\"networks\": [1, null, \"office\"]")), []string{"3:13: networks must be an array", "5:14: networks[0] must be a string", `5:17: networks[1]: "" is not a network`, `5:23: networks[2]: "office" is not a network such as`}},
+		"host bits":         {list(key("a", d1, ",\n\"networks\": [\"192.0.2.7/24\"]")), []string{"3:14: networks[0]: 192.0.2.7/24 is an address within a network; write 192.0.2.0/24 for the network or 192.0.2.7/32 for the address"}},
+		"IPv4 in IPv6":      {list(key("a", d1, ",\n\"networks\": [\"::ffff:192.0.2.0/120\"]")), []string{"3:14: networks[0]: ", "write 192.0.2.0/24"}},
+		"critical":          {list(key("a", d1, ",\n\"critical\": []")), []string{"3:1: critical is not known here"}},
+		"null":              {list(`null`), []string{"2:1: must be an object"}},
+		"format 0":          {"{\"format\":\n0, \"keys\": []}", []string{"2:1: format must be 1 or more"}},
+		"format -1":         {`{"keys": [], "format": -1}`, []string{"1:24: format must be 1 or more"}},
+		"format null":       {`{"format": null, "keys": []}`, []string{"1:12: format must be 1 or more"}},
+		"format a fraction": {`{"format": 1.5, "keys": []}`, []string{"1:12: format must be an integer"}},
+		"format a float":    {`{"format": 2.0, "keys": []}`, []string{"1:12: format must be an integer"}},
+		"format a string":   {`{"format": "2", "keys": []}`, []string{"1:12: format must be an integer"}},
+		"format too large":  {`{"format": 99999999999999999999, "keys": []}`, []string{"1:12: format is out of range"}},
+		"format twice":      {"{\"format\": 1,\n\"format\": 3, \"x\": 1, \"keys\": []}", []string{`2:1: "format" is there twice`}},
 		"all of them":       {list(key("a", "x", ""), key("a", d2, ",\n\"nope\":1"), `{}`), []string{"2:1: ", "4:", "nope", `5:1: a key needs an "id"`}},
 	}
 	for name, test := range tests {
@@ -176,11 +208,164 @@ func TestWriteKeyFile(t *testing.T) {
 	assert.Empty(t, left)
 }
 
+// A file of before format 2, which is written with what is new, and read back whole.
+func TestKeyFileOfBefore(t *testing.T) {
+	t.Parallel()
+	one, two := admit.DigestOf("one"), admit.DigestOf("two")
+	old := `{
+  "keys": [
+    {
+      "id": "k1",
+      "owner": "ACME",
+      "plan": "pro",
+      "scopes": [
+        "a",
+        "b"
+      ],
+      "digest": "` + one.String() + `",
+      "not_before": "2026-01-02T03:04:05Z",
+      "expires_at": "2030-01-02T03:04:05.000006Z",
+      "revoked_at": "2031-01-01T00:00:00Z",
+      "meta": {
+        "hint": "acme_1..."
+      }
+    },
+    {
+      "id": "k2",
+      "digest": "` + two.String() + `"
+    }
+  ]
+}
+`
+	path := writeFile(t, old)
+	keys, err := admit.ReadKeyFile(path)
+	require.NoError(t, err)
+	require.NoError(t, admit.WriteKeyFile(path, keys))
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.Equal(t, old, string(text), "nothing that older releases would not read, while nothing new is used")
+
+	for _, k := range []*admit.Key{
+		{ID: "k2", Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}},
+		{ID: "k2", Limits: []admit.Limit{{Requests: 5, Per: time.Second, Burst: 9}, admit.PerDay(100)}},
+	} {
+		keys[two] = k
+		require.NoError(t, admit.WriteKeyFile(path, keys))
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		assert.True(t, strings.HasPrefix(string(text), "{\n  \"format\": 2,\n  \"keys\": ["), "%s", text)
+		assert.Equal(t, len(k.Networks) > 0, strings.Contains(string(text), "networks"))
+		assert.Equal(t, len(k.Limits) > 0, strings.Contains(string(text), "limits"))
+		back, err := admit.ReadKeyFile(path)
+		require.NoError(t, err)
+		assert.Equal(t, keys, back)
+	}
+	assert.Contains(t, string(must(os.ReadFile(path))), `"per": "24h"`)
+	for _, k := range []*admit.Key{
+		{ID: "k2", Networks: []netip.Prefix{{}}},
+		{ID: "k2", Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24")}},
+		{ID: "k2", Limits: []admit.Limit{{}}},
+	} {
+		assert.Error(t, admit.WriteKeyFile(path, admit.KeyMap{two: k}), "what cannot be read back is not written")
+	}
+
+	for _, format := range []string{"", `"format": 1,`, `"format": 2,`} {
+		keys, err := admit.ReadKeyFile(writeFile(t, `{`+format+` "keys": [{"id": "a", "digest": "`+one.String()+`", "networks": ["192.0.2.0/24"], "limits": null, "meta": null}]}`))
+		require.NoError(t, err)
+		assert.Equal(t, &admit.Key{ID: "a", Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}, keys[one])
+	}
+	keys, err = admit.ReadKeyFile(writeFile(t, "\ufeff"+old))
+	require.NoError(t, err)
+	assert.Len(t, keys, 2, "a byte order mark is ignored")
+	_, err = admit.ReadKeyFile(writeFile(t, "\ufeff{\"keys\": 1}"))
+	assert.ErrorContains(t, err, ":1:10: ", "it counts for no position")
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// A file of a later format is read, as far as it can be without letting in whom it keeps
+// out; tools do not write it back. Not parallel: it has the default logger.
+func TestKeyFileOfLater(t *testing.T) {
+	var out testkit.Buffer
+	defer func(l *slog.Logger, w io.Writer, flags int) {
+		slog.SetDefault(l)
+		log.SetOutput(w)
+		log.SetFlags(flags)
+	}(slog.Default(), log.Writer(), log.Flags())
+	slog.SetDefault(slog.New(slog.NewTextHandler(&out, nil)))
+	record := func(id, more string) string {
+		return fmt.Sprintf(`{"id": %q, "digest": %q%s}`, id, admit.DigestOf(id), more)
+	}
+	keys := `"keys": [` + strings.Join([]string{
+		record("plain", ""),
+		record("more", `, "colour": "red", "colour": 1, "limits": [{"requests": 1, "per": "1s", "colour": "red"}]`),
+		record("met", `, "critical": ["networks", "id"], "networks": ["192.0.2.0/24"]`),
+		record("none", `, "critical": []`),
+		"\n" + record("hours", `, "hours": "9-17", "critical": ["networks", "hours"]`),
+		record("nested", `, "critical": ["networks.zone"]`),
+	}, ", ") + `]`
+	for name, text := range map[string]string{
+		"first": `{"format": 3, "made_by": {"a": [1]}, ` + keys + `}`,
+		"last":  `{"made_by": {"a": [1]}, ` + keys + `, "format": 17}`,
+	} {
+		out.Reset()
+		path := writeFile(t, text)
+		f, err := admit.OpenKeyFile(path)
+		require.NoError(t, err, name)
+		for id, want := range map[string]bool{"plain": true, "more": true, "met": true, "none": true, "hours": false, "nested": false} {
+			assert.Equal(t, want, knows(t, f, id), "%s: %s", name, id)
+		}
+		k, err := f.LookupKey(t.Context(), admit.DigestOf("more"))
+		require.NoError(t, err)
+		assert.Equal(t, []admit.Limit{{Requests: 1, Per: time.Second}}, k.Limits)
+		require.NoError(t, f.Close())
+		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+		require.Len(t, lines, 2, "one for each")
+		assert.Contains(t, lines[0], "line=2 key=hours member=hours")
+		assert.Contains(t, lines[1], "key=nested member=networks.zone")
+
+		_, err = admit.ReadKeyFile(path)
+		assert.ErrorContains(t, err, "of a newer release of admit")
+		assert.ErrorContains(t, err, "use the newer one")
+		assert.Regexp(t, `^admit: \S+:[12]:[1-9][0-9]*: [^\n]*$`, err.Error(), "and nothing else")
+	}
+	out.Reset()
+	many := make([]string, 1000)
+	for i := range many {
+		many[i] = record(fmt.Sprint("k", i), `, "critical": ["hours"]`)
+	}
+	f, err := admit.OpenKeyFile(writeFile(t, `{"format": 3, "keys": [`+strings.Join(many, ",")+`]}`))
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	assert.Equal(t, 20, strings.Count(out.String(), "member=hours"))
+	assert.Contains(t, out.String(), "keys=980")
+	for text, want := range map[string]string{ // what is known is as it is in any format
+		`{"format": 3, "keys": [` + record("a", `, "id": "b"`) + `]}`:                         "id is there twice",
+		`{"format": 3, "keys": [` + record("a", `, "critical": ["x"], "critical": []`) + `]}`: "critical is there twice",
+		`{"format": 3, "keys": [` + record("a", `, "critical": "x"`) + `]}`:                   "critical must be",
+		`{"format": 3, "keys": [` + record("a", `, "critical": [1]`) + `]}`:                   "critical[0] must be a string",
+		`{"format": 3, "keys": [` + record("a", `, "networks": ["x"]`) + `]}`:                 "is not a network",
+		`{"format": 3}`:                          `"keys" is missing`,
+		`{"format": 3, "keys": [], "format": 1}`: `"format" is there twice`,
+	} {
+		_, err := admit.OpenKeyFile(writeFile(t, text))
+		assert.ErrorContains(t, err, want, text)
+	}
+}
+
 // A file that is taken has what it says; one that is not names a line and a column.
 func FuzzKeyFile(f *testing.F) {
 	for _, seed := range []string{
 		``, `{}`, `{"keys":[]}`, `{"keys":[{}]}`, `{"keys":[{"id":"a","digest":"00"}]}`, `{"keys":[[1,{"a":[]}]]}`, `{"keys":null,"keys":{"a":1}}`,
 		`{"keys":[{"id":"a","digest":"` + strings.Repeat("0f", 32) + `","meta":{"a":1}}]}x`,
+		`{"format":2,"keys":[{"id":"a","digest":"` + strings.Repeat("0f", 32) + `","networks":["192.0.2.0/24"],"limits":[{"name":"x","requests":1,"per":"60s","burst":2}]}]}`,
+		`{"keys":[{"id":"a","digest":"` + strings.Repeat("0f", 32) + `","critical":["x"],"x":1}],"format":3}`,
+		"\ufeff" + `{"keys":[{"id":"a","ID":"b"}],"format":1.5}`,
 	} {
 		f.Add(seed)
 	}
@@ -195,14 +380,51 @@ func FuzzKeyFile(f *testing.F) {
 			return
 		}
 		defer file.Close()
-		var plain struct{ Keys []struct{ ID, Digest string } }
-		require.NoError(t, json.Unmarshal([]byte(text), &plain))
-		for _, k := range plain.Keys {
-			d, err := admit.ParseDigest(k.Digest)
+		var plain map[string]json.RawMessage
+		require.NoError(t, json.Unmarshal([]byte(strings.TrimPrefix(text, "\ufeff")), &plain))
+		var records []map[string]any
+		require.NoError(t, json.Unmarshal(plain["keys"], &records))
+		for _, record := range records {
+			lower := map[string]any{}
+			for name, value := range record {
+				lower[strings.ToLower(name)] = value
+			}
+			digest, _ := lower["digest"].(string)
+			id, _ := lower["id"].(string)
+			d, err := admit.ParseDigest(digest)
+			if lower["critical"] != nil && err != nil {
+				continue // it is refused
+			}
 			require.NoError(t, err)
 			found, err := file.LookupKey(t.Context(), d)
+			if lower["critical"] != nil && err != nil {
+				continue
+			}
 			require.NoError(t, err)
-			require.Equal(t, k.ID, found.ID)
+			require.Equal(t, id, found.ID)
+			if networks, _ := lower["networks"].([]any); len(networks) > 0 {
+				require.Len(t, found.Networks, len(networks))
+			}
+			if limits, _ := lower["limits"].([]any); len(limits) > 0 {
+				require.Len(t, found.Limits, len(limits))
+			}
+		}
+		// What a tool has read it writes, and reads back.
+		keys, err := admit.ReadKeyFile(path)
+		if err != nil {
+			require.ErrorContains(t, err, "of a newer release")
+			return
+		}
+		if err := admit.WriteKeyFile(path+"2", keys); err != nil {
+			require.ErrorContains(t, err, "year", "which a time in JSON bounds")
+			return
+		}
+		back, err := admit.ReadKeyFile(path + "2")
+		require.NoError(t, err)
+		require.Len(t, back, len(keys))
+		for d, k := range keys {
+			require.Equal(t, k.Networks, back[d].Networks)
+			require.Equal(t, k.Limits, back[d].Limits)
 		}
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/admit-go/admit"
@@ -26,44 +28,60 @@ var (
 	ErrNotValid = errors.New("sqlkeys: the key has expired or is revoked")
 )
 
-// Insert adds a key. It returns ErrExists if its id or digest is there.
+// Insert adds a key. It returns ErrExists if its id or digest is there. It refuses Limits
+// that admit.CompleteLimits refuses, and Networks with host bits or of IPv4 in the form of
+// IPv6.
 func (s *Store) Insert(ctx context.Context, d admit.Digest, k *admit.Key) error {
-	return wrap("insert a key", s.insert(ctx, s.db, d, k))
+	return s.wrap("insert a key", s.insert(ctx, s.db, d, k))
 }
 
 // Get returns the key with an id, or admit.ErrKeyNotFound.
 func (s *Store) Get(ctx context.Context, id string) (*Record, error) {
-	r, err := s.get(ctx, s.db, id)
-	return r, wrap("get a key", err)
+	var r *Record
+	err := again(ctx, func() error {
+		var err error
+		r, err = s.get(ctx, s.db, id)
+		return err
+	})
+	return r, s.wrap("get a key", err)
 }
 
 // List returns all keys of an owner, or of all owners for "", ordered by id. It reads
-// them by the thousand, each time as the table is then.
+// them by the thousand, each time as the table is then. A row that cannot be read is an
+// error that names its key, and the rows after it follow; an error of the database ends
+// the list.
 func (s *Store) List(ctx context.Context, owner string) iter.Seq2[*Record, error] {
-	const page = 1000
+	const size = 1000
 	return func(yield func(*Record, error) bool) {
 		after := ""
 		for {
-			records, err := s.page(ctx, owner, after, page)
+			page, err := s.page(ctx, owner, after, size)
 			if err != nil {
-				yield(nil, wrap("list keys", err))
+				page, err = s.pageByRow(ctx, owner, after, size) // one row may be what is wrong
+			}
+			if err != nil {
+				yield(nil, s.wrap("list keys", err))
 				return
 			}
-			for _, r := range records {
-				if !yield(r, nil) {
+			for _, f := range page {
+				if f.gone() {
+					continue
+				}
+				if !yield(f.record, s.wrap("list keys", f.err)) {
 					return
 				}
 			}
-			if len(records) < page {
+			if len(page) < size {
 				return
 			}
-			after = records[page-1].ID
+			after = page[size-1].id
 		}
 	}
 }
 
 // Revoke ends a key at a time, which may be to come (zero: now), and returns it as it is
-// then. A key that is revoked earlier stays so. It returns admit.ErrKeyNotFound if there is none.
+// then. A key that is revoked earlier stays so. Of a row that cannot be read it returns ID,
+// Digest and RevokedAt alone. It returns admit.ErrKeyNotFound if there is no such key.
 func (s *Store) Revoke(ctx context.Context, id string, at time.Time) (*Record, error) {
 	if at.IsZero() {
 		at = time.Now()
@@ -75,23 +93,40 @@ func (s *Store) Revoke(ctx context.Context, id string, at time.Time) (*Record, e
 		if err == nil && n == 0 {
 			err = admit.ErrKeyNotFound
 		}
-		if err == nil {
-			r, err = s.get(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if r, err = s.get(ctx, tx, id); err != nil { // which must not keep the key from being revoked
+			r, err = s.revoked(ctx, tx, id)
 		}
 		return err
 	})
-	return r, wrap("revoke a key", err)
+	if err != nil {
+		return nil, s.wrap("revoke a key", err)
+	}
+	return r, nil
+}
+
+// revoked returns what every row has that is revoked.
+func (s *Store) revoked(ctx context.Context, tx *sql.Tx, id string) (*Record, error) {
+	var d digest
+	var at moment
+	if err := tx.QueryRowContext(ctx, s.query(`SELECT digest, revoked_at FROM admit_keys WHERE id = ?`), id).Scan(&d, &at); err != nil {
+		return nil, err
+	}
+	return &Record{Key: admit.Key{ID: id, RevokedAt: at.Time}, Digest: d.Digest}, nil
 }
 
 // Rotate adds next, and lets the key with the id expire at a time (zero: now), if it
 // would not do so before: until then both are valid. It does both or neither. It returns
 // admit.ErrKeyNotFound, ErrNotValid for a key that is not live any more, or ErrExists.
+// It refuses a next that Insert would refuse.
 func (s *Store) Rotate(ctx context.Context, id string, until time.Time, d admit.Digest, next *admit.Key) error {
 	if until.IsZero() {
 		until = time.Now()
 	}
 	now := s.moment(time.Now())
-	return wrap("rotate a key", s.inTx(ctx, func(tx *sql.Tx) error {
+	return s.wrap("rotate a key", s.inTx(ctx, func(tx *sql.Tx) error {
 		n, err := s.exec(ctx, tx, `UPDATE admit_keys SET expires_at = CASE WHEN expires_at IS NULL OR expires_at > ? THEN ? ELSE expires_at END
 			WHERE id = ? AND (expires_at IS NULL OR expires_at > ?) AND (revoked_at IS NULL OR revoked_at > ?)`,
 			s.moment(until), s.moment(until), id, now, now)
@@ -108,15 +143,17 @@ func (s *Store) Rotate(ctx context.Context, id string, until time.Time, d admit.
 	}))
 }
 
-// querier is a *sql.DB or a *sql.Tx.
-type querier interface {
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-}
-
 func (s *Store) insert(ctx context.Context, q querier, d admit.Digest, k *admit.Key) error {
-	n, err := s.exec(ctx, q, `INSERT INTO admit_keys (digest, `+columns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-		d[:], k.ID, k.Owner, k.Plan, marshal(k.Scopes, "[]"), marshal(k.Meta, "{}"), s.moment(k.NotBefore), s.moment(k.ExpiresAt), s.moment(k.RevokedAt))
+	if err := errors.Join(checkNetworks(k.Networks), checkLimits(k.Limits)); err != nil {
+		return err
+	}
+	columns := `digest, ` + keyColumns
+	args := []any{d[:], k.ID, k.Owner, k.Plan, marshal(k.Scopes, "[]"), marshal(k.Meta, "{}"), s.moment(k.NotBefore), s.moment(k.ExpiresAt), s.moment(k.RevokedAt)}
+	if len(k.Networks) > 0 || len(k.Limits) > 0 { // else a table of version 1 will do
+		columns += `, networks, limits`
+		args = append(args, formatNetworks(k.Networks), formatLimits(k.Limits))
+	}
+	n, err := s.exec(ctx, q, `INSERT INTO admit_keys (`+columns+`) VALUES (?`+strings.Repeat(", ?", len(args)-1)+`) ON CONFLICT DO NOTHING`, args...)
 	if err == nil && n == 0 {
 		err = ErrExists
 	}
@@ -124,44 +161,62 @@ func (s *Store) insert(ctx context.Context, q querier, d admit.Digest, k *admit.
 }
 
 func (s *Store) get(ctx context.Context, q querier, id string) (*Record, error) {
-	records, err := s.records(ctx, q, `WHERE id = ?`, id)
-	if err == nil && len(records) == 0 {
-		err = admit.ErrKeyNotFound
-	}
+	return s.one(ctx, q, `WHERE id = ?`, id)
+}
+
+func (s *Store) page(ctx context.Context, owner, after string, n int) ([]found, error) {
+	which, args := pageOf(owner, after, n)
+	return s.rows(ctx, s.db, which, ` ORDER BY id`, args...)
+}
+
+// pageByRow returns the rows of a page one by one, for a driver that cannot read one of
+// them: a time that is infinite, for example.
+func (s *Store) pageByRow(ctx context.Context, owner, after string, n int) ([]found, error) {
+	which, args := pageOf(owner, after, n)
+	ids, err := s.ids(ctx, which, args...)
 	if err != nil {
 		return nil, err
 	}
-	return records[0], nil
-}
-
-func (s *Store) page(ctx context.Context, owner, after string, n int) ([]*Record, error) {
-	if owner == "" {
-		return s.records(ctx, s.db, `WHERE id > ? ORDER BY id LIMIT ?`, after, n)
+	page := make([]found, len(ids))
+	for i, id := range ids {
+		rows, err := s.rows(ctx, s.db, `WHERE id = ?`, "", id)
+		switch {
+		case err != nil:
+			if lost := s.db.PingContext(ctx); lost != nil {
+				return nil, lost
+			}
+			page[i] = found{id: id, err: fmt.Errorf("the row of the key %q cannot be read: %w", id, err)}
+		case len(rows) == 0:
+			page[i] = found{id: id}
+		default:
+			page[i] = rows[0]
+		}
 	}
-	return s.records(ctx, s.db, `WHERE owner = ? AND id > ? ORDER BY id LIMIT ?`, owner, after, n)
+	return page, nil
 }
 
-func (s *Store) records(ctx context.Context, q querier, which string, args ...any) ([]*Record, error) {
-	rows, err := q.QueryContext(ctx, s.query(`SELECT digest, created_at, last_used_at, `+columns+` FROM admit_keys `+which), args...)
+func (s *Store) ids(ctx context.Context, which string, args ...any) ([]string, error) {
+	rows, err := s.db.QueryContext(ctx, s.query(`SELECT id FROM admit_keys `+which), args...)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var records []*Record
+	var ids []string
 	for rows.Next() {
-		var r row
-		var d digest
-		var created, used moment
-		if err := rows.Scan(append([]any{&d, &created, &used}, r.columns()...)...); err != nil {
+		var id string
+		if err := rows.Scan(&id); err != nil {
 			return nil, err
 		}
-		k, err := r.key()
-		if err != nil {
-			return nil, err
-		}
-		records = append(records, &Record{Key: *k, Digest: d.Digest, CreatedAt: created.Time, LastUsedAt: used.Time})
+		ids = append(ids, id)
 	}
-	return records, rows.Err()
+	return ids, rows.Err()
+}
+
+func pageOf(owner, after string, n int) (which string, args []any) {
+	if owner == "" {
+		return `WHERE id > ? ORDER BY id LIMIT ?`, []any{after, n}
+	}
+	return `WHERE owner = ? AND id > ? ORDER BY id LIMIT ?`, []any{owner, after, n}
 }
 
 func (s *Store) exec(ctx context.Context, q querier, query string, args ...any) (int64, error) {
@@ -172,25 +227,94 @@ func (s *Store) exec(ctx context.Context, q querier, query string, args ...any) 
 	return result.RowsAffected()
 }
 
+// inTx runs do in a transaction, and once more where the database asks for it.
 func (s *Store) inTx(ctx context.Context, do func(*sql.Tx) error) error {
-	tx, err := s.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
+	return again(ctx, func() error {
+		tx, err := s.db.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback() }() // nothing, once it is committed; also where do panics
+		if err := do(tx); err != nil {
+			return err
+		}
+		return tx.Commit()
+	})
+}
+
+// maxTries is for several who change one key at once: at least one of them succeeds in
+// each turn.
+const maxTries = 10
+
+// again does what has failed once more, if the database says that this is what to do. Of
+// transactions at the isolation level repeatable read or serializable, or in a deadlock,
+// one has to begin anew. After a change of the table each connection fails once with what
+// its driver has prepared on it.
+func again(ctx context.Context, do func() error) error {
+	for try := 1; ; try++ {
+		err := do()
+		if err == nil || try == maxTries || !transient(err) {
+			return err
+		}
+		pause := time.NewTimer(rand.N(time.Duration(try) * 5 * time.Millisecond))
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return err
+		case <-pause.C:
+		}
 	}
-	if err := do(tx); err != nil {
-		return errors.Join(err, tx.Rollback())
+}
+
+func transient(err error) bool {
+	switch sqlState(err) {
+	case "40001", "40P01": // serialization_failure, deadlock_detected
+		return true
+	case "0A000", "26000": // of a statement that the driver has prepared: the table has changed, or it is gone
+		return true
+	default:
+		return false
 	}
-	return tx.Commit()
+}
+
+// sqlState returns the SQLSTATE of an error of a PostgreSQL driver, or "".
+func sqlState(err error) string {
+	var e interface{ SQLState() string }
+	if errors.As(err, &e) {
+		return e.SQLState()
+	}
+	return ""
 }
 
 // wrap says what has failed. An answer is returned as it is.
-func wrap(doing string, err error) error {
+func (s *Store) wrap(doing string, err error) error {
+	var callers callersError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &callers):
+		return callers.error
 	case errors.Is(err, admit.ErrKeyNotFound), errors.Is(err, ErrExists), errors.Is(err, ErrNotValid):
 		return err
 	default:
-		return fmt.Errorf("sqlkeys: %s: %w", doing, err)
+		return fmt.Errorf("sqlkeys: %s: %w", doing, s.explain(err))
 	}
+}
+
+// explain says what to do about a table that is missing or of an earlier version.
+func (s *Store) explain(err error) error {
+	schema := "admit keys schema " + strings.ToLower(s.dialect.String())
+	state, text := sqlState(err), err.Error()
+	missing := s.dialect == SQLite // where there are no states, the text must do
+	switch {
+	case strings.Contains(text, "admit_keys") && (state == "42P01" || missing && strings.Contains(text, "no such table")):
+		return fmt.Errorf("there is no table admit_keys; make it with: %s: %w", schema, err)
+	case state == "42703" || missing && (strings.Contains(text, "no such column") || strings.Contains(text, "no column named")):
+		for _, column := range []string{"networks", "limits"} {
+			if strings.Contains(text, column) {
+				return fmt.Errorf("the table admit_keys has no column %s; bring it up with: %s --from 1: %w", column, schema, err)
+			}
+		}
+	}
+	return err
 }

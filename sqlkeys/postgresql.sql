@@ -1,4 +1,9 @@
--- Keys of github.com/admit-go/admit/sqlkeys in PostgreSQL 12 or later.
+-- Keys of github.com/admit-go/admit/sqlkeys in PostgreSQL 12 or later, version 2.
+--
+-- networks: where the key may be used from; none: from anywhere. ["192.0.2.0/24", "2001:db8::/32"]
+-- limits: those of this key, instead of its plan's; per is a duration of Go, name and burst
+-- may be left out. [{"name": "minute", "requests": 1000, "per": "1m", "burst": 100}]
+-- A key whose networks or limits cannot be read is refused.
 
 CREATE TABLE admit_keys (
   digest       bytea       PRIMARY KEY CHECK (octet_length(digest) = 32), -- SHA-256 of the token
@@ -7,6 +12,8 @@ CREATE TABLE admit_keys (
   plan         text        NOT NULL DEFAULT '',
   scopes       jsonb       NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(scopes) = 'array'),
   meta         jsonb       NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(meta) = 'object'),
+  networks     jsonb       NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(networks) = 'array'),
+  limits       jsonb       NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(limits) = 'array'),
   not_before   timestamptz,
   expires_at   timestamptz,
   revoked_at   timestamptz,
@@ -29,5 +36,5 @@ END
 $$;
 
 CREATE TRIGGER admit_keys_changed
-  BEFORE UPDATE OF digest, id, owner, plan, scopes, meta, not_before, expires_at, revoked_at ON admit_keys
+  BEFORE UPDATE OF digest, id, owner, plan, scopes, meta, networks, limits, not_before, expires_at, revoked_at ON admit_keys
   FOR EACH ROW EXECUTE FUNCTION admit_keys_changed();

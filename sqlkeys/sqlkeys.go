@@ -12,21 +12,19 @@
 // most. While the database cannot be reached, the TTL is the bound, then StaleFor.
 // A row that is deleted is not seen by Watch, so revoke instead; the TTL bounds that too.
 //
-// Schema returns the table for your migrations.
+// Schema returns the table for your migrations, and SchemaFrom what brings the table of an
+// earlier release up.
 package sqlkeys
 
 import (
 	"context"
 	"database/sql"
-	_ "embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/admit-go/admit"
@@ -53,27 +51,6 @@ func (d Dialect) String() string {
 	}
 }
 
-//go:embed postgresql.sql
-var postgresqlSchema string
-
-//go:embed sqlite.sql
-var sqliteSchema string
-
-// Schema returns the statements that make the table admit_keys with its indexes and its
-// trigger: those of postgresql.sql or sqlite.sql in this package. A migration tool that
-// splits files at semicolons must take the function in postgresql.sql as one statement.
-// It panics on an unknown Dialect.
-func Schema(d Dialect) string {
-	switch d {
-	case PostgreSQL:
-		return postgresqlSchema
-	case SQLite:
-		return sqliteSchema
-	default:
-		panic("sqlkeys: Schema: there is no " + d.String())
-	}
-}
-
 // Config says where the keys are.
 type Config struct {
 	// DB is the database, which has the table of Schema. Required. It stays open after
@@ -95,7 +72,6 @@ type Store struct {
 	dialect Dialect
 	timeout time.Duration
 	logger  *slog.Logger
-	lookup  atomic.Pointer[sql.Stmt]
 	uses    uses
 	close   func() error
 }
@@ -133,11 +109,7 @@ func New(c Config) (*Store, error) {
 	s.close = sync.OnceValue(func() error {
 		stop()
 		<-noted
-		err := s.flushUses()
-		if stmt := s.lookup.Swap(nil); stmt != nil {
-			err = errors.Join(err, stmt.Close())
-		}
-		return err
+		return s.flushUses()
 	})
 	return s, nil
 }
@@ -145,53 +117,23 @@ func New(c Config) (*Store, error) {
 // Close writes the last uses that are not written yet. It leaves the database open.
 func (s *Store) Close() error { return s.close() }
 
-const columns = `id, owner, plan, scopes, meta, not_before, expires_at, revoked_at`
-
-// LookupKey implements admit.KeyStore with one prepared, indexed query. Whatever goes
-// wrong is an outage, unless the database says that there is no such row.
+// LookupKey implements admit.KeyStore with one indexed query. Whatever goes wrong is an
+// outage, unless the database says that there is no such row. It prepares no statement: a
+// pool between the service and PostgreSQL may give it another connection each time.
 func (s *Store) LookupKey(ctx context.Context, d admit.Digest) (*admit.Key, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	key, err := s.find(ctx, d)
-	switch {
-	case err == nil:
-		s.uses.add(d, key, time.Now())
-		return key, nil
-	case errors.Is(err, sql.ErrNoRows):
-		return nil, admit.ErrKeyNotFound
-	default:
-		return nil, fmt.Errorf("sqlkeys: look up a key: %w", err)
-	}
-}
-
-func (s *Store) find(ctx context.Context, d admit.Digest) (*admit.Key, error) {
-	stmt, err := s.lookupStmt(ctx)
+	var r *Record
+	err := again(ctx, func() error {
+		var err error
+		r, err = s.one(ctx, s.db, `WHERE digest = ?`, d[:])
+		return err
+	})
 	if err != nil {
-		return nil, err
+		return nil, s.wrap("look up a key", err)
 	}
-	var r row
-	if err := stmt.QueryRowContext(ctx, d[:]).Scan(r.columns()...); err != nil {
-		return nil, err
-	}
-	return r.key()
-}
-
-// lookupStmt prepares the query once the database can be reached. Those who come first
-// may all do so, as none should wait longer than its own deadline.
-func (s *Store) lookupStmt(ctx context.Context) (*sql.Stmt, error) {
-	if stmt := s.lookup.Load(); stmt != nil {
-		return stmt, nil
-	}
-	stmt, err := s.db.PrepareContext(ctx, s.query(`SELECT `+columns+` FROM admit_keys WHERE digest = ?`))
-	if err != nil {
-		return nil, err
-	}
-	if !s.lookup.CompareAndSwap(nil, stmt) {
-		if first := s.lookup.Load(); first != nil {
-			return first, stmt.Close()
-		}
-	}
-	return stmt, nil
+	s.uses.add(d, &r.Key, time.Now())
+	return &r.Key, nil
 }
 
 // query puts the placeholders of the dialect in place of question marks.
@@ -210,87 +152,5 @@ func (s *Store) query(q string) string {
 		n++
 		b.WriteString("$" + strconv.Itoa(n))
 		q = after
-	}
-}
-
-// row is a key as the table has it.
-type row struct {
-	id, owner, plan                 string
-	scopes, meta                    []byte
-	notBefore, expiresAt, revokedAt moment
-}
-
-func (r *row) columns() []any {
-	return []any{&r.id, &r.owner, &r.plan, &r.scopes, &r.meta, &r.notBefore, &r.expiresAt, &r.revokedAt}
-}
-
-func (r *row) key() (*admit.Key, error) {
-	k := &admit.Key{
-		ID: r.id, Owner: r.owner, Plan: r.plan,
-		NotBefore: r.notBefore.Time, ExpiresAt: r.expiresAt.Time, RevokedAt: r.revokedAt.Time,
-	}
-	if err := errors.Join(unmarshal(r.scopes, "[]", &k.Scopes), unmarshal(r.meta, "{}", &k.Meta)); err != nil {
-		return nil, fmt.Errorf("the key %q: %w", r.id, err)
-	}
-	return k, nil
-}
-
-// unmarshal leaves into alone where there is nothing to read.
-func unmarshal(text []byte, nothing string, into any) error {
-	if string(text) == nothing {
-		return nil
-	}
-	return json.Unmarshal(text, into)
-}
-
-func marshal[T []string | map[string]string](v T, nothing string) string {
-	if len(v) == 0 {
-		return nothing
-	}
-	text, _ := json.Marshal(v) // never fails for these
-	return string(text)
-}
-
-// digest is one as a column has it.
-type digest struct{ admit.Digest }
-
-// Scan implements sql.Scanner.
-func (d *digest) Scan(v any) error {
-	b, _ := v.([]byte)
-	if len(b) != len(d.Digest) {
-		return fmt.Errorf("a digest is a %T of %d bytes", v, len(b))
-	}
-	d.Digest = admit.Digest(b)
-	return nil
-}
-
-// moment is a time as a column has it: timestamptz in PostgreSQL, microseconds in
-// SQLite. NULL is the zero time.
-type moment struct{ time.Time }
-
-// Scan implements sql.Scanner.
-func (m *moment) Scan(v any) error {
-	switch v := v.(type) {
-	case nil:
-		m.Time = time.Time{}
-	case time.Time:
-		m.Time = v.UTC()
-	case int64:
-		m.Time = time.UnixMicro(v).UTC()
-	default:
-		return fmt.Errorf("a time is a %T", v)
-	}
-	return nil
-}
-
-// moment returns what a parameter for t is.
-func (s *Store) moment(t time.Time) any {
-	switch {
-	case t.IsZero():
-		return nil
-	case s.dialect == SQLite:
-		return t.UnixMicro()
-	default:
-		return t
 	}
 }

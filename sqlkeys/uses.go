@@ -70,7 +70,7 @@ func (s *Store) noteUses(ctx context.Context) {
 		}
 		err := s.flushUses()
 		if err != nil && !failing {
-			s.logger.Error("sqlkeys: the last use of keys cannot be written", slog.Any("error", err))
+			s.logger.Error("sqlkeys: the last use of keys cannot be written", slog.Any("error", s.explain(err)))
 		}
 		failing = err != nil
 	}

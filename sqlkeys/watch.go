@@ -35,7 +35,7 @@ func (s *Store) Watch(ctx context.Context, forget func(admit.Digest)) {
 			return
 		case err != nil && !failing:
 			failing = true
-			s.logger.ErrorContext(ctx, "sqlkeys: changes of keys cannot be seen; until they are, caches rely on their TTL", slog.Any("error", err))
+			s.logger.ErrorContext(ctx, "sqlkeys: changes of keys cannot be seen; until they are, caches rely on their TTL", slog.Any("error", s.explain(err)))
 		case err == nil && failing:
 			failing = false
 			s.logger.InfoContext(ctx, "sqlkeys: changes of keys are seen again")

@@ -32,7 +32,8 @@ func main() {
 	// A reader of the token that is gone is an error to deal with, not the end.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	code := run(ctx, os.Args[1:], outlet{os.Stdout}, cleaner{os.Stderr})
 	stop()
 	os.Exit(code)
 }
@@ -44,14 +45,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Long: `Manage the API keys of services that use admit.
 
 It exits with 0 when all is done, 1 when something failed, 2 for a command line that
-makes no sense, 3 when there is no such key, and 4 when the id is taken or the key is
-not valid any more.`,
+makes no sense, 3 when there is no such key, and 4 when the id or token is taken or the
+key is not valid any more.`,
+		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          usage(cobra.NoArgs),
 		RunE:          needsCommand,
 	}
 	root.AddCommand(keysCommand())
+	root.SetVersionTemplate("admit {{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetArgs(args)
@@ -61,14 +64,16 @@ not valid any more.`,
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(stderr, "admit:", err)
+	for _, message := range messages(err) {
+		fmt.Fprintln(stderr, "admit:", message)
+	}
 	switch {
 	case errors.As(err, new(usageError)):
 		fmt.Fprintf(stderr, "see %s --help\n", command.CommandPath())
 		return exitUsage
 	case errors.Is(err, admit.ErrKeyNotFound):
 		return exitNotFound
-	case errors.Is(err, sqlkeys.ErrExists), errors.Is(err, sqlkeys.ErrNotValid):
+	case errors.Is(err, sqlkeys.ErrExists), errors.Is(err, sqlkeys.ErrNotValid), errors.Is(err, errConflict):
 		return exitConflict
 	default:
 		return exitFailed

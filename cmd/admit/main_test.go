@@ -173,8 +173,8 @@ func TestLifeOfAKey(t *testing.T) {
 		require.Zero(t, r.code, r.stderr)
 		lines := strings.Split(strings.TrimSpace(r.stdout), "\n")
 		require.Len(t, lines, 4)
-		assert.Regexp(t, `^ID +OWNER +PLAN +STATE +EXPIRES +LAST USED +HINT +SCOPES$`, lines[0])
-		assert.Regexp(t, `^acme-1 +ACME +pro +revoked +20.* +acme_live_....\.\.\. +orders:read orders:write$`, lines[1])
+		assert.Regexp(t, `^ID +OWNER +PLAN +STATE +EXPIRES +LAST USED +HINT +SCOPES +LIMITS +NETWORKS$`, lines[0])
+		assert.Regexp(t, `^acme-1 +ACME +pro +revoked +20.* +acme_live_....\.\.\. +orders:read orders:write +- +-$`, lines[1])
 		assert.Regexp(t, `^acme-2 +ACME +pro +valid +- +- +acme_live_....\.\.\. `, lines[2])
 		assert.Regexp(t, `^k-[a-z2-7]{12} +Other\?\[2J +- +valid `, lines[3], "nothing moves the cursor")
 		for _, token := range []string{first, second} {
@@ -229,9 +229,9 @@ func TestExitCodes(t *testing.T) {
 			"no command of keys":    {"keys", 2, "admit keys needs a command"},
 			"unknown command":       {"keys mnit", 2, "mnit"},
 			"unknown flag":          {"keys mint --nope", 2, "--nope"},
-			"no such id":            {"keys show none KEYS", 3, "none: admit: no such key"},
-			"rotate none":           {"keys rotate none KEYS", 3, "none: admit: no such key"},
-			"revoke none":           {"keys revoke none KEYS", 3, "none: admit: no such key"},
+			"no such id":            {"keys show none KEYS", 3, "admit: there is no key none\n"},
+			"rotate none":           {"keys rotate none KEYS", 3, "admit: there is no key none\n"},
+			"revoke none":           {"keys revoke none KEYS", 3, "admit: there is no key none\n"},
 			"no id":                 {"keys revoke KEYS", 2, "at least 1 arg"},
 			"id taken":              {"keys mint --id a KEYS", 4, "exists"},
 			"rotate a dead one":     {"keys rotate dead KEYS", 4, "revoked"},

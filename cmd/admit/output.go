@@ -6,52 +6,109 @@ import (
 	"io"
 	"iter"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/spf13/cobra"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/cmd/admit/internal/keyform"
 	"github.com/admit-go/admit/sqlkeys"
 )
 
+// printKey prints one key, for people or as JSON.
+func (o *options) printKey(c *cobra.Command, r *sqlkeys.Record) error {
+	if o.json {
+		return unlessGone(printJSON(c.OutOrStdout(), r, ""))
+	}
+	return unlessGone(printRecord(c.OutOrStdout(), r))
+}
+
 // printJSON prints a record as one line, with its token where there is one to show.
 func printJSON(w io.Writer, r *sqlkeys.Record, token string) error {
-	return json.NewEncoder(w).Encode(struct {
-		ID         string            `json:"id"`
-		Token      string            `json:"token,omitzero"`
-		State      string            `json:"state"`
-		Owner      string            `json:"owner,omitzero"`
-		Plan       string            `json:"plan,omitzero"`
-		Scopes     []string          `json:"scopes,omitempty"`
-		Digest     string            `json:"digest"`
-		NotBefore  time.Time         `json:"not_before,omitzero"`
-		ExpiresAt  time.Time         `json:"expires_at,omitzero"`
-		RevokedAt  time.Time         `json:"revoked_at,omitzero"`
-		CreatedAt  time.Time         `json:"created_at,omitzero"`
-		LastUsedAt time.Time         `json:"last_used_at,omitzero"`
-		Meta       map[string]string `json:"meta,omitempty"`
+	return printLine(w, struct {
+		ID         string              `json:"id"`
+		Token      string              `json:"token,omitzero"`
+		State      string              `json:"state"`
+		Owner      string              `json:"owner,omitzero"`
+		Plan       string              `json:"plan,omitzero"`
+		Scopes     []string            `json:"scopes,omitempty"`
+		Limits     []keyform.LimitJSON `json:"limits,omitempty"`
+		Networks   []netip.Prefix      `json:"networks,omitempty"`
+		Digest     string              `json:"digest"`
+		NotBefore  time.Time           `json:"not_before,omitzero"`
+		ExpiresAt  time.Time           `json:"expires_at,omitzero"`
+		RevokedAt  time.Time           `json:"revoked_at,omitzero"`
+		CreatedAt  time.Time           `json:"created_at,omitzero"`
+		LastUsedAt time.Time           `json:"last_used_at,omitzero"`
+		Meta       map[string]string   `json:"meta,omitempty"`
 	}{
-		r.ID, token, r.Status(time.Now()).String(), r.Owner, r.Plan, r.Scopes, r.Digest.String(),
+		r.ID, token, r.Status(time.Now()).String(), r.Owner, r.Plan, r.Scopes, keyform.LimitsJSON(r.Limits), r.Networks, r.Digest.String(),
 		r.NotBefore, r.ExpiresAt, r.RevokedAt, r.CreatedAt, r.LastUsedAt, r.Meta,
 	})
 }
 
-// printTable aligns its columns by the thousand lines, so that it holds no more.
-func printTable(w io.Writer, records iter.Seq2[*sqlkeys.Record, error]) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "ID\tOWNER\tPLAN\tSTATE\tEXPIRES\tLAST USED\tHINT\tSCOPES")
-	now, lines := time.Now(), 0
-	for r, err := range records {
-		if err != nil {
+// printLine prints a value as one line of JSON, in which nothing moves the cursor of a
+// terminal: encoding/json escapes a part of that.
+func printLine(w io.Writer, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	var line []byte
+	for _, r := range string(text) {
+		if keyform.Unprintable(r) { // inside of a string: there is no white space elsewhere
+			line = fmt.Appendf(line, `\u%04x`, r)
+			continue
+		}
+		line = append(line, string(r)...)
+	}
+	_, err = w.Write(append(line, '\n'))
+	return err
+}
+
+func printLines(w io.Writer, records iter.Seq[*sqlkeys.Record]) error {
+	for r := range records {
+		if err := printJSON(w, r, ""); err != nil {
 			return err
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", clean(r.ID), clean(r.Owner), clean(r.Plan), r.Status(now),
-			date(r.ExpiresAt), date(r.LastUsedAt), clean(r.Meta["hint"]), clean(strings.Join(r.Scopes, " ")))
+	}
+	return nil
+}
+
+// printTable aligns its columns by the thousand lines, so that it holds no more. There is
+// no head where there is nothing but what could not be read.
+func printTable(w io.Writer, records iter.Seq[*sqlkeys.Record], unread *[]error) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	head := func() {
+		fmt.Fprintln(t, "ID\tOWNER\tPLAN\tSTATE\tEXPIRES\tLAST USED\tHINT\tSCOPES\tLIMITS\tNETWORKS")
+	}
+	now, lines := time.Now(), 0
+	for r := range records {
+		if lines == 0 {
+			head()
+		}
+		cells := []string{
+			r.ID, r.Owner, r.Plan, r.Status(now).String(), date(r.ExpiresAt), date(r.LastUsedAt),
+			r.Meta["hint"], strings.Join(r.Scopes, " "), limitList(r.Limits), networkList(r.Networks),
+		}
+		for i, cell := range cells {
+			if cells[i] = clean(cell); cell == "" {
+				cells[i] = "-"
+			}
+		}
+		fmt.Fprintln(t, strings.Join(cells, "\t"))
 		if lines++; lines%1000 == 0 {
 			if err := t.Flush(); err != nil {
 				return err
 			}
 		}
+	}
+	if lines == 0 && len(*unread) == 0 {
+		head()
 	}
 	return t.Flush()
 }
@@ -59,7 +116,7 @@ func printTable(w io.Writer, records iter.Seq2[*sqlkeys.Record, error]) error {
 func printRecord(w io.Writer, r *sqlkeys.Record) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	line := func(name, value string) {
-		if value != "" && value != "-" {
+		if value != "" {
 			fmt.Fprintf(t, "%s\t%s\n", name, clean(value))
 		}
 	}
@@ -68,6 +125,8 @@ func printRecord(w io.Writer, r *sqlkeys.Record) error {
 	line("owner", r.Owner)
 	line("plan", r.Plan)
 	line("scopes", strings.Join(r.Scopes, " "))
+	line("limits", limitList(r.Limits))
+	line("networks", networkList(r.Networks))
 	line("digest", r.Digest.String())
 	line("not before", date(r.NotBefore))
 	line("expires", date(r.ExpiresAt))
@@ -80,22 +139,26 @@ func printRecord(w io.Writer, r *sqlkeys.Record) error {
 	return t.Flush()
 }
 
-func date(t time.Time) string {
-	if t.IsZero() {
-		return "-"
+func limitList(limits []admit.Limit) string {
+	var list []string
+	for _, l := range limits {
+		list = append(list, keyform.FormatLimit(l))
 	}
-	return t.UTC().Format(time.RFC3339)
+	return strings.Join(list, " ")
 }
 
-// clean keeps what is in a store from moving the cursor of a terminal.
-func clean(s string) string {
-	if s == "" {
-		return "-"
+func networkList(networks []netip.Prefix) string {
+	var list []string
+	for _, n := range networks {
+		list = append(list, n.String())
 	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, s)
+	return strings.Join(list, " ")
+}
+
+// date is empty for no time.
+func date(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
 }

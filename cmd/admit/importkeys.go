@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/admit-go/admit/cmd/admit/internal/keyform"
+)
+
+func importCommand(o *options) *cobra.Command {
+	var format string
+	c := &cobra.Command{
+		Use:   "import [FILE|-]",
+		Short: "Take over the keys of another system",
+		Long: `Take over the keys of another system, from a file or standard input. Everything is
+checked before anything is written; tokens are kept as digests, and never printed.
+
+JSON has one object a line, with token or digest (the SHA-256 in hexadecimal), and
+whatever there is of id, owner, plan, scopes, limits, networks, not_before, expires_at,
+revoked_at and meta. CSV has the same names in its first row, with meta.NAME for each
+meta; scopes, networks and limits (NAME=REQUESTS/PERIOD[:BURST]) are separated by spaces.
+Times are in RFC 3339. A key without an id gets a random one.
+
+A token has at least 16 visible ASCII characters: who sees the SHA-256 of a shorter one
+could find it by guessing. A service with AuthConfig.MintedPrefixes must not list the
+prefix of tokens that admit has not minted.
+
+A key that is there with the same id and token is left as it is, so that the command can
+be run again. An id or token that belongs to another key is a conflict: it is named, the
+others are imported, and the command exits with 4.`,
+		Example: `  admit keys import customers.csv
+  psql -c "COPY (SELECT token, owner FROM old_keys) TO STDOUT CSV HEADER" | admit keys import
+  admit keys list --keys keys.json --json | jq -c 'del(.state, .created_at, .last_used_at)' |
+    admit keys import --keys postgres://db/service`,
+		Args: usage(cobra.MaximumNArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			if format != "" && format != "json" && format != "csv" {
+				return usagef("--format %q is neither json nor csv", format)
+			}
+			rows, err := readRows(c.Context(), c.InOrStdin(), args, format)
+			if err != nil {
+				return err
+			}
+			return o.with(c, func(ctx context.Context, s store) error {
+				t, err := s.Import(ctx, rows)
+				conflicts := o.report(c, t, len(rows))
+				if err != nil {
+					return err // the conflicts are named already
+				}
+				return conflicts
+			})
+		},
+	}
+	c.Flags().StringVar(&format, "format", "", "json or csv (default: json if the first character is {)")
+	return c
+}
+
+func readRows(ctx context.Context, in io.Reader, args []string, format string) ([]keyform.Row, error) {
+	name := "standard input"
+	if len(args) == 1 && args[0] != "-" {
+		f, err := os.Open(args[0])
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in, name = f, clean(args[0])
+	}
+	rows, err := parse(ctx, in, name, format)
+	if err != nil {
+		return nil, err
+	}
+	for i := range rows {
+		if rows[i].Unnamed {
+			rows[i].Key.ID = randomID()
+		}
+	}
+	return rows, nil
+}
+
+// parse is keyform.Parse that ends with ctx: a terminal or pipe may never give anything. The
+// goroutine ends with the process then.
+func parse(ctx context.Context, in io.Reader, name, format string) ([]keyform.Row, error) {
+	type result struct {
+		rows []keyform.Row
+		err  error
+	}
+	parsed := make(chan result, 1)
+	go func() {
+		rows, err := keyform.Parse(in, name, format)
+		parsed <- result{rows, err}
+	}()
+	select {
+	case r := <-parsed:
+		return r.rows, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// tally is what became of the rows of an import.
+type tally struct {
+	imported, there int
+	conflicts       []conflict
+}
+
+type conflict struct {
+	row keyform.Row
+	why string
+}
+
+func (t *tally) conflict(row keyform.Row, why string) {
+	t.conflicts = append(t.conflicts, conflict{row, why})
+}
+
+// report says what became of the rows. The error is that of conflicts.
+func (o *options) report(c *cobra.Command, t tally, rows int) error {
+	for _, x := range t.conflicts {
+		fmt.Fprintf(c.ErrOrStderr(), "conflict in line %d: %s: %s\n", x.row.Line, clean(x.row.Key.ID), x.why)
+	}
+	fmt.Fprintf(c.ErrOrStderr(), "%d imported, %d there already, %d in conflict\n", t.imported, t.there, len(t.conflicts))
+	if rest := rows - t.imported - t.there - len(t.conflicts); rest > 0 {
+		fmt.Fprintf(c.ErrOrStderr(), "%d are not looked at: run the command again to go on\n", rest)
+	}
+	if o.json {
+		ids := []string{}
+		for _, x := range t.conflicts {
+			ids = append(ids, x.row.Key.ID)
+		}
+		if err := printLine(c.OutOrStdout(), struct {
+			Imported  int      `json:"imported"`
+			There     int      `json:"there_already"`
+			Conflicts []string `json:"conflicts"`
+		}{t.imported, t.there, ids}); err != nil {
+			return unlessGone(err)
+		}
+	}
+	if len(t.conflicts) > 0 {
+		return fmt.Errorf("%d keys are not imported: %w", len(t.conflicts), errConflict)
+	}
+	return nil
+}
+
+// errConflict makes the command exit with 4.
+var errConflict = errors.New("their id or token belongs to another key")

@@ -1,0 +1,213 @@
+// Package keyform reads the parts of a key as people write them, in flags and in files that
+// are imported.
+package keyform
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/admit-go/admit"
+)
+
+// LimitForm says how a limit is written.
+const LimitForm = "NAME=REQUESTS/PERIOD[:BURST], such as minute=1000/60s or day=50000/1d:2000"
+
+// ParseLimits reads limits, and checks them as the limiters of a service do. The errors
+// repeat the name of a limit at most, and only if the rest has the form.
+func ParseLimits(texts []string) ([]admit.Limit, error) {
+	var limits []admit.Limit
+	for _, text := range texts {
+		l, ok := parseLimit(text)
+		if !ok {
+			return nil, errors.New("a limit is " + LimitForm)
+		}
+		limits = append(limits, l)
+	}
+	return limits, CheckLimits(limits)
+}
+
+// CheckLimits is admit.CompleteLimits for limits that may be none.
+func CheckLimits(limits []admit.Limit) error {
+	if len(limits) == 0 {
+		return nil
+	}
+	_, err := admit.CompleteLimits(limits)
+	return err
+}
+
+func parseLimit(text string) (admit.Limit, bool) {
+	at := strings.LastIndexByte(text, '=') // a name may have one, what follows has none
+	if at < 1 {
+		return admit.Limit{}, false
+	}
+	requests, rest, ok := strings.Cut(text[at+1:], "/")
+	if !ok {
+		return admit.Limit{}, false
+	}
+	period, burst, bursts := strings.Cut(rest, ":")
+	l := admit.Limit{Name: text[:at]}
+	if l.Requests, ok = parseCount(requests); !ok {
+		return admit.Limit{}, false
+	}
+	if l.Per, ok = ParseSpan(period); !ok || l.Per == 0 {
+		return admit.Limit{}, false
+	}
+	if bursts {
+		if l.Burst, ok = parseCount(burst); !ok {
+			return admit.Limit{}, false
+		}
+	}
+	return l, true
+}
+
+// parseCount reads digits alone: from 1, and not beyond what a Limit may have on 32 bits.
+func parseCount(s string) (int, bool) {
+	n, err := strconv.ParseUint(s, 10, 31)
+	return int(n), err == nil && n > 0
+}
+
+// ParseSpan reads a length of time, such as 90s, 12h or 7d, that is not negative. Days are
+// whole, and 24 hours each.
+func ParseSpan(s string) (time.Duration, bool) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		const most = 36500
+		n, err := strconv.ParseUint(days, 10, 32)
+		return time.Duration(n) * 24 * time.Hour, err == nil && n <= most
+	}
+	d, err := time.ParseDuration(s)
+	return d, err == nil && d >= 0
+}
+
+// FormatLimit returns what ParseLimits reads. A limit without a name has that of its period.
+func FormatLimit(l admit.Limit) string {
+	if l.Name == "" {
+		l.Name = strings.ReplaceAll(l.Per.String(), "µ", "u")
+	}
+	s := l.Name + "=" + strconv.Itoa(l.Requests) + "/" + formatPer(l.Per)
+	if l.Burst != 0 && l.Burst != l.Requests {
+		s += ":" + strconv.Itoa(l.Burst)
+	}
+	return s
+}
+
+// formatPer writes 1m and 24h, where String has 1m0s and 24h0m0s.
+func formatPer(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// errNetwork does not repeat the text: it may be a token that stands in the wrong column.
+var errNetwork = errors.New("a network is an address with the number of its leading bits, such as 192.0.2.0/24 or 2001:db8::/32, or an address alone")
+
+// ParseNetwork reads a network, or an address alone as a network of one. Bits beyond the
+// network are refused: either they or the length would be a mistake. An IPv4 address that
+// is written as IPv6 is the IPv4 address.
+func ParseNetwork(s string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
+		addr = addr.Unmap()
+		return netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, errNetwork
+	}
+	if p.Addr().Is4In6() {
+		if p.Bits() < 96 {
+			return netip.Prefix{}, errors.New("a network of IPv4 addresses is written as one, such as 192.0.2.0/24")
+		}
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	if p != p.Masked() {
+		return netip.Prefix{}, fmt.Errorf("the network %s has bits beyond its length: write %s, or the address without a length", p, p.Masked())
+	}
+	return p, nil
+}
+
+// CheckScopes refuses what RequireScopes could never name. It does not repeat the scope,
+// for the reason that errNetwork has.
+func CheckScopes(scopes []string) error {
+	for _, scope := range scopes {
+		if strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
+			return errors.New("a scope is printable ASCII without space, quote and backslash; give more scopes one by one")
+		}
+		if scope == "" {
+			return errors.New("a scope is empty")
+		}
+	}
+	return nil
+}
+
+// What the columns and the indexes of a database can take, with room to spare.
+const (
+	maxID   = 256
+	maxName = 1024 // of owner and plan
+	maxText = 64 << 10
+)
+
+// CheckTexts refuses an id, owner, plan or meta that a store could not keep, or that nobody
+// could name in a command.
+func CheckTexts(k *admit.Key) error {
+	var faults []error
+	check := func(name, text string, most int) {
+		switch {
+		case !utf8.ValidString(text):
+			faults = append(faults, errors.New(name+" is not UTF-8"))
+		case strings.ContainsRune(text, 0):
+			faults = append(faults, errors.New(name+" has a NUL character"))
+		case len(text) > most:
+			faults = append(faults, fmt.Errorf("%s is longer than %d bytes", name, most))
+		}
+	}
+	check("the id", k.ID, maxID)
+	if strings.ContainsFunc(k.ID, Unprintable) {
+		faults = append(faults, errors.New("the id has characters that cannot be shown"))
+	}
+	check("the owner", k.Owner, maxName)
+	check("the plan", k.Plan, maxName)
+	for name, value := range k.Meta {
+		check("the name of a meta", name, maxName)
+		check("the value of a meta", value, maxText)
+		if name == "" {
+			faults = append(faults, errors.New("a meta has no name"))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// CheckTimes refuses a key that would never be valid, and years that a key file cannot have.
+func CheckTimes(k *admit.Key) error {
+	for _, t := range []time.Time{k.NotBefore, k.ExpiresAt, k.RevokedAt} {
+		if year := t.UTC().Year(); year < 1 || year > 9999 {
+			return errors.New("a time is not in the years 1 to 9999")
+		}
+	}
+	if !k.NotBefore.IsZero() && !k.ExpiresAt.IsZero() && !k.NotBefore.Before(k.ExpiresAt) {
+		return errors.New("the key would expire before it is valid")
+	}
+	return nil
+}
+
+// Unprintable reports what must not reach a terminal: control characters, line separators,
+// and what reverses the order of a line (UAX #9, §2).
+func Unprintable(r rune) bool {
+	switch {
+	case unicode.IsControl(r), r == 0x2028, r == 0x2029:
+		return true
+	case r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0x200e, r == 0x200f, r == 0x061c:
+		return true
+	default:
+		return false
+	}
+}

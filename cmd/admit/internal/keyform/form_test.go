@@ -1,0 +1,160 @@
+package keyform_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/cmd/admit/internal/keyform"
+)
+
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]admit.Limit{
+		"minute=1000/60s":      {Name: "minute", Requests: 1000, Per: time.Minute},
+		"minute=1000/60s:2000": {Name: "minute", Requests: 1000, Per: time.Minute, Burst: 2000},
+		"day=50000/1d":         {Name: "day", Requests: 50000, Per: 24 * time.Hour},
+		"a=b=1/1h30m":          {Name: "a=b", Requests: 1, Per: 90 * time.Minute},
+		"fast=1/1500ms":        {Name: "fast", Requests: 1, Per: 1500 * time.Millisecond},
+	} {
+		limits, err := keyform.ParseLimits([]string{text})
+		require.NoError(t, err, text)
+		assert.Equal(t, []admit.Limit{want}, limits, text)
+	}
+	for _, text := range []string{
+		"", "=", "=1/1s", "minute", "minute=1000", "minute=1000/", "minute=/60s", "minute=1000/60", "minute=1000/60s:",
+		"minute=-1/60s", "minute=+1/60s", "minute=1_000/60s", "minute=0/60s", "minute=1.5/60s", "minute=1/-1s", "minute=1/0s",
+		"minute=1000/60s:-1", "minute=1000/60s:0", "minute=99999999999999999999/60s", "minute=1/60s:1:1", "minute=1/1.5d", "minute=1/99999999d",
+	} {
+		_, err := keyform.ParseLimits([]string{text})
+		require.ErrorContains(t, err, keyform.LimitForm, "%q", text)
+	}
+	for texts, says := range map[string]string{
+		"a=1/1s a=2/2s":     `two limits have the name "a"`,
+		"a=2000000000/1s":   "1 to 1000000000",
+		"a=1/36500d:100000": "a hundred years",
+		"ä=1/1s":            "printable ASCII",
+	} {
+		_, err := keyform.ParseLimits(strings.Fields(texts))
+		require.ErrorContains(t, err, says, "%q", texts)
+	}
+	assert.Equal(t, "minute=5/1m", keyform.FormatLimit(admit.PerMinute(5)))
+	assert.Equal(t, "1h0m0s=5/1h:7", keyform.FormatLimit(admit.Limit{Requests: 5, Per: time.Hour, Burst: 7}))
+	limits, err := keyform.ParseLimits(nil)
+	require.NoError(t, err)
+	assert.Empty(t, limits)
+}
+
+func TestNetworks(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"192.0.2.0/24":         "192.0.2.0/24",
+		"192.0.2.1":            "192.0.2.1/32",
+		"2001:db8::/32":        "2001:db8::/32",
+		"2001:DB8::1":          "2001:db8::1/128",
+		"::ffff:192.0.2.1":     "192.0.2.1/32",
+		"::ffff:192.0.2.0/120": "192.0.2.0/24",
+		"0.0.0.0/0":            "0.0.0.0/0",
+	} {
+		n, err := keyform.ParseNetwork(text)
+		require.NoError(t, err, text)
+		assert.Equal(t, want, n.String(), text)
+	}
+	for text, says := range map[string]string{
+		"":                 "a network is",
+		"host":             "a network is",
+		"192.0.2.0/33":     "a network is",
+		"192.0.2.0/-1":     "a network is",
+		"192.0.2/24":       "a network is",
+		" 192.0.2.1":       "a network is",
+		"fe80::1%eth0":     "a network is",
+		"fe80::%eth0/64":   "a network is",
+		"192.0.2.1/24":     "write 192.0.2.0/24",
+		"2001:db8::1/32":   "write 2001:db8::/32",
+		"::ffff:0.0.0.0/8": "a network of IPv4 addresses is written as one",
+	} {
+		_, err := keyform.ParseNetwork(text)
+		require.ErrorContains(t, err, says, "%q", text)
+	}
+}
+
+func TestScopes(t *testing.T) {
+	t.Parallel()
+	require.NoError(t, keyform.CheckScopes([]string{"orders:read", "!"}))
+	for _, scope := range []string{"", "a b", "orders:read orders:write", `a"`, `a\`, "ä", "a\n", "\x7f"} {
+		require.Error(t, keyform.CheckScopes([]string{"a", scope}), "%q", scope)
+	}
+}
+
+func TestTexts(t *testing.T) {
+	t.Parallel()
+	require.NoError(t, keyform.CheckTexts(&admit.Key{ID: "ä 1", Owner: "ACME\nInc.", Meta: map[string]string{"a": ""}}))
+	for says, k := range map[string]*admit.Key{
+		"the id is not UTF-8":                   {ID: "\xff"},
+		"the id has a NUL":                      {ID: "a\x00"},
+		"the id has characters that cannot":     {ID: "a\u202eb"},
+		"the id is longer than 256 bytes":       {ID: strings.Repeat("a", 257)},
+		"the owner has a NUL":                   {Owner: "\x00"},
+		"the owner is longer":                   {Owner: strings.Repeat("a", 1025)},
+		"the plan is not UTF-8":                 {Plan: "\xff"},
+		"the value of a meta has a NUL":         {Meta: map[string]string{"a": "\x00"}},
+		"the name of a meta is not":             {Meta: map[string]string{"\xff": ""}},
+		"a meta has no name":                    {Meta: map[string]string{"": "a"}},
+		"the value of a meta is longer than 65": {Meta: map[string]string{"a": strings.Repeat("a", 64<<10+1)}},
+	} {
+		require.ErrorContains(t, keyform.CheckTexts(k), says)
+	}
+}
+
+func TestTimes(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2030, 1, 2, 0, 0, 0, 0, time.UTC)
+	late := time.Date(9999, 12, 31, 23, 59, 59, 0, time.FixedZone("", -3600)) // the year 10000 in UTC
+	require.NoError(t, keyform.CheckTimes(&admit.Key{}))
+	require.NoError(t, keyform.CheckTimes(&admit.Key{NotBefore: now, ExpiresAt: now.Add(1)}))
+	require.Error(t, keyform.CheckTimes(&admit.Key{NotBefore: now, ExpiresAt: now}))
+	require.ErrorContains(t, keyform.CheckTimes(&admit.Key{ExpiresAt: late}), "the years 1 to 9999")
+}
+
+// What FormatLimit writes is read again as a limit that does the same.
+func FuzzLimits(f *testing.F) {
+	for _, seed := range []string{"minute=1000/60s:2000", "a=b=1/1d", "x=1/1.5s", "a=1/1ns:1000", "=/", ":", "a=1/1s:1"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		limits, err := keyform.ParseLimits([]string{text})
+		if err != nil {
+			return
+		}
+		again, err := keyform.ParseLimits([]string{keyform.FormatLimit(limits[0])})
+		require.NoError(t, err)
+		want, err := admit.CompleteLimits(limits)
+		require.NoError(t, err)
+		got, err := admit.CompleteLimits(again)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	})
+}
+
+func FuzzNetworks(f *testing.F) {
+	for _, seed := range []string{"192.0.2.0/24", "::ffff:192.0.2.1", "::ffff:192.0.2.0/120", "fe80::1%eth0", "::/0"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		n, err := keyform.ParseNetwork(text)
+		if err != nil {
+			require.False(t, n.IsValid())
+			return
+		}
+		require.True(t, n.IsValid())
+		require.Equal(t, n.Masked(), n)
+		require.False(t, n.Addr().Is4In6())
+		again, err := keyform.ParseNetwork(n.String())
+		require.NoError(t, err)
+		require.Equal(t, n, again)
+	})
+}

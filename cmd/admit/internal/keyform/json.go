@@ -1,0 +1,158 @@
+package keyform
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/jsonfault"
+)
+
+// LimitJSON is a limit as JSON has it, here and in a key file.
+type LimitJSON struct {
+	Name     string `json:"name,omitzero"`
+	Requests int    `json:"requests"`
+	Per      string `json:"per"`
+	Burst    int    `json:"burst,omitzero"`
+}
+
+// LimitsJSON returns limits as JSON has them.
+func LimitsJSON(limits []admit.Limit) []LimitJSON {
+	var list []LimitJSON
+	for _, l := range limits {
+		list = append(list, LimitJSON{l.Name, l.Requests, formatPer(l.Per), l.Burst})
+	}
+	return list
+}
+
+// object is a line of JSON lines.
+type object struct {
+	ID        string            `json:"id"`
+	Token     string            `json:"token"`
+	Digest    string            `json:"digest"`
+	Owner     string            `json:"owner"`
+	Plan      string            `json:"plan"`
+	Scopes    []string          `json:"scopes"`
+	Limits    []LimitJSON       `json:"limits"`
+	Networks  []string          `json:"networks"`
+	NotBefore time.Time         `json:"not_before"`
+	ExpiresAt time.Time         `json:"expires_at"`
+	RevokedAt time.Time         `json:"revoked_at"`
+	Meta      map[string]string `json:"meta"`
+}
+
+var names = func() map[string]bool {
+	known := map[string]bool{}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[object]()) {
+		known[f.Tag.Get("json")] = true
+	}
+	return known
+}()
+
+func (p *parser) jsonLines(in *bufio.Reader) {
+	for line := 1; !p.full(); line++ {
+		text, err := in.ReadBytes('\n')
+		var long errLongLine
+		if errors.As(err, &long) {
+			p.fault(long.line, long)
+			return
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			p.fault(line, err)
+			return
+		}
+		if text = bytes.TrimSpace(text); len(text) > 0 {
+			p.jsonLine(line, text)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (p *parser) jsonLine(line int, text []byte) {
+	if at, err := jsonfault.Syntax(text); err != nil { // it may have a path with names in it
+		p.fault(line, fmt.Errorf("not one JSON object, from column %d on; jq -c . writes one a line", at+1))
+		return
+	}
+	if text[0] != '{' {
+		p.fault(line, errors.New("not a JSON object"))
+		return
+	}
+	in := jsonfault.NewReader(text)
+	if err := checkNames(in, true); err != nil {
+		p.fault(line, err)
+		return
+	}
+	var o object
+	if err := jsonfault.NewReader(text).Decode(&o); err != nil {
+		for _, f := range jsonfault.Explain(text, reflect.TypeFor[object]()) {
+			p.fault(line, fmt.Errorf("column %d: %s %s", f.Offset+1, place(f.Path), f.Message))
+		}
+		return
+	}
+	var limits []admit.Limit
+	for _, l := range o.Limits {
+		per, ok := ParseSpan(l.Per)
+		if !ok {
+			p.fault(line, errors.New(`a limit is {"name": "minute", "requests": 1000, "per": "60s"}, and "burst" may be there`))
+			return
+		}
+		limits = append(limits, admit.Limit{Name: l.Name, Requests: l.Requests, Per: per, Burst: l.Burst})
+	}
+	p.row(line, &fields{
+		id: o.ID, token: o.Token, digest: o.Digest, owner: o.Owner, plan: o.Plan, scopes: o.Scopes, networks: o.Networks,
+		limits: limits, notBefore: o.NotBefore, expiresAt: o.ExpiresAt, revokedAt: o.RevokedAt, meta: o.Meta,
+	})
+}
+
+// place is the path of a fault without the names that the text itself gives, as those of
+// meta.
+func place(path string) string {
+	first := path
+	if i := strings.IndexAny(path, ".["); i >= 0 {
+		first = path[:i]
+	}
+	if names[first] {
+		return fmt.Sprintf("%q", first)
+	}
+	return "the value"
+}
+
+// checkNames reads one value, and refuses names that are there twice in one object, which
+// encoding/json takes, and at the top those that are not known in exactly this form.
+func checkNames(in *jsonfault.Reader, top bool) error {
+	open := in.Peek()
+	if open != '{' && open != '[' {
+		return in.Skip()
+	}
+	if err := in.Enter(); err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for in.More() {
+		if open == '{' {
+			column := in.Next() + 1
+			name, err := in.Name()
+			switch {
+			case err != nil:
+				return err
+			case top && !names[name]:
+				return fmt.Errorf("column %d: the member %s is not known here", column, shown(name))
+			case seen[name]:
+				return fmt.Errorf("column %d: the member %s is there twice", column, shown(name))
+			}
+			seen[name] = true
+		}
+		if err := checkNames(in, false); err != nil {
+			return err
+		}
+	}
+	return in.Leave()
+}

@@ -1,0 +1,214 @@
+package keyform
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/admit-go/admit"
+)
+
+const (
+	// MaxLine bounds a line of what is imported, in bytes.
+	MaxLine = 1 << 20
+	// MaxFaults bounds how many faults are listed.
+	MaxFaults = 20
+
+	minToken = 16
+	maxToken = 4096 // what Auth takes
+)
+
+// Row is a key of another system.
+type Row struct {
+	Line    int // where it begins, from 1
+	Digest  admit.Digest
+	Key     *admit.Key
+	Unnamed bool // it has no id
+}
+
+// Parse reads keys as JSON lines (format json) or CSV (csv); an empty format is found out by
+// the first byte. It returns all rows, or an error that joins up to MaxFaults faults, each
+// with the name of the text and its line. No error repeats a token, wherever it stands:
+// values are not repeated, nor are names that are long enough to be one.
+func Parse(r io.Reader, name, format string) ([]Row, error) {
+	in := bufio.NewReader(r)
+	if bom, _ := in.Peek(3); string(bom) == "\ufeff" {
+		_, _ = in.Discard(3)
+	}
+	first, err := firstByte(in)
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, fmt.Errorf("%s: there is nothing in it", name)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", name, err)
+	case first == '[' && format != "csv":
+		return nil, fmt.Errorf("%s: JSON lines have one object a line, and no array around them: jq -c '.[]' makes them of an array", name)
+	case format == "" && first == '{':
+		format = "json"
+	case format == "":
+		format = "csv"
+	}
+	p := &parser{name: name, ids: map[string]int{}, digests: map[admit.Digest]int{}}
+	lines := &lineReader{in: in, line: 1}
+	if format == "json" {
+		p.jsonLines(bufio.NewReaderSize(lines, 64<<10))
+	} else {
+		p.csv(lines)
+	}
+	if len(p.faults) > 0 {
+		return nil, errors.Join(p.faults...)
+	}
+	return p.rows, nil
+}
+
+// firstByte looks at the first byte that is no white space, as far as the buffer goes.
+func firstByte(in *bufio.Reader) (byte, error) {
+	for n := 1; n <= in.Size(); n++ {
+		head, err := in.Peek(n)
+		if len(head) < n {
+			return 0, err
+		}
+		if c := head[n-1]; !bytes.ContainsRune([]byte(" \t\r\n"), rune(c)) {
+			return c, nil
+		}
+	}
+	return ' ', nil
+}
+
+type parser struct {
+	name    string
+	rows    []Row
+	ids     map[string]int // the line of each
+	digests map[admit.Digest]int
+	faults  []error
+}
+
+func (p *parser) full() bool { return len(p.faults) >= MaxFaults }
+
+// fault notes what is wrong in a line.
+func (p *parser) fault(line int, err error) {
+	if p.full() {
+		return
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			p.fault(line, e)
+		}
+		return
+	}
+	p.faults = append(p.faults, fmt.Errorf("%s:%d: %w", p.name, line, err))
+}
+
+// fields are those of a row, before they are checked.
+type fields struct {
+	id, token, digest, owner, plan  string
+	scopes, networks                []string
+	limits                          []admit.Limit
+	notBefore, expiresAt, revokedAt time.Time
+	meta                            map[string]string
+}
+
+// row checks one key against itself and against those before it.
+func (p *parser) row(line int, f *fields) {
+	before := len(p.faults)
+	fault := func(err error) {
+		if err != nil {
+			p.fault(line, err)
+		}
+	}
+	k := &admit.Key{
+		ID: f.id, Owner: f.owner, Plan: f.plan, Scopes: slices.Clone(f.scopes), Limits: f.limits, Meta: maps.Clone(f.meta),
+		NotBefore: f.notBefore.UTC(), ExpiresAt: f.expiresAt.UTC(), RevokedAt: f.revokedAt.UTC(),
+	}
+	d, err := digestOf(f.token, f.digest)
+	fault(err)
+	fault(CheckTexts(k))
+	fault(CheckScopes(k.Scopes))
+	fault(CheckLimits(k.Limits))
+	fault(CheckTimes(k))
+	for _, text := range f.networks {
+		var n netip.Prefix
+		n, e := ParseNetwork(text)
+		fault(e)
+		k.Networks = append(k.Networks, n)
+	}
+	if first, double := p.ids[k.ID]; double && k.ID != "" {
+		fault(fmt.Errorf("the id is there twice, first in line %d", first))
+	}
+	if first, double := p.digests[d]; double && err == nil {
+		fault(fmt.Errorf("the token or digest is there twice, first in line %d", first))
+	}
+	p.ids[k.ID] = line
+	if err == nil {
+		p.digests[d] = line
+	}
+	if len(p.faults) == before {
+		p.rows = append(p.rows, Row{Line: line, Digest: d, Key: k, Unnamed: k.ID == ""})
+	}
+}
+
+func digestOf(token, digest string) (admit.Digest, error) {
+	switch {
+	case token == "" && digest == "":
+		return admit.Digest{}, errors.New("there is neither a token nor a digest")
+	case token != "" && digest != "":
+		return admit.Digest{}, errors.New("there are both a token and a digest: give one of them")
+	case digest != "":
+		d, err := admit.ParseDigest(digest)
+		if err != nil {
+			err = errors.New("the digest is not the SHA-256 of the token in 64 hexadecimal digits")
+		}
+		return d, err
+	case strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return admit.Digest{}, errors.New("the token cannot be sent: it has other characters than visible ASCII")
+	case len(token) > maxToken:
+		return admit.Digest{}, fmt.Errorf("the token cannot be sent: it is longer than %d bytes", maxToken)
+	case len(token) < minToken:
+		return admit.Digest{}, fmt.Errorf("the token is shorter than %d characters: who sees its SHA-256 could find it by guessing; mint a new key instead", minToken)
+	}
+	return admit.DigestOf(token), nil
+}
+
+// shown returns a name for an error, unless it is long enough to be a token.
+func shown(name string) string {
+	if len(name) >= minToken || !utf8.ValidString(name) || strings.ContainsFunc(name, Unprintable) {
+		return "one of its names"
+	}
+	return fmt.Sprintf("%q", name)
+}
+
+// errLongLine ends the reading of a text.
+type errLongLine struct{ line int }
+
+func (e errLongLine) Error() string { return fmt.Sprintf("the line is longer than %d bytes", MaxLine) }
+
+// lineReader passes a text on until a line is too long.
+type lineReader struct {
+	in   io.Reader
+	line int
+	len  int // of the line so far
+}
+
+func (r *lineReader) Read(b []byte) (int, error) {
+	n, err := r.in.Read(b)
+	for rest := b[:n]; len(rest) > 0; {
+		line, after, ends := bytes.Cut(rest, []byte("\n"))
+		if r.len += len(line); r.len > MaxLine {
+			return 0, errLongLine{r.line}
+		}
+		if ends {
+			r.line++
+			r.len = 0
+		}
+		rest = after
+	}
+	return n, err
+}

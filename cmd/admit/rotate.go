@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/mint"
+	"github.com/admit-go/admit/sqlkeys"
+)
+
+func rotateCommand(o *options) *cobra.Command {
+	var id, prefix, expires, overlap string
+	c := &cobra.Command{
+		Use:   "rotate ID",
+		Short: "Make a key that takes the place of another, and print its token",
+		Long: `Make a key with all settings of another, and print its token as mint does. Both are
+valid for the time of the overlap; then the old one expires. If that one has an expiry,
+the new one has none unless --expires gives it one. If that one is not valid yet, the new
+one will be at the same time, and the overlap begins then.`,
+		Example: `  admit keys rotate k-7fjq2m4zt5ab --overlap 7d
+  admit keys rotate acme-1 --id acme-2 --overlap 0s`,
+		Args: usage(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			now := time.Now()
+			if _, err := moment(overlap, now); err != nil {
+				return usagef("--overlap %q is not a time: %w", overlap, err)
+			}
+			expiresAt, err := expiresOf(expires, now)
+			if err != nil {
+				return err
+			}
+			return o.withPatience(c, func(ctx context.Context, s store) error {
+				old, err := s.Get(ctx, args[0])
+				if err != nil {
+					return about(args[0], err)
+				}
+				next := successor(&old.Key, now)
+				next.ExpiresAt = expiresAt
+				if err := name(next, id); err != nil {
+					return err
+				}
+				begins := now
+				if next.NotBefore.After(now) {
+					begins = next.NotBefore
+				}
+				until, err := moment(overlap, begins)
+				if err != nil {
+					return usagef("--overlap %q is not a time: %w", overlap, err)
+				}
+				if prefix == "" {
+					prefix = prefixOf(old.Meta["hint"], "key")
+				}
+				token, digest, err := newToken(prefix, next)
+				if err != nil {
+					return err
+				}
+				// A key that would expire before it is valid is one that stores refuse, so it
+				// is revoked instead.
+				unborn := !old.NotBefore.IsZero() && !until.After(old.NotBefore)
+				if unborn {
+					until = old.NotBefore.Add(time.Second)
+				}
+				if err := s.Rotate(ctx, old.ID, until, digest, next); errors.Is(err, sqlkeys.ErrExists) {
+					return about(next.ID, err)
+				} else if err != nil {
+					return about(old.ID, err)
+				}
+				fmt.Fprintf(c.ErrOrStderr(), "minted %s; the token is shown this once\n", describe(next))
+				var failed error
+				if unborn {
+					_, failed = s.Revoke(ctx, old.ID, time.Time{})
+					failed = about(old.ID, failed)
+				}
+				if failed == nil {
+					fmt.Fprintln(c.ErrOrStderr(), fate(&old.Key, until, unborn))
+				}
+				return errors.Join(failed, o.printToken(c, s, next, digest, token))
+			})
+		},
+	}
+	idFlag(c, &id)
+	prefixFlag(c, &prefix, "", " (default: that of the old one)")
+	expiresFlag(c, &expires)
+	c.Flags().StringVar(&overlap, "overlap", "24h", "for how long both are valid, such as 30m or 7d, or until a time in RFC 3339")
+	return c
+}
+
+// fate says what becomes of the old key.
+func fate(old *admit.Key, until time.Time, unborn bool) string {
+	if unborn {
+		return clean(old.ID) + " is revoked, as it would have ended before it is valid"
+	}
+	if !old.ExpiresAt.IsZero() && old.ExpiresAt.Before(until) {
+		until = old.ExpiresAt
+	}
+	return clean(old.ID) + " is valid until " + date(until)
+}
+
+// successor returns a copy of a key without what belongs to that one alone: its id, its
+// ends, and the hint of its token.
+func successor(old *admit.Key, now time.Time) *admit.Key {
+	next := *old
+	next.ID, next.ExpiresAt, next.RevokedAt = "", time.Time{}, time.Time{}
+	if !next.NotBefore.After(now) {
+		next.NotBefore = time.Time{}
+	}
+	next.Scopes, next.Limits, next.Networks = slices.Clone(old.Scopes), slices.Clone(old.Limits), slices.Clone(old.Networks)
+	next.Meta = maps.Clone(old.Meta)
+	return &next
+}
+
+// prefixOf returns the prefix that a hint has, such as acme of acme_1x3f..., or another.
+func prefixOf(hint, otherwise string) string {
+	const tail = len("_1x3f...")
+	if n := len(hint) - tail; n > 0 && hint[n] == '_' && strings.HasSuffix(hint, "...") && mint.CheckPrefix(hint[:n]) == nil {
+		return hint[:n]
+	}
+	return otherwise
+}

@@ -1,0 +1,30 @@
+-- Keys of github.com/admit-go/admit/sqlkeys in SQLite 3.38 or later. Times are
+-- microseconds since 1970.
+
+CREATE TABLE admit_keys (
+  digest       BLOB    NOT NULL PRIMARY KEY CHECK (typeof(digest) = 'blob' AND length(digest) = 32), -- SHA-256 of the token
+  id           TEXT    NOT NULL UNIQUE CHECK (id <> ''),
+  owner        TEXT    NOT NULL DEFAULT '',
+  plan         TEXT    NOT NULL DEFAULT '',
+  scopes       TEXT    NOT NULL DEFAULT '[]' CHECK (json_type(scopes) = 'array'),
+  meta         TEXT    NOT NULL DEFAULT '{}' CHECK (json_type(meta) = 'object'),
+  not_before   INTEGER,
+  expires_at   INTEGER,
+  revoked_at   INTEGER,
+  created_at   INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)),
+  last_used_at INTEGER,
+  changed_at   INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)), -- when last, and
+  version      INTEGER NOT NULL DEFAULT 1                                                                 -- how often
+) WITHOUT ROWID;
+
+CREATE INDEX admit_keys_owner ON admit_keys (owner, id);
+CREATE INDEX admit_keys_changed_at ON admit_keys (changed_at);
+
+-- Caches learn of a change by changed_at, whoever makes it. The last use is no change.
+CREATE TRIGGER admit_keys_changed
+  AFTER UPDATE OF digest, id, owner, plan, scopes, meta, not_before, expires_at, revoked_at ON admit_keys
+BEGIN
+  UPDATE admit_keys
+  SET changed_at = CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER), version = OLD.version + 1
+  WHERE digest = NEW.digest;
+END;

@@ -1,0 +1,65 @@
+// Package keyform is the written form of what a key has in a store: in a key file and in
+// the columns of a table, it is the same.
+package keyform
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Limit is an admit.Limit in JSON.
+type Limit struct {
+	Name     string `json:"name,omitzero"`
+	Requests int    `json:"requests"`
+	Per      string `json:"per"` // see ParsePer
+	Burst    int    `json:"burst,omitzero"`
+}
+
+// ParsePer reads a duration of Go, such as 60s or 24h. Whether it makes sense is for the
+// limit to say.
+func ParsePer(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf(`%q is not a duration such as "60s" or "24h"`, s)
+	}
+	return d, nil
+}
+
+// FormatPer writes 1m and 24h, where String has 1m0s and 24h0m0s.
+func FormatPer(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// ParseNetwork reads a network that CheckNetwork takes.
+func ParseNetwork(s string) (netip.Prefix, error) {
+	n, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%q is not a network such as 192.0.2.0/24", s)
+	}
+	return n, CheckNetwork(n)
+}
+
+// CheckNetwork refuses what is not one network in its usual form. Host bits are not
+// dropped: 192.0.2.7/24 may have been meant as one address, and would become 256. An IPv4
+// network that is written as IPv6 would never match an address.
+func CheckNetwork(n netip.Prefix) error {
+	switch a := n.Addr(); {
+	case !n.IsValid():
+		return errors.New("a network is not valid")
+	case a.Is4In6() && n.Bits() >= 96:
+		return fmt.Errorf("%v is an IPv4 network in the form of IPv6; write %v", n, netip.PrefixFrom(a.Unmap(), n.Bits()-96).Masked())
+	case n != n.Masked():
+		return fmt.Errorf("%v is an address within a network; write %v for the network or %v for the address", n, n.Masked(), netip.PrefixFrom(a, a.BitLen()))
+	}
+	return nil
+}

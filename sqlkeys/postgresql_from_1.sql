@@ -1,0 +1,15 @@
+-- Version 1 of the table admit_keys becomes version 2. It may run while services use the
+-- table, and more than once. It is one statement, so that it happens as a whole: in between,
+-- a change would not be seen by caches. It reads the table once under a lock.
+DO $$
+BEGIN
+  ALTER TABLE admit_keys
+    ADD COLUMN IF NOT EXISTS networks jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(networks) = 'array'),
+    ADD COLUMN IF NOT EXISTS limits   jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(limits) = 'array');
+
+  DROP TRIGGER IF EXISTS admit_keys_changed ON admit_keys;
+  CREATE TRIGGER admit_keys_changed
+    BEFORE UPDATE OF digest, id, owner, plan, scopes, meta, networks, limits, not_before, expires_at, revoked_at ON admit_keys
+    FOR EACH ROW EXECUTE FUNCTION admit_keys_changed();
+END
+$$;

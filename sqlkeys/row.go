@@ -1,0 +1,229 @@
+package sqlkeys
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/keyform"
+)
+
+// keyColumns are those that each version of the table has.
+const keyColumns = `id, owner, plan, scopes, meta, not_before, expires_at, revoked_at`
+
+// querier is a *sql.DB or a *sql.Tx.
+type querier interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// found is a row of the table, or why it cannot be read.
+type found struct {
+	id     string
+	record *Record
+	err    error
+}
+
+// gone reports whether the row was deleted before it could be read.
+func (f *found) gone() bool { return f.record == nil && f.err == nil }
+
+// one returns the row that a clause selects, or admit.ErrKeyNotFound.
+func (s *Store) one(ctx context.Context, q querier, which string, args ...any) (*Record, error) {
+	rows, err := s.rows(ctx, q, which, "", args...)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(rows) == 0:
+		return nil, admit.ErrKeyNotFound
+	default:
+		return rows[0].record, rows[0].err
+	}
+}
+
+// rows returns the rows that a clause selects, in an order. A row that cannot be read is
+// found with an error. Where the driver itself fails to read one, or even its id is not
+// known, all fail.
+func (s *Store) rows(ctx context.Context, q querier, which, order string, args ...any) ([]found, error) {
+	rows, err := q.QueryContext(ctx, s.selectKeys(which, order), args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		return nil, err
+	}
+	var all []found
+	for rows.Next() {
+		r := row{networks: []byte("[]"), limits: []byte("[]")}
+		into := make([]any, len(columns))
+		for i, column := range columns {
+			into[i] = r.column(column)
+		}
+		record, err := (*Record)(nil), rows.Scan(into...)
+		if err == nil {
+			record, err = r.record()
+		}
+		if err != nil {
+			err = fmt.Errorf("the row of the key %q cannot be read: %w", r.id, err)
+		}
+		if r.id == "" {
+			return nil, err
+		}
+		all = append(all, found{r.id, record, err})
+	}
+	return all, rows.Err()
+}
+
+// selectKeys returns the query for all that is read of rows, on a table of any version. It
+// must not depend on what the table was like before: a service that did not see that
+// networks were added would let in whom they keep out.
+func (s *Store) selectKeys(which, order string) string {
+	if s.dialect == SQLite {
+		return `SELECT * FROM admit_keys ` + which + order
+	}
+	// A column that admit_keys does not have is that of absent. A statement that a driver or
+	// a pool has prepared is made anew when the column is added, and has the same result
+	// type, without which PostgreSQL would refuse it. SELECT * would not have it.
+	return s.query(`SELECT k.* FROM (SELECT '[]'::jsonb AS networks, '[]'::jsonb AS limits) AS absent,
+		LATERAL (SELECT ` + keyColumns + `, networks, limits, digest, created_at, last_used_at FROM admit_keys ` + which + `) AS k` + order)
+}
+
+// row is a row as the table has it.
+type row struct {
+	digest                                           digest
+	id, owner, plan                                  string
+	scopes, meta, networks, limits                   []byte
+	notBefore, expiresAt, revokedAt, created, usedAt moment
+}
+
+// column returns where a column goes.
+func (r *row) column(name string) any {
+	switch strings.ToLower(name) { // SQLite keeps how it was written
+	case "digest":
+		return &r.digest
+	case "id":
+		return &r.id
+	case "owner":
+		return &r.owner
+	case "plan":
+		return &r.plan
+	case "scopes":
+		return &r.scopes
+	case "meta":
+		return &r.meta
+	case "networks":
+		return &r.networks
+	case "limits":
+		return &r.limits
+	case "not_before":
+		return &r.notBefore
+	case "expires_at":
+		return &r.expiresAt
+	case "revoked_at":
+		return &r.revokedAt
+	case "created_at":
+		return &r.created
+	case "last_used_at":
+		return &r.usedAt
+	default:
+		return dropped{}
+	}
+}
+
+// record fails where anything of the row cannot be read: a key without its networks would
+// be let in from everywhere.
+func (r *row) record() (*Record, error) {
+	k := admit.Key{
+		ID: r.id, Owner: r.owner, Plan: r.plan,
+		NotBefore: r.notBefore.Time, ExpiresAt: r.expiresAt.Time, RevokedAt: r.revokedAt.Time,
+	}
+	var faults []error
+	read := func(column string, err error) {
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", column, err))
+		}
+	}
+	read("scopes", unmarshal(r.scopes, "[]", &k.Scopes))
+	read("meta", unmarshal(r.meta, "{}", &k.Meta))
+	var err error
+	k.Networks, err = parseNetworks(r.networks)
+	read("networks", err)
+	k.Limits, err = parseLimits(r.limits)
+	read("limits", err)
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	return &Record{Key: k, Digest: r.digest.Digest, CreatedAt: r.created.Time, LastUsedAt: r.usedAt.Time}, nil
+}
+
+// unmarshal leaves into alone where there is nothing to read.
+func unmarshal(text []byte, nothing string, into any) error {
+	if string(text) == nothing {
+		return nil
+	}
+	return json.Unmarshal(text, into)
+}
+
+func marshal[T []string | []keyform.Limit | map[string]string](v T, nothing string) string {
+	if len(v) == 0 {
+		return nothing
+	}
+	text, _ := json.Marshal(v) // never fails for these
+	return string(text)
+}
+
+// dropped takes a column that is not ours.
+type dropped struct{}
+
+// Scan implements sql.Scanner.
+func (dropped) Scan(any) error { return nil }
+
+// digest is one as a column has it.
+type digest struct{ admit.Digest }
+
+// Scan implements sql.Scanner.
+func (d *digest) Scan(v any) error {
+	b, _ := v.([]byte)
+	if len(b) != len(d.Digest) {
+		return fmt.Errorf("a digest is a %T of %d bytes", v, len(b))
+	}
+	d.Digest = admit.Digest(b)
+	return nil
+}
+
+// moment is a time as a column has it: timestamptz in PostgreSQL, microseconds in
+// SQLite. NULL is the zero time.
+type moment struct{ time.Time }
+
+// Scan implements sql.Scanner.
+func (m *moment) Scan(v any) error {
+	switch v := v.(type) {
+	case nil:
+		m.Time = time.Time{}
+	case time.Time:
+		m.Time = v.UTC()
+	case int64:
+		m.Time = time.UnixMicro(v).UTC()
+	default:
+		return fmt.Errorf("a time is a %T", v)
+	}
+	return nil
+}
+
+// moment returns what a parameter for t is.
+func (s *Store) moment(t time.Time) any {
+	switch {
+	case t.IsZero():
+		return nil
+	case s.dialect == SQLite:
+		return t.UnixMicro()
+	default:
+		return t
+	}
+}

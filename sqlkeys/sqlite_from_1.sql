@@ -1,0 +1,16 @@
+-- Version 1 of the table admit_keys becomes version 2. It may run while services use the
+-- table. Run it in a transaction, or a change that comes in between may not be seen by
+-- caches: with the sqlite3 shell, BEGIN IMMEDIATE before it, COMMIT after it. SQLite cannot
+-- leave out a column that is there: a second run fails at the first statement, and leaves
+-- the table as it is.
+ALTER TABLE admit_keys ADD COLUMN networks TEXT NOT NULL DEFAULT '[]' CHECK (json_type(networks) = 'array');
+ALTER TABLE admit_keys ADD COLUMN limits TEXT NOT NULL DEFAULT '[]' CHECK (json_type(limits) = 'array');
+
+DROP TRIGGER IF EXISTS admit_keys_changed;
+CREATE TRIGGER admit_keys_changed
+  AFTER UPDATE OF digest, id, owner, plan, scopes, meta, networks, limits, not_before, expires_at, revoked_at ON admit_keys
+BEGIN
+  UPDATE admit_keys
+  SET changed_at = CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER), version = OLD.version + 1
+  WHERE digest = NEW.digest;
+END;

@@ -1,0 +1,135 @@
+package sqlkeys
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/admit-go/admit"
+)
+
+// Update changes the key with an id and returns it as it is then. No other writer comes
+// between what change sees and what is written.
+//
+// change gets a copy, and may change everything but ID and RevokedAt: Revoke ends a key.
+// An error of change is returned as it is, and nothing is written; nor is anything if the
+// key stays as it was. change may be called more than once, each time with the key as it
+// is by then. It runs in a transaction, so it must not use the store.
+//
+// Update returns admit.ErrKeyNotFound if there is no such key. Of what change has changed
+// it refuses an ExpiresAt that is not after NotBefore, Scopes that admit.RequireScopes would
+// panic on, and Limits and Networks that Insert would refuse.
+func (s *Store) Update(ctx context.Context, id string, change func(*admit.Key) error) (*Record, error) {
+	var r *Record
+	err := s.inTx(ctx, func(tx *sql.Tx) error {
+		var err error
+		if r, err = s.lock(ctx, tx, id); err != nil {
+			return err
+		}
+		next := clone(&r.Key)
+		if err := change(next); err != nil {
+			return callersError{err}
+		}
+		if err := checkChange(&r.Key, next); err != nil {
+			return callersError{fmt.Errorf("sqlkeys: the key %q: %w", id, err)}
+		}
+		if same(&r.Key, next) {
+			return nil
+		}
+		if err := s.write(ctx, tx, &r.Key, next); err != nil {
+			return err
+		}
+		r, err = s.get(ctx, tx, id)
+		return err
+	})
+	if err != nil {
+		return nil, s.wrap("update a key", err)
+	}
+	return r, nil
+}
+
+// lock returns the key with an id, which no other transaction can change until tx ends.
+func (s *Store) lock(ctx context.Context, tx *sql.Tx, id string) (*Record, error) {
+	if s.dialect == PostgreSQL {
+		return s.one(ctx, tx, `WHERE id = ? FOR UPDATE`, id)
+	}
+	// A transaction that begins with a write takes the lock first. One that began to read
+	// would fail where another has written since. The trigger does not look at this column.
+	if _, err := s.exec(ctx, tx, `UPDATE admit_keys SET last_used_at = last_used_at WHERE id = ?`, id); err != nil {
+		return nil, err
+	}
+	return s.get(ctx, tx, id)
+}
+
+// write writes what may have changed. It leaves out columns that a table of version 1 does
+// not have, as long as they stay as they were.
+func (s *Store) write(ctx context.Context, tx *sql.Tx, old, next *admit.Key) error {
+	set := `owner = ?, plan = ?, scopes = ?, meta = ?, not_before = ?, expires_at = ?`
+	args := []any{next.Owner, next.Plan, marshal(next.Scopes, "[]"), marshal(next.Meta, "{}"), s.moment(next.NotBefore), s.moment(next.ExpiresAt)}
+	if !slices.Equal(next.Networks, old.Networks) {
+		set += `, networks = ?`
+		args = append(args, formatNetworks(next.Networks))
+	}
+	if !slices.Equal(next.Limits, old.Limits) {
+		set += `, limits = ?`
+		args = append(args, formatLimits(next.Limits))
+	}
+	_, err := s.exec(ctx, tx, `UPDATE admit_keys SET `+set+` WHERE id = ?`, append(args, next.ID)...)
+	return err
+}
+
+// callersError is returned to the caller as it is.
+type callersError struct{ error }
+
+func clone(k *admit.Key) *admit.Key {
+	c := *k
+	c.Scopes, c.Limits, c.Networks, c.Meta = slices.Clone(k.Scopes), slices.Clone(k.Limits), slices.Clone(k.Networks), maps.Clone(k.Meta)
+	return &c
+}
+
+// same reports whether the table would have the same row for both.
+func same(a, b *admit.Key) bool {
+	return a.Owner == b.Owner && a.Plan == b.Plan && slices.Equal(a.Scopes, b.Scopes) && maps.Equal(a.Meta, b.Meta) &&
+		slices.Equal(a.Limits, b.Limits) && slices.Equal(a.Networks, b.Networks) &&
+		sameMoment(a.NotBefore, b.NotBefore) && sameMoment(a.ExpiresAt, b.ExpiresAt)
+}
+
+// sameMoment compares as precisely as the table has times.
+func sameMoment(a, b time.Time) bool {
+	return a.IsZero() == b.IsZero() && a.UnixMicro() == b.UnixMicro()
+}
+
+// checkChange refuses what cannot be meant. What a row has had before may stay: whoever
+// put it there, it must not keep the rest from being changed.
+func checkChange(old, next *admit.Key) error {
+	var faults []error
+	if next.ID != old.ID {
+		faults = append(faults, fmt.Errorf("the id cannot become %q: it stays as long as the key", next.ID))
+	}
+	if !sameMoment(next.RevokedAt, old.RevokedAt) {
+		faults = append(faults, errors.New("RevokedAt cannot be changed by Update: Revoke ends a key"))
+	}
+	if !sameMoment(next.NotBefore, old.NotBefore) || !sameMoment(next.ExpiresAt, old.ExpiresAt) {
+		if !next.ExpiresAt.IsZero() && next.ExpiresAt.UnixMicro() <= next.NotBefore.UnixMicro() {
+			faults = append(faults, fmt.Errorf("it expires before it is valid: ExpiresAt, %v, must be after NotBefore, %v",
+				next.ExpiresAt.Format(time.RFC3339Nano), next.NotBefore.Format(time.RFC3339Nano)))
+		}
+	}
+	for _, scope := range next.Scopes {
+		if !isScope(scope) && !slices.Contains(old.Scopes, scope) {
+			faults = append(faults, fmt.Errorf("%q is not a scope: it is one or more printable ASCII characters, without space, quote and backslash", scope))
+		}
+	}
+	faults = append(faults, checkNetworks(next.Networks), checkLimits(next.Limits))
+	return errors.Join(faults...)
+}
+
+// isScope reports whether s is a scope-token (RFC 6749 §3.3).
+func isScope(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' })
+}
