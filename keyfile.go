@@ -479,8 +479,10 @@ func (p *keyParser) limits(path string, k *Key) error {
 	if err != nil || len(p.faults) > before {
 		return err
 	}
-	if err := checkLimits(k.Limits); err != nil {
-		p.fault(at, "%s: %w", path, err)
+	var f faults
+	f.within(path, checkLimits(k.Limits))
+	for _, err := range f {
+		p.fault(at, "%s", strings.TrimPrefix(err.Error(), "admit: "))
 	}
 	return nil
 }

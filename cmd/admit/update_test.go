@@ -111,7 +111,7 @@ func TestUpdateRefuses(t *testing.T) {
 				"two scopes in one":   {[]string{"a", "--scope", "orders:read orders:write"}, 2, `--scope "orders:read orders:write"`},
 				"empty among scopes":  {[]string{"a", "--scope", "x", "--scope", ""}, 2, "a scope is empty"},
 				"limit":               {[]string{"a", "--limit", "minute=1000"}, 2, "NAME=REQUESTS/PERIOD[:BURST], such as minute=1000/60s"},
-				"limits of one name":  {[]string{"a", "--limit", "a=1/1s", "--limit", "a=2/2s"}, 2, `two limits have the name "a"`},
+				"limits of one name":  {[]string{"a", "--limit", "a=1/1s", "--limit", "a=2/2s"}, 2, `Limits[1].Name is "a", which another limit has too`},
 				"network":             {[]string{"a", "--network", "10.0.0.0/33"}, 2, `--network "10.0.0.0/33": a network is an address`},
 				"empty among those":   {[]string{"a", "--network", "10.0.0.0/8", "--network", ""}, 2, `--network "": a network is an address`},
 				"meta":                {[]string{"a", "--meta", "x"}, 2, `--meta "x" is not NAME=VALUE`},

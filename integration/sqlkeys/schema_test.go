@@ -376,7 +376,7 @@ func TestNetworksAndLimits(t *testing.T) {
 			_, err := s.Update(ctx, "k2", func(k *admit.Key) error { k.Networks = bad.Networks; return nil })
 			assert.ErrorContains(t, err, want)
 		}
-		assert.ErrorContains(t, s.Insert(ctx, admit.DigestOf("bad"), &admit.Key{ID: "bad", Limits: []admit.Limit{admit.PerDay(0)}}), "0 Requests")
+		assert.ErrorContains(t, s.Insert(ctx, admit.DigestOf("bad"), &admit.Key{ID: "bad", Limits: []admit.Limit{admit.PerDay(0)}}), "Requests is 0")
 		_, err = s.Get(ctx, "bad")
 		assert.ErrorIs(t, err, admit.ErrKeyNotFound)
 	})

@@ -74,7 +74,7 @@ func TestUpdate(t *testing.T) {
 			"no time":      {func(k *admit.Key) { k.NotBefore = k.ExpiresAt }, []string{"ExpiresAt", "after NotBefore"}},
 			"two scopes":   {func(k *admit.Key) { k.Scopes = append(k.Scopes, "orders:read orders:write") }, []string{`"orders:read orders:write"`}},
 			"no scope":     {func(k *admit.Key) { k.Scopes = []string{""} }, []string{`"" is not a scope`}},
-			"limits":       {func(k *admit.Key) { k.Limits = []admit.Limit{{}} }, []string{"0 Requests"}},
+			"limits":       {func(k *admit.Key) { k.Limits = []admit.Limit{{}} }, []string{"Requests is 0"}},
 			"limits twice": {func(k *admit.Key) { k.Limits = []admit.Limit{admit.PerDay(1), admit.PerDay(2)} }, []string{`"day"`}},
 			"all of them": {
 				func(k *admit.Key) { k.ID, k.Scopes, k.RevokedAt = "", []string{"ü"}, time.Time{} },

@@ -38,7 +38,14 @@ func CheckLimits(limits []admit.Limit) error {
 		return nil
 	}
 	_, err := admit.CompleteLimits(limits)
-	return err
+	if err == nil {
+		return nil
+	}
+	var faults []string // without the prefix, which the command has itself
+	for _, line := range strings.Split(err.Error(), "\n") {
+		faults = append(faults, strings.TrimPrefix(line, "admit: "))
+	}
+	return errors.New(strings.Join(faults, "; "))
 }
 
 func parseLimit(text string) (admit.Limit, bool) {

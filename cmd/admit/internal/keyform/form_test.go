@@ -34,7 +34,7 @@ func TestLimits(t *testing.T) {
 		require.ErrorContains(t, err, keyform.LimitForm, "%q", text)
 	}
 	for texts, says := range map[string]string{
-		"a=1/1s a=2/2s":     `two limits have the name "a"`,
+		"a=1/1s a=2/2s":     `Limits[1].Name is "a", which another limit has too`,
 		"a=2000000000/1s":   "1 to 1000000000",
 		"a=1/36500d:100000": "a hundred years",
 		"ä=1/1s":            "printable ASCII",
