@@ -582,3 +582,56 @@ func FuzzParseForm(f *testing.F) {
 		require.Equal(t, want, got)
 	})
 }
+
+// Files of a form go, however the request ends.
+func TestParseFormLeavesNoFileWhenTheConnectionIsCut(t *testing.T) {
+	t.Parallel()
+	began := func(w http.ResponseWriter) {
+		assert.NoError(t, http.NewResponseController(w).Flush())
+	}
+	policy := admit.Policy{Errors: &admit.ErrorWriter{Logger: discardLogs}, MaxBody: 1 << 20}
+	timed := policy
+	timed.Timeout = time.Minute
+	for policyName, p := range map[string]admit.Policy{"alone": policy, "with a Timeout": timed} {
+		for name, end := range map[string]func(http.ResponseWriter, *http.Request) error{
+			"an abort":           func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) },
+			"begun, then error":  func(w http.ResponseWriter, _ *http.Request) error { began(w); return io.EOF },
+			"begun, then panics": func(w http.ResponseWriter, _ *http.Request) error { began(w); panic("x") },
+			"the client leaves":  func(_ http.ResponseWriter, r *http.Request) error { <-r.Context().Done(); return r.Context().Err() },
+			"a hijack": func(w http.ResponseWriter, _ *http.Request) error {
+				conn, _, err := http.NewResponseController(w).Hijack()
+				if err == nil {
+					err = conn.Close()
+				}
+				return err
+			},
+		} {
+			t.Run(name+" "+policyName, func(t *testing.T) {
+				t.Parallel()
+				files := make(chan string, 1)
+				s := serve(t, "HTTP/1.1", p.Wrap(admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+					if err := admit.ParseForm(r, 10); err != nil {
+						return err
+					}
+					f, _, err := r.FormFile("f")
+					if err != nil {
+						return err
+					}
+					files <- f.(*os.File).Name()
+					_ = f.Close()
+					return end(w, r)
+				})))
+				c := dial(t, s)
+				body := multipartOf("f:x=" + strings.Repeat("x", 1000))
+				_, err := fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", formOfB, len(body), body)
+				require.NoError(t, err)
+				file := <-files
+				t.Cleanup(func() { _ = os.Remove(file) })
+				if name == "the client leaves" {
+					require.NoError(t, c.Close())
+				}
+				assert.Eventually(t, func() bool { _, err := os.Stat(file); return os.IsNotExist(err) }, 2*time.Second, 5*time.Millisecond)
+			})
+		}
+	}
+}

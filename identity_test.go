@@ -38,6 +38,8 @@ func TestNetworksOfAKey(t *testing.T) {
 		"an address on IPv6":       {prefixes("2001:db8::/48"), "[2001:db8:0:1::1]:1", true},
 		"another on IPv6":          {prefixes("2001:db8::/48"), "[2001:db8:1::1]:1", false},
 		"IPv4 mapped to IPv6":      {prefixes("192.0.2.0/24"), "[::ffff:192.0.2.1]:1", true},
+		"a mapped network":         {prefixes("::ffff:192.0.2.0/120"), "192.0.2.1:1", true},
+		"a mapped network, not in": {prefixes("::ffff:192.0.2.0/120"), "192.0.3.1:1", false},
 		"with a zone":              {prefixes("fe80::/10"), "[fe80::1%eth0]:1", true},
 		"no address":               {prefixes("0.0.0.0/0", "::/0"), "@", false},
 		"IPv6 is not IPv4":         {prefixes("0.0.0.0/0"), "[2001:db8::1]:1", false},

@@ -90,7 +90,7 @@ func (k *Key) refuses(addr netip.Addr) *Error {
 	}
 	addr = addr.Unmap().WithZone("")
 	for _, network := range k.Networks {
-		if network.Contains(addr) {
+		if network.Contains(addr) || network.Addr().Is4In6() && network.Contains(netip.AddrFrom16(addr.As16())) {
 			return nil
 		}
 	}

@@ -87,12 +87,16 @@ type rule struct {
 const (
 	maxRequests = 1_000_000_000
 	maxFill     = 100 * 365 * 24 * time.Hour
+	maxLimits   = 16 // of one caller
 )
 
 // newRules checks the limits of one caller. The paths of its faults begin with Limits.
 func newRules(limits []Limit) ([]rule, error) {
 	if len(limits) == 0 {
 		return nil, &ConfigError{"Limits", "is empty; name at least one limit, such as PerMinute(100)"}
+	}
+	if len(limits) > maxLimits {
+		return nil, &ConfigError{"Limits", fmt.Sprintf("has %d limits; each costs a look at every request, and %d are the most", len(limits), maxLimits)}
 	}
 	rules := make([]rule, 0, len(limits))
 	var f faults

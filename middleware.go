@@ -30,7 +30,19 @@ func wrap(name string, next http.Handler, serve serveFunc) http.Handler {
 
 // ServeHTTP begins a chain.
 func (h *wrapper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if stateOf(r.Context()) != nil {
+		h.serve(inside{next: h.next}, w, r)
+		return
+	}
+	// The server removes the files of a form, unless the connection is cut by a panic.
+	returned := false
+	defer func() {
+		if !returned && r.MultipartForm != nil {
+			_ = r.MultipartForm.RemoveAll()
+		}
+	}()
 	h.serve(inside{next: h.next}, w, r)
+	returned = true
 }
 
 // inside is what a wrapper lets a request in to.

@@ -131,6 +131,9 @@ func (s *state) leave(r, inner *http.Request) {
 	}
 	handBack(r, inner)
 	if s.writer.hijacked {
+		if s.outer == nil && r.MultipartForm != nil {
+			_ = r.MultipartForm.RemoveAll() // the server does not, after a hijack
+		}
 		return
 	}
 	if s.writer.status == 0 {

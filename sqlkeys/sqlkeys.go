@@ -76,18 +76,22 @@ type Store struct {
 	close   func() error
 }
 
-// New reports every fault of the configuration at once. It does not ask the database,
+// New reports every fault of the configuration at once, each an *admit.ConfigError. It does
+// not ask the database,
 // which may be down when a service starts.
 func New(c Config) (*Store, error) {
 	var faults []error
+	fault := func(field, format string, args ...any) {
+		faults = append(faults, &admit.ConfigError{Field: "sqlkeys.Config." + field, Reason: fmt.Sprintf(format, args...)})
+	}
 	if c.DB == nil {
-		faults = append(faults, errors.New("sqlkeys: Config.DB is nil"))
+		fault("DB", "is nil; give the database, as sql.Open returns it")
 	}
 	if c.Dialect != PostgreSQL && c.Dialect != SQLite {
-		faults = append(faults, fmt.Errorf("sqlkeys: Config.Dialect is %v; it is PostgreSQL or SQLite", c.Dialect))
+		fault("Dialect", "is %v; it is PostgreSQL or SQLite", c.Dialect)
 	}
 	if c.Timeout < 0 {
-		faults = append(faults, fmt.Errorf("sqlkeys: Config.Timeout is negative: %v", c.Timeout))
+		fault("Timeout", "is %v; it is a time, or 0 for %v", c.Timeout, defaultTimeout)
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)

@@ -103,7 +103,7 @@ func TestFaults(t *testing.T) {
 	t.Parallel()
 	s, err := sqlkeys.New(sqlkeys.Config{Timeout: -1})
 	assert.Nil(t, s)
-	for _, want := range []string{"DB is nil", "Dialect(0)", "Timeout is negative"} {
+	for _, want := range []string{"DB is nil", "Dialect(0)", "Timeout is -1ns"} {
 		assert.ErrorContains(t, err, want)
 	}
 	assert.Panics(t, func() { sqlkeys.Schema(0) })
