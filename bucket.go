@@ -32,10 +32,11 @@ func (b *bucket) full(t time.Time) bool {
 }
 
 // enough reports whether AllowN lets n requests through a bucket with so many tokens:
-// it does not mind what comes back within a nanosecond, where rounding hides.
+// it does not mind what comes back within a nanosecond, where rounding hides. What takes
+// longer than a Duration holds stays a float64, or it would be less than nothing.
 func (ru *rule) enough(tokens float64, n int) bool {
 	short := float64(n) - tokens
-	return short <= 0 || time.Duration(short/float64(ru.rate)*float64(time.Second)) <= 0
+	return short <= 0 || short/float64(ru.rate)*float64(time.Second) < 1
 }
 
 // remaining is the highest cost that tokens are enough for.

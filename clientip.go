@@ -90,8 +90,8 @@ func (p *proxies) client(peer string, h http.Header) netip.Addr {
 		rest, more := lines[i], true
 		for more {
 			var hop string
-			rest, hop, more = cutLast(rest)
-			if hop = strings.Trim(hop, " \t"); hop == "" && !p.forwarded {
+			rest, hop, more = p.cutLast(rest)
+			if hop = strings.Trim(hop, " \t"); hop == "" {
 				continue // an empty element of a list counts for nothing (RFC 9110 §5.6.1)
 			}
 			if p.forwarded {
@@ -119,20 +119,63 @@ func (p *proxies) trusts(a netip.Addr) bool {
 	return false
 }
 
-// cutLast cuts a list at its last comma.
-func cutLast(list string) (before, last string, more bool) {
-	if i := strings.LastIndexByte(list, ','); i >= 0 {
-		return list[:i], list[i+1:], true
+// cutLast cuts a list at its last comma: that of Forwarded outside of quotes, in which a
+// proxy passes on what its client has chosen, such as the host. It looks from the right,
+// where our own proxy has written: what a client has sent stands to the left of that.
+func (p *proxies) cutLast(list string) (before, last string, more bool) {
+	quoted := false
+	for i := len(list) - 1; i >= 0; i-- {
+		switch {
+		case p.forwarded && list[i] == '"' && !(quoted && escaped(list, i)):
+			quoted = !quoted
+		case list[i] == ',' && !quoted:
+			return list[:i], list[i+1:], true
+		}
 	}
 	return "", list, false
 }
 
+// escaped reports whether a backslash takes its meaning from the byte at i of a quoted
+// string (RFC 9110 §5.6.4).
+func escaped(s string, i int) bool {
+	n := 0
+	for n < i && s[i-1-n] == '\\' {
+		n++
+	}
+	return n%2 == 1
+}
+
+// outsideQuotes calls f with the index of each byte that is not in a quoted string (RFC
+// 9110 §5.6.4). It reports whether the last of them ends.
+func outsideQuotes(s string, f func(i int)) (ends bool) {
+	quoted := false
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '"':
+			quoted = !quoted
+		case quoted && s[i] == '\\':
+			i++
+		case !quoted:
+			f(i)
+		}
+	}
+	return !quoted
+}
+
 // forwardedFor returns the node of the one for parameter in an element of Forwarded
-// (RFC 7239 §4), or "" if it cannot be told. A comma or semicolon inside quotes ends
-// in "" too: no address has one.
+// (RFC 7239 §4), without an obfuscated port (§6.2), or "" if it cannot be told.
 func forwardedFor(element string) string {
+	var pairs []string
+	start := 0
+	if !outsideQuotes(element, func(i int) {
+		if element[i] == ';' {
+			pairs, start = append(pairs, element[start:i]), i+1
+		}
+	}) {
+		return ""
+	}
 	node, found := "", false
-	for pair := range strings.SplitSeq(element, ";") {
+	for _, pair := range append(pairs, element[start:]) {
 		name, value, _ := strings.Cut(strings.Trim(pair, " \t"), "=")
 		if !strings.EqualFold(name, "for") {
 			continue
@@ -140,13 +183,27 @@ func forwardedFor(element string) string {
 		if found {
 			return ""
 		}
-		found = true
-		if len(value) >= 2 && value[0] == '"' && value[len(value)-1] == '"' {
-			value = value[1 : len(value)-1]
-		}
-		node = value
+		node, found = unquote(value), true
+	}
+	if i := strings.LastIndex(node, ":_"); i >= 0 {
+		node = node[:i]
 	}
 	return node
+}
+
+// unquote returns what a quoted string stands for, and another value as it is.
+func unquote(value string) string {
+	if len(value) < 2 || value[0] != '"' || value[len(value)-1] != '"' {
+		return value
+	}
+	var b strings.Builder
+	for i := 1; i < len(value)-1; i++ {
+		if value[i] == '\\' && i+1 < len(value)-1 {
+			i++
+		}
+		b.WriteByte(value[i])
+	}
+	return b.String()
 }
 
 // parseAddr reads an address with or without a port; IPv6 with a port has brackets.

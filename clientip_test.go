@@ -30,44 +30,44 @@ func TestClientIP(t *testing.T) {
 		lines  []string
 		want   string
 	}{
-		"no proxy":                        {peer: "203.0.113.9:1234", want: "203.0.113.9"},
-		"an untrusted peer is not heard":  {peer: "203.0.113.9:1234", lines: []string{"198.51.100.7"}, want: "203.0.113.9"},
-		"a trusted peer is heard":         {peer: "10.0.0.1:1234", lines: []string{"198.51.100.7"}, want: "198.51.100.7"},
-		"from right to left":              {peer: "10.0.0.1:1", lines: []string{"1.1.1.1, 198.51.100.7, 10.0.0.2"}, want: "198.51.100.7"},
-		"lines are one list":              {peer: "10.0.0.1:1", lines: []string{"1.1.1.1", "198.51.100.7", "10.0.0.2"}, want: "198.51.100.7"},
-		"trusted all the way":             {peer: "10.0.0.1:1", lines: []string{"10.0.0.3, 10.0.0.2"}, want: "10.0.0.3"},
-		"no header":                       {peer: "10.0.0.1:1", want: "10.0.0.1"},
-		"an empty header":                 {peer: "10.0.0.1:1", lines: []string{""}, want: "10.0.0.1"},
-		"empty elements":                  {peer: "10.0.0.1:1", lines: []string{" , 198.51.100.7,, "}, want: "198.51.100.7"},
-		"nonsense ends the walk":          {peer: "10.0.0.1:1", lines: []string{"198.51.100.7, nonsense, 10.0.0.2"}, want: "10.0.0.2"},
-		"nonsense at once":                {peer: "10.0.0.1:1", lines: []string{"198.51.100.7, nonsense"}, want: "10.0.0.1"},
-		"with a port":                     {peer: "10.0.0.1:1", lines: []string{"198.51.100.7:5678"}, want: "198.51.100.7"},
-		"IPv6":                            {peer: "[2001:db8:1::1]:1", lines: []string{"2001:db8:2::7"}, want: "2001:db8:2::7"},
-		"IPv6 with brackets":              {peer: "[2001:db8:1::1]:1", lines: []string{"[2001:db8:2::7]"}, want: "2001:db8:2::7"},
-		"IPv6 with a port":                {peer: "[2001:db8:1::1]:1", lines: []string{"[2001:db8:2::7]:99"}, want: "2001:db8:2::7"},
-		"a bracket that closes":           {peer: "10.0.0.1:1", lines: []string{"x2001:db8:2::7]"}, want: "10.0.0.1"},
-		"IPv4 in brackets":                {peer: "10.0.0.1:1", lines: []string{"[198.51.100.7]"}, want: "10.0.0.1"},
-		"mapped peer":                     {peer: "[::ffff:10.0.0.1]:1", lines: []string{"::ffff:198.51.100.7"}, want: "198.51.100.7"},
-		"mapped network":                  {peer: "172.16.0.9:1", lines: []string{"198.51.100.7"}, want: "198.51.100.7"},
-		"a zone does not hide a proxy":    {peer: "[2001:db8:1::1%eth0]:1", lines: []string{"198.51.100.7"}, want: "198.51.100.7"},
-		"no address of the peer":          {peer: "", lines: []string{"198.51.100.7"}, want: "198.51.100.7"},
-		"nonsense for the peer":           {peer: "here:1", lines: []string{"198.51.100.7"}, want: "invalid IP"},
-		"Unix socket":                     {peer: "@", lines: []string{"198.51.100.7"}, want: "198.51.100.7"},
-		"single header":                   {header: "x-real-ip", peer: "10.0.0.1:1", lines: []string{"198.51.100.7"}, want: "198.51.100.7"},
-		"Forwarded":                       {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1.1.1.1, For="198.51.100.7:80";proto=https;by=10.0.0.9`}, want: "198.51.100.7"},
-		"Forwarded IPv6":                  {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for="[2001:db8:cafe::17]:4711"`}, want: "2001:db8:cafe::17"},
-		"Forwarded through two":           {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=198.51.100.7`, `for=10.0.0.2`}, want: "198.51.100.7"},
-		"Forwarded, quotes that open":     {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for="198.51.100.77`}, want: "10.0.0.1"},
-		"Forwarded, quotes that close":    {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1198.51.100.7"`}, want: "10.0.0.1"},
-		"Forwarded, one quote":            {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for="`}, want: "10.0.0.1"},
-		"Forwarded, nothing in quotes":    {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=""`}, want: "10.0.0.1"},
-		"Forwarded, space around":         {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`proto=https; for=198.51.100.7 ;by=x`}, want: "198.51.100.7"},
-		"Forwarded, an empty element":     {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=198.51.100.7,`}, want: "10.0.0.1"},
-		"Forwarded hides":                 {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1.1.1.1, for=_hidden`}, want: "10.0.0.1"},
-		"Forwarded unknown":               {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1.1.1.1, for=unknown`}, want: "10.0.0.1"},
-		"Forwarded without for":           {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1.1.1.1, proto=https`}, want: "10.0.0.1"},
-		"Forwarded with two":              {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1.1.1.1;for=2.2.2.2`}, want: "10.0.0.1"},
-		"Forwarded cut by a quoted comma": {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1.1.1.1;x="a,b"`}, want: "10.0.0.1"},
+		"no proxy":                       {peer: "203.0.113.9:1234", want: "203.0.113.9"},
+		"an untrusted peer is not heard": {peer: "203.0.113.9:1234", lines: []string{"198.51.100.7"}, want: "203.0.113.9"},
+		"a trusted peer is heard":        {peer: "10.0.0.1:1234", lines: []string{"198.51.100.7"}, want: "198.51.100.7"},
+		"from right to left":             {peer: "10.0.0.1:1", lines: []string{"1.1.1.1, 198.51.100.7, 10.0.0.2"}, want: "198.51.100.7"},
+		"lines are one list":             {peer: "10.0.0.1:1", lines: []string{"1.1.1.1", "198.51.100.7", "10.0.0.2"}, want: "198.51.100.7"},
+		"trusted all the way":            {peer: "10.0.0.1:1", lines: []string{"10.0.0.3, 10.0.0.2"}, want: "10.0.0.3"},
+		"no header":                      {peer: "10.0.0.1:1", want: "10.0.0.1"},
+		"an empty header":                {peer: "10.0.0.1:1", lines: []string{""}, want: "10.0.0.1"},
+		"empty elements":                 {peer: "10.0.0.1:1", lines: []string{" , 198.51.100.7,, "}, want: "198.51.100.7"},
+		"nonsense ends the walk":         {peer: "10.0.0.1:1", lines: []string{"198.51.100.7, nonsense, 10.0.0.2"}, want: "10.0.0.2"},
+		"nonsense at once":               {peer: "10.0.0.1:1", lines: []string{"198.51.100.7, nonsense"}, want: "10.0.0.1"},
+		"with a port":                    {peer: "10.0.0.1:1", lines: []string{"198.51.100.7:5678"}, want: "198.51.100.7"},
+		"IPv6":                           {peer: "[2001:db8:1::1]:1", lines: []string{"2001:db8:2::7"}, want: "2001:db8:2::7"},
+		"IPv6 with brackets":             {peer: "[2001:db8:1::1]:1", lines: []string{"[2001:db8:2::7]"}, want: "2001:db8:2::7"},
+		"IPv6 with a port":               {peer: "[2001:db8:1::1]:1", lines: []string{"[2001:db8:2::7]:99"}, want: "2001:db8:2::7"},
+		"a bracket that closes":          {peer: "10.0.0.1:1", lines: []string{"x2001:db8:2::7]"}, want: "10.0.0.1"},
+		"IPv4 in brackets":               {peer: "10.0.0.1:1", lines: []string{"[198.51.100.7]"}, want: "10.0.0.1"},
+		"mapped peer":                    {peer: "[::ffff:10.0.0.1]:1", lines: []string{"::ffff:198.51.100.7"}, want: "198.51.100.7"},
+		"mapped network":                 {peer: "172.16.0.9:1", lines: []string{"198.51.100.7"}, want: "198.51.100.7"},
+		"a zone does not hide a proxy":   {peer: "[2001:db8:1::1%eth0]:1", lines: []string{"198.51.100.7"}, want: "198.51.100.7"},
+		"no address of the peer":         {peer: "", lines: []string{"198.51.100.7"}, want: "198.51.100.7"},
+		"nonsense for the peer":          {peer: "here:1", lines: []string{"198.51.100.7"}, want: "invalid IP"},
+		"Unix socket":                    {peer: "@", lines: []string{"198.51.100.7"}, want: "198.51.100.7"},
+		"single header":                  {header: "x-real-ip", peer: "10.0.0.1:1", lines: []string{"198.51.100.7"}, want: "198.51.100.7"},
+		"Forwarded":                      {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1.1.1.1, For="198.51.100.7:80";proto=https;by=10.0.0.9`}, want: "198.51.100.7"},
+		"Forwarded IPv6":                 {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for="[2001:db8:cafe::17]:4711"`}, want: "2001:db8:cafe::17"},
+		"Forwarded through two":          {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=198.51.100.7`, `for=10.0.0.2`}, want: "198.51.100.7"},
+		"Forwarded, quotes that open":    {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for="198.51.100.77`}, want: "10.0.0.1"},
+		"Forwarded, quotes that close":   {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1198.51.100.7"`}, want: "10.0.0.1"},
+		"Forwarded, one quote":           {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for="`}, want: "10.0.0.1"},
+		"Forwarded, nothing in quotes":   {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=""`}, want: "10.0.0.1"},
+		"Forwarded, space around":        {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`proto=https; for=198.51.100.7 ;by=x`}, want: "198.51.100.7"},
+		"Forwarded, an empty element":    {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=198.51.100.7,`}, want: "198.51.100.7"},
+		"Forwarded hides":                {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1.1.1.1, for=_hidden`}, want: "10.0.0.1"},
+		"Forwarded unknown":              {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1.1.1.1, for=unknown`}, want: "10.0.0.1"},
+		"Forwarded without for":          {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1.1.1.1, proto=https`}, want: "10.0.0.1"},
+		"Forwarded with two":             {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1.1.1.1;for=2.2.2.2`}, want: "10.0.0.1"},
+		"Forwarded with a quoted comma":  {header: "Forwarded", peer: "10.0.0.1:1", lines: []string{`for=1.1.1.1;x="a,b"`}, want: "1.1.1.1"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -184,4 +184,48 @@ func FuzzForwarding(f *testing.F) {
 		require.Equal(t, client(strings.ReplaceAll(forged, ",", " , ")), client(forged), "white space around commas")
 		require.True(t, client(forged).IsValid())
 	})
+}
+
+// The Host of a request is the client's, and proxies pass it on in Forwarded: it neither
+// moves a client into the Networks of a key, nor makes another caller of it.
+func TestNetworksBehindAForwardedHost(t *testing.T) {
+	t.Parallel()
+	key := &admit.Key{ID: "k", Networks: prefixes("198.51.100.0/24")}
+	h := admit.Policy{
+		ClientIP: admit.ClientIP("Forwarded", netip.MustParsePrefix("10.0.0.0/8")),
+		Auth:     newAuth(t, admit.AuthConfig{Store: admit.KeyMap{admit.DigestOf("good"): key}}),
+	}.Wrap(ok)
+	for _, value := range []string{
+		`for=203.0.113.7;host="a,for=198.51.100.7;x";proto=https`,
+		`for=203.0.113.7;host="a, for=198.51.100.7;y=\""`,
+	} {
+		r := get("/", "X-API-Key", "good", "Forwarded", value)
+		r.RemoteAddr = "10.0.0.1:1"
+		assert.Equal(t, 403, status(h, r), value)
+	}
+}
+
+func TestForwardedIsReadAsItsGrammarSays(t *testing.T) {
+	t.Parallel()
+	trusted := admit.ClientIP("Forwarded", netip.MustParsePrefix("10.0.0.0/8"))
+	for value, want := range map[string]string{
+		`for=203.0.113.7;host="a,for=6.6.6.6;x";proto=https`: "203.0.113.7",
+		`for="203.0.113.7:_x"`:                               "203.0.113.7",
+		`for="203.0.113.7:8080"`:                             "203.0.113.7",
+		`for=203.0.113.7,`:                                   "203.0.113.7",
+		`for=203.0.113.7, , for=10.0.0.2`:                    "203.0.113.7",
+		`for="\[2001:db8::1\]"`:                              "2001:db8::1",
+		`for="[2001:db8::1]:_p"`:                             "2001:db8::1",
+		`host="a;for=6.6.6.6;x"`:                             "10.0.0.1",
+		`for=203.0.113.7;host="a`:                            "10.0.0.1",
+		`for=203.0.113.7;host="\",for=6.6.6.6;x"`:            "203.0.113.7",
+		`for=6.6.6.6;host="x, for=203.0.113.7`:               "203.0.113.7",
+		`for=6.6.6.6;for=203.0.113.7`:                        "10.0.0.1",
+	} {
+		var got string
+		r := get("/", "Forwarded", value)
+		r.RemoteAddr = "10.0.0.1:1"
+		trusted(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = admit.ClientIPFrom(r).String() })).ServeHTTP(newDiscard(), r)
+		assert.Equal(t, want, got, value)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -1136,4 +1137,26 @@ func TestLimiterTakeInAnOutage(t *testing.T) {
 	assert.ErrorContains(t, err, "has no ID")
 	_, err = l.Take(by(&admit.Key{ID: "k", Networks: prefixes("198.51.100.0/24")}), 1)
 	assert.ErrorContains(t, err, "address_not_allowed")
+}
+
+// A cost that no bucket ever holds is refused, however large it is, also where the time
+// that would pay it back does not fit a time.Duration.
+func TestCostsThatNoBucketHolds(t *testing.T) {
+	t.Parallel()
+	century := admit.Limit{Requests: 1, Per: 100 * 365 * 24 * time.Hour}
+	for _, limit := range []admit.Limit{admit.PerSecond(10), admit.PerHour(1000), admit.PerDay(1), century} {
+		for _, cost := range []int64{2_000, 200_000, math.MaxInt32, 1e13, math.MaxInt64} {
+			cost := int(min(cost, math.MaxInt))
+			t.Run(fmt.Sprint(limit.Requests, " in ", limit.Per, ", ", cost), func(t *testing.T) {
+				t.Parallel()
+				l := newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{limit}, Cost: func(*http.Request) int { return cost }})
+				assert.Equal(t, 429, status(l.Wrap(ok), get("/")), "Wrap")
+				d, err := l.Take(get("/"), cost)
+				require.NoError(t, err)
+				assert.False(t, d.Allowed, "Take")
+				assert.Negative(t, d.RetryAfter, "Take: never")
+				assert.False(t, take(t, newMemoryStore(t, 0), "key:k", cost, limit).Allowed, "MemoryStore.Take")
+			})
+		}
+	}
 }
