@@ -167,7 +167,7 @@ func (q *request) envelope(a *answer) (e envelope, err error) {
 	}
 	begin := `{"result":"error","message":"`
 	if q.problem {
-		begin = `{"type":"about:blank","title":"` + http.StatusText(a.status) + `","status":` + strconv.Itoa(a.status) + `,"detail":"`
+		begin = `{"type":"about:blank","title":"` + title(a.status) + `","status":` + strconv.Itoa(a.status) + `,"detail":"`
 	}
 	switch {
 	case !bytes.HasPrefix(a.body, []byte(begin)) || string(a.body[dec.InputOffset():]) != "\n":
@@ -295,4 +295,16 @@ func (q *request) limits(a *answer, counted bool) error {
 		return fmt.Errorf("RateLimit is %q: no limit refuses for the %s of Retry-After", h["Ratelimit"], h.Get("Retry-After"))
 	}
 	return nil
+}
+
+// title is the name of a status in RFC 9110, which net/http has under older names.
+func title(status int) string {
+	switch status {
+	case http.StatusRequestEntityTooLarge:
+		return "Content Too Large"
+	case http.StatusUnprocessableEntity:
+		return "Unprocessable Content"
+	default:
+		return http.StatusText(status)
+	}
 }
