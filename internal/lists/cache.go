@@ -13,60 +13,65 @@ const most = 10_000
 // Cache keeps a value for each list. The zero Cache is empty. It is safe for concurrent
 // use.
 type Cache[E comparable, V any] struct {
-	mu     sync.RWMutex
-	values map[head[E]][]entry[E, V]
-	n      int
+	mu   sync.RWMutex
+	root node[E, V]
+	n    int // lists that have a value
 }
 
-// head tells most lists apart, and needs no allocation to be looked up.
-type head[E comparable] struct {
-	length int
-	first  [4]E
-}
-
-type entry[E comparable, V any] struct {
-	list  []E
-	value V
+// node stands for a list: that of its parent, and one element more.
+type node[E comparable, V any] struct {
+	longer map[E]*node[E, V]
+	made   bool
+	value  V
 }
 
 // Get returns the value of a list, which it makes unless it is there. An error is not kept.
 func (c *Cache[E, V]) Get(list []E, make func([]E) (V, error)) (V, error) {
-	h := head[E]{length: len(list)}
-	copy(h.first[:], list)
-	c.mu.RLock()
-	e := find(c.values[h], list)
-	c.mu.RUnlock()
-	if e != nil {
-		return e.value, nil
+	if v, made := c.find(list); made {
+		return v, nil
 	}
 	list = slices.Clone(list)
 	v, err := make(list)
 	if err != nil {
 		return v, err
 	}
-	return c.put(h, list, v), nil
+	return c.put(list, v), nil
+}
+
+func (c *Cache[E, V]) find(list []E) (v V, made bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	at := &c.root
+	for _, e := range list {
+		if at = at.longer[e]; at == nil {
+			return v, false
+		}
+	}
+	return at.value, at.made
 }
 
 // put keeps v, unless somebody else was faster, and returns what is kept.
-func (c *Cache[E, V]) put(h head[E], list []E, v V) V {
+func (c *Cache[E, V]) put(list []E, v V) V {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e := find(c.values[h], list); e != nil {
-		return e.value
+	if c.n == most {
+		c.root, c.n = node[E, V]{}, 0
 	}
-	if c.values == nil || c.n == most {
-		c.values, c.n = map[head[E]][]entry[E, V]{}, 0
-	}
-	c.values[h] = append(c.values[h], entry[E, V]{list, v})
-	c.n++
-	return v
-}
-
-func find[E comparable, V any](entries []entry[E, V], list []E) *entry[E, V] {
-	for i := range entries {
-		if slices.Equal(entries[i].list, list) {
-			return &entries[i]
+	at := &c.root
+	for _, e := range list {
+		next := at.longer[e]
+		if next == nil {
+			if at.longer == nil {
+				at.longer = map[E]*node[E, V]{}
+			}
+			next = new(node[E, V])
+			at.longer[e] = next
 		}
+		at = next
 	}
-	return nil
+	if !at.made {
+		at.made, at.value = true, v
+		c.n++
+	}
+	return at.value
 }

@@ -2,6 +2,7 @@ package lists_test
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 
@@ -69,5 +70,23 @@ func TestCacheAllocations(t *testing.T) {
 	for _, list := range [][]string{{"a"}, {"1", "2", "3", "4", "5"}} {
 		_, _ = c.Get(list, one)
 		assert.Zero(t, testing.AllocsPerRun(100, func() { _, _ = c.Get(list, one) }))
+	}
+}
+
+// Each element of a list is one step, so that lists which begin alike cost what others do.
+func BenchmarkCache(b *testing.B) {
+	for _, at := range []int{0, 4} {
+		b.Run(fmt.Sprint("differ at ", at), func(b *testing.B) {
+			var c lists.Cache[string, int]
+			all := make([][]string, 5000)
+			for i := range all {
+				all[i] = []string{"second", "minute", "hour", "day", "month"}
+				all[i][at] = fmt.Sprint(i)
+			}
+			one := func([]string) (int, error) { return 1, nil }
+			for i := 0; b.Loop(); i++ {
+				_, _ = c.Get(all[i%len(all)], one)
+			}
+		})
 	}
 }
