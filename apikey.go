@@ -75,9 +75,6 @@ func NewAuth(c AuthConfig) (*Auth, error) {
 		f.add("AuthConfig.Store", "is nil; give a KeyMap, a KeyFile or a store of your own")
 	} else {
 		f.value("AuthConfig.Store", c.Store)
-		if m, ok := c.Store.(KeyMap); ok {
-			f.within("AuthConfig.Store", m.check())
-		}
 	}
 	if c.Sources == nil {
 		c.Sources = []KeySource{FromBearer(), FromHeader("X-API-Key")}

@@ -1,7 +1,6 @@
 package admit
 
 import (
-	"fmt"
 	"log/slog"
 	"net/http"
 	"sync/atomic"
@@ -20,7 +19,7 @@ func MaxBody(bytes int64) Middleware {
 
 func maxBody(bytes int64) (Middleware, error) {
 	if bytes < 1 {
-		return nil, &ConfigError{"MaxBody", fmt.Sprintf("is %d; it is at least 1 byte: leave it out for no bound", bytes)}
+		return nil, configFault("MaxBody", "is %d; it is at least 1 byte: leave it out for no bound", bytes)
 	}
 	return func(next http.Handler) http.Handler {
 		return wrap("MaxBody", next, func(in inside, w http.ResponseWriter, r *http.Request) {

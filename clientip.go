@@ -1,7 +1,6 @@
 package admit
 
 import (
-	"fmt"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -58,16 +57,16 @@ type proxies struct {
 
 func newProxies(header string, trusted []netip.Prefix) (*proxies, error) {
 	if !mediatype.IsToken(header) {
-		return nil, &ConfigError{"ClientIP", fmt.Sprintf("has %q, which is not the name of a header; name the one that your proxies write", header)}
+		return nil, configFault("ClientIP", "has %q, which is not the name of a header; name the one that your proxies write", header)
 	}
 	if len(trusted) == 0 {
-		return nil, &ConfigError{"ClientIP", fmt.Sprintf("has no trusted network, so that %s could be believed from nobody; leave ClientIP out to use the peer's address", header)}
+		return nil, configFault("ClientIP", "has no trusted network, so that %s could be believed from nobody; leave ClientIP out to use the peer's address", header)
 	}
 	p := &proxies{header: http.CanonicalHeaderKey(header)}
 	p.forwarded = p.header == "Forwarded"
 	for _, network := range trusted {
 		if !network.IsValid() {
-			return nil, &ConfigError{"ClientIP", fmt.Sprintf("has a trusted network that is not valid: %v", network)}
+			return nil, configFault("ClientIP", "has a trusted network that is not valid: %v", network)
 		}
 		if a := network.Addr(); a.Is4In6() && network.Bits() >= 96 {
 			network = netip.PrefixFrom(a.Unmap(), network.Bits()-96)

@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// ConfigError is one fault of a configuration. The error of a constructor, or of
-// Policy.Chain, has all of them: errors.As finds the first, and its method
-// Unwrap() []error returns each. What panics with such an error panics with the error
-// itself.
+// ConfigError is one fault of a configuration. The error of a constructor, of Policy.Chain,
+// or of a panic about a configuration joins all of them: errors.As finds the first, and the
+// method Unwrap() []error of the joined error returns each. What one value has wrong, each
+// that it stands in reports too, under a path of its own: collect the error of the Policy.
 type ConfigError struct {
-	// Field is the path of what is wrong, from what was being made: AuthConfig.Store,
-	// Methods[1], Policy.Limiter.Limits[0].Requests.
+	// Field is the path of what is wrong, from what was being made, a configuration or a
+	// function: AuthConfig.Store, Methods[1], Policy.Limiter.Limits[0].Requests.
 	Field string
 	// Reason says what is wrong and what to do. It is a sentence with the Field before it.
 	Reason string
@@ -62,33 +62,45 @@ func (f *faults) renamed(from, to string, err error) {
 	})
 }
 
+// moved adds the faults of err, which faults.err has joined, each under another path.
 func (f *faults) moved(err error, path func(string) string) {
 	if err == nil {
 		return
 	}
-	all := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		all = joined.Unwrap()
-	}
-	for _, err := range all {
-		var c *ConfigError
-		if errors.As(err, &c) {
-			*f = append(*f, &ConfigError{path(c.Field), c.Reason})
-		} else {
-			*f = append(*f, &ConfigError{path(""), "cannot be used: " + err.Error()})
-		}
+	for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
+		c := err.(*ConfigError)
+		*f = append(*f, &ConfigError{path(c.Field), c.Reason})
 	}
 }
 
-// value adds what is wrong with a value that somebody has given: a nil pointer in an
-// interface, or a value of this package that its constructor has returned with an error.
+// configFault is the error of one fault.
+func configFault(field, format string, args ...any) error {
+	var f faults
+	f.add(field, format, args...)
+	return f.err()
+}
+
+// value adds what is wrong with a value that somebody has given: a nil pointer or function
+// in an interface, or a value of this package that cannot serve.
 func (f *faults) value(field string, v any) {
-	if rv := reflect.ValueOf(v); rv.Kind() == reflect.Pointer && rv.IsNil() {
+	if isNil(v) {
 		f.add(field, "is a nil %T; look at the error of what was to make it", v)
 		return
 	}
 	if v, ok := v.(interface{ fault() error }); ok {
 		f.within(field, v.fault())
+	}
+}
+
+// isNil reports whether v is nil, or a nil pointer or function in an interface.
+func isNil(v any) bool {
+	switch rv := reflect.ValueOf(v); rv.Kind() {
+	case reflect.Invalid:
+		return true
+	case reflect.Pointer, reflect.Func:
+		return rv.IsNil()
+	default:
+		return false
 	}
 }
 
@@ -116,7 +128,7 @@ func (m *made) fault(name string) error {
 	case m != nil && m.err != nil:
 		return m.err
 	case m == nil || !m.ok:
-		return &ConfigError{name, "was not made by New" + name + "; nothing else makes one that works"}
+		return configFault(name, "was not made by New%s; nothing else makes one that works", name)
 	default:
 		return nil
 	}

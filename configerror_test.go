@@ -1,9 +1,12 @@
 package admit_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -316,4 +319,44 @@ func TestConfigErrorIsFoundInAPanic(t *testing.T) {
 			f()
 		}()
 	}
+}
+
+// More that cannot serve: nil functions, keys and lists that nobody could mean.
+func TestConfigurationThatCannotServe(t *testing.T) {
+	t.Parallel()
+	limits := []admit.Limit{admit.PerHour(1)}
+	ttl := admit.KeyCacheConfig{TTL: time.Minute}
+	var many []admit.Limit
+	for i := range 10_000 {
+		many = append(many, admit.Limit{Name: fmt.Sprint(i), Requests: 1, Per: time.Hour})
+	}
+	for name, build := range map[string]func() error{
+		"a nil func as KeyStore": func() error { _, err := admit.NewAuth(admit.AuthConfig{Store: storeFunc(nil)}); return err },
+		"a nil func in a cache":  func() error { _, err := admit.NewKeyCache(storeFunc(nil), ttl); return err },
+		"a nil func as LimitStore": func() error {
+			_, err := admit.NewLimiter(admit.LimiterConfig{Name: "x", Store: limitFunc(nil), Limits: limits})
+			return err
+		},
+		"a network that is none": func() error {
+			_, err := admit.NewAuth(admit.AuthConfig{Store: admit.KeyMap{{}: {ID: "k", Networks: []netip.Prefix{{}}}}})
+			return err
+		},
+		"a key without ID in a cache": func() error { _, err := admit.NewKeyCache(admit.KeyMap{{}: {}}, ttl); return err },
+		"10,000 limits":               func() error { _, err := admit.CompleteLimits(many); return err },
+	} {
+		assert.Error(t, build(), name)
+	}
+	for name, build := range map[string]func(){
+		"HandlerFunc": func() { admit.Policy{}.Wrap(http.HandlerFunc(nil)) },
+		"ours":        func() { admit.Policy{}.Wrap(admit.HandlerFunc(nil)) },
+		"ServeMux":    func() { admit.RequestID((*http.ServeMux)(nil)) },
+	} {
+		assert.Panics(t, build, "a nil %s as handler", name)
+	}
+}
+
+type limitFunc func() (admit.Decision, error)
+
+func (f limitFunc) Take(context.Context, string, int, []admit.Limit) (admit.Decision, error) {
+	return f()
 }

@@ -69,6 +69,10 @@ func (ew *ErrorWriter) write(w http.ResponseWriter, r *http.Request, err error) 
 		}
 		err = errBodyTooSlow // that is what has ended the context
 	}
+	if errors.Is(err, errStalled) {
+		ew.log(r, slog.LevelDebug, "admit: the client takes nothing of the answer", slog.Any("error", err))
+		panic(http.ErrAbortHandler)
+	}
 	e := ew.resolve(err)
 	if !beginAnswer(ctx) {
 		ew.log(r, slog.LevelDebug, "admit: an error after the handler had overrun", slog.Any("error", err))

@@ -21,10 +21,9 @@ import (
 // The error is an *Error where it is the client's: 400 for a query or a body that is
 // malformed, cut short, or without a boundary, and for two Content-Types; 408 if a
 // BodyTimeout or Server.ReadTimeout has ended the read; 413 if the body is larger than the
-// MaxBody around it allows, without one than 1 MiB or maxMemory, whichever is more, or if
-// it has more fields and parts than net/http takes; 415, with Accept, for a body of another
+// MaxBody around it allows or, without one, than 1 MiB and maxMemory, or if it has more fields and parts than net/http takes; 415, with Accept, for a body of another
 // Content-Type or none (RFC 9110 §15.5.16). Any other error is the server's, such as a
-// temporary file that cannot be written. After an error there is no form.
+// temporary file that cannot be written. After an error the form is empty.
 //
 // A request without a body has the fields of its query. The body of a GET or HEAD is not
 // read, since it has no meaning (RFC 9110 §9.3.1) and caches ignore it; with any other
@@ -33,11 +32,25 @@ import (
 // before is taken as it is, without the error that FormValue has hidden.
 func ParseForm(r *http.Request, maxMemory int64) error {
 	switch {
-	case r.MultipartForm == failedForm:
+	case formFailed(r):
 		return errFormMalformed.WithCause(errors.New("admit: ParseForm has failed before"))
 	case r.MultipartForm != nil: // parsed, or read by a MultipartReader, which is the handler's mistake
 		return r.ParseMultipartForm(maxMemory)
 	}
+	err := parseForm(r, maxMemory)
+	if err != nil {
+		// An empty form, and not none, for which net/http would parse what is left of the body.
+		r.Form, r.PostForm, r.MultipartForm = url.Values{}, url.Values{}, &multipart.Form{}
+	}
+	return err
+}
+
+// formFailed reports whether ParseForm has failed: net/http's forms have maps.
+func formFailed(r *http.Request) bool {
+	return r.MultipartForm != nil && r.MultipartForm.Value == nil && r.MultipartForm.File == nil
+}
+
+func parseForm(r *http.Request, maxMemory int64) error {
 	form := r.Form
 	if form == nil {
 		query, err := url.ParseQuery(r.URL.RawQuery)
@@ -59,10 +72,6 @@ func ParseForm(r *http.Request, maxMemory int64) error {
 	r.Form, r.PostForm, r.MultipartForm = form, joinValues(r.PostForm, values), parts
 	return nil
 }
-
-// failedForm marks a request whose body is spent, and was no form. What is left of the
-// body could be one.
-var failedForm = new(multipart.Form)
 
 // joinValues returns the values of both, those of a first.
 func joinValues(a, b url.Values) url.Values {
@@ -87,7 +96,10 @@ func parseBody(r *http.Request, maxMemory int64) (values url.Values, parts *mult
 		limit = max(maxDecode, maxMemory)
 	}
 	boundary, refusal := formType(r)
+	parsed := refusal == nil && boundary == "" && r.PostForm != nil && parsesBody(r.Method) // before, by us or net/http
 	switch {
+	case parsed && length <= maxParsed && length >= 0:
+		return nil, nil, nil
 	case refusal != nil && length > 0:
 		return nil, nil, refusal
 	case length > limit:
@@ -102,7 +114,7 @@ func parseBody(r *http.Request, maxMemory int64) (values url.Values, parts *mult
 		}
 	case boundary == "":
 		values, err = body.urlencoded()
-		if body.n > 0 && r.PostForm != nil && parsesBody(r.Method) {
+		if body.n > 0 && parsed {
 			err = errBodyTooLarge.WithCause(errors.New("admit: ParseForm: net/http has parsed the form before, and has stopped at 10 MB"))
 		}
 	default:
@@ -115,11 +127,13 @@ func parseBody(r *http.Request, maxMemory int64) (values url.Values, parts *mult
 		if parts != nil {
 			_ = parts.RemoveAll()
 		}
-		r.MultipartForm = failedForm
 		return nil, nil, err
 	}
 	return values, parts, nil
 }
+
+// maxParsed is where the ParseForm of net/http stops, without an error.
+const maxParsed = 10 << 20
 
 // parsesBody reports whether the ParseForm of net/http reads the body.
 func parsesBody(method string) bool {

@@ -357,7 +357,7 @@ func TestParseFormTwice(t *testing.T) {
 					assert.NoError(t, err)
 					assert.Equal(t, form, again, name)
 					if first != nil {
-						assert.Nil(t, r.Form)
+						assert.Equal(t, url.Values{}, r.Form)
 						_, _, err := r.FormFile("f")
 						assert.Error(t, err)
 					}
@@ -556,7 +556,7 @@ func FuzzParseForm(f *testing.F) {
 			var e *admit.Error
 			require.ErrorAs(t, err, &e)
 			require.Contains(t, []int{400, 413, 415}, e.Status)
-			require.Nil(t, ours.Form)
+			require.Equal(t, url.Values{}, ours.Form)
 			require.Error(t, admit.ParseForm(ours, 4))
 			return
 		}
@@ -633,5 +633,75 @@ func TestParseFormLeavesNoFileWhenTheConnectionIsCut(t *testing.T) {
 				assert.Eventually(t, func() bool { _, err := os.Stat(file); return os.IsNotExist(err) }, 2*time.Second, 5*time.Millisecond)
 			})
 		}
+	}
+}
+
+// To call ParseForm again is harmless.
+func TestParseFormAgainIsHarmless(t *testing.T) {
+	t.Parallel()
+	t.Run("with less memory", func(t *testing.T) {
+		t.Parallel()
+		r := newRequest("POST", "/", "a="+strings.Repeat("x", 2<<20), "Content-Type", urlencoded)
+		require.NoError(t, admit.ParseForm(r, 4<<20))
+		assert.NoError(t, admit.ParseForm(r, 0))
+	})
+	t.Run("after Close", func(t *testing.T) {
+		t.Parallel()
+		s := serve(t, "HTTP/1.1", admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+			if err := admit.ParseForm(r, 0); err != nil {
+				return err
+			}
+			if err := r.Body.Close(); err != nil {
+				return err
+			}
+			return admit.ParseForm(r, 0)
+		}))
+		res, body := do(t, s, "POST", "/", "a=1", "Content-Type", urlencoded)
+		assert.Equal(t, 200, res.StatusCode, "%s", body)
+	})
+	for name, parse := range map[string]func(*http.Request) error{
+		"net/http": (*http.Request).ParseForm,
+		"ours":     func(r *http.Request) error { return admit.ParseForm(r, 0) },
+	} {
+		t.Run("of a body that was put back, "+name, func(t *testing.T) {
+			t.Parallel()
+			r := newRequest("POST", "/", "a=1", "Content-Type", urlencoded)
+			require.NoError(t, parse(r))
+			r.Body = io.NopCloser(bytes.NewReader([]byte("a=1"))) // as a wrapper does that checks a signature
+			assert.NoError(t, admit.ParseForm(r, 0))
+		})
+	}
+}
+
+// After an error the form is empty, also for the methods of net/http, which many wrappers
+// and handlers call without looking at the error.
+func TestEmptyFormAfterAnError(t *testing.T) {
+	t.Parallel()
+	r := newRequest("POST", "/", "a="+strings.Repeat("x", 1<<20)+"&admin=1", "Content-Type", urlencoded)
+	r.ContentLength = -1
+	require.Error(t, admit.ParseForm(r, 0))
+	assert.Empty(t, r.FormValue("admin"), "from what is left of the body")
+
+	r = newRequest("POST", "/?a=q", "{}", "Content-Type", jsonType)
+	require.NoError(t, r.ParseForm())
+	require.Error(t, admit.ParseForm(r, 0))
+	assert.Empty(t, r.Form, "which net/http has parsed before")
+}
+
+// What a handler puts into the form of a request that has none is not for other requests.
+// It changes what all requests share today, so it is not parallel.
+func TestFailedFormIsNotShared(t *testing.T) {
+	failed := func() *http.Request {
+		r := newRequest("POST", "/", "a=%zz", "Content-Type", urlencoded)
+		require.Error(t, admit.ParseForm(r, 0))
+		return r
+	}
+	first := failed()
+	if form := first.MultipartForm; form != nil {
+		form.Value = map[string][]string{"secret": {"of the first"}}
+		defer func() { form.Value = nil }()
+	}
+	if form := failed().MultipartForm; form != nil {
+		assert.Empty(t, form.Value)
 	}
 }

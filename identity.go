@@ -20,10 +20,11 @@ func (c *keyContext) Value(key any) any {
 }
 
 // WithKey returns a context in which KeyFrom finds the key: for tests, and for an
-// identity from elsewhere, such as a JWT. Whether the key is valid is for the caller to
-// know; its Networks are looked at by the wrappers inside that use it (RequireScopes,
-// Plans, Limiter), which answer 500 for a key without an ID. Where a wrapper of this
-// package is around, SeenKeyFrom finds the key there.
+// identity from elsewhere, such as a JWT. Give its ID a prefix of its own, such as user:, or
+// it shares limits with the API key of that ID. Whether the key is valid is for the caller
+// to know; its Networks are looked at by Policy.Identity, RequireScopes, Plans and Limiter,
+// which answer 500 for a key without an ID. Where a wrapper of this package is around,
+// SeenKeyFrom finds the key there.
 func WithKey(ctx context.Context, key *Key) context.Context {
 	if key != nil {
 		note(ctx, key)
@@ -71,6 +72,18 @@ func identified(r *http.Request) (*identity, *Error) {
 	return id, nil
 }
 
+// admitIdentity looks at a key that WithKey has put there, as Auth does at its own: whoever
+// uses it inside, its Networks hold.
+func admitIdentity(next http.Handler) http.Handler {
+	return wrap("Identity", next, func(in inside, w http.ResponseWriter, r *http.Request) {
+		if _, err := identified(r); err != nil {
+			WriteError(w, r, err)
+			return
+		}
+		in.ServeHTTP(w, r)
+	})
+}
+
 // Caller returns who sent r, as limits count by default: "key:" and the ID of its Key
 // if it has one, else "addr:" and the client's address as ClientIPFrom finds it, IPv6
 // cut to its /64. Requests without an address, as on a Unix socket, are one caller.
@@ -84,9 +97,12 @@ func Caller(r *http.Request) string {
 func appendCaller(b []byte, r *http.Request, name string, by func(*http.Request) string) []byte {
 	id := identityOf(r.Context())
 	hasKey := id != nil && id.key.ID != ""
-	if hasKey {
+	switch {
+	case by != nil:
+		b = append(b, byPrefix...)
+	case hasKey:
 		b = append(b, keyPrefix...)
-	} else {
+	default:
 		b = append(b, addrPrefix...)
 	}
 	if name != "" {

@@ -48,7 +48,7 @@ func TestNetworksOfAKey(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			key := &admit.Key{ID: "k", Plan: "pro", Scopes: []string{"a"}, Networks: test.networks}
-			store := admit.KeyMap{admit.DigestOf("good"): key}
+			store := storeFunc(func(context.Context, admit.Digest) (*admit.Key, error) { return key, nil })
 			auth := newAuth(t, admit.AuthConfig{Store: store})
 			jwt := func(next http.Handler) http.Handler {
 				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -62,6 +62,7 @@ func TestNetworksOfAKey(t *testing.T) {
 				"features": jwt(plans.Features("history")(ok)),
 				"limiter":  jwt(limiter.Wrap(ok)),
 				"policy":   admit.Policy{Identity: jwt, Scopes: []string{"a"}}.Wrap(ok),
+				"identity": admit.Policy{Identity: jwt}.Wrap(ok), // though nobody inside uses the key
 			} {
 				r := get("/", "X-API-Key", "good")
 				r.RemoteAddr = test.remote
@@ -157,6 +158,7 @@ func TestKeyWithoutAnID(t *testing.T) {
 		"scopes":   jwt(admit.RequireScopes("a")(never)),
 		"plans":    jwt(plans.AtLeast("pro")(never)),
 		"limiter":  jwt(admit.RateLimit(admit.PerHour(1))(never)),
+		"identity": admit.Policy{Identity: jwt}.Wrap(never),
 		"counted by": jwt(newLimiter(t, admit.LimiterConfig{
 			Limits: []admit.Limit{admit.PerHour(1)}, CountBy: func(*http.Request) string { return "x" },
 		}).Wrap(never)),

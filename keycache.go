@@ -148,11 +148,14 @@ func (c *KeyCache) Forget(d Digest) {
 	}
 }
 
-// Knows implements KeyKnower. It reports whether d is a key that the cache has had to do
-// with, be it past its TTL or forgotten, or one that is freshly known to be none.
+// Knows implements KeyKnower. It reports whether d is a key that the cache has seen, even if
+// past its TTL or forgotten, or one that it knows to be none, or what its store knows.
 func (c *KeyCache) Knows(d Digest) bool {
 	if c.fault() != nil {
 		return false
+	}
+	if knower, ok := c.store.(KeyKnower); ok && knower.Knows(d) {
+		return true
 	}
 	sh := c.shardOf(d)
 	sh.mu.RLock()

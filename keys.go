@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -151,8 +152,9 @@ type KeyStore interface {
 	LookupKey(ctx context.Context, d Digest) (*Key, error)
 }
 
-// KeyKnower is what a KeyStore may implement besides: Knows reports whether it will look
-// up d without asking anybody. AuthConfig.Failures refuses no such look-up.
+// KeyKnower is what a KeyStore may implement besides: Knows reports whether looking up d
+// cannot be a guess, because the store has seen d, or asks nobody. AuthConfig.Failures
+// refuses no such look-up.
 type KeyKnower interface {
 	Knows(d Digest) bool
 }
@@ -160,17 +162,22 @@ type KeyKnower interface {
 // KeyMap is a KeyStore in memory. It must not change while it is in use.
 type KeyMap map[Digest]*Key
 
-// check reports the keys that could not be used. They have no order, so one is enough.
-func (m KeyMap) check() error {
+// fault reports a key that could not be used. They have no order, so one is enough.
+func (m KeyMap) fault() error {
 	for d, k := range m {
 		if k == nil {
 			continue
 		}
 		field := "KeyMap[" + d.String()[:8] + "...]"
-		if k.ID == "" {
-			return &ConfigError{field + ".ID", "is empty; name the key"}
-		}
 		var f faults
+		if k.ID == "" {
+			f.add(field+".ID", "is empty; name the key")
+		}
+		for i, network := range k.Networks {
+			if !network.IsValid() {
+				f.add(fmt.Sprintf("%s.Networks[%d]", field, i), "is not valid; it is an address and a number of bits, such as 192.0.2.0/24")
+			}
+		}
 		f.within(field+".Limits", checkLimits(k.Limits))
 		if err := f.err(); err != nil {
 			return err

@@ -54,7 +54,8 @@ type LimitState struct {
 // only looks and is always allowed; a negative cost gives back, at most until the
 // bucket is full. The clock is the store's. An error is an outage, or limits that
 // NewLimiter does not take. The limits are a copy. A key starts with "key:" for a
-// caller with a Key, else with "addr:". Take is called by any number of goroutines.
+// caller with a Key, with "by:" for one that LimiterConfig.CountBy has named, else with
+// "addr:". Take is called by any number of goroutines.
 type LimitStore interface {
 	Take(ctx context.Context, key string, cost int, limits []Limit) (Decision, error)
 }
@@ -93,10 +94,10 @@ const (
 // newRules checks the limits of one caller. The paths of its faults begin with Limits.
 func newRules(limits []Limit) ([]rule, error) {
 	if len(limits) == 0 {
-		return nil, &ConfigError{"Limits", "is empty; name at least one limit, such as PerMinute(100)"}
+		return nil, configFault("Limits", "is empty; name at least one limit, such as PerMinute(100)")
 	}
 	if len(limits) > maxLimits {
-		return nil, &ConfigError{"Limits", fmt.Sprintf("has %d limits; each costs a look at every request, and %d are the most", len(limits), maxLimits)}
+		return nil, configFault("Limits", "has %d limits; each costs a look at every request, and %d are the most", len(limits), maxLimits)
 	}
 	rules := make([]rule, 0, len(limits))
 	var f faults
@@ -127,7 +128,7 @@ func checkLimits(limits []Limit) error {
 // newRule checks one limit. The path of its fault begins with Limit.
 func newRule(l Limit) (rule, error) {
 	fault := func(field, format string, args ...any) (rule, error) {
-		return rule{}, &ConfigError{"Limit." + field, fmt.Sprintf(format, args...)}
+		return rule{}, configFault("Limit."+field, format, args...)
 	}
 	switch {
 	case l.Requests < 1 || l.Requests > maxRequests:

@@ -1,7 +1,6 @@
 package admit
 
 import (
-	"fmt"
 	"math"
 	"net/http"
 	"slices"
@@ -69,7 +68,7 @@ func (set *limitSet) divide(replicas int) error {
 		l.Burst = max(l.Burst/replicas, 1)
 		share, err := newRule(l)
 		if !fits || err != nil {
-			return &ConfigError{"LimiterConfig.Replicas", fmt.Sprintf("is %d, among which the limit %q cannot be divided: its period is too long for that", replicas, l.Name)}
+			return configFault("Replicas", "is %d, among which the limit %q cannot be divided: its period is too long for that", replicas, l.Name)
 		}
 		set.shares = append(set.shares, share)
 	}

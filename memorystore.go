@@ -114,6 +114,7 @@ const (
 const (
 	keyPrefix  = "key:"
 	addrPrefix = "addr:"
+	byPrefix   = "by:" // LimiterConfig.CountBy
 )
 
 func classOf(key []byte) class {

@@ -48,7 +48,7 @@ type methods struct {
 
 func newMethods(allow []string) (*methods, error) {
 	if len(allow) == 0 {
-		return nil, &ConfigError{"Methods", `has no method; name those that the handler takes, such as "GET"`}
+		return nil, configFault("Methods", `has no method; name those that the handler takes, such as "GET"`)
 	}
 	m := new(methods)
 	var f faults

@@ -22,7 +22,7 @@ type serveFunc func(in inside, w http.ResponseWriter, r *http.Request)
 // wrap returns the wrapper called name around next. It panics on a nil handler, which
 // keeps a chain that ends in nothing from being built.
 func wrap(name string, next http.Handler, serve serveFunc) http.Handler {
-	if next == nil {
+	if isNil(next) {
 		panic("admit: " + name + ": the handler is nil")
 	}
 	return &wrapper{serve, next}

@@ -118,7 +118,7 @@ func (p *Plans) atLeast(plan string) (Middleware, error) {
 		return nil, err
 	}
 	if _, known := p.index[plan]; !known {
-		return nil, &ConfigError{"AtLeast", fmt.Sprintf("is %q, which is not one of the plans", plan)}
+		return nil, configFault("AtLeast", "is %q, which is not one of the plans", plan)
 	}
 	return p.require(func(name string) bool { return p.reaches(name, plan) }), nil
 }
@@ -137,13 +137,13 @@ func (p *Plans) haveAll(names []string) (Middleware, error) {
 		return nil, err
 	}
 	if len(names) == 0 {
-		return nil, &ConfigError{"Features", "has no feature; name one that a plan has"}
+		return nil, configFault("Features", "has no feature; name one that a plan has")
 	}
 	passes := func(plan string) bool {
 		return !slices.ContainsFunc(names, func(feature string) bool { return !p.has(plan, feature) })
 	}
 	if !slices.ContainsFunc(p.plans, func(plan Plan) bool { return passes(plan.Name) }) {
-		return nil, &ConfigError{"Features", fmt.Sprintf("is %q; no plan has all of them, so that no request could pass", names)}
+		return nil, configFault("Features", "is %q; no plan has all of them, so that no request could pass", names)
 	}
 	return p.require(passes), nil
 }

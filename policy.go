@@ -53,7 +53,7 @@ func (p Policy) Chain() (alice.Chain, error) {
 
 // Wrap puts the chain around next. It panics with the error of Chain.
 func (p Policy) Wrap(next http.Handler) http.Handler {
-	if next == nil {
+	if isNil(next) {
 		panic("admit: Policy.Wrap: the handler is nil")
 	}
 	chain, err := p.Chain()
@@ -137,6 +137,7 @@ func (c *policyChain) who() {
 	}
 	if c.Identity != nil {
 		c.add("Identity", c.Identity, nil)
+		c.add("", admitIdentity, nil)
 	}
 	if len(c.Scopes) > 0 {
 		s, err := newScopes(c.Scopes)

@@ -2,7 +2,6 @@ package admit
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -63,7 +62,7 @@ type LimiterConfig struct {
 	Replicas int
 
 	// CountBy says who is counted together, for example r.Pattern + " " + Caller(r). What it
-	// returns is one caller, the empty string too. Nil: Caller.
+	// returns is one caller, with or without a Key, the empty string too. Nil: Caller.
 	CountBy func(*http.Request) string
 	// Cost is what a request takes: 0 or less takes nothing and is let in. Nil: 1.
 	Cost func(*http.Request) int
@@ -177,11 +176,12 @@ func NewLimiter(c LimiterConfig) (*Limiter, error) {
 
 // divide prepares the shares of the limits for when the store is down.
 func (l *Limiter) divide() error {
-	all := []error{l.base.divide(l.c.Replicas)}
+	var f faults
+	f.within("LimiterConfig.Replicas", l.base.divide(l.c.Replicas))
 	for _, set := range l.plans {
-		all = append(all, set.divide(l.c.Replicas))
+		f.within("LimiterConfig.Replicas", set.divide(l.c.Replicas))
 	}
-	return errors.Join(all...)
+	return f.err()
 }
 
 func (l *Limiter) fault() error {

@@ -1160,3 +1160,12 @@ func TestCostsThatNoBucketHolds(t *testing.T) {
 		}
 	}
 }
+
+// What CountBy returns is one caller, with or without a Key.
+func TestCountByIsOneCallerWithAndWithoutAKey(t *testing.T) {
+	t.Parallel()
+	l := newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(1)}, CountBy: func(*http.Request) string { return "all" }})
+	h := l.Wrap(ok)
+	assert.Equal(t, 200, status(h, by(&admit.Key{ID: "k"})))
+	assert.Equal(t, 429, status(h, get("/")))
+}

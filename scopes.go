@@ -42,7 +42,7 @@ type scopes struct {
 
 func newScopes(required []string) (*scopes, error) {
 	if len(required) == 0 {
-		return nil, &ConfigError{"RequireScopes", "has no scope; leave it out to let in every key"}
+		return nil, configFault("RequireScopes", "has no scope; leave it out to let in every key")
 	}
 	var f faults
 	for i, scope := range required {
