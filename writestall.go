@@ -99,7 +99,7 @@ type stallWriter struct {
 }
 
 // piece does a write of at most maxPiece.
-func (w *stallWriter) piece(write func() (int64, error)) (int64, error) {
+func (w *stallWriter) piece(write func() (int64, error)) (n int64, err error) {
 	w.mu.Lock()
 	if w.stalled {
 		w.mu.Unlock()
@@ -122,10 +122,12 @@ func (w *stallWriter) piece(write func() (int64, error)) (int64, error) {
 	defer func() {
 		w.mu.Lock()
 		w.waits = false
+		if w.stalled && err != nil {
+			err = errStalled // whatever the connection calls it
+		}
 		w.mu.Unlock()
 	}()
-	n, err := write()
-	return n, err
+	return write()
 }
 
 // expire is called by the timer, which is moved here and not in each write.

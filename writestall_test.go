@@ -377,6 +377,37 @@ func TestWriteStallKeepsAPanic(t *testing.T) {
 	assert.Contains(t, logs.String(), "a fault of the handler")
 }
 
+// A client that takes nothing is no error of the service, for a handler that returns what
+// Write has said: nobody is to fill the log by not reading.
+func TestWriteStallIsTheClients(t *testing.T) {
+	t.Parallel()
+	for _, wire := range wires {
+		t.Run(wire, func(t *testing.T) {
+			t.Parallel()
+			logger, logs := logged()
+			ended := make(chan error, 1)
+			observed := 0
+			ew := &admit.ErrorWriter{Logger: logger, Observe: func(*http.Request, *admit.Error) { observed++ }}
+			s := serve(t, wire, wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				defer func() { ended <- recover().(error) }()
+				admit.Policy{Errors: ew, WriteStall: 100 * time.Millisecond}.Wrap(admit.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+					_, err := w.Write(make([]byte, 32<<20))
+					return err
+				})).ServeHTTP(w, r)
+			})))
+			if wire == "HTTP/2" {
+				dialHTTP2(t, s, 0).get(1)
+			} else {
+				_, err := io.WriteString(dial(t, s), getLine)
+				require.NoError(t, err)
+			}
+			require.ErrorIs(t, <-ended, http.ErrAbortHandler)
+			assert.NotContains(t, logs.String(), "level=ERROR")
+			assert.Zero(t, observed)
+		})
+	}
+}
+
 // Server.WriteTimeout counts from the request, and not from WriteStall, which may stand
 // inside a queue.
 func TestWriteStallLeavesTheWriteTimeout(t *testing.T) {
