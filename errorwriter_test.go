@@ -229,6 +229,10 @@ func TestErrorInPlaceOfAnEncodedAnswer(t *testing.T) {
 			return admit.NewError(404, "")
 		}
 	}
+	overruns := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		<-r.Context().Done()
+	})
 	handlers := map[string]http.Handler{
 		"error":              gzips(func() {}),
 		"error in a Policy":  admit.Policy{}.Wrap(gzips(func() {})),
@@ -236,7 +240,7 @@ func TestErrorInPlaceOfAnEncodedAnswer(t *testing.T) {
 		"panic in a Policy":  admit.Policy{}.Wrap(gzips(func() { panic("in the middle") })),
 		"error in a Timeout": admit.Policy{Timeout: time.Minute}.Wrap(gzips(func() {})),
 		"panic in a Timeout": admit.Policy{Timeout: time.Minute}.Wrap(gzips(func() { panic("in the middle") })),
-		"an overrun":         admit.Policy{Timeout: time.Millisecond}.Wrap(gzips(func() { time.Sleep(20 * time.Millisecond) })),
+		"an overrun":         admit.Policy{Timeout: time.Millisecond}.Wrap(overruns),
 		"inside WriteStall":  admit.WriteStall(time.Minute)(gzips(func() {})),
 		"a refusal further in": admit.RequestID(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X", "y")

@@ -157,7 +157,7 @@ func WriteKeyFile(path string, keys KeyMap) error {
 	}
 	text = append(text, '\n')
 	if _, err := newKeyParser(path, text).parse(); err != nil {
-		return err // what could not be read back is not written
+		return fmt.Errorf("admit: %s is not written, as it could not be read back: %w", path, err)
 	}
 	if err := replaceFile(path, text); err != nil {
 		return fmt.Errorf("admit: write the key file: %w", err)

@@ -76,9 +76,8 @@ type Store struct {
 	close   func() error
 }
 
-// New reports every fault of the configuration at once, each an *admit.ConfigError. It does
-// not ask the database,
-// which may be down when a service starts.
+// New returns a Store. It does not ask the database, which may be down when a service
+// starts. The error joins every fault of the configuration, each an *admit.ConfigError.
 func New(c Config) (*Store, error) {
 	var faults []error
 	fault := func(field, format string, args ...any) {

@@ -14,7 +14,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/admit-go/admit"
-	"github.com/admit-go/admit/cmd/admit/internal/keyform"
+	"github.com/admit-go/admit/cmd/admit/internal/keyinput"
 	"github.com/admit-go/admit/sqlkeys"
 )
 
@@ -166,7 +166,7 @@ func (f *file) Rotate(ctx context.Context, id string, until time.Time, d admit.D
 }
 
 // Import is one change, however many keys there are. None is made where nothing is new.
-func (f *file) Import(ctx context.Context, rows []keyform.Row) (tally, error) {
+func (f *file) Import(ctx context.Context, rows []keyinput.Row) (tally, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var t tally

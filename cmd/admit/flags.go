@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/admit-go/admit"
-	"github.com/admit-go/admit/cmd/admit/internal/keyform"
+	"github.com/admit-go/admit/cmd/admit/internal/keyinput"
 )
 
 // never is what --expires says for a key without an end. An empty --expires is an error, as
@@ -68,7 +68,7 @@ func expiresOf(text string, now time.Time) (time.Time, error) {
 }
 
 func limitsOf(texts []string) ([]admit.Limit, error) {
-	limits, err := keyform.ParseLimits(texts)
+	limits, err := keyinput.ParseLimits(texts)
 	if err != nil {
 		return nil, usagef("--limit %s: %w", quoted(texts), err)
 	}
@@ -78,7 +78,7 @@ func limitsOf(texts []string) ([]admit.Limit, error) {
 func networksOf(texts []string) ([]netip.Prefix, error) {
 	var networks []netip.Prefix
 	for _, text := range texts {
-		n, err := keyform.ParseNetwork(text)
+		n, err := keyinput.ParseNetwork(text)
 		if err != nil {
 			return nil, usagef("--network %q: %w", text, err)
 		}
@@ -89,7 +89,7 @@ func networksOf(texts []string) ([]netip.Prefix, error) {
 
 func scopesOf(texts []string) ([]string, error) {
 	for _, text := range texts {
-		if err := keyform.CheckScopes([]string{text}); err != nil {
+		if err := keyinput.CheckScopes([]string{text}); err != nil {
 			return nil, usagef("--scope %q is not a scope: %w", text, err)
 		}
 	}
@@ -125,14 +125,14 @@ func quoted(texts []string) string {
 
 // check refuses a key that no store should have, as a fault of the command line.
 func check(k *admit.Key) error {
-	if err := keyform.CheckTexts(k); err != nil {
+	if err := keyinput.CheckTexts(k); err != nil {
 		return usageError{err}
 	}
 	return checkTimes(k)
 }
 
 func checkTimes(k *admit.Key) error {
-	if err := keyform.CheckTimes(k); err != nil {
+	if err := keyinput.CheckTimes(k); err != nil {
 		return usageError{err}
 	}
 	return nil
@@ -140,7 +140,7 @@ func checkTimes(k *admit.Key) error {
 
 // moment reads a time in RFC 3339, or one from now.
 func moment(s string, now time.Time) (time.Time, error) {
-	if d, ok := keyform.ParseSpan(s); ok {
+	if d, ok := keyinput.ParseSpan(s); ok {
 		return now.UTC().Truncate(time.Second).Add(d), nil
 	}
 	t, err := time.Parse(time.RFC3339, s)

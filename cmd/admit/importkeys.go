@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/admit-go/admit/cmd/admit/internal/keyform"
+	"github.com/admit-go/admit/cmd/admit/internal/keyinput"
 )
 
 func importCommand(o *options) *cobra.Command {
@@ -60,7 +60,7 @@ others are imported, and the command exits with 4.`,
 	return c
 }
 
-func readRows(ctx context.Context, in io.Reader, args []string, format string) ([]keyform.Row, error) {
+func readRows(ctx context.Context, in io.Reader, args []string, format string) ([]keyinput.Row, error) {
 	name := "standard input"
 	if len(args) == 1 && args[0] != "-" {
 		f, err := os.Open(args[0])
@@ -82,16 +82,16 @@ func readRows(ctx context.Context, in io.Reader, args []string, format string) (
 	return rows, nil
 }
 
-// parse is keyform.Parse that ends with ctx: a terminal or pipe may never give anything. The
+// parse is keyinput.Parse that ends with ctx: a terminal or pipe may never give anything. The
 // goroutine ends with the process then.
-func parse(ctx context.Context, in io.Reader, name, format string) ([]keyform.Row, error) {
+func parse(ctx context.Context, in io.Reader, name, format string) ([]keyinput.Row, error) {
 	type result struct {
-		rows []keyform.Row
+		rows []keyinput.Row
 		err  error
 	}
 	parsed := make(chan result, 1)
 	go func() {
-		rows, err := keyform.Parse(in, name, format)
+		rows, err := keyinput.Parse(in, name, format)
 		parsed <- result{rows, err}
 	}()
 	select {
@@ -109,11 +109,11 @@ type tally struct {
 }
 
 type conflict struct {
-	row keyform.Row
+	row keyinput.Row
 	why string
 }
 
-func (t *tally) conflict(row keyform.Row, why string) {
+func (t *tally) conflict(row keyinput.Row, why string) {
 	t.conflicts = append(t.conflicts, conflict{row, why})
 }
 

@@ -15,7 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/admit-go/admit"
-	"github.com/admit-go/admit/cmd/admit/internal/keyform"
+	"github.com/admit-go/admit/cmd/admit/internal/keyinput"
+	"github.com/admit-go/admit/internal/keyform"
 	"github.com/admit-go/admit/sqlkeys"
 )
 
@@ -30,23 +31,23 @@ func (o *options) printKey(c *cobra.Command, r *sqlkeys.Record) error {
 // printJSON prints a record as one line, with its token where there is one to show.
 func printJSON(w io.Writer, r *sqlkeys.Record, token string) error {
 	return printLine(w, struct {
-		ID         string              `json:"id"`
-		Token      string              `json:"token,omitzero"`
-		State      string              `json:"state"`
-		Owner      string              `json:"owner,omitzero"`
-		Plan       string              `json:"plan,omitzero"`
-		Scopes     []string            `json:"scopes,omitempty"`
-		Limits     []keyform.LimitJSON `json:"limits,omitempty"`
-		Networks   []netip.Prefix      `json:"networks,omitempty"`
-		Digest     string              `json:"digest"`
-		NotBefore  time.Time           `json:"not_before,omitzero"`
-		ExpiresAt  time.Time           `json:"expires_at,omitzero"`
-		RevokedAt  time.Time           `json:"revoked_at,omitzero"`
-		CreatedAt  time.Time           `json:"created_at,omitzero"`
-		LastUsedAt time.Time           `json:"last_used_at,omitzero"`
-		Meta       map[string]string   `json:"meta,omitempty"`
+		ID         string            `json:"id"`
+		Token      string            `json:"token,omitzero"`
+		State      string            `json:"state"`
+		Owner      string            `json:"owner,omitzero"`
+		Plan       string            `json:"plan,omitzero"`
+		Scopes     []string          `json:"scopes,omitempty"`
+		Limits     []keyform.Limit   `json:"limits,omitempty"`
+		Networks   []netip.Prefix    `json:"networks,omitempty"`
+		Digest     string            `json:"digest"`
+		NotBefore  time.Time         `json:"not_before,omitzero"`
+		ExpiresAt  time.Time         `json:"expires_at,omitzero"`
+		RevokedAt  time.Time         `json:"revoked_at,omitzero"`
+		CreatedAt  time.Time         `json:"created_at,omitzero"`
+		LastUsedAt time.Time         `json:"last_used_at,omitzero"`
+		Meta       map[string]string `json:"meta,omitempty"`
 	}{
-		r.ID, token, r.Status(time.Now()).String(), r.Owner, r.Plan, r.Scopes, keyform.LimitsJSON(r.Limits), r.Networks, r.Digest.String(),
+		r.ID, token, r.Status(time.Now()).String(), r.Owner, r.Plan, r.Scopes, keyinput.LimitsJSON(r.Limits), r.Networks, r.Digest.String(),
 		r.NotBefore, r.ExpiresAt, r.RevokedAt, r.CreatedAt, r.LastUsedAt, r.Meta,
 	})
 }
@@ -60,7 +61,7 @@ func printLine(w io.Writer, v any) error {
 	}
 	var line []byte
 	for _, r := range string(text) {
-		if keyform.Unprintable(r) { // inside of a string: there is no white space elsewhere
+		if keyinput.Unprintable(r) { // inside of a string: there is no white space elsewhere
 			line = fmt.Appendf(line, `\u%04x`, r)
 			continue
 		}
@@ -142,7 +143,7 @@ func printRecord(w io.Writer, r *sqlkeys.Record) error {
 func limitList(limits []admit.Limit) string {
 	var list []string
 	for _, l := range limits {
-		list = append(list, keyform.FormatLimit(l))
+		list = append(list, keyinput.FormatLimit(l))
 	}
 	return strings.Join(list, " ")
 }

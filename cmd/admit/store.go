@@ -11,7 +11,7 @@ import (
 	_ "modernc.org/sqlite"             // the driver "sqlite"
 
 	"github.com/admit-go/admit"
-	"github.com/admit-go/admit/cmd/admit/internal/keyform"
+	"github.com/admit-go/admit/cmd/admit/internal/keyinput"
 	"github.com/admit-go/admit/sqlkeys"
 )
 
@@ -19,7 +19,7 @@ import (
 type store interface {
 	// Import adds keys, and goes on after a conflict. With an error, the tally is of what
 	// was done before it.
-	Import(ctx context.Context, rows []keyform.Row) (tally, error)
+	Import(ctx context.Context, rows []keyinput.Row) (tally, error)
 	Insert(ctx context.Context, d admit.Digest, k *admit.Key) error
 	Get(ctx context.Context, id string) (*sqlkeys.Record, error)
 	List(ctx context.Context, owner string) iter.Seq2[*sqlkeys.Record, error]
@@ -52,7 +52,7 @@ func (d *database) Close() error { return errors.Join(d.Store.Close(), d.db.Clos
 
 // Import inserts the keys one by one, as that is what services read meanwhile: it may take
 // long, so each has its own patience.
-func (d *database) Import(ctx context.Context, rows []keyform.Row) (tally, error) {
+func (d *database) Import(ctx context.Context, rows []keyinput.Row) (tally, error) {
 	var t tally
 	for _, row := range rows {
 		if err := d.importRow(ctx, row, &t); err != nil {
@@ -62,7 +62,7 @@ func (d *database) Import(ctx context.Context, rows []keyform.Row) (tally, error
 	return t, nil
 }
 
-func (d *database) importRow(ctx context.Context, row keyform.Row, t *tally) error {
+func (d *database) importRow(ctx context.Context, row keyinput.Row, t *tally) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err := d.Insert(ctx, row.Digest, row.Key)

@@ -7,14 +7,14 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/admit-go/admit/cmd/admit/internal/keyform"
+	"github.com/admit-go/admit/cmd/admit/internal/keyinput"
 )
 
 // clean keeps what is in a store, a file or an argument from moving the cursor of a
 // terminal, and from looking like a line of the command's own.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
-		if keyform.Unprintable(r) {
+		if keyinput.Unprintable(r) {
 			return '?'
 		}
 		return r
@@ -27,7 +27,7 @@ type cleaner struct{ w io.Writer }
 
 func (c cleaner) Write(b []byte) (int, error) {
 	text := strings.Map(func(r rune) rune {
-		if r != '\n' && r != '\t' && keyform.Unprintable(r) {
+		if r != '\n' && r != '\t' && keyinput.Unprintable(r) {
 			return '?'
 		}
 		return r

@@ -1,4 +1,4 @@
-package keyform_test
+package keyinput_test
 
 import (
 	"encoding/csv"
@@ -16,14 +16,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
-	"github.com/admit-go/admit/cmd/admit/internal/keyform"
+	"github.com/admit-go/admit/cmd/admit/internal/keyinput"
 )
 
 // secret is a token that no error may repeat, wherever it stands.
 const secret = "S3cr3tS3cr3tS3cr3t"
 
-func parse(text, format string) ([]keyform.Row, error) {
-	return keyform.Parse(strings.NewReader(text), "in", format)
+func parse(text, format string) ([]keyinput.Row, error) {
+	return keyinput.Parse(strings.NewReader(text), "in", format)
 }
 
 // wholeKey has all that can be imported.
@@ -65,7 +65,7 @@ func TestParseWhole(t *testing.T) {
 			for _, text := range []string{text, "\ufeff" + text, strings.ReplaceAll(text, "\n", "\r\n")} {
 				rows, err := parse(text, "")
 				require.NoError(t, err)
-				assert.Equal(t, []keyform.Row{{Line: test.line, Digest: admit.DigestOf(secret), Key: wholeKey()}}, rows)
+				assert.Equal(t, []keyinput.Row{{Line: test.line, Digest: admit.DigestOf(secret), Key: wholeKey()}}, rows)
 			}
 		})
 	}
@@ -145,7 +145,7 @@ func TestParseFaults(t *testing.T) {
 		"in:2: it has not as many columns as the header":                         {"id,token\na\n", "id,token\na,b,c\n"},
 		`in:2: column "expires_at": not a time`:                                  {"token,expires_at\na," + secret},
 		"in:2: not well-formed CSV, at line 2, column":                           {"id,token\na,b" + `"` + secret, "id,token\n\"a\" b,c"},
-		"in:2: the line is longer than 1048576 bytes":                            {"id,token\n" + strings.Repeat("a", keyform.MaxLine+1), object(`"id":"a"`) + "\n" + strings.Repeat("a", keyform.MaxLine+1) + "\n"},
+		"in:2: the line is longer than 1048576 bytes":                            {"id,token\n" + strings.Repeat("a", keyinput.MaxLine+1), object(`"id":"a"`) + "\n" + strings.Repeat("a", keyinput.MaxLine+1) + "\n"},
 		"in:1: not one JSON object, from column 2 on; jq -c . writes one a line": {"{x"},
 	} {
 		for _, text := range texts {
@@ -169,11 +169,11 @@ func TestParseManyFaults(t *testing.T) {
 		require.ErrorContains(t, err, line)
 	}
 	_, err = parse("token\n"+strings.Repeat("a\n", 100), "")
-	require.Equal(t, keyform.MaxFaults, count(err))
+	require.Equal(t, keyinput.MaxFaults, count(err))
 	_, err = parse(strings.Repeat("{}\n", 100), "")
-	require.Equal(t, keyform.MaxFaults, count(err))
+	require.Equal(t, keyinput.MaxFaults, count(err))
 	_, err = parse("token,owner\n"+strings.Repeat("a\n", 100), "")
-	require.Equal(t, keyform.MaxFaults, count(err))
+	require.Equal(t, keyinput.MaxFaults, count(err))
 }
 
 // A format that is named is not found out by the first byte.
@@ -190,7 +190,7 @@ func TestParseBrokenInput(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("the disk is gone")
 	for _, text := range []string{"", "token\n" + secret + "\n", `{"token":"` + secret + `"}` + "\n"} {
-		rows, err := keyform.Parse(io.MultiReader(strings.NewReader(text), iotest.ErrReader(broken)), "in", "")
+		rows, err := keyinput.Parse(io.MultiReader(strings.NewReader(text), iotest.ErrReader(broken)), "in", "")
 		require.ErrorIs(t, err, broken, "%q", text)
 		require.Nil(t, rows)
 	}
@@ -200,7 +200,7 @@ func TestParseBrokenInput(t *testing.T) {
 func TestParseLongLine(t *testing.T) {
 	t.Parallel()
 	line := `{"token":"` + secret + `"}`
-	line += strings.Repeat(" ", keyform.MaxLine-len(line))
+	line += strings.Repeat(" ", keyinput.MaxLine-len(line))
 	rows, err := parse(line+"\n"+line, "")
 	require.ErrorContains(t, err, "twice")
 	require.Nil(t, rows)
@@ -209,13 +209,13 @@ func TestParseLongLine(t *testing.T) {
 }
 
 // hold checks what must be true of whatever is parsed.
-func hold(t *testing.T, text, format string) []keyform.Row {
-	rows, err := keyform.Parse(strings.NewReader(text), "in", format)
+func hold(t *testing.T, text, format string) []keyinput.Row {
+	rows, err := keyinput.Parse(strings.NewReader(text), "in", format)
 	if err != nil {
 		require.Nil(t, rows)
 		require.NotContains(t, err.Error(), secret)
-		require.LessOrEqual(t, strings.Count(err.Error(), "\nin:"), keyform.MaxFaults-1)
-		require.False(t, strings.ContainsFunc(strings.ReplaceAll(err.Error(), "\n", ""), keyform.Unprintable), "%q", err)
+		require.LessOrEqual(t, strings.Count(err.Error(), "\nin:"), keyinput.MaxFaults-1)
+		require.False(t, strings.ContainsFunc(strings.ReplaceAll(err.Error(), "\n", ""), keyinput.Unprintable), "%q", err)
 		return nil
 	}
 	keys := admit.KeyMap{}

@@ -1,4 +1,4 @@
-package keyform
+package keyinput
 
 import (
 	"bufio"
@@ -12,21 +12,14 @@ import (
 
 	"github.com/admit-go/admit"
 	"github.com/admit-go/admit/internal/jsonfault"
+	"github.com/admit-go/admit/internal/keyform"
 )
 
-// LimitJSON is a limit as JSON has it, here and in a key file.
-type LimitJSON struct {
-	Name     string `json:"name,omitzero"`
-	Requests int    `json:"requests"`
-	Per      string `json:"per"`
-	Burst    int    `json:"burst,omitzero"`
-}
-
-// LimitsJSON returns limits as JSON has them.
-func LimitsJSON(limits []admit.Limit) []LimitJSON {
-	var list []LimitJSON
+// LimitsJSON returns limits as JSON has them, here and in a key file.
+func LimitsJSON(limits []admit.Limit) []keyform.Limit {
+	var list []keyform.Limit
 	for _, l := range limits {
-		list = append(list, LimitJSON{l.Name, l.Requests, formatPer(l.Per), l.Burst})
+		list = append(list, keyform.Limit{Name: l.Name, Requests: l.Requests, Per: keyform.FormatPer(l.Per), Burst: l.Burst})
 	}
 	return list
 }
@@ -39,7 +32,7 @@ type object struct {
 	Owner     string            `json:"owner"`
 	Plan      string            `json:"plan"`
 	Scopes    []string          `json:"scopes"`
-	Limits    []LimitJSON       `json:"limits"`
+	Limits    []keyform.Limit   `json:"limits"`
 	Networks  []string          `json:"networks"`
 	NotBefore time.Time         `json:"not_before"`
 	ExpiresAt time.Time         `json:"expires_at"`

@@ -1,6 +1,6 @@
-// Package keyform reads the parts of a key as people write them, in flags and in files that
+// Package keyinput reads the parts of a key as people write them, in flags and in files that
 // are imported.
-package keyform
+package keyinput
 
 import (
 	"errors"
@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/keyform"
 )
 
 // LimitForm says how a limit is written.
@@ -96,21 +97,9 @@ func FormatLimit(l admit.Limit) string {
 	if l.Name == "" {
 		l.Name = strings.ReplaceAll(l.Per.String(), "µ", "u")
 	}
-	s := l.Name + "=" + strconv.Itoa(l.Requests) + "/" + formatPer(l.Per)
+	s := l.Name + "=" + strconv.Itoa(l.Requests) + "/" + keyform.FormatPer(l.Per)
 	if l.Burst != 0 && l.Burst != l.Requests {
 		s += ":" + strconv.Itoa(l.Burst)
-	}
-	return s
-}
-
-// formatPer writes 1m and 24h, where String has 1m0s and 24h0m0s.
-func formatPer(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
 }

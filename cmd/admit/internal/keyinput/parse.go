@@ -1,4 +1,4 @@
-package keyform
+package keyinput
 
 import (
 	"bufio"

@@ -1,4 +1,4 @@
-package keyform_test
+package keyinput_test
 
 import (
 	"strings"
@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
-	"github.com/admit-go/admit/cmd/admit/internal/keyform"
+	"github.com/admit-go/admit/cmd/admit/internal/keyinput"
 )
 
 func TestLimits(t *testing.T) {
@@ -21,7 +21,7 @@ func TestLimits(t *testing.T) {
 		"a=b=1/1h30m":          {Name: "a=b", Requests: 1, Per: 90 * time.Minute},
 		"fast=1/1500ms":        {Name: "fast", Requests: 1, Per: 1500 * time.Millisecond},
 	} {
-		limits, err := keyform.ParseLimits([]string{text})
+		limits, err := keyinput.ParseLimits([]string{text})
 		require.NoError(t, err, text)
 		assert.Equal(t, []admit.Limit{want}, limits, text)
 	}
@@ -30,8 +30,8 @@ func TestLimits(t *testing.T) {
 		"minute=-1/60s", "minute=+1/60s", "minute=1_000/60s", "minute=0/60s", "minute=1.5/60s", "minute=1/-1s", "minute=1/0s",
 		"minute=1000/60s:-1", "minute=1000/60s:0", "minute=99999999999999999999/60s", "minute=1/60s:1:1", "minute=1/1.5d", "minute=1/99999999d",
 	} {
-		_, err := keyform.ParseLimits([]string{text})
-		require.ErrorContains(t, err, keyform.LimitForm, "%q", text)
+		_, err := keyinput.ParseLimits([]string{text})
+		require.ErrorContains(t, err, keyinput.LimitForm, "%q", text)
 	}
 	for texts, says := range map[string]string{
 		"a=1/1s a=2/2s":     `Limits[1].Name is "a", which another limit has too`,
@@ -39,12 +39,12 @@ func TestLimits(t *testing.T) {
 		"a=1/36500d:100000": "a hundred years",
 		"ä=1/1s":            "printable ASCII",
 	} {
-		_, err := keyform.ParseLimits(strings.Fields(texts))
+		_, err := keyinput.ParseLimits(strings.Fields(texts))
 		require.ErrorContains(t, err, says, "%q", texts)
 	}
-	assert.Equal(t, "minute=5/1m", keyform.FormatLimit(admit.PerMinute(5)))
-	assert.Equal(t, "1h0m0s=5/1h:7", keyform.FormatLimit(admit.Limit{Requests: 5, Per: time.Hour, Burst: 7}))
-	limits, err := keyform.ParseLimits(nil)
+	assert.Equal(t, "minute=5/1m", keyinput.FormatLimit(admit.PerMinute(5)))
+	assert.Equal(t, "1h0m0s=5/1h:7", keyinput.FormatLimit(admit.Limit{Requests: 5, Per: time.Hour, Burst: 7}))
+	limits, err := keyinput.ParseLimits(nil)
 	require.NoError(t, err)
 	assert.Empty(t, limits)
 }
@@ -60,7 +60,7 @@ func TestNetworks(t *testing.T) {
 		"::ffff:192.0.2.0/120": "192.0.2.0/24",
 		"0.0.0.0/0":            "0.0.0.0/0",
 	} {
-		n, err := keyform.ParseNetwork(text)
+		n, err := keyinput.ParseNetwork(text)
 		require.NoError(t, err, text)
 		assert.Equal(t, want, n.String(), text)
 	}
@@ -77,22 +77,22 @@ func TestNetworks(t *testing.T) {
 		"2001:db8::1/32":   "write 2001:db8::/32",
 		"::ffff:0.0.0.0/8": "a network of IPv4 addresses is written as one",
 	} {
-		_, err := keyform.ParseNetwork(text)
+		_, err := keyinput.ParseNetwork(text)
 		require.ErrorContains(t, err, says, "%q", text)
 	}
 }
 
 func TestScopes(t *testing.T) {
 	t.Parallel()
-	require.NoError(t, keyform.CheckScopes([]string{"orders:read", "!"}))
+	require.NoError(t, keyinput.CheckScopes([]string{"orders:read", "!"}))
 	for _, scope := range []string{"", "a b", "orders:read orders:write", `a"`, `a\`, "ä", "a\n", "\x7f"} {
-		require.Error(t, keyform.CheckScopes([]string{"a", scope}), "%q", scope)
+		require.Error(t, keyinput.CheckScopes([]string{"a", scope}), "%q", scope)
 	}
 }
 
 func TestTexts(t *testing.T) {
 	t.Parallel()
-	require.NoError(t, keyform.CheckTexts(&admit.Key{ID: "ä 1", Owner: "ACME\nInc.", Meta: map[string]string{"a": ""}}))
+	require.NoError(t, keyinput.CheckTexts(&admit.Key{ID: "ä 1", Owner: "ACME\nInc.", Meta: map[string]string{"a": ""}}))
 	for says, k := range map[string]*admit.Key{
 		"the id is not UTF-8":                   {ID: "\xff"},
 		"the id has a NUL":                      {ID: "a\x00"},
@@ -106,7 +106,7 @@ func TestTexts(t *testing.T) {
 		"a meta has no name":                    {Meta: map[string]string{"": "a"}},
 		"the value of a meta is longer than 65": {Meta: map[string]string{"a": strings.Repeat("a", 64<<10+1)}},
 	} {
-		require.ErrorContains(t, keyform.CheckTexts(k), says)
+		require.ErrorContains(t, keyinput.CheckTexts(k), says)
 	}
 }
 
@@ -114,10 +114,10 @@ func TestTimes(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2030, 1, 2, 0, 0, 0, 0, time.UTC)
 	late := time.Date(9999, 12, 31, 23, 59, 59, 0, time.FixedZone("", -3600)) // the year 10000 in UTC
-	require.NoError(t, keyform.CheckTimes(&admit.Key{}))
-	require.NoError(t, keyform.CheckTimes(&admit.Key{NotBefore: now, ExpiresAt: now.Add(1)}))
-	require.Error(t, keyform.CheckTimes(&admit.Key{NotBefore: now, ExpiresAt: now}))
-	require.ErrorContains(t, keyform.CheckTimes(&admit.Key{ExpiresAt: late}), "the years 1 to 9999")
+	require.NoError(t, keyinput.CheckTimes(&admit.Key{}))
+	require.NoError(t, keyinput.CheckTimes(&admit.Key{NotBefore: now, ExpiresAt: now.Add(1)}))
+	require.Error(t, keyinput.CheckTimes(&admit.Key{NotBefore: now, ExpiresAt: now}))
+	require.ErrorContains(t, keyinput.CheckTimes(&admit.Key{ExpiresAt: late}), "the years 1 to 9999")
 }
 
 // What FormatLimit writes is read again as a limit that does the same.
@@ -126,11 +126,11 @@ func FuzzLimits(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		limits, err := keyform.ParseLimits([]string{text})
+		limits, err := keyinput.ParseLimits([]string{text})
 		if err != nil {
 			return
 		}
-		again, err := keyform.ParseLimits([]string{keyform.FormatLimit(limits[0])})
+		again, err := keyinput.ParseLimits([]string{keyinput.FormatLimit(limits[0])})
 		require.NoError(t, err)
 		want, err := admit.CompleteLimits(limits)
 		require.NoError(t, err)
@@ -145,7 +145,7 @@ func FuzzNetworks(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		n, err := keyform.ParseNetwork(text)
+		n, err := keyinput.ParseNetwork(text)
 		if err != nil {
 			require.False(t, n.IsValid())
 			return
@@ -153,7 +153,7 @@ func FuzzNetworks(f *testing.F) {
 		require.True(t, n.IsValid())
 		require.Equal(t, n.Masked(), n)
 		require.False(t, n.Addr().Is4In6())
-		again, err := keyform.ParseNetwork(n.String())
+		again, err := keyinput.ParseNetwork(n.String())
 		require.NoError(t, err)
 		require.Equal(t, n, again)
 	})
