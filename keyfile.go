@@ -9,13 +9,13 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/admit-go/admit/internal/filereplace"
 	"github.com/admit-go/admit/internal/filewatch"
 	"github.com/admit-go/admit/internal/jsonfault"
 	"github.com/admit-go/admit/internal/keyform"
@@ -139,9 +139,10 @@ func ReadKeyFile(path string) (KeyMap, error) {
 	return newKeyParser(path, text).parse()
 }
 
-// WriteKeyFile writes keys so that OpenKeyFile reads them back, ordered by id. The file
-// is replaced as a whole, and only its owner may read it. It has format 2 if a key has
-// Networks or Limits, and else format 1, which earlier releases read too.
+// WriteKeyFile writes keys so that OpenKeyFile reads them back, ordered by id. The file is
+// replaced as a whole. It keeps its owner, group and permissions; where they cannot be kept
+// nothing is replaced. A new file is readable for its owner alone. It has format 2 if a key
+// has Networks or Limits, and else format 1, which earlier releases read too.
 func WriteKeyFile(path string, keys KeyMap) error {
 	file := keyFile{Keys: make([]keyRecord, 0, len(keys))}
 	for d, k := range keys {
@@ -159,30 +160,10 @@ func WriteKeyFile(path string, keys KeyMap) error {
 	if _, err := newKeyParser(path, text).parse(); err != nil {
 		return fmt.Errorf("admit: %s is not written, as it could not be read back: %w", path, err)
 	}
-	if err := replaceFile(path, text); err != nil {
+	if err := filereplace.With(path, text); err != nil {
 		return fmt.Errorf("admit: write the key file: %w", err)
 	}
 	return nil
-}
-
-// replaceFile writes beside the file, and renames: a reader sees the old or the new.
-func replaceFile(path string, text []byte) (err error) {
-	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(temp.Name())
-		}
-	}()
-	if _, err = temp.Write(text); err == nil {
-		err = temp.Sync()
-	}
-	if err = errors.Join(err, temp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(temp.Name(), path)
 }
 
 // keyFormat is the last format of key files that is known here.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/admit-go/admit"
 	"github.com/admit-go/admit/cmd/admit/internal/keyinput"
+	"github.com/admit-go/admit/internal/filereplace"
 	"github.com/admit-go/admit/sqlkeys"
 )
 
@@ -42,6 +44,9 @@ func (f *file) change(ctx context.Context, do func(keys admit.KeyMap) error) err
 		return fmt.Errorf("lock %s: %w", lock.Path(), err)
 	}
 	defer lock.Close()
+	if err := shareLock(lock.Path(), f.path); err != nil {
+		return err
+	}
 	keys, err := admit.ReadKeyFile(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		keys, err = admit.KeyMap{}, nil
@@ -53,6 +58,17 @@ func (f *file) change(ctx context.Context, do func(keys admit.KeyMap) error) err
 		return err
 	}
 	return admit.WriteKeyFile(f.path, keys)
+}
+
+// shareLock gives the lock to whoever may write the keys, or root would lock them out with
+// the first change that it makes.
+func shareLock(lock, keys string) error {
+	l, err := os.OpenFile(lock, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	return filereplace.Like(l, keys)
 }
 
 func (f *file) Insert(ctx context.Context, d admit.Digest, k *admit.Key) error {
