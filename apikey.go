@@ -41,8 +41,8 @@ type AuthConfig struct {
 	// KeepCredential leaves the credential in the request that the handler gets, for a
 	// gateway that passes it on.
 	KeepCredential bool
-	// MintedPrefixes are prefixes that only Mint gives out, as Mint got them: a token with one
-	// of them and a wrong checksum is refused without asking the store.
+	// MintedPrefixes are those of your calls of Mint, if no other keys have them: a token with
+	// one of them and a wrong checksum is refused without asking the store.
 	MintedPrefixes []string
 	// Failures limits how many unknown keys the store is asked for by one client address,
 	// IPv6 by /64. Beyond it, what is not known in memory is refused with 429 rate_limited.

@@ -5,6 +5,29 @@
 //
 //	{"result":"error","message":"The API key is not valid.","code":"key_invalid"}
 //
+// This body is the envelope. After code it has, where there is something to say, request_id
+// (see [RequestID]), retry_after (whole seconds, as the header), errors (a path, a code and a
+// message for each field that is wrong) and the members of [Error].Meta. The codes of this
+// package never change:
+//
+//	400  bad_request
+//	401  key_missing, key_invalid
+//	402  plan_required
+//	403  scope_required, address_not_allowed
+//	404  not_found
+//	405  method_not_allowed
+//	406  not_acceptable
+//	408  request_timeout
+//	413  body_too_large
+//	415  unsupported_media_type
+//	422  unprocessable
+//	429  rate_limited, overloaded
+//	500  internal
+//	501  not_implemented
+//	502  bad_gateway
+//	503  maintenance, handler_timeout, store_unavailable
+//	504  gateway_timeout
+//
 // Wrappers are chained with alice, or put in order by a [Policy]. A wrapper with more
 // than two settings is made by a constructor that reports every fault of its
 // configuration at once (see [ConfigError]); the simple ones panic on literals that cannot
@@ -42,15 +65,22 @@
 //
 // CORS stands outside of all of it: a preflight has no key, and a refusal without CORS
 // headers cannot be read by the page that it is for. An access log stands inside
-// RequestID and outside of the rest: after next has returned it reads the id and the
-// key ([RequestIDFrom], [SeenKeyFrom]).
+// RequestID and ClientIP, and outside of the rest: after next has returned it reads the id,
+// the address and the key ([RequestIDFrom], [ClientIPFrom], [SeenKeyFrom]).
 //
-// A handler sees what is around it, and nothing else: where one request is served by
-// two, the second does not get the key, the media type or the error writer of the first.
+// A service has two Policies: one around the mux, for what every answer needs (ClientIP,
+// Errors, Maintenance, InFlight, WriteStall), and one for the routes, of which each gets a
+// copy, changed. An AddressLimiter and a Limiter around one request need limits of different
+// names, or clients cannot tell them apart.
+//
+// A handler sees what its own wrappers have set, and nothing else: a second handler of the
+// same request does not get the key, the media type or the error writer of the first.
 //
 // # What a handler gets
 //
-// The request is a copy: without its credential, with the key ([KeyFrom]), the chosen
-// media type ([MediaTypeFrom]) and the client's address ([ClientIPFrom]) in its context.
+// The request is a copy: after an Auth without its credential, with the key ([KeyFrom]), the
+// chosen media type ([MediaTypeFrom]) and the client's address ([ClientIPFrom]) in its
+// context. Flush, Hijack, deadlines and all else of [http.ResponseController] work through
+// every wrapper.
 // A [HandlerFunc] returns its error; [Success] and [Decode] are for JSON, [ParseForm] for forms.
 package admit

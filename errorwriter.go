@@ -19,7 +19,7 @@ type ErrorWriter struct {
 	// Map turns the service's own errors into an Error. It is not asked about an
 	// error that has an Error in its chain; nil falls through to 500.
 	Map func(error) *Error
-	// Encode replaces the envelope. The Error is complete, and read-only.
+	// Encode replaces the envelope of errors. The Error is complete, and read-only.
 	Encode func(*http.Request, *Error) (contentType string, body []byte)
 	// Observe is told each error as it is written, for metrics. It is read-only.
 	Observe func(*http.Request, *Error)

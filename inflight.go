@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// InFlightConfig configures NewInFlight. Only Max is required.
+// InFlightConfig configures NewInFlight, which refuses with 429 overloaded. Only Max is
+// required.
 type InFlightConfig struct {
 	// Max is how many requests may be in flight at once.
 	Max int
@@ -87,8 +88,8 @@ func (f *InFlight) fault() error {
 // Wrap lets a request to next in once it has a place, and keeps it there until next
 // returns, also by a panic or after a hijack. A Timeout inside keeps it for as long as
 // the handler that has overrun still runs; http.TimeoutHandler does not. While an error is
-// written to a client that still sends, others have it: who goes on after that takes it
-// back, beyond Max if need be, so return. A request that is inside of f already has its
+// written to a client that still sends, its place is free; a handler that goes on after it
+// may exceed Max, so return. A request that is inside of f already has its
 // place, and passes.
 func (f *InFlight) Wrap(next http.Handler) http.Handler {
 	must(f.fault())

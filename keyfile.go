@@ -108,7 +108,7 @@ func (f *KeyFile) LookupKey(ctx context.Context, d Digest) (*Key, error) {
 	return f.keys.Load().LookupKey(ctx, d)
 }
 
-// Knows implements KeyKnower: it is always true.
+// Knows implements KeyKnower: it is always true, since a KeyFile asks nobody.
 func (f *KeyFile) Knows(Digest) bool { return true }
 
 // Err returns nil while the keys are those of the file as it is. Once the file is
@@ -128,8 +128,9 @@ func (f *KeyFile) Close() error {
 	return nil
 }
 
-// ReadKeyFile reads a key file once, for tools that change it: see OpenKeyFile for
-// what it reports, and WriteKeyFile. It refuses a file of a later format, of which
+// ReadKeyFile reads a key file once, for tools that change it, one at a time: see
+// OpenKeyFile for what it reports, and WriteKeyFile. The error is fs.ErrNotExist if there is
+// no file. It refuses a file of a later format, of which
 // something would be lost when it is written back.
 func ReadKeyFile(path string) (KeyMap, error) {
 	text, err := os.ReadFile(path)

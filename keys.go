@@ -26,7 +26,8 @@ type Key struct {
 	Plan string
 	// Scopes are what RequireScopes looks at.
 	Scopes []string
-	// Limits, if there are any, replace those of the plan and of the Limiter for this key.
+	// Limits, if there are any, replace those of the plan and of the Limiter for this key, in
+	// every Limiter inside of the Auth.
 	Limits []Limit
 	// Networks, if there are any, are where the key may be used from: a request from another
 	// address, as ClientIPFrom finds it, or from none, is refused with 403
@@ -194,7 +195,7 @@ func (m KeyMap) LookupKey(_ context.Context, d Digest) (*Key, error) {
 	return nil, ErrKeyNotFound
 }
 
-// Knows implements KeyKnower: it is always true.
+// Knows implements KeyKnower: it is always true, since a KeyMap asks nobody.
 func (m KeyMap) Knows(Digest) bool { return true }
 
 // Mint makes a token: the prefix, an underscore, 160 random bits in base62 and a

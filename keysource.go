@@ -30,9 +30,9 @@ func FromHeader(name string) KeySource { return KeySource{"header", http.Canonic
 
 // FromQuery is a parameter of the query. Proxies and browsers keep URLs in logs and
 // histories, keys included, and send them on in Referer: use it where clients can do
-// nothing else. A ServeMux redirects /dir to /dir/: inside an Auth without the key, so that
-// the client is refused when it follows, and outside of one with the key in Location; give
-// it both paths. Other redirects of what the Auth lets in are marked no-store.
+// nothing else. A ServeMux redirects /dir to /dir/: inside an Auth the Location lacks the
+// key, so that the client is refused when it follows; outside of one it has it. Give the mux
+// both paths. Other redirects of what the Auth lets in are marked no-store.
 func FromQuery(name string) KeySource { return KeySource{"query", name} }
 
 // FromCookie is a cookie. Browsers send it along with requests from other sites, so

@@ -14,7 +14,7 @@ import (
 // Limit lets a caller have Requests in each Per, as a token bucket: it holds Burst
 // requests (0: as many as Requests), starts full, and fills up evenly. It admits at
 // most Burst + Requests in any one Per. Name tells it apart in headers and stores; the
-// default is the period, such as 10s. A caller has one bucket for each Limit, and a
+// default is Per as Go prints it, such as 1m0s. A caller has one bucket for each Limit, and a
 // Limit with other numbers is another one.
 type Limit struct {
 	Name     string        // 1 to 64 printable ASCII characters
@@ -38,9 +38,9 @@ func PerDay(n int) Limit { return Limit{Name: "day", Requests: n, Per: 24 * time
 // Decision is the answer of a LimitStore. A refusal has taken nothing.
 type Decision struct {
 	Allowed    bool
-	RetryAfter time.Duration // of a refusal: a lone caller that waits it is let in; < 0: never
+	RetryAfter time.Duration // where a Limit is exceeded: a lone caller that waits it is let in; < 0: never
 	States     []LimitState  // one for each Limit, in order
-	Limits     []Limit       // these, complete; a Limiter fills them in for who gets the Decision
+	Limits     []Limit       // the limits behind States; set by the Limiter, not by a LimitStore
 }
 
 // LimitState is what a caller has left of one Limit after the Decision.

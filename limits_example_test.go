@@ -83,25 +83,61 @@ func ExampleNewLimiter_failures() {
 	// 200 200 401 200 401 401 429
 }
 
-// What a caller has left can be looked at without taking any of it.
+// A store that several Limiters share, under names of their own.
 func ExampleMemoryStore() {
 	store, err := admit.NewMemoryStore(admit.MemoryStoreConfig{MaxKeys: 100_000})
 	if err != nil {
 		panic(err)
 	}
-	limits := []admit.Limit{admit.PerDay(1000)}
-	limiter, err := admit.NewLimiter(admit.LimiterConfig{Name: "api", Store: store, Limits: limits})
+	reads, err := admit.NewLimiter(admit.LimiterConfig{Name: "reads", Store: store, Limits: []admit.Limit{admit.PerDay(1000)}})
 	if err != nil {
 		panic(err)
 	}
-	h := limiter.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	r := httptest.NewRequest("GET", "/", nil)
-	h.ServeHTTP(httptest.NewRecorder(), r.WithContext(admit.WithKey(r.Context(), &admit.Key{ID: "42"})))
-
-	d, err := store.Take(context.Background(), "key:api:42", 0, limits)
-	fmt.Println(d.States[0].Remaining, err)
+	writes, err := admit.NewLimiter(admit.LimiterConfig{Name: "writes", Store: store, Limits: []admit.Limit{admit.PerDay(100)}})
+	if err != nil {
+		panic(err)
+	}
+	ok := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	for _, h := range []http.Handler{reads.Wrap(ok), writes.Wrap(ok)} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		fmt.Println(w.Header().Get("RateLimit-Policy"))
+	}
 	// Output:
-	// 999 <nil>
+	// "day";q=1000;w=86400
+	// "day";q=100;w=86400
+}
+
+// A resource that shows callers what they have left: a cost of 0 only looks. The messages of
+// a WebSocket are counted in the same way, with the cost of each.
+func ExampleLimiter_Take() {
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerMinute(10), admit.PerDay(1000)}})
+	if err != nil {
+		panic(err)
+	}
+	usage := admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		d, err := limiter.Take(r, 0)
+		if err != nil {
+			return err
+		}
+		left := map[string]string{}
+		for i, l := range d.Limits {
+			left[l.Name] = fmt.Sprintf("%d of %d", d.States[i].Remaining, l.Requests)
+		}
+		return admit.Success(w, r, http.StatusOK, left)
+	})
+	r := httptest.NewRequest("GET", "/usage", nil)
+	for range 2 {
+		w := httptest.NewRecorder()
+		usage.ServeHTTP(w, r)
+		fmt.Print(w.Body)
+		if d, err := limiter.Take(r, 4); err != nil || !d.Allowed { // a message that counts as four
+			panic("refused")
+		}
+	}
+	// Output:
+	// {"result":"success","data":{"day":"1000 of 1000","minute":"10 of 10"}}
+	// {"result":"success","data":{"day":"996 of 1000","minute":"6 of 10"}}
 }
 
 func ExampleNewInFlight() {

@@ -12,8 +12,9 @@ import (
 // Methods lets in the given methods, which are case-sensitive (RFC 9110 §9.1); GET
 // implies HEAD. Another method that the IANA registry has gets 405, one that it does
 // not have 501, both with Allow. OPTIONS is answered 204 with Allow, unless it is
-// given, and then the handler answers it. It panics without a method, and on one that
-// is misspelt or given twice.
+// given, and then the handler answers it; inside a ServeMux pattern that has a method, the
+// mux answers first. It panics without a method, and on one that is malformed, a registered
+// one in small letters, or given twice.
 func Methods(allow ...string) Middleware {
 	m, err := newMethods(allow)
 	must(err)

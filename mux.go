@@ -94,8 +94,8 @@ func NotFound(w http.ResponseWriter, r *http.Request) { WriteError(w, r, errNotF
 // that sets it by itself and leave this one out.
 func MethodNotAllowed(w http.ResponseWriter, r *http.Request) { WriteError(w, r, errMethodNotAllowed) }
 
-// ProxyError is an httputil.ReverseProxy.ErrorHandler: 504 if the upstream did not
-// answer in time, else 502. What the client's own body is to blame for keeps its
+// ProxyError is an httputil.ReverseProxy.ErrorHandler: 504 if the time of the Transport or
+// of the request is over, else 502; a Timeout outside that is shorter answers 503. What the client's own body is to blame for keeps its
 // status (413, 408), and nothing is written to a client that is gone.
 func ProxyError(w http.ResponseWriter, r *http.Request, err error) {
 	var e *Error

@@ -16,10 +16,10 @@ type Policy struct {
 	Errors         *ErrorWriter    // see ErrorWriter
 	Maintenance    *Maintenance    // see Maintenance
 	InFlight       *InFlight       // see NewInFlight
-	AddressLimiter *Limiter        // see NewLimiter; before Auth, so that strangers are counted too
+	AddressLimiter *Limiter        // see NewLimiter; before Auth, so that it counts everybody by address
 	Methods        []string        // see Methods
 	Auth           *Auth           // see NewAuth
-	Identity       Middleware      // in the place of Auth: a wrapper that calls WithKey, for a JWT or mTLS
+	Identity       Middleware      // instead of Auth: a wrapper that calls WithKey, for a JWT or mTLS
 	Scopes         []string        // see RequireScopes; the Auth may be in a Policy outside
 	Plans          *Plans          // for AtLeast and Features
 	AtLeast        string          // see Plans.AtLeast

@@ -1,8 +1,11 @@
 package admit_test
 
 import (
+	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"time"
 
 	"github.com/justinas/alice"
@@ -111,4 +114,46 @@ func ExamplePolicy_order() {
 	// 200 {"result":"success"}
 	// 200 {"result":"success"}
 	// 500 {"result":"error","message":"Something went wrong on our side.","code":"internal"}
+}
+
+// An access log stands inside RequestID and ClientIP, and outside of the rest. After next it
+// finds the key, also one that was refused.
+func ExampleSeenKeyFrom() {
+	auth, err := admit.NewAuth(admit.AuthConfig{Store: admit.KeyMap{
+		admit.DigestOf("s3cret"): {ID: "k1", Owner: "ACME", Networks: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}},
+	}})
+	if err != nil {
+		panic(err)
+	}
+	clientIP := admit.ClientIP("X-Forwarded-For", netip.MustParsePrefix("10.0.0.0/8"))
+	log := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			next.ServeHTTP(w, r)
+			who := "nobody"
+			if key, seen := admit.SeenKeyFrom(r.Context()); seen {
+				who = key.ID
+			}
+			fmt.Println(r.Method, r.URL.Path, admit.ClientIPFrom(r), who)
+		})
+	}
+	policy, err := admit.Policy{Auth: auth}.Chain()
+	if err != nil {
+		panic(err)
+	}
+	h := alice.New(admit.RequestID, clientIP, log).Extend(policy).Then(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+
+	for _, from := range []string{"198.51.100.7", "203.0.113.9"} { // inside and outside of the key's networks
+		r := httptest.NewRequest("GET", "/orders", nil)
+		r.RemoteAddr = "10.0.0.1:1234" // the load balancer
+		r.Header.Set("X-Forwarded-For", from)
+		r.Header.Set("X-API-Key", "s3cret")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		fmt.Println(w.Code)
+	}
+	// Output:
+	// GET /orders 198.51.100.7 k1
+	// 200
+	// GET /orders 203.0.113.9 k1
+	// 403
 }

@@ -56,7 +56,7 @@ type LimiterConfig struct {
 	// StoreDown says what to do while Store fails.
 	StoreDown StoreDown
 	// Replicas is how many processes share Store. While it fails, LimitLocally gives each
-	// its share, less what it let in before: Requests in Replicas times Per, and a part of
+	// its share, less what it let in before: Requests for each Per*Replicas, and a part of
 	// Burst, rounded down, at least 1. A cost that only the whole Burst holds is answered
 	// 503, as by RefuseAll. 0: each applies the whole limits, and the log warns of it.
 	Replicas int
@@ -68,13 +68,14 @@ type LimiterConfig struct {
 	Cost func(*http.Request) int
 	// Skip exempts a request: it is let in, not counted, and gets no headers.
 	Skip func(*http.Request) bool
-	// Refund is asked, when the handler is done, whether a response with this status
-	// does not count. A panic before the response has begun is 500. Nil: all count.
+	// Refund is asked, when the handler is done, whether to give back what a response with
+	// this status has cost; its headers have been sent by then. A panic before the response
+	// has begun is 500. Nil: nothing is given back.
 	Refund func(status int) bool
 	// DryRun decides, observes and sends headers as ever, but lets everybody in.
 	DryRun bool
 	// LegacyHeaders adds X-RateLimit-Limit, -Remaining and -Reset (in seconds from now) for
-	// the limit that is the closest.
+	// the limit that is nearest to exhaustion.
 	LegacyHeaders bool
 	// Observe is told each decision, for metrics, before the request is let in or refused.
 	// It is called by any number of goroutines.
@@ -195,8 +196,8 @@ func validLimiterName(name string) bool {
 	return len(name) <= 64 && validRequestID(name) // the same characters
 }
 
-// Wrap limits the requests to next. A request that l has counted already, because it is
-// around the caller, passes.
+// Wrap limits the requests to next. A request that is inside another Wrap of l has been
+// counted, and passes.
 func (l *Limiter) Wrap(next http.Handler) http.Handler {
 	must(l.fault())
 	l.wraps.Add(1)
@@ -244,9 +245,9 @@ func (l *Limiter) handle(in inside, w http.ResponseWriter, r *http.Request) {
 // shows a caller what is left. It counts by the same rules as Wrap, whether or not Wrap has
 // counted the request; a negative cost gives back, and 0 only looks. Skip and Cost are not
 // asked, Observe is told, and no header is written. A refusal is no error: see
-// Decision.Allowed, which DryRun makes true. The error is an *Error: 503 if the Store fails
-// and nothing else may decide, 403 for a key that may not be used from this address; or it
-// is that of the context of r.
+// Decision.Allowed, which DryRun makes true. The error is that of the context of r, or an
+// *Error: 503 if the Store fails and nothing else may decide, 403 for a key that may not be
+// used from this address, 500 for a Key without an ID or with Limits that cannot be.
 func (l *Limiter) Take(r *http.Request, cost int) (Decision, error) {
 	if err := l.fault(); err != nil {
 		return Decision{}, errInternal.WithCause(err)

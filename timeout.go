@@ -17,7 +17,8 @@ func Timeout(d time.Duration) Middleware {
 
 // HandlerTimeoutConfig configures NewHandlerTimeout.
 type HandlerTimeoutConfig struct {
-	// FirstByte is the time to the first byte of the answer. Required.
+	// FirstByte is the time to the first byte of the answer, reading the body included.
+	// Required.
 	FirstByte time.Duration
 	// Total is the time to its end: what goes on for longer is cut. 0: no bound.
 	Total time.Duration
@@ -52,7 +53,8 @@ func (t *HandlerTimeout) fault() error {
 	return t.made.fault("HandlerTimeout")
 }
 
-// StopTimeout ends every Timeout around a handler, for a long poll; the client then
+// StopTimeout ends every Timeout and HandlerTimeout, its Total too, around a handler, for a
+// long poll; the client then
 // waits for as long as the handler does. It reports whether it came in time.
 func StopTimeout(ctx context.Context) bool {
 	inTime := true
@@ -69,7 +71,8 @@ func StopTimeout(ctx context.Context) bool {
 	return inTime
 }
 
-// Wrap runs next in a goroutine of its own, whose context ends when the time is over.
+// Wrap runs next in a goroutine of its own, whose context is canceled when the time is over,
+// with the cause context.DeadlineExceeded.
 // Nothing is buffered. After the time is over, what next writes is thrown away with
 // http.ErrHandlerTimeout, what it reads from the body fails, and its panic is logged; a
 // panic before passes on, as a *HandlerPanic with the stack.

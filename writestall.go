@@ -16,10 +16,9 @@ import (
 // of at most 32 KiB, and the time for which one of them waits is at most d. Only that time
 // counts, so that a stream is not cut which is silent because its handler is. Over HTTP/1
 // the connection is closed, over HTTP/2 the stream is reset; the handler gets an error from
-// Write. What the server sends when the handler has returned, about 4 KiB, has as long, and
-// before that the rest of a body which the handler has not read has the Grace of a
-// BodyTimeout. Where there is a Server.WriteTimeout, it holds beside, and alone bounds what
-// comes after the handler. A connection that is hijacked is left alone. It panics if d is
+// Write. What the server sends after the handler, about 4 KiB, has d too; a body that was
+// not read has the Grace of a BodyTimeout first. A Server.WriteTimeout holds beside, and
+// alone bounds what comes after the handler. A connection that is hijacked is left alone. It panics if d is
 // not positive.
 func WriteStall(d time.Duration) Middleware {
 	m, err := writeStall(d)
