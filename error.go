@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"mime/multipart"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 )
@@ -112,6 +113,10 @@ func ceilSeconds(d time.Duration) int64 {
 	}
 	return int64((d-1)/time.Second) + 1
 }
+
+// errStalled is what Write returns once WriteStall has cut its client: nobody is there to be
+// told of an error.
+var errStalled = fmt.Errorf("admit: the client has taken nothing of the answer for too long: %w", os.ErrDeadlineExceeded)
 
 var (
 	errRequestTimeout = NewError(http.StatusRequestTimeout, "")

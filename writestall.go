@@ -2,7 +2,6 @@ package admit
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"math"
 	"net"
@@ -254,5 +253,3 @@ func (w *stallWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // Unwrap lets http.ResponseController reach the rest.
 func (w *stallWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-var errStalled = fmt.Errorf("admit: the client has taken nothing of the answer for too long: %w", os.ErrDeadlineExceeded)
