@@ -4,6 +4,7 @@ package admittest
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -421,6 +422,19 @@ func (t *limitStoreTest) costs() {
 		t.Fatalf("11 of 10 are never let in, whatever the other limit: %+v", d)
 	}
 	t.remaining(20, "caller", slow("wide", 20))
+	for _, l := range []admit.Limit{l, admit.PerSecond(10), {Name: "century", Requests: 1, Per: 100 * 365 * 24 * time.Hour}} {
+		full := t.take("huge", 0, l).States[0].Remaining
+		for _, cost := range hugeCosts {
+			if d := t.refuse("huge", cost, l); d.RetryAfter >= 0 || !d.States[0].Exceeded {
+				t.Fatalf("%d of %v are never let in: %+v", cost, l, d)
+			}
+			t.remaining(full, "huge", l)
+			t.spend("huge", -cost, l)
+			t.remaining(full, "huge", l)
+		}
+		t.spend("huge", math.MinInt, l)
+		t.remaining(full, "huge", l)
+	}
 	if d := t.spend("caller", 3, l); d.States[0].Exceeded || d.States[0].Remaining != 7 || d.States[0].Reset <= 0 || d.RetryAfter != 0 {
 		t.Fatalf("7 of 10 are left: %+v", d)
 	}
@@ -523,3 +537,7 @@ func (t *limitStoreTest) concurrent() {
 	t.remaining(500, "caller", wide)
 	t.remaining(0, "caller", narrow)
 }
+
+// hugeCosts are beyond what a time.Duration pays back, a float64 counts, and all but an int
+// holds. A client may choose the cost.
+var hugeCosts = []int{2_000, 1_000_000, math.MaxInt32, math.MaxInt / 1024, math.MaxInt - 1, math.MaxInt}
