@@ -373,8 +373,7 @@ func TestWriteStallKeepsAPanic(t *testing.T) {
 	c := dial(t, serve(t, testkit.HTTP1, h))
 	_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 	require.NoError(t, err)
-	time.Sleep(time.Second)
-	assert.Contains(t, logs.String(), "a fault of the handler")
+	assert.Eventually(t, func() bool { return strings.Contains(logs.String(), "a fault of the handler") }, 20*time.Second, 10*time.Millisecond)
 }
 
 // A client that takes nothing is no error of the service, for a handler that returns what
