@@ -530,7 +530,7 @@ func TestReadTimeoutIsTheClients(t *testing.T) {
 			t.Run(fmt.Sprint(name, timeout), func(t *testing.T) {
 				t.Parallel()
 				h := admit.Policy{Errors: &admit.ErrorWriter{Logger: discardLogs}, BodyTimeout: admit.BodyTimeout{Grace: time.Minute}, Timeout: timeout}.Wrap(read)
-				c := dial(t, serve(t, "HTTP/1.1", h, func(s *http.Server) { s.ReadTimeout = 200 * time.Millisecond }))
+				c := dial(t, serve(t, "HTTP/1.1", h, func(s *http.Server) { s.ReadTimeout = time.Second })) // of the header too
 				_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nbody")
 				require.NoError(t, err)
 				res, _ := answerOn(t, bufio.NewReader(c))

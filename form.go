@@ -15,8 +15,9 @@ import (
 // ParseForm parses the query and the body of r, which is application/x-www-form-urlencoded
 // or multipart/form-data, into r.Form, r.PostForm and r.MultipartForm, as net/http's
 // ParseMultipartForm does. Fields are in memory, and up to maxMemory bytes of the files; the
-// rest is in temporary files. The server removes them; inside a handler of others that
-// copies the request, call r.MultipartForm.RemoveAll.
+// rest is in temporary files, which the outermost wrapper of this package removes when the
+// request ends. Without a wrapper, or where a handler of others inside it copies the request,
+// call r.MultipartForm.RemoveAll.
 //
 // The error is an *Error where it is the client's: 400 for a query or a body that is
 // malformed, cut short, or without a boundary, and for two Content-Types; 408 if a

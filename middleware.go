@@ -34,15 +34,15 @@ func (h *wrapper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.serve(inside{next: h.next}, w, r)
 		return
 	}
-	// The server removes the files of a form, unless the connection is cut by a panic.
-	returned := false
+	// The files of a form go with the request. The server leaves those of a connection that
+	// is cut by a panic or hijacked, of a copy of its request, and of all requests over HTTP/2
+	// with Go 1.27.
 	defer func() {
-		if !returned && r.MultipartForm != nil {
+		if r.MultipartForm != nil {
 			_ = r.MultipartForm.RemoveAll()
 		}
 	}()
 	h.serve(inside{next: h.next}, w, r)
-	returned = true
 }
 
 // inside is what a wrapper lets a request in to.

@@ -131,9 +131,6 @@ func (s *state) leave(r, inner *http.Request) {
 	}
 	handBack(r, inner)
 	if s.writer.hijacked {
-		if s.outer == nil && r.MultipartForm != nil {
-			_ = r.MultipartForm.RemoveAll() // the server does not, after a hijack
-		}
 		return
 	}
 	if s.writer.status == 0 {
@@ -146,7 +143,7 @@ func (s *state) leave(r, inner *http.Request) {
 
 // handBack gives the request as the caller of a wrapper knows it what handlers set in
 // the copy: the pattern, for metrics outside, and the parsed form, whose temporary files
-// the server removes. Handlers may share a request, so nothing is written that is so.
+// the outermost removes. Handlers may share a request, so nothing is written that is so.
 func handBack(r, inner *http.Request) {
 	if r.Pattern != inner.Pattern {
 		r.Pattern = inner.Pattern
