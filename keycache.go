@@ -2,9 +2,6 @@ package admit
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,8 +12,9 @@ type KeyCacheConfig struct {
 	// TTL is for how long a key is used without asking the store again, so it bounds how
 	// late a change is seen unless something calls Forget. Required.
 	TTL time.Duration
-	// StaleFor is for how long after TTL a key is still used while the store fails. 0: not
-	// at all, so that such a request is refused with 503.
+	// StaleFor is for how long after TTL a key is still used while the store fails, or has
+	// not answered in 50 ms. 0: not at all, so that such a request waits for the store, and
+	// is refused with 503 if that fails.
 	StaleFor time.Duration
 	// NegativeTTL is for how long a digest stays unknown without asking again. 0: one
 	// second.
@@ -31,21 +29,23 @@ const (
 	defaultNegativeTTL = time.Second
 	defaultCachedKeys  = 100_000
 	maxUnknownKeys     = 16_384
-	maxKeyFlights      = 1024            // look-ups in the store at a time
-	keyFlightTime      = 5 * time.Second // for each; a store may have a shorter deadline of its own
 )
 
 // KeyCache is a KeyStore in front of another. It remembers who a key is, never whether
 // it is valid: Auth looks at that in every request. However many callers ask for one
-// digest, the store is asked once, and a caller that gives up neither ends that
-// look-up nor waits for it. A look-up that takes longer than five seconds has failed.
-// It is safe for concurrent use.
+// digest, the store is asked once, and for at most 64 digests at a time; a caller that
+// gives up neither ends that look-up nor waits for it. A look-up that takes longer than
+// five seconds has failed. While the store fails or is late, a key past its TTL is used at
+// once, for StaleFor, and asked for in the background; a line of slog.Default() says so, and
+// another that the store is back. It is safe for concurrent use.
 type KeyCache struct {
 	store  KeyStore
 	c      KeyCacheConfig
 	shards []cacheShard
-	slots  chan struct{} // of look-ups in the store
 	keys   atomic.Int64  // in all shards
+	slots  chan struct{} // of look-ups in the store
+	hung   chan struct{} // of those that the store does not end
+	health storeHealth
 	made   made
 }
 
@@ -86,7 +86,7 @@ func NewKeyCache(store KeyStore, c KeyCacheConfig) (*KeyCache, error) {
 	for shards < 64 && c.MaxKeys/shards >= 512 {
 		shards *= 2
 	}
-	cache := &KeyCache{store: store, c: c, shards: make([]cacheShard, shards), slots: make(chan struct{}, maxKeyFlights), made: made{ok: true}}
+	cache := &KeyCache{store: store, c: c, shards: make([]cacheShard, shards), slots: make(chan struct{}, maxKeyFlights), hung: make(chan struct{}, maxHungKeys), made: made{ok: true}}
 	for i := range cache.shards {
 		cache.shards[i] = cacheShard{
 			known: map[Digest]*cachedKey{}, unknown: map[Digest]time.Time{}, flights: map[Digest]*keyFlight{},
@@ -110,22 +110,16 @@ func (c *KeyCache) LookupKey(ctx context.Context, d Digest) (*Key, error) {
 		return nil, err
 	}
 	sh := c.shardOf(d)
-	if key, fresh := sh.recall(d, time.Now()); key != nil {
+	switch key, age := sh.recall(d, time.Now(), c.c.StaleFor); age {
+	case keyFresh:
 		return key, nil
-	} else if fresh {
+	case keyUnknown:
 		return nil, ErrKeyNotFound
+	case keyStale:
+		return c.refresh(ctx, sh, d)
+	default:
+		return c.ask(ctx, sh, d)
 	}
-	var key *Key
-	f, err := c.flight(ctx, sh, d)
-	if err == nil {
-		key, err = f.wait(ctx)
-	}
-	if err != nil && !errors.Is(err, ErrKeyNotFound) && ctx.Err() == nil {
-		if stale := sh.stale(d, time.Now(), c.c.StaleFor); stale != nil {
-			return stale, nil
-		}
-	}
-	return key, err
 }
 
 // Forget drops what is known of a digest, so that the next look-up asks the store. A
@@ -181,136 +175,47 @@ type cachedKey struct {
 	digest Digest
 	key    *Key        // nil once it is forgotten
 	until  time.Time   // TTL
+	retry  time.Time   // when the store may be asked again, after it has failed
 	place  int         // in the clock
 	used   atomic.Bool // since the hand came by
-}
-
-// keyFlight is one look-up in the store, for all who ask.
-type keyFlight struct {
-	done     chan struct{}
-	deadline <-chan struct{}
-	outdated bool // the digest was forgotten meanwhile; under the lock of the shard
-	key      *Key
-	err      error
 }
 
 // A digest is as good as random, so its bits choose the shard.
 func (c *KeyCache) shardOf(d Digest) *cacheShard { return &c.shards[int(d[0])%len(c.shards)] }
 
-// recall returns what needs no look-up: a key, or that it is freshly known that there
-// is none.
-func (sh *cacheShard) recall(d Digest, now time.Time) (key *Key, fresh bool) {
+// keyAge is what the cache has of a digest.
+type keyAge int
+
+const (
+	keyAbsent  keyAge = iota // nothing that may be used
+	keyFresh                 // the key, within its TTL
+	keyStale                 // the key, past it and within StaleFor
+	keyUnknown               // that the store has none
+)
+
+// recall returns what needs no look-up, and what serves if one fails.
+func (sh *cacheShard) recall(d Digest, now time.Time, staleFor time.Duration) (*Key, keyAge) {
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
-	if k := sh.known[d]; k != nil {
-		if k.key == nil || !now.Before(k.until) {
-			return nil, false
-		}
-		if !k.used.Load() { // so that a hot key's line is not written by every core
-			k.used.Store(true)
-		}
-		return k.key, true
-	}
-	return nil, now.Before(sh.unknown[d])
+	return sh.at(d, now, staleFor)
 }
 
-func (sh *cacheShard) stale(d Digest, now time.Time, staleFor time.Duration) *Key {
-	sh.mu.RLock()
-	defer sh.mu.RUnlock()
-	if k := sh.known[d]; k != nil && k.key != nil && now.Before(k.until.Add(staleFor)) {
+// at is recall under the lock.
+func (sh *cacheShard) at(d Digest, now time.Time, staleFor time.Duration) (*Key, keyAge) {
+	k := sh.known[d]
+	switch {
+	case k == nil && now.Before(sh.unknown[d]):
+		return nil, keyUnknown
+	case k == nil || k.key == nil || !now.Before(k.until.Add(staleFor)):
+		return nil, keyAbsent
+	}
+	if !k.used.Load() { // so that a hot key's line is not written by every core
 		k.used.Store(true)
-		return k.key
 	}
-	return nil
-}
-
-var errTooManyFlights = errors.New("admit: the key store does not keep up: too many look-ups are under way")
-
-// flight joins the look-up of d, or starts one. Those that cannot start yet wait in
-// line, and leave it when they give up: it bounds what a flood can have going on.
-func (c *KeyCache) flight(ctx context.Context, sh *cacheShard, d Digest) (*keyFlight, error) {
-	sh.mu.RLock()
-	f := sh.flights[d]
-	sh.mu.RUnlock()
-	if f != nil {
-		return f, nil
+	if now.Before(k.until) {
+		return k.key, keyFresh
 	}
-	select {
-	case c.slots <- struct{}{}:
-	default:
-		patience := time.NewTimer(keyFlightTime)
-		defer patience.Stop()
-		select {
-		case c.slots <- struct{}{}:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-patience.C:
-			return nil, errTooManyFlights
-		}
-	}
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if f := sh.flights[d]; f != nil {
-		<-c.slots
-		return f, nil
-	}
-	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), keyFlightTime)
-	f = &keyFlight{done: make(chan struct{}), deadline: late.Done()}
-	sh.flights[d] = f
-	go func() {
-		defer cancel() // after done, so that no one takes it for the deadline
-		c.fly(late, sh, d, f)
-	}()
-	return f, nil
-}
-
-// wait returns the answer, or the reason why there is none yet: the caller has given
-// up, or the store lets the deadline pass.
-func (f *keyFlight) wait(ctx context.Context) (*Key, error) {
-	select {
-	case <-f.done:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-f.deadline:
-		select {
-		case <-f.done:
-		default:
-			return nil, fmt.Errorf("admit: the key store has not answered in %v: %w", keyFlightTime, context.DeadlineExceeded)
-		}
-	}
-	return f.key, f.err
-}
-
-// fly asks the store, and notes the answer unless the digest was forgotten meanwhile.
-// What the store says is as old as the question.
-func (c *KeyCache) fly(ctx context.Context, sh *cacheShard, d Digest, f *keyFlight) {
-	asked := time.Now()
-	f.err = errors.New("admit: the key store did not return") // unless it does
-	defer func() {
-		if v := recover(); v != nil { // there is no handler above that could
-			f.err = fmt.Errorf("admit: the key store panicked: %v\n%s", v, debug.Stack())
-		}
-		<-c.slots
-		sh.mu.Lock()
-		defer sh.mu.Unlock()
-		defer close(f.done)
-		if f.outdated {
-			return
-		}
-		delete(sh.flights, d)
-		switch {
-		case f.err == nil:
-			delete(sh.unknown, d)
-			c.note(sh, &cachedKey{digest: d, key: f.key, until: asked.Add(c.c.TTL)})
-		case errors.Is(f.err, ErrKeyNotFound):
-			c.drop(sh, d)
-			sh.noteUnknown(d, asked.Add(c.c.NegativeTTL))
-		}
-	}()
-	f.key, f.err = c.store.LookupKey(ctx, d)
-	if f.err == nil && f.key == nil {
-		f.err = ErrKeyNotFound
-	}
+	return k.key, keyStale
 }
 
 // note keeps a key. If there is no room for one more, it takes the place of another of

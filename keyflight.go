@@ -1,0 +1,294 @@
+package admit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+const (
+	maxKeyFlights = 64              // look-ups in the store at a time: fewer than a database has connections
+	keyFlightTime = 5 * time.Second // for each; a store may have a shorter deadline of its own
+	maxHungKeys   = 1024            // look-ups that go on beyond that time, and have left their place to others
+
+	// A key past its TTL is waited for only so long while a stale one may be used, and not
+	// at all once the store is known to be late or to fail: it is asked in the background.
+	keyPatience = 50 * time.Millisecond
+	keyRetry    = time.Second // how often it is asked for such a key, at most
+)
+
+// keyFlight is one look-up in the store, for all who ask.
+type keyFlight struct {
+	done     chan struct{}
+	deadline <-chan struct{}
+	outdated bool // the digest was forgotten, or asked for again, meanwhile; under the lock of the shard
+	key      *Key
+	err      error
+}
+
+// wait returns the answer, or the reason why there is none yet: the caller has given
+// up, or the store lets the deadline pass.
+func (f *keyFlight) wait(ctx context.Context) (*Key, error) {
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-f.deadline:
+		select {
+		case <-f.done:
+		default:
+			return nil, fmt.Errorf("admit: the key store has not answered in %v: %w", keyFlightTime, context.DeadlineExceeded)
+		}
+	}
+	return f.key, f.err
+}
+
+// closed reports whether done is closed.
+func closed(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
+}
+
+var (
+	errTooManyFlights = errors.New("admit: the key store does not keep up: too many look-ups are under way")
+	errKeyStoreLate   = fmt.Errorf("admit: the key store has not answered in %v", keyPatience)
+)
+
+// ask joins the look-up of d, or starts one. Those that cannot start yet wait in line,
+// and leave it when they give up: it bounds what a flood can have going on.
+func (c *KeyCache) ask(ctx context.Context, sh *cacheShard, d Digest) (*Key, error) {
+	sh.mu.RLock()
+	f := sh.underWay(d)
+	sh.mu.RUnlock()
+	if f != nil {
+		return f.wait(ctx)
+	}
+	select {
+	case c.slots <- struct{}{}:
+	default:
+		patience := time.NewTimer(keyFlightTime)
+		defer patience.Stop()
+		select {
+		case c.slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-patience.C:
+			return nil, errTooManyFlights
+		}
+	}
+	// Others may have asked meanwhile.
+	sh.mu.Lock()
+	key, age := sh.at(d, time.Now(), 0)
+	f = sh.underWay(d)
+	switch {
+	case age == keyFresh || age == keyUnknown || f != nil:
+		<-c.slots
+	default:
+		f = c.start(ctx, sh, d)
+	}
+	sh.mu.Unlock()
+	switch {
+	case age == keyFresh:
+		return key, nil
+	case age == keyUnknown:
+		return nil, ErrKeyNotFound
+	default:
+		return f.wait(ctx)
+	}
+}
+
+// refresh asks for a key of which a stale one may be used, and returns that where the
+// store fails or takes its time.
+func (c *KeyCache) refresh(ctx context.Context, sh *cacheShard, d Digest) (*Key, error) {
+	f := c.join(ctx, sh, d)
+	if f != nil && !c.health.poor() {
+		patience := time.NewTimer(keyPatience)
+		defer patience.Stop()
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+		case <-patience.C:
+			c.health.fails(errKeyStoreLate)
+		}
+	}
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case f != nil && closed(f.done) && !isOutage(f.err):
+		return f.key, f.err
+	}
+	key, age := sh.recall(d, time.Now(), c.c.StaleFor)
+	if age != keyFresh && age != keyStale {
+		return c.ask(ctx, sh, d) // it was forgotten meanwhile
+	}
+	c.health.spared()
+	return key, nil
+}
+
+// isOutage reports whether err is no answer of the store.
+func isOutage(err error) bool { return err != nil && !errors.Is(err, ErrKeyNotFound) }
+
+// join joins the look-up of d, or starts one if there is a place; else it returns nil, as
+// it does where the store has failed a moment ago.
+func (c *KeyCache) join(ctx context.Context, sh *cacheShard, d Digest) *keyFlight {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if f := sh.underWay(d); f != nil {
+		return f
+	}
+	if k := sh.known[d]; k != nil && time.Now().Before(k.retry) {
+		return nil
+	}
+	select {
+	case c.slots <- struct{}{}:
+		return c.start(ctx, sh, d)
+	default:
+		return nil
+	}
+}
+
+// underWay returns the look-up to wait for, or nil. One that is late may never end.
+func (sh *cacheShard) underWay(d Digest) *keyFlight {
+	if f := sh.flights[d]; f != nil && !closed(f.deadline) {
+		return f
+	}
+	return nil
+}
+
+// start begins a look-up in the place that the caller has taken.
+func (c *KeyCache) start(ctx context.Context, sh *cacheShard, d Digest) *keyFlight {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keyFlightTime)
+	f := &keyFlight{done: make(chan struct{}), deadline: ctx.Done()}
+	if old := sh.flights[d]; old != nil {
+		old.outdated = true
+	}
+	sh.flights[d] = f
+	go func() {
+		defer cancel() // after done, so that no one takes it for the deadline
+		asked := time.Now()
+		answered := make(chan struct{})
+		go func() {
+			defer close(answered)
+			c.load(ctx, d, f)
+		}()
+		place := c.slots
+		select {
+		case <-answered:
+		case <-ctx.Done(): // the store does not heed it
+			select {
+			case c.hung <- struct{}{}:
+				<-place
+				place = c.hung
+			default:
+			}
+			<-answered
+		}
+		<-place
+		c.land(sh, d, f, asked)
+	}()
+	return f
+}
+
+// load asks the store.
+func (c *KeyCache) load(ctx context.Context, d Digest, f *keyFlight) {
+	f.err = errors.New("admit: the key store did not return") // unless it does
+	defer func() {
+		if v := recover(); v != nil { // there is no handler above that could
+			f.err = fmt.Errorf("admit: the key store panicked: %v\n%s", v, debug.Stack())
+		}
+	}()
+	f.key, f.err = c.store.LookupKey(ctx, d)
+	if f.err == nil && f.key == nil {
+		f.err = ErrKeyNotFound
+	}
+}
+
+// land notes the answer, unless there is a newer question. What the store says is as old
+// as the question.
+func (c *KeyCache) land(sh *cacheShard, d Digest, f *keyFlight, asked time.Time) {
+	switch took := time.Since(asked); {
+	case isOutage(f.err):
+		c.health.fails(f.err)
+	case took <= keyPatience:
+		c.health.answers()
+	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	defer close(f.done)
+	if f.outdated {
+		return
+	}
+	delete(sh.flights, d)
+	switch {
+	case f.err == nil:
+		delete(sh.unknown, d)
+		c.note(sh, &cachedKey{digest: d, key: f.key, until: asked.Add(c.c.TTL)})
+	case errors.Is(f.err, ErrKeyNotFound):
+		c.drop(sh, d)
+		sh.noteUnknown(d, asked.Add(c.c.NegativeTTL))
+	case sh.known[d] != nil:
+		sh.known[d].retry = time.Now().Add(keyRetry)
+	}
+}
+
+// storeHealth is what the look-ups of a KeyCache have found out about its store. A store is
+// poor from when a look-up fails or is late until one is in time; a stale key is then not
+// waited for. Both are logged once, however often they alternate.
+type storeHealth struct {
+	mu     sync.Mutex
+	isPoor bool
+	logged bool      // that it is
+	since  time.Time // of that line
+	last   time.Time // failure
+	spares int       // requests served by a stale key meanwhile
+}
+
+func (h *storeHealth) poor() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.isPoor
+}
+
+// spared counts a request that a stale key has served.
+func (h *storeHealth) spared() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.spares++
+}
+
+func (h *storeHealth) fails(err error) {
+	h.mu.Lock()
+	h.isPoor, h.last = true, time.Now()
+	first := !h.logged
+	if first {
+		h.logged, h.since, h.spares = true, h.last, 0
+	}
+	h.mu.Unlock()
+	if first {
+		slog.Default().Warn("admit: the key store fails or is late; keys past their TTL are used until StaleFor is over", slog.Any("error", err))
+	}
+}
+
+// answers ends what fails has begun. A store that has failed within the last second may
+// do so again.
+func (h *storeHealth) answers() {
+	h.mu.Lock()
+	h.isPoor = false
+	over := h.logged && time.Since(h.last) >= time.Second
+	away, spares := h.last.Sub(h.since), h.spares
+	if over {
+		h.logged = false
+	}
+	h.mu.Unlock()
+	if over {
+		slog.Default().Info("admit: the key store answers again", slog.Duration("failed_for", away), slog.Int("stale_answers", spares))
+	}
+}
