@@ -45,7 +45,8 @@ type AuthConfig struct {
 	// one of them and a wrong checksum is refused without asking the store.
 	MintedPrefixes []string
 	// Failures limits how many unknown keys the store is asked for by one client address,
-	// IPv6 by /64. Beyond it, what is not known in memory is refused with 429 rate_limited.
+	// IPv6 by /64. Beyond it, what is not known in memory is refused with 429 key_throttled;
+	// look-ups that are under way count until they have found a key, and are waited for.
 	// Keys that a KeyCache has still pass, and a KeyMap or KeyFile needs no throttle; a
 	// store of your own says what it knows with a method Knows(Digest) bool. Behind
 	// proxies put ClientIP outside. Zero: off.
@@ -222,26 +223,35 @@ func (a *Auth) verify(ctx context.Context, token string, network netip.Addr) (*K
 	case len(a.minted) > 0 && slices.Contains(a.minted, mint.Prefix(token)) && !mint.WellFormed(token):
 		return nil, a.invalid
 	}
-	d := DigestOf(token)
-	throttled := a.failures != nil && network.IsValid() && !a.failures.known(d)
-	if throttled {
-		if err := a.failures.refuse(network); err != nil {
-			return nil, err
+	return a.lookUp(ctx, DigestOf(token), network)
+}
+
+// lookUp asks the store, unless the network has asked for too many unknown keys.
+func (a *Auth) lookUp(ctx context.Context, d Digest, network netip.Addr) (*Key, *Error) {
+	var err error
+	if a.failures != nil && network.IsValid() {
+		paid, refusal := a.failures.pay(ctx, network, d)
+		if refusal != nil {
+			return nil, refusal
 		}
+		// A caller that does not wait for the answer has paid too, or it would ask for nothing.
+		defer func() {
+			a.failures.settle(paid, errors.Is(err, ErrKeyNotFound) || errors.Is(ctx.Err(), context.Canceled))
+		}()
 	}
 	key, err := a.store.LookupKey(ctx, d)
+	if err == nil && key == nil {
+		err = ErrKeyNotFound
+	}
 	switch {
-	case err == nil && key != nil && key.ID == "":
-		return nil, errInternal.WithCause(errNoKeyID)
-	case err == nil && key != nil:
-		return key, a.validity(key)
-	case err == nil, errors.Is(err, ErrKeyNotFound):
-		if throttled {
-			a.failures.note(network)
-		}
+	case errors.Is(err, ErrKeyNotFound):
 		return nil, a.invalid
-	default:
+	case err != nil:
 		return nil, errStoreUnavailable.WithCause(fmt.Errorf("look up a key: %w", err))
+	case key.ID == "":
+		return nil, errInternal.WithCause(errNoKeyID)
+	default:
+		return key, a.validity(key)
 	}
 }
 

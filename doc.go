@@ -21,7 +21,7 @@
 //	413  body_too_large
 //	415  unsupported_media_type
 //	422  unprocessable
-//	429  rate_limited, overloaded
+//	429  rate_limited, key_throttled, overloaded
 //	500  internal
 //	501  not_implemented
 //	502  bad_gateway

@@ -1,22 +1,45 @@
 package admit
 
 import (
+	"context"
 	"net/http"
 	"net/netip"
+	"sync"
 	"time"
 )
 
-// maxFailingAddresses bounds the memory of a throttle at about 13 MB. Addresses beyond
-// it share buckets.
-const maxFailingAddresses = 100_000
+const (
+	// maxFailingAddresses bounds the memory of a throttle at about 13 MB. Addresses beyond
+	// it share the bucket of a wider network, of which there are at most so many: all /16 of
+	// IPv4 and as many /32 of IPv6, the smallest that a registry gives out. So a flood from
+	// many addresses falls on the networks that it comes from.
+	maxFailingAddresses = 100_000
+	maxFailingNetworks  = 2 << 16
+	wide4, wide6        = 16, 32
+)
 
 // failures throttles the addresses that send keys which nobody has. It stands between
 // strangers and a store that has to be asked over the network, and decides nothing
 // else: what the store knows without being asked is none of its business.
+//
+// A look-up is paid for before it is made, and the price is given back unless the key is
+// unknown: else all that ask at the same time would get in. Who cannot pay while look-ups
+// of the same address are under way waits for one of them to end, since it may have been
+// that of a good key.
 type failures struct {
-	memory *MemoryStore
-	rules  []rule
-	known  func(Digest) bool
+	addresses, networks *MemoryStore
+	rules               []rule
+	known               func(Digest) bool
+
+	mu      sync.Mutex
+	guesses map[netip.Prefix]*guesses // the networks of look-ups under way
+}
+
+// guesses are the look-ups of one network that are under way.
+type guesses struct {
+	paid  int
+	turn  chan struct{} // hands what one of them has paid to who waits
+	ended chan struct{} // closed when none is under way any more
 }
 
 // newFailures returns nil for a throttle that is not configured.
@@ -28,42 +51,112 @@ func newFailures(store KeyStore, l Limit) (*failures, error) {
 	if err != nil {
 		return nil, err
 	}
-	memory, err := NewMemoryStore(MemoryStoreConfig{MaxKeys: maxFailingAddresses})
-	if err != nil {
+	f := &failures{rules: []rule{r}, known: func(Digest) bool { return false }, guesses: map[netip.Prefix]*guesses{}}
+	if f.addresses, err = NewMemoryStore(MemoryStoreConfig{MaxKeys: maxFailingAddresses}); err != nil {
 		return nil, err
 	}
-	f := &failures{memory: memory, rules: []rule{r}, known: func(Digest) bool { return false }}
+	if f.networks, err = NewMemoryStore(MemoryStoreConfig{MaxKeys: maxFailingNetworks}); err != nil {
+		return nil, err
+	}
 	if s, ok := store.(KeyKnower); ok {
 		f.known = s.Knows
 	}
 	return f, nil
 }
 
-// refuse returns the error for a look-up that may not be made. What may be made costs
-// nothing yet: only a failure does. What may not costs nothing either.
-func (f *failures) refuse(network netip.Addr) *Error {
-	if d := f.take(network, 0); d.States[0].Remaining > 0 {
-		return nil
-	}
-	d := f.take(network, 1) // to learn when to come again
-	if d.Allowed {
-		return nil
-	}
-	e := *errTooManyFailures
-	e.RetryAfter = max(d.RetryAfter, time.Second)
-	return &e
+// payment is where the price of a look-up has been taken.
+type payment struct {
+	network netip.Prefix
+	memory  *MemoryStore // nil: nothing was taken
+	id      fingerprint
 }
 
-func (f *failures) note(network netip.Addr) { f.take(network, 1) }
+// of returns where an address pays.
+func (f *failures) of(addr netip.Addr) payment {
+	p := payment{network: netip.PrefixFrom(addr, addr.BitLen()), memory: f.addresses}
+	p.id = fingerprintOf(p.memory, addr)
+	if !p.memory.roomFor(unkeyed, p.id, f.rules[0].id) {
+		width := wide4
+		if addr.Is6() {
+			width = wide6
+		}
+		p.network, _ = addr.Prefix(width)
+		p.memory = f.networks
+		p.id = fingerprintOf(p.memory, p.network.Addr())
+	}
+	return p
+}
 
-func (f *failures) take(network netip.Addr, cost int) Decision {
+func fingerprintOf(s *MemoryStore, addr netip.Addr) fingerprint {
 	var buf [64]byte
-	b := network.AppendTo(append(buf[:0], addrPrefix...))
-	return f.memory.take(make([]LimitState, 0, 1), unkeyed, f.memory.fingerprint(b), cost, f.rules)
+	return s.fingerprint(addr.AppendTo(buf[:0]))
 }
 
-var errTooManyFailures = &Error{
+func (f *failures) take(p payment, cost int) Decision {
+	return p.memory.take(make([]LimitState, 0, 1), unkeyed, p.id, cost, f.rules)
+}
+
+// pay pays for a look-up, which settle is to follow, or returns the refusal of one that
+// may not be made.
+func (f *failures) pay(ctx context.Context, addr netip.Addr, d Digest) (payment, *Error) {
+	for waited := false; ; waited = true {
+		if f.known(d) {
+			return payment{}, nil
+		}
+		f.mu.Lock()
+		p := f.of(addr)
+		decision := f.take(p, 1)
+		g := f.guesses[p.network]
+		switch {
+		case decision.Allowed && g == nil:
+			f.guesses[p.network] = &guesses{1, make(chan struct{}), make(chan struct{})}
+		case decision.Allowed:
+			g.paid++
+		}
+		f.mu.Unlock()
+		if decision.Allowed {
+			return p, nil
+		}
+		if g == nil || waited {
+			e := *errKeyThrottled
+			e.RetryAfter = max(decision.RetryAfter, time.Second)
+			return payment{}, &e
+		}
+		select {
+		case <-g.turn:
+			return p, nil
+		case <-g.ended:
+		case <-ctx.Done():
+			return payment{}, errStoreUnavailable.WithCause(ctx.Err())
+		}
+	}
+}
+
+// settle ends a look-up: one of a key that is unknown is paid for, the price of any other
+// goes to who waits for it, or back.
+func (f *failures) settle(p payment, unknown bool) {
+	if p.memory == nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	g := f.guesses[p.network]
+	if !unknown {
+		select {
+		case g.turn <- struct{}{}:
+			return
+		default:
+			f.take(p, -1)
+		}
+	}
+	if g.paid--; g.paid == 0 {
+		delete(f.guesses, p.network)
+		close(g.ended)
+	}
+}
+
+var errKeyThrottled = &Error{
 	Status:  http.StatusTooManyRequests,
-	Code:    "rate_limited",
+	Code:    "key_throttled",
 	Message: "Too many API keys that are not valid came from this address. Try again later.",
 }

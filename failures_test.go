@@ -1,10 +1,15 @@
 package admit_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,7 +43,7 @@ func TestFailuresAreThrottled(t *testing.T) {
 		asked := store.asked.Load()
 		for i := range 100 {
 			e, header := refused(t, h, tryFrom(stranger, "more "+strconv.Itoa(i)), 429)
-			assert.Equal(t, "rate_limited", e.Code)
+			assert.Equal(t, "key_throttled", e.Code)
 			assert.EqualValues(t, 6, e.RetryAfter)
 			assert.Equal(t, "6", header.Get("Retry-After"))
 			assert.Empty(t, header["Www-Authenticate"], "nothing is known of the key")
@@ -168,30 +173,6 @@ func TestFailuresFaults(t *testing.T) {
 	assert.ErrorContains(t, err, "AuthConfig.Store is nil")
 }
 
-// However many try at once, the store is asked for as many as the limit lets through,
-// and those that were under way when it was reached.
-func TestFailuresAtOnce(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		store := newRemote()
-		store.takes = time.Millisecond
-		h := newAuth(t, admit.AuthConfig{Store: store, Failures: tenFailures}).Wrap(ok)
-		var all sync.WaitGroup
-		const strangers = 8
-		for g := range strangers {
-			all.Go(func() {
-				for i := range 100 {
-					r := tryFrom("192.0.2.1:1", strconv.Itoa(g*1000+i))
-					h.ServeHTTP(newDiscard(), r)
-				}
-			})
-		}
-		all.Wait()
-		assert.GreaterOrEqual(t, store.asked.Load(), int64(10))
-		assert.LessOrEqual(t, store.asked.Load(), int64(10+strangers-1))
-	})
-}
-
 // A flood from addresses without end holds a bounded memory.
 func TestFailuresMemory(t *testing.T) {
 	if raceDetector {
@@ -215,4 +196,154 @@ func TestFailuresMemory(t *testing.T) {
 	runtime.KeepAlive(h)
 	assert.Less(t, held, 24<<20)
 	t.Logf("%d KiB are held for 300,000 addresses", held>>10)
+}
+
+// However many ask at the same time, no more unknown keys are asked for than one after the
+// other would be, and good keys among them get in.
+func TestFailuresAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, cached := range map[string]bool{"store": false, "cache": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				remote := manyKeys(100)
+				remote.takes = 50 * time.Millisecond
+				unknown := new(atomic.Int64)
+				var store admit.KeyStore = storeFunc(func(ctx context.Context, d admit.Digest) (*admit.Key, error) {
+					key, err := remote.LookupKey(ctx, d)
+					if errors.Is(err, admit.ErrKeyNotFound) {
+						unknown.Add(1)
+					}
+					return key, err
+				})
+				if cached {
+					store = newCache(t, store, admit.KeyCacheConfig{})
+				}
+				h := newAuth(t, admit.AuthConfig{Store: store, Failures: admit.PerMinute(30)}).Wrap(ok)
+				var all sync.WaitGroup
+				var statuses [600]atomic.Int64
+				ask := func(token string) {
+					all.Go(func() { statuses[status(h, tryFrom("192.0.2.1:1", token))].Add(1) })
+				}
+				for i := range 100 {
+					ask("k" + strconv.Itoa(i))
+				}
+				all.Wait()
+				assert.EqualValues(t, 100, statuses[200].Load(), "good keys alone pay nothing, and wait for one another")
+				for burst := range 4 {
+					for i := range 1000 {
+						ask(fmt.Sprint("guess ", burst, i))
+					}
+					all.Wait()
+				}
+				assert.EqualValues(t, 30, unknown.Load())
+				assert.EqualValues(t, 30, statuses[401].Load())
+				assert.EqualValues(t, 3970, statuses[429].Load())
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				for i := range 29 {
+					ask(fmt.Sprint("another ", i))
+				}
+				for i := range 100 {
+					ask("k" + strconv.Itoa(i))
+				}
+				all.Wait()
+				assert.EqualValues(t, 200, statuses[200].Load(), "beside guesses that do not use it up")
+				assert.EqualValues(t, 3970, statuses[429].Load())
+			})
+		})
+	}
+}
+
+// What is taken is given back or kept, whatever the store says, in any order, and by callers
+// who leave: the model is a count of those who have paid.
+func FuzzFailures(f *testing.F) {
+	f.Add(int64(1), byte(10), byte(100))
+	f.Add(int64(2), byte(1), byte(255))
+	f.Add(int64(3), byte(255), byte(3))
+	f.Fuzz(func(t *testing.T, seed int64, burst, callers byte) {
+		burst = max(burst, 1)
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(uint64(seed), 0))
+			var mu sync.Mutex // of random
+			upTo := func(n int) int { mu.Lock(); defer mu.Unlock(); return random.IntN(n) }
+			var unknown, underWay, most atomic.Int64
+			var over atomic.Bool
+			store := storeFunc(func(context.Context, admit.Digest) (*admit.Key, error) {
+				for n := underWay.Add(1); ; {
+					if m := most.Load(); n <= m || most.CompareAndSwap(m, n) {
+						break
+					}
+				}
+				defer underWay.Add(-1)
+				time.Sleep(time.Duration(upTo(20)) * time.Millisecond)
+				answer := upTo(3)
+				if over.Load() {
+					answer = 0
+				}
+				switch answer {
+				case 0:
+					unknown.Add(1)
+					return nil, admit.ErrKeyNotFound
+				case 1:
+					return nil, errDown
+				default:
+					return &admit.Key{ID: "a"}, nil
+				}
+			})
+			h := newAuth(t, admit.AuthConfig{Store: store, Failures: admit.Limit{Requests: int(burst), Per: 1000 * time.Hour}}).Wrap(ok)
+			var all sync.WaitGroup
+			var paid, left atomic.Int64
+			for i := range int(callers) {
+				all.Go(func() {
+					time.Sleep(time.Duration(upTo(20)) * time.Millisecond)
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					if i%5 == 0 {
+						leaves := time.AfterFunc(time.Duration(1+upTo(30))*time.Millisecond, func() { left.Add(1); cancel() })
+						defer leaves.Stop()
+					}
+					r := tryFrom("192.0.2.1:1", strconv.Itoa(i)).WithContext(ctx)
+					switch status(h, r) {
+					case 401:
+						paid.Add(1)
+					case 429:
+						assert.GreaterOrEqual(t, unknown.Load()+left.Load(), int64(burst), "nobody is refused for what others have not spent")
+					}
+				})
+			}
+			all.Wait()
+			assert.LessOrEqual(t, most.Load(), int64(burst))
+			assert.LessOrEqual(t, unknown.Load(), int64(burst))
+			over.Store(true)
+			spent := int64(burst)
+			for i := 0; status(h, tryFrom("192.0.2.1:1", "over "+strconv.Itoa(i))) == 401; i++ {
+				spent--
+			}
+			assert.LessOrEqual(t, paid.Load(), spent)
+			assert.LessOrEqual(t, spent, paid.Load()+left.Load(), "one who left may have paid, or not")
+		})
+	})
+}
+
+// A flood from the addresses of a few networks falls on these: customers elsewhere, whose
+// keys are not cached, get in.
+func TestFailuresOfAFlood(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newAuth(t, admit.AuthConfig{Store: manyKeys(1000), Failures: admit.Limit{Requests: 30, Per: time.Hour}}).Wrap(ok)
+		flood := make(map[int]int)
+		for i := range 180_000 {
+			addr := fmt.Sprintf("[2001:db%d:%x:%x::1]:1", i%2, i>>16, i&0xffff)
+			flood[status(h, tryFrom(addr, "guess"+strconv.Itoa(i)))]++
+		}
+		assert.Equal(t, map[int]int{401: 100_060, 429: 79_940}, flood)
+		for i := range 1000 {
+			addr := fmt.Sprintf("198.%d.%d.%d:1", 18+i%2, i/256, i%256)
+			require.Equal(t, 200, status(h, tryFrom(addr, "k"+strconv.Itoa(i))), i)
+		}
+		refused(t, h, tryFrom("[2001:db1:ffff::1]:1", "k1"), 429)
+		time.Sleep(time.Hour)
+		allowed(t, h, tryFrom("[2001:db1:ffff::1]:1", "k1"))
+	})
 }

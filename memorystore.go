@@ -135,7 +135,7 @@ func (s *MemoryStore) fingerprint(key []byte) fingerprint {
 
 // take decides, and appends the states of the Decision to those given.
 func (s *MemoryStore) take(states []LimitState, c class, id fingerprint, cost int, rules []rule) Decision {
-	sh := &s.shards[int(c)<<s.bits|int(id[0]>>(64-s.bits))]
+	sh := s.shardOf(c, id)
 
 	sh.mu.Lock()
 	d := sh.take(s, states, id, cost, rules)
@@ -151,6 +151,27 @@ func (s *MemoryStore) take(states []LimitState, c class, id fingerprint, cost in
 		other.tidy(s)
 	}
 	return d
+}
+
+// roomFor reports whether a caller has a bucket of its own, or would get one.
+func (s *MemoryStore) roomFor(c class, id fingerprint, limit unique.Handle[Limit]) bool {
+	sh := s.shardOf(c, id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.advance(s)
+	sh.forgetAll(s)
+	if _, known := sh.find(id, limit); known {
+		return true
+	}
+	if !sh.reserve(s) {
+		return false
+	}
+	s.keys.Add(-1)
+	return true
+}
+
+func (s *MemoryStore) shardOf(c class, id fingerprint) *shard {
+	return &s.shards[int(c)<<s.bits|int(id[0]>>(64-s.bits))]
 }
 
 // next returns the shards in turn.
