@@ -60,11 +60,12 @@ type body struct {
 	http1 bool // the server reads what is left before it answers
 
 	mu       sync.Mutex
-	reading  bool // Read is waiting for the source
-	draining bool // the server may be reading
-	drained  bool // it has read what it reads
-	woken    bool // a deadline in the past was set
-	ended    bool // the request is over, or the connection somebody else's
+	reading  bool      // Read is waiting for the source
+	since    time.Time // when it began to; zero: nobody asks
+	draining bool      // the server may be reading
+	drained  bool      // it has read what it reads
+	woken    bool      // a deadline in the past was set
+	ended    bool      // the request is over, or the connection somebody else's
 	err      error
 	timer    *time.Timer
 	armed    bool      // the timer is running
@@ -124,7 +125,7 @@ func (b *body) begin(timed bool) (began time.Time, err error) {
 		}
 		b.wakeLocked(began.Add(patience), patience)
 	}
-	b.reading = true
+	b.reading, b.since = true, began
 	return began, nil
 }
 
@@ -188,6 +189,21 @@ func (b *body) interruptLocked(err error) {
 		b.woken = true
 		_ = http.NewResponseController(b.w).SetReadDeadline(longAgo)
 	}
+}
+
+// awaited is how long the client has been waited for within the Max of its BodyTimeout,
+// which bounds it; 0 without one.
+func (b *body) awaited() time.Duration {
+	if outer, ours := b.source.(*body); ours && b.timeout.Grace == 0 {
+		return outer.awaited()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	waited := b.waited
+	if b.reading && !b.since.IsZero() {
+		waited += time.Since(b.since)
+	}
+	return min(waited, b.timeout.Max)
 }
 
 // drains reports whether the server may wait for the rest of the body before it answers.

@@ -79,6 +79,49 @@ func (run *timedRun) Value(key any) any {
 	return run.Context.Value(key)
 }
 
+// Err says context.DeadlineExceeded for a handler that is late, whose context is canceled
+// with that cause.
+func (run *timedRun) Err() error {
+	err := run.Context.Err()
+	if err == context.Canceled && context.Cause(run.Context) == context.DeadlineExceeded {
+		return context.DeadlineExceeded
+	}
+	return err
+}
+
+// Deadline returns when the handler is late as of now: the time to the first byte until the
+// answer has begun, and what a client is waited for moves it on.
+func (run *timedRun) Deadline() (time.Time, bool) {
+	outer, bounded := run.Context.Deadline()
+	run.mu.Lock()
+	limit := run.limit()
+	run.mu.Unlock()
+	if limit == 0 {
+		return outer, bounded
+	}
+	if mine := run.began.Add(limit); !bounded || mine.Before(outer) {
+		return mine, true
+	}
+	return outer, true
+}
+
+// limit is how long after its beginning the run is over, as of now; 0: never.
+func (run *timedRun) limit() time.Duration {
+	switch {
+	case run.unbounded:
+		return 0
+	case run.committed:
+		return run.total
+	case run.body == nil:
+		return run.firstByte
+	}
+	limit := run.firstByte + run.body.awaited()
+	if run.total > 0 {
+		limit = min(limit, run.total)
+	}
+	return limit
+}
+
 func (run *timedRun) serve(in inside, w http.ResponseWriter) {
 	returned := false
 	defer func() {
@@ -154,14 +197,13 @@ func (run *timedRun) finish(r *http.Request) {
 func (run *timedRun) expire() {
 	run.mu.Lock()
 	defer run.mu.Unlock()
-	limit := run.firstByte
-	if run.committed {
-		limit = run.total
-	} else if run.deciding > 0 {
+	limit := run.limit()
+	// The answer may have begun, or ended, while the timer was on its way here.
+	if run.ended || run.over || limit == 0 || run.deciding > 0 && !run.committed {
 		return
 	}
-	// The answer may have begun, or ended, while the timer was on its way here.
-	if run.ended || run.over || run.unbounded || limit == 0 || time.Since(run.began) < limit {
+	if left := limit - time.Since(run.began); left > 0 {
+		run.timer.Reset(max(left, readTick))
 		return
 	}
 	run.over = true
@@ -170,6 +212,10 @@ func (run *timedRun) expire() {
 	}
 	close(run.settled)
 }
+
+// readTick is how often it is looked at whether the time is over of a handler that waits for
+// its client, which moves it on.
+const readTick = 10 * time.Millisecond
 
 // cutAfter is how long a 1xx may take that was under way when the time was over.
 const cutAfter = 100 * time.Millisecond

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// Timeout answers 503 handler_timeout when the handler has not begun its answer in d.
-// What has begun is not bounded, so that streams, downloads and upgrades pass: see
+// Timeout answers 503 handler_timeout when the handler has not begun its answer in d of its
+// own time: what it waits in Read for a body does not count where a BodyTimeout around the
+// Timeout has a Max, and that bounds it. What has begun is not bounded, so that streams, downloads and upgrades pass: see
 // NewHandlerTimeout for a bound of the whole. It panics if d is not positive.
 func Timeout(d time.Duration) Middleware {
 	t, err := NewHandlerTimeout(HandlerTimeoutConfig{FirstByte: d})
@@ -17,10 +18,10 @@ func Timeout(d time.Duration) Middleware {
 
 // HandlerTimeoutConfig configures NewHandlerTimeout.
 type HandlerTimeoutConfig struct {
-	// FirstByte is the time to the first byte of the answer, reading the body included.
-	// Required.
+	// FirstByte is the time to the first byte of the answer: see Timeout. Required.
 	FirstByte time.Duration
-	// Total is the time to its end: what goes on for longer is cut. 0: no bound.
+	// Total is the time to its end, waiting for the body included: what goes on for longer is
+	// cut. 0: no bound.
 	Total time.Duration
 }
 
@@ -71,8 +72,12 @@ func StopTimeout(ctx context.Context) bool {
 	return inTime
 }
 
-// Wrap runs next in a goroutine of its own, whose context is canceled when the time is over,
-// with the cause context.DeadlineExceeded.
+// Wrap runs next in a goroutine of its own, whose context has the time as its deadline and
+// ends with context.DeadlineExceeded when it is over; a context that is derived from it, by
+// context.WithCancel say, is canceled with that as its cause. The deadline goes, or becomes that of
+// Total, when the answer begins: a handler that streams and wants a time of its own, by
+// context.WithTimeout, derives it after its first byte or after StopTimeout.
+//
 // Nothing is buffered. After the time is over, what next writes is thrown away with
 // http.ErrHandlerTimeout, what it reads from the body fails, and its panic is logged; a
 // panic before passes on, as a *HandlerPanic with the stack.

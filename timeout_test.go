@@ -62,7 +62,7 @@ func TestTimeout(t *testing.T) {
 		assert.Equal(t, "kept", header.Get("X-Outside"))
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		assert.Equal(t, context.Canceled, ctxErr)
+		assert.Equal(t, context.DeadlineExceeded, ctxErr)
 		assert.Equal(t, context.DeadlineExceeded, cause)
 		assert.Equal(t, http.ErrHandlerTimeout, late)
 	})
@@ -875,4 +875,152 @@ func TestTimeoutLateErrorCutsNothing(t *testing.T) {
 	refused(t, h, get("/"), 503)
 	close(over)
 	<-done
+}
+
+// slowly is a body of n bytes, one each so often.
+func slowly(n int, every time.Duration) io.Reader {
+	left := n
+	return readerFunc(func(p []byte) (int, error) {
+		if left == 0 {
+			return 0, io.EOF
+		}
+		time.Sleep(every)
+		left--
+		p[0] = 'x'
+		return 1, nil
+	})
+}
+
+// The time of a handler is its own: that of its client is bounded by a Max, or counts.
+func TestTimeoutAndASlowBody(t *testing.T) {
+	t.Parallel()
+	second := time.Second
+	for name, test := range map[string]struct {
+		body   admit.BodyTimeout
+		total  time.Duration
+		upload time.Duration
+		works  time.Duration // then
+		status int
+		after  time.Duration
+	}{
+		"slow and steady":     {admit.BodyTimeout{Grace: second, Max: 3 * second, MinRate: 5}, 0, 1600 * time.Millisecond, 0, 200, 1600 * time.Millisecond},
+		"then works":          {admit.BodyTimeout{Grace: second, Max: 3 * second}, 0, 1600 * time.Millisecond, 900 * time.Millisecond, 200, 2500 * time.Millisecond},
+		"then works too long": {admit.BodyTimeout{Grace: second, Max: 3 * second}, 0, 1600 * time.Millisecond, 5 * second, 503, 2600 * time.Millisecond},
+		"too slow":            {admit.BodyTimeout{Grace: second, Max: 3 * second}, 0, 5 * second, 0, 408, 3 * second},
+		"too slow, Total":     {admit.BodyTimeout{Grace: second, Max: 3 * second}, 2 * second, 5 * second, 0, 503, 2 * second},
+		"without a Max":       {admit.BodyTimeout{Grace: second}, 0, 1600 * time.Millisecond, 0, 503, second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				timeout, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: second, Total: test.total})
+				require.NoError(t, err)
+				h := admit.Policy{BodyTimeout: test.body, HandlerTimeout: timeout}.Wrap(admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+					if _, err := io.Copy(io.Discard, r.Body); err != nil {
+						return err
+					}
+					time.Sleep(test.works)
+					return nil
+				}))
+				began := time.Now()
+				r := httptest.NewRequest("POST", "/", slowly(int(test.upload/(100*time.Millisecond)), 100*time.Millisecond))
+				assert.Equal(t, test.status, status(h, r))
+				assert.InDelta(t, test.after, time.Since(began), float64(100*time.Millisecond))
+				time.Sleep(time.Minute)
+			})
+		})
+	}
+}
+
+func TestTimeoutOverTheWireAndASlowBody(t *testing.T) {
+	t.Parallel()
+	for _, wire := range wires {
+		t.Run(wire, func(t *testing.T) {
+			t.Parallel()
+			h := admit.Policy{
+				BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second, Max: 30 * time.Second, MinRate: 10}, Timeout: 500 * time.Millisecond,
+			}.Wrap(readAll(0))
+			s := serve(t, wire, h)
+			r, err := http.NewRequestWithContext(t.Context(), "POST", s.URL, slowly(15, 100*time.Millisecond))
+			require.NoError(t, err)
+			res, err := s.Client().Do(r)
+			require.NoError(t, err)
+			require.NoError(t, res.Body.Close())
+			assert.Equal(t, 200, res.StatusCode)
+		})
+	}
+}
+
+// Where the handler's client is waited for, the deadline moves on, and never back.
+func TestTimeoutDeadline(t *testing.T) {
+	t.Parallel()
+	for _, total := range []time.Duration{0, time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			timeout, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: time.Second, Total: total})
+			require.NoError(t, err)
+			began := time.Now()
+			in := func(r *http.Request) time.Duration {
+				deadline, bounded := r.Context().Deadline()
+				if !bounded {
+					return -1
+				}
+				return deadline.Sub(began)
+			}
+			h := wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				assert.Equal(t, time.Second, in(r))
+				_, err := io.Copy(io.Discard, r.Body)
+				assert.NoError(t, err)
+				assert.Equal(t, 1700*time.Millisecond, in(r))
+				time.Sleep(100 * time.Millisecond)
+				assert.Equal(t, 1700*time.Millisecond, in(r))
+				assert.NoError(t, http.NewResponseController(w).Flush())
+				if total == 0 {
+					total = -1
+				}
+				assert.Equal(t, total, in(r))
+				assert.True(t, admit.StopTimeout(r.Context()))
+				assert.EqualValues(t, -1, in(r))
+			}), admit.BodyTimeout{Grace: time.Second, Max: time.Minute}.Wrap, timeout.Wrap)
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/", slowly(7, 100*time.Millisecond)))
+
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			defer cancel()
+			began = time.Now()
+			timeout.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				assert.Equal(t, 500*time.Millisecond, in(r), "that of the request is earlier")
+			})).ServeHTTP(httptest.NewRecorder(), get("/").WithContext(ctx))
+		})
+	}
+}
+
+// What ends the context of a handler: its time, or its client.
+func TestTimeoutContextErr(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, outer := range []bool{false, true} {
+			for want, end := range map[error]time.Duration{context.DeadlineExceeded: time.Hour, context.Canceled: time.Millisecond} {
+				ended := make(chan struct{})
+				wrapper := admit.Timeout(time.Second)
+				if outer {
+					wrapper = func(h http.Handler) http.Handler { return admit.Timeout(time.Second)(admit.Timeout(time.Minute)(h)) }
+				}
+				h := wrapper(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					defer close(ended)
+					assert.NoError(t, r.Context().Err())
+					derived, cancel := context.WithCancel(r.Context())
+					defer cancel()
+					valued := context.WithValue(r.Context(), http.ServerContextKey, nil)
+					<-derived.Done()
+					assert.Equal(t, want, r.Context().Err())
+					assert.Equal(t, want, valued.Err())
+					assert.Equal(t, want, context.Cause(derived))
+				}))
+				ctx, cancel := context.WithCancel(t.Context())
+				time.AfterFunc(end, cancel)
+				h.ServeHTTP(httptest.NewRecorder(), get("/").WithContext(ctx))
+				<-ended
+			}
+		}
+		time.Sleep(time.Hour)
+	})
 }
