@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -21,7 +22,7 @@ func ClientIP(header string, trusted ...netip.Prefix) Middleware {
 		return wrap("ClientIP", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 			s, w, inner := in.fill(w, r, slotClientIP)
 			defer s.leave(r, inner)
-			s.clientIP = p.client(r.RemoteAddr, r.Header)
+			s.clientIP = p.client(parseAddr(r.RemoteAddr), overUnixSocket(r), r.Header)
 			in.ServeHTTP(w, inner)
 		})
 	}
@@ -79,9 +80,9 @@ func newProxies(header string, trusted []netip.Prefix) (*proxies, error) {
 // client walks from the peer towards the client, for as long as the address at hand
 // is that of a proxy whose word counts. Where a hop cannot be read, the walk ends at
 // the last address that is certain.
-func (p *proxies) client(peer string, h http.Header) netip.Addr {
-	at := parseAddr(peer)
-	if !p.trusts(at) && peer != "@" && peer != "" {
+func (p *proxies) client(peer netip.Addr, local bool, h http.Header) netip.Addr {
+	at := peer
+	if !local && !p.trusts(at) {
 		return at
 	}
 	lines := h[p.header]
@@ -106,6 +107,16 @@ func (p *proxies) client(peer string, h http.Header) netip.Addr {
 		}
 	}
 	return at
+}
+
+// overUnixSocket reports whether the peer is on a Unix socket, bound to a name or not. The
+// server knows; without one, as in a test, the form of the address tells. RemoteAddr alone would
+// not do: there are wrappers that copy a header into it.
+func overUnixSocket(r *http.Request) bool {
+	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		return local.Network() == "unix"
+	}
+	return r.RemoteAddr == "" || r.RemoteAddr[0] == '@' || r.RemoteAddr[0] == '/'
 }
 
 func (p *proxies) trusts(a netip.Addr) bool {

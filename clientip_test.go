@@ -6,7 +6,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -135,7 +138,8 @@ func TestClientIPDoesNotBuild(t *testing.T) {
 	assert.Panics(t, func() { admit.ClientIP("X-Forwarded-For", good, netip.Prefix{}) })
 }
 
-// A reverse proxy on the same host often speaks over a Unix socket.
+// A reverse proxy on the same host often speaks over a Unix socket, which it may have bound
+// to a name.
 func TestClientIPOverAUnixSocket(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "s")
@@ -146,17 +150,39 @@ func TestClientIPOverAUnixSocket(t *testing.T) {
 		http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got <- admit.ClientIPFrom(r) }))}}
 	s.Start()
 	defer s.Close()
-	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", path)
-	}}}
-	defer c.CloseIdleConnections()
-	r, err := http.NewRequest(http.MethodGet, "http://admit.test/", nil)
-	require.NoError(t, err)
-	r.Header.Set("X-Forwarded-For", "198.51.100.7")
-	res, err := c.Do(r)
-	require.NoError(t, err)
-	_ = res.Body.Close()
-	assert.Equal(t, "198.51.100.7", (<-got).String())
+	names := []string{"", filepath.Join(t.TempDir(), "c")}
+	if runtime.GOOS == "linux" {
+		names = append(names, "@admit-test-"+strconv.Itoa(os.Getpid()))
+	}
+	for _, name := range names {
+		dialer := net.Dialer{LocalAddr: &net.UnixAddr{Name: name, Net: "unix"}}
+		c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", path)
+		}}}
+		defer c.CloseIdleConnections()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://admit.test/", nil)
+		require.NoError(t, err)
+		r.Header.Set("X-Forwarded-For", "198.51.100.7")
+		res, err := c.Do(r)
+		require.NoError(t, err)
+		_ = res.Body.Close()
+		assert.Equal(t, "198.51.100.7", (<-got).String(), name)
+	}
+}
+
+// A wrapper that copies a header into RemoteAddr makes no Unix socket of a client.
+func TestClientIPOfARemoteAddrThatIsMadeUp(t *testing.T) {
+	t.Parallel()
+	for _, made := range []string{"@", "", "/run/c.sock", "@proxy"} {
+		var got netip.Addr
+		h := admit.ClientIP("X-Forwarded-For", proxyNetworks...)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = admit.ClientIPFrom(r) }))
+		s := serve(t, "HTTP/1.1", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.RemoteAddr = made
+			h.ServeHTTP(w, r)
+		}))
+		do(t, s, "GET", "/", "", "X-Forwarded-For", "198.51.100.7")
+		assert.False(t, got.IsValid(), made)
+	}
 }
 
 // What is written to the left of an untrusted address never matters.
