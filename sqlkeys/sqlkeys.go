@@ -120,9 +120,11 @@ func New(c Config) (*Store, error) {
 // Close writes the last uses that are not written yet. It leaves the database open.
 func (s *Store) Close() error { return s.close() }
 
-// LookupKey implements admit.KeyStore with one indexed query. Whatever goes wrong is an
-// outage, unless the database says that there is no such row. It prepares no statement: a
-// pool between the service and PostgreSQL may give it another connection each time.
+// LookupKey implements admit.KeyStore with one indexed query. It returns
+// admit.ErrKeyNotFound where there is no such row, and an *admit.ConfigError where there is
+// one that cannot be read: its key is refused with 503, and an admit.KeyCache does not go on
+// with what it was before. Any other error is an outage. It prepares no statement: a pool
+// between the service and PostgreSQL may give it another connection each time.
 func (s *Store) LookupKey(ctx context.Context, d admit.Digest) (*admit.Key, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
