@@ -9,7 +9,7 @@
 //
 // With Watch, a change that is committed is seen by the caches of all services within
 // about a second: half a second on average, and one second plus the time of a query at
-// most. While the database cannot be reached, the TTL is the bound, then StaleFor.
+// most; so is a changed digest, as if the one before were revoked. While the database cannot be reached, the TTL is the bound, then StaleFor.
 // A row that is deleted is not seen by Watch, so revoke instead; the TTL bounds that too.
 //
 // Schema returns the table for your migrations, and SchemaFrom what brings the table of an
@@ -139,6 +139,15 @@ func (s *Store) LookupKey(ctx context.Context, d admit.Digest) (*admit.Key, erro
 	}
 	s.uses.add(d, &r.Key, time.Now())
 	return &r.Key, nil
+}
+
+// now is an expression for the time by the clock of the database, which all who use it
+// share. In a transaction of PostgreSQL it stands still.
+func (s *Store) now() string {
+	if s.dialect == SQLite {
+		return `CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)`
+	}
+	return `now()`
 }
 
 // query puts the placeholders of the dialect in place of question marks.

@@ -184,6 +184,11 @@ func TestUpgrade(t *testing.T) {
 		db.exec(t, `UPDATE admit_keys SET limits = '[]' WHERE id = 'bare'`)
 		require.NoError(t, db.QueryRowContext(t.Context(), `SELECT version FROM admit_keys WHERE id = 'bare'`).Scan(&version))
 		assert.Equal(t, 4, version, "the trigger looks at the new columns")
+		d, before := admit.DigestOf("other"), admit.DigestOf("bare")
+		db.exec(t, `UPDATE admit_keys SET digest = ? WHERE id = 'bare'`, d[:])
+		var former []byte
+		require.NoError(t, db.QueryRowContext(t.Context(), `SELECT former FROM admit_keys WHERE id = 'bare'`).Scan(&former))
+		assert.Equal(t, before[:], former)
 
 		for _, bad := range []string{`{}`, `null`, `"192.0.2.0/24"`} {
 			for _, column := range []string{"networks", "limits"} {
