@@ -247,7 +247,8 @@ func (s *Store) wrap(doing string, err error) error {
 	}
 }
 
-// explain says what to do about a table that is missing or of an earlier version.
+// explain says what to do about a table that is missing or of an earlier version, and
+// about a pool in which what a driver has prepared is elsewhere.
 func (s *Store) explain(err error) error {
 	schema := "admit keys schema " + strings.ToLower(s.dialect.String())
 	state, text := sqlState(err), err.Error()
@@ -255,6 +256,8 @@ func (s *Store) explain(err error) error {
 	switch {
 	case strings.Contains(text, "admit_keys") && (state == "42P01" || missing && strings.Contains(text, "no such table")):
 		return fmt.Errorf("there is no table admit_keys; make it with: %s: %w", schema, err)
+	case state == "42P05" || state == "26000":
+		return fmt.Errorf("the driver prepares statements, which the pool before PostgreSQL does not know; tell the driver not to, as pgx with default_query_exec_mode=exec: %w", err)
 	case state == "42703" || missing && (strings.Contains(text, "no such column") || strings.Contains(text, "no column named")):
 		for _, column := range []string{"networks", "limits"} {
 			if strings.Contains(text, column) {

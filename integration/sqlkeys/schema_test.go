@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -284,20 +282,13 @@ func TestUpgradeUnderService(t *testing.T) {
 		fill(t, db)
 		test(t, db, connect(t, sqlkeys.SQLite, "sqlite", url))
 	})
-	for _, mode := range []pgx.QueryExecMode{
-		pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
-	} {
+	for _, mode := range modes {
 		t.Run(mode.String(), func(t *testing.T) {
 			t.Parallel()
 			url := servers.PostgresDatabase(t)
-			config, err := pgx.ParseConfig(url)
-			require.NoError(t, err)
-			config.DefaultQueryExecMode = mode
-			pool := stdlib.OpenDB(*config)
-			t.Cleanup(func() { _ = pool.Close() })
 			admin := connect(t, sqlkeys.PostgreSQL, "pgx", url)
 			fill(t, admin)
-			test(t, database{pool, sqlkeys.PostgreSQL}, admin)
+			test(t, connectMode(t, url, mode), admin)
 		})
 	}
 }
