@@ -133,8 +133,11 @@ func (c *KeyCache) refresh(ctx context.Context, sh *cacheShard, d Digest) (*Key,
 	return key, nil
 }
 
-// isOutage reports whether err is no answer of the store.
-func isOutage(err error) bool { return err != nil && !errors.Is(err, ErrKeyNotFound) }
+// isOutage reports whether err is no answer of the store. A *ConfigError is one: there is a
+// key, and it cannot be used.
+func isOutage(err error) bool {
+	return err != nil && !errors.Is(err, ErrKeyNotFound) && !errors.As(err, new(*ConfigError))
+}
 
 // join joins the look-up of d, or starts one if there is a place; else it returns nil, as
 // it does where the store has failed a moment ago.
@@ -234,7 +237,10 @@ func (c *KeyCache) land(sh *cacheShard, d Digest, f *keyFlight, asked time.Time)
 	case errors.Is(f.err, ErrKeyNotFound):
 		c.drop(sh, d)
 		sh.noteUnknown(d, asked.Add(c.c.NegativeTTL))
-	case sh.known[d] != nil:
+	case sh.known[d] == nil:
+	case !isOutage(f.err):
+		sh.known[d].key = nil // what it was before must not come back in an outage
+	default:
 		sh.known[d].retry = time.Now().Add(keyRetry)
 	}
 }

@@ -2,6 +2,7 @@ package admit_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -110,6 +111,28 @@ func TestKeyCacheAsksOnceForThoseInLine(t *testing.T) {
 			assert.EqualValues(t, 64+1, store.asked.Load())
 		})
 	}
+}
+
+// A key that the store has and cannot read is no outage: it is never stale, nor in an
+// outage that comes later.
+func TestKeyCacheForgetsAKeyThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := newRemote("a")
+		cache := newCache(t, store, admit.KeyCacheConfig{TTL: time.Minute, StaleFor: time.Hour})
+		require.Equal(t, "a", look(t, cache, "a"))
+		time.Sleep(time.Minute)
+		fault := &admit.ConfigError{Field: `keys["a"].networks`, Reason: "cannot be read"}
+		store.set(func(s *remote) { s.err = fmt.Errorf("look up: %w", fault) })
+		for range 2 {
+			_, err := cache.LookupKey(t.Context(), admit.DigestOf("a"))
+			assert.ErrorIs(t, err, fault)
+		}
+		store.down()
+		assert.Equal(t, "down", look(t, cache, "a"))
+		store.up()
+		assert.Equal(t, "a", look(t, cache, "a"))
+	})
 }
 
 // A look-up that never ends, whatever becomes of its context, is one that has failed.

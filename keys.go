@@ -141,8 +141,10 @@ func DigestOf(token string) Digest {
 	return sha256.Sum256([]byte(token))
 }
 
-// ErrKeyNotFound is a KeyStore's answer that there is no such key. Any other error
-// is an outage.
+// ErrKeyNotFound is a KeyStore's answer that there is no such key. Any other error is
+// answered with 503. One with a *ConfigError in its chain says that the key is there and
+// cannot be used, as a row whose networks cannot be read; any other is an outage, in which
+// a KeyCache may go on with what it knew.
 var ErrKeyNotFound = errors.New("admit: no such key")
 
 // KeyStore finds keys by digest, for any number of goroutines. A key that has expired

@@ -26,6 +26,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	defer db.Close()
+	db.SetMaxOpenConns(10) // of all that PostgreSQL has, for all services
 	store, err := sqlkeys.New(sqlkeys.Config{DB: db, Dialect: sqlkeys.PostgreSQL})
 	if err != nil {
 		log.Fatal(err)

@@ -48,8 +48,8 @@ func (s *Store) Get(ctx context.Context, id string) (*Record, error) {
 
 // List returns all keys of an owner, or of all owners for "", ordered by id. It reads
 // them by the thousand, each time as the table is then. A row that cannot be read is an
-// error that names its key, and the rows after it follow; an error of the database ends
-// the list.
+// *admit.ConfigError that names its key, and the rows after it follow; an error of the
+// database ends the list.
 func (s *Store) List(ctx context.Context, owner string) iter.Seq2[*Record, error] {
 	const size = 1000
 	return func(yield func(*Record, error) bool) {
@@ -57,16 +57,10 @@ func (s *Store) List(ctx context.Context, owner string) iter.Seq2[*Record, error
 		for {
 			page, err := s.page(ctx, owner, after, size)
 			if err != nil {
-				page, err = s.pageByRow(ctx, owner, after, size) // one row may be what is wrong
-			}
-			if err != nil {
 				yield(nil, s.wrap("list keys", err))
 				return
 			}
 			for _, f := range page {
-				if f.gone() {
-					continue
-				}
 				if !yield(f.record, s.wrap("list keys", f.err)) {
 					return
 				}
@@ -165,58 +159,10 @@ func (s *Store) get(ctx context.Context, q querier, id string) (*Record, error) 
 }
 
 func (s *Store) page(ctx context.Context, owner, after string, n int) ([]found, error) {
-	which, args := pageOf(owner, after, n)
-	return s.rows(ctx, s.db, which, ` ORDER BY id`, args...)
-}
-
-// pageByRow returns the rows of a page one by one, for a driver that cannot read one of
-// them: a time that is infinite, for example.
-func (s *Store) pageByRow(ctx context.Context, owner, after string, n int) ([]found, error) {
-	which, args := pageOf(owner, after, n)
-	ids, err := s.ids(ctx, which, args...)
-	if err != nil {
-		return nil, err
-	}
-	page := make([]found, len(ids))
-	for i, id := range ids {
-		rows, err := s.rows(ctx, s.db, `WHERE id = ?`, "", id)
-		switch {
-		case err != nil:
-			if lost := s.db.PingContext(ctx); lost != nil {
-				return nil, lost
-			}
-			page[i] = found{id: id, err: fmt.Errorf("the row of the key %q cannot be read: %w", id, err)}
-		case len(rows) == 0:
-			page[i] = found{id: id}
-		default:
-			page[i] = rows[0]
-		}
-	}
-	return page, nil
-}
-
-func (s *Store) ids(ctx context.Context, which string, args ...any) ([]string, error) {
-	rows, err := s.db.QueryContext(ctx, s.query(`SELECT id FROM admit_keys `+which), args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var ids []string
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		ids = append(ids, id)
-	}
-	return ids, rows.Err()
-}
-
-func pageOf(owner, after string, n int) (which string, args []any) {
 	if owner == "" {
-		return `WHERE id > ? ORDER BY id LIMIT ?`, []any{after, n}
+		return s.rows(ctx, s.db, `WHERE id > ? ORDER BY id LIMIT ?`, ` ORDER BY id`, after, n)
 	}
-	return `WHERE owner = ? AND id > ? ORDER BY id LIMIT ?`, []any{owner, after, n}
+	return s.rows(ctx, s.db, `WHERE owner = ? AND id > ? ORDER BY id LIMIT ?`, ` ORDER BY id`, owner, after, n)
 }
 
 func (s *Store) exec(ctx context.Context, q querier, query string, args ...any) (int64, error) {
@@ -301,7 +247,8 @@ func (s *Store) wrap(doing string, err error) error {
 	}
 }
 
-// explain says what to do about a table that is missing or of an earlier version.
+// explain says what to do about a table that is missing or of an earlier version, and
+// about a pool in which what a driver has prepared is elsewhere.
 func (s *Store) explain(err error) error {
 	schema := "admit keys schema " + strings.ToLower(s.dialect.String())
 	state, text := sqlState(err), err.Error()
@@ -309,6 +256,8 @@ func (s *Store) explain(err error) error {
 	switch {
 	case strings.Contains(text, "admit_keys") && (state == "42P01" || missing && strings.Contains(text, "no such table")):
 		return fmt.Errorf("there is no table admit_keys; make it with: %s: %w", schema, err)
+	case state == "42P05" || state == "26000":
+		return fmt.Errorf("the driver prepares statements, which the pool before PostgreSQL does not know; tell the driver not to, as pgx with default_query_exec_mode=exec: %w", err)
 	case state == "42703" || missing && (strings.Contains(text, "no such column") || strings.Contains(text, "no column named")):
 		for _, column := range []string{"networks", "limits"} {
 			if strings.Contains(text, column) {

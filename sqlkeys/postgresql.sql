@@ -20,17 +20,22 @@ CREATE TABLE admit_keys (
   created_at   timestamptz NOT NULL DEFAULT now(),
   last_used_at timestamptz,
   changed_at   timestamptz NOT NULL DEFAULT clock_timestamp(), -- when last, and
-  version      bigint      NOT NULL DEFAULT 1                  -- how often
+  version      bigint      NOT NULL DEFAULT 1,                 -- how often
+  former       bytea                                           -- digests that it had before, the last one first
 ) WITH (fillfactor = 90);
 
 CREATE INDEX admit_keys_owner ON admit_keys (owner, id);
 CREATE INDEX admit_keys_changed_at ON admit_keys (changed_at);
 
--- Caches learn of a change by changed_at, whoever makes it. The last use is no change.
+-- Caches learn of a change by changed_at, whoever makes it, and by former of the digests
+-- that are no key's any more. The last use is no change.
 CREATE FUNCTION admit_keys_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   NEW.changed_at := clock_timestamp();
   NEW.version := OLD.version + 1;
+  IF NEW.digest <> OLD.digest THEN
+    NEW.former := substr(OLD.digest || coalesce(OLD.former, ''), 1, 8 * 32);
+  END IF;
   RETURN NEW;
 END
 $$;

@@ -26,11 +26,8 @@ type querier interface {
 type found struct {
 	id     string
 	record *Record
-	err    error
+	err    error // an *admit.ConfigError: a KeyCache takes it for no outage
 }
-
-// gone reports whether the row was deleted before it could be read.
-func (f *found) gone() bool { return f.record == nil && f.err == nil }
 
 // one returns the row that a clause selects, or admit.ErrKeyNotFound.
 func (s *Store) one(ctx context.Context, q querier, which string, args ...any) (*Record, error) {
@@ -45,9 +42,8 @@ func (s *Store) one(ctx context.Context, q querier, which string, args ...any) (
 	}
 }
 
-// rows returns the rows that a clause selects, in an order. A row that cannot be read is
-// found with an error. Where the driver itself fails to read one, or even its id is not
-// known, all fail.
+// rows returns the rows that a clause selects, in an order, which the clause has too. A row that cannot be read is
+// found with an error.
 func (s *Store) rows(ctx context.Context, q querier, which, order string, args ...any) ([]found, error) {
 	rows, err := q.QueryContext(ctx, s.selectKeys(which, order), args...)
 	if err != nil {
@@ -65,39 +61,47 @@ func (s *Store) rows(ctx context.Context, q querier, which, order string, args .
 		for i, column := range columns {
 			into[i] = r.column(column)
 		}
-		record, err := (*Record)(nil), rows.Scan(into...)
-		if err == nil {
-			record, err = r.record()
+		f := found{err: rows.Scan(into...)}
+		if f.id = r.id; f.err != nil {
+			f.err = r.fault("", f.err)
+		} else {
+			f.record, f.err = r.record()
 		}
-		if err != nil {
-			err = fmt.Errorf("the row of the key %q cannot be read: %w", r.id, err)
-		}
-		if r.id == "" {
-			return nil, err
-		}
-		all = append(all, found{r.id, record, err})
+		all = append(all, f)
 	}
 	return all, rows.Err()
 }
 
 // selectKeys returns the query for all that is read of rows, on a table of any version. It
 // must not depend on what the table was like before: a service that did not see that
-// networks were added would let in whom they keep out.
+// networks were added would let in whom they keep out. The id comes first, so that it is
+// known of each row.
 func (s *Store) selectKeys(which, order string) string {
 	if s.dialect == SQLite {
-		return `SELECT * FROM admit_keys ` + which + order
+		return `SELECT id, * FROM admit_keys ` + which // in its order
 	}
 	// A column that admit_keys does not have is that of absent. A statement that a driver or
 	// a pool has prepared is made anew when the column is added, and has the same result
 	// type, without which PostgreSQL would refuse it. SELECT * would not have it.
 	return s.query(`SELECT k.* FROM (SELECT '[]'::jsonb AS networks, '[]'::jsonb AS limits) AS absent,
-		LATERAL (SELECT ` + keyColumns + `, networks, limits, digest, created_at, last_used_at FROM admit_keys ` + which + `) AS k` + order)
+		LATERAL (SELECT id, owner, plan, scopes, meta, networks, limits, digest, ` + finiteTimes + ` FROM admit_keys ` + which + `) AS k` + order)
 }
+
+// finiteTimes are the times of a row in PostgreSQL, and the names of those that are
+// infinite: drivers fail to read one, and with it all rows of a query.
+var finiteTimes = func() string {
+	var times, infinite []string
+	for _, column := range []string{"not_before", "expires_at", "revoked_at", "created_at", "last_used_at"} {
+		times = append(times, `CASE WHEN isfinite(`+column+`) THEN `+column+` END AS `+column)
+		infinite = append(infinite, `CASE WHEN NOT isfinite(`+column+`) THEN '`+column+`' END`)
+	}
+	return strings.Join(times, ", ") + `, concat_ws(' and ', ` + strings.Join(infinite, ", ") + `) AS infinite`
+}()
 
 // row is a row as the table has it.
 type row struct {
 	digest                                           digest
-	id, owner, plan                                  string
+	id, owner, plan, infinite                        string
 	scopes, meta, networks, limits                   []byte
 	notBefore, expiresAt, revokedAt, created, usedAt moment
 }
@@ -131,6 +135,8 @@ func (r *row) column(name string) any {
 		return &r.created
 	case "last_used_at":
 		return &r.usedAt
+	case "infinite":
+		return &r.infinite
 	default:
 		return dropped{}
 	}
@@ -146,8 +152,11 @@ func (r *row) record() (*Record, error) {
 	var faults []error
 	read := func(column string, err error) {
 		if err != nil {
-			faults = append(faults, fmt.Errorf("%s: %w", column, err))
+			faults = append(faults, r.fault("."+column, err))
 		}
+	}
+	if r.infinite != "" {
+		read(r.infinite, errors.New("a time must be finite, or NULL for none"))
 	}
 	read("scopes", unmarshal(r.scopes, "[]", &k.Scopes))
 	read("meta", unmarshal(r.meta, "{}", &k.Meta))
@@ -160,6 +169,11 @@ func (r *row) record() (*Record, error) {
 		return nil, errors.Join(faults...)
 	}
 	return &Record{Key: k, Digest: r.digest.Digest, CreatedAt: r.created.Time, LastUsedAt: r.usedAt.Time}, nil
+}
+
+// fault is about a column of the row, or all of it.
+func (r *row) fault(column string, err error) error {
+	return &admit.ConfigError{Field: fmt.Sprintf("admit_keys[%q]%s", r.id, column), Reason: "cannot be read: " + err.Error()}
 }
 
 // unmarshal leaves into alone where there is nothing to read.

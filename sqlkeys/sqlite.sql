@@ -21,17 +21,20 @@ CREATE TABLE admit_keys (
   created_at   INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)),
   last_used_at INTEGER,
   changed_at   INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)), -- when last, and
-  version      INTEGER NOT NULL DEFAULT 1                                                                 -- how often
+  version      INTEGER NOT NULL DEFAULT 1, -- how often
+  former       BLOB -- digests that it had before, the last one first
 ) WITHOUT ROWID;
 
 CREATE INDEX admit_keys_owner ON admit_keys (owner, id);
 CREATE INDEX admit_keys_changed_at ON admit_keys (changed_at);
 
--- Caches learn of a change by changed_at, whoever makes it. The last use is no change.
+-- Caches learn of a change by changed_at, whoever makes it, and by former of the digests
+-- that are no key's any more. The last use is no change.
 CREATE TRIGGER admit_keys_changed
   AFTER UPDATE OF digest, id, owner, plan, scopes, meta, networks, limits, not_before, expires_at, revoked_at ON admit_keys
 BEGIN
   UPDATE admit_keys
-  SET changed_at = CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER), version = OLD.version + 1
+  SET changed_at = CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER), version = OLD.version + 1,
+    former = CASE WHEN NEW.digest = OLD.digest THEN former ELSE substr(CAST(OLD.digest || coalesce(OLD.former, x'') AS BLOB), 1, 8 * 32) END
   WHERE digest = NEW.digest;
 END;

@@ -2,15 +2,28 @@
 // and a driver that the caller brings.
 //
 //	db, err := sql.Open("pgx", url)
+//	db.SetMaxOpenConns(10) // or one flood of unknown keys takes all that PostgreSQL has
 //	store, err := sqlkeys.New(sqlkeys.Config{DB: db, Dialect: sqlkeys.PostgreSQL})
+//	defer store.Close()
 //	cache, err := admit.NewKeyCache(store, admit.KeyCacheConfig{TTL: time.Minute, StaleFor: time.Hour})
 //	go store.Watch(ctx, cache.Forget)
 //	auth, err := admit.NewAuth(admit.AuthConfig{Store: cache})
 //
 // With Watch, a change that is committed is seen by the caches of all services within
 // about a second: half a second on average, and one second plus the time of a query at
-// most. While the database cannot be reached, the TTL is the bound, then StaleFor.
-// A row that is deleted is not seen by Watch, so revoke instead; the TTL bounds that too.
+// most; so is a changed digest, as if the one before were revoked. While the database
+// cannot be reached, the TTL is the bound, then StaleFor. A row that is deleted is not seen
+// by Watch, so revoke instead; the TTL bounds that too.
+//
+// A look-up takes a connection, and waits for one as long as Config.Timeout. A KeyCache makes
+// at most 64 at a time, and a Store without one as many as there are requests: bound them
+// with SetMaxOpenConns, so that all services together stay below max_connections of
+// PostgreSQL. PgBouncer may stand between, also in transaction mode. Before its release 1.21
+// it knows no prepared statements, so the driver must make none: for pgx that is
+// default_query_exec_mode=exec in the URL.
+//
+// A service needs the right to read the table; with UPDATE of last_used_at it keeps the last
+// use of keys as well.
 //
 // Schema returns the table for your migrations, and SchemaFrom what brings the table of an
 // earlier release up.
@@ -74,6 +87,8 @@ type Store struct {
 	logger  *slog.Logger
 	uses    uses
 	close   func() error
+
+	unwritten outage // of uses; one goroutine at a time writes them
 }
 
 // New returns a Store. It does not ask the database, which may be down when a service
@@ -101,7 +116,7 @@ func New(c Config) (*Store, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	s := &Store{db: c.DB, dialect: c.Dialect, timeout: c.Timeout, logger: c.Logger}
+	s := &Store{db: c.DB, dialect: c.Dialect, timeout: c.Timeout, logger: c.Logger, unwritten: outage{logger: c.Logger}}
 	ctx, stop := context.WithCancel(context.Background())
 	noted := make(chan struct{})
 	s.uses.full = make(chan struct{}, 1)
@@ -111,18 +126,22 @@ func New(c Config) (*Store, error) {
 	}()
 	s.close = sync.OnceValue(func() error {
 		stop()
-		<-noted
-		return s.flushUses()
+		return s.closeUses(noted)
 	})
 	return s, nil
 }
 
-// Close writes the last uses that are not written yet. It leaves the database open.
+// Close writes the last uses that are not written yet, for two seconds at most: the error
+// says that some are lost. A service that may not write, or whose database is read-only,
+// keeps no last use: that is no error, but one line in the log. Close leaves the database
+// open.
 func (s *Store) Close() error { return s.close() }
 
-// LookupKey implements admit.KeyStore with one indexed query. Whatever goes wrong is an
-// outage, unless the database says that there is no such row. It prepares no statement: a
-// pool between the service and PostgreSQL may give it another connection each time.
+// LookupKey implements admit.KeyStore with one indexed query. It returns
+// admit.ErrKeyNotFound where there is no such row, and an *admit.ConfigError where there is
+// one that cannot be read: its key is refused with 503, and an admit.KeyCache does not go on
+// with what it was before. Any other error is an outage. It prepares no statement: a pool
+// between the service and PostgreSQL may give it another connection each time.
 func (s *Store) LookupKey(ctx context.Context, d admit.Digest) (*admit.Key, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
@@ -137,6 +156,15 @@ func (s *Store) LookupKey(ctx context.Context, d admit.Digest) (*admit.Key, erro
 	}
 	s.uses.add(d, &r.Key, time.Now())
 	return &r.Key, nil
+}
+
+// now is an expression for the time by the clock of the database, which all who use it
+// share. In a transaction of PostgreSQL it stands still.
+func (s *Store) now() string {
+	if s.dialect == SQLite {
+		return `CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)`
+	}
+	return `now()`
 }
 
 // query puts the placeholders of the dialect in place of question marks.

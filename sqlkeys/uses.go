@@ -2,6 +2,7 @@ package sqlkeys
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -15,6 +16,8 @@ const (
 	useBatch   = 500         // keys in one statement
 	maxUses    = 50_000      // keys that wait to be written
 	useTimeout = 10 * time.Second
+
+	closeTimeout = 2 * time.Second
 )
 
 // uses are the keys that were used, and are not written yet.
@@ -60,7 +63,6 @@ func (u *uses) take() map[admit.Digest]time.Time {
 func (s *Store) noteUses(ctx context.Context) {
 	ticks := time.NewTicker(useEvery + useEvery/20)
 	defer ticks.Stop()
-	failing := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -68,22 +70,64 @@ func (s *Store) noteUses(ctx context.Context) {
 		case <-ticks.C:
 		case <-s.uses.full:
 		}
-		err := s.flushUses()
-		if err != nil && !failing {
-			s.logger.Error("sqlkeys: the last use of keys cannot be written", slog.Any("error", s.explain(err)))
-		}
-		failing = err != nil
+		_ = s.flushUses(useTimeout) // it is logged
 	}
 }
 
 // flushUses writes what there is in batches. After a failure the rest is dropped: a
-// database that is in trouble gets no more work from this.
-func (s *Store) flushUses() error {
-	ctx, cancel := context.WithTimeout(context.Background(), useTimeout)
+// database that is in trouble gets no more work from this. A service that may not write
+// has failed in nothing: one line says what it does without.
+func (s *Store) flushUses(timeout time.Duration) error {
+	used := s.uses.take()
+	if len(used) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
+	err := s.writeAll(ctx, used)
+	switch {
+	case err == nil:
+		s.unwritten.works("sqlkeys: the last use of keys is written again")
+	case s.mayNotWrite(err):
+		s.unwritten.fails(slog.LevelWarn, "sqlkeys: the last use of keys is not kept: the database does not let this service write", err)
+		return nil
+	default:
+		s.unwritten.fails(slog.LevelError, "sqlkeys: the last use of keys cannot be written", s.explain(err))
+	}
+	return err
+}
+
+// closeUses is flushUses for the end: it waits for no database that hangs.
+func (s *Store) closeUses(noted <-chan struct{}) error {
+	written := make(chan error, 1)
+	go func() { // ends when the driver lets go
+		<-noted
+		written <- s.flushUses(closeTimeout)
+	}()
+	late := time.NewTimer(closeTimeout)
+	defer late.Stop()
+	select {
+	case err := <-written:
+		return s.wrap("write the last uses", err)
+	case <-late.C:
+		return fmt.Errorf("sqlkeys: write the last uses: the database has not answered in %v: %w", closeTimeout, context.DeadlineExceeded)
+	}
+}
+
+// mayNotWrite reports whether a database is read-only, at least for this user.
+func (s *Store) mayNotWrite(err error) bool {
+	switch sqlState(err) {
+	case "42501", "25006": // insufficient_privilege, read_only_sql_transaction
+		return true
+	default:
+		return s.dialect == SQLite && strings.Contains(err.Error(), "readonly database")
+	}
+}
+
+func (s *Store) writeAll(ctx context.Context, used map[admit.Digest]time.Time) error {
 	var latest time.Time
 	var digests []any
-	for d, at := range s.uses.take() {
+	for d, at := range used {
 		digests = append(digests, d[:])
 		if at.After(latest) {
 			latest = at

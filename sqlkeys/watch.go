@@ -2,6 +2,7 @@ package sqlkeys
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -10,9 +11,10 @@ import (
 
 const (
 	watchEvery   = time.Second
-	watchTimeout = 5 * time.Second
+	watchTimeout = 5 * time.Second // of a page
+	watchPage    = 5000            // changes, of about 80 bytes each on the wire
 	// A change becomes visible when it is committed, some time after the moment that it
-	// is marked with, so each query looks back by this much. What takes longer to commit
+	// is marked with, so each pass looks back by this much. What takes longer to commit
 	// is not seen: the TTL of the cache bounds that.
 	watchOverlap = 10 * time.Second
 	// How many changes of that time are remembered, to be told once. Beyond it some are
@@ -21,24 +23,25 @@ const (
 )
 
 // Watch calls forget with the digest of each key that is added or changed, by whatever
-// program, until ctx ends. It asks once a second, with an indexed query; after an
-// outage it catches up. Start it with (*admit.KeyCache).Forget before the service takes
-// requests; one for each cache.
+// program, until ctx ends; of a key whose digest is changed, also with those that it had
+// before. It asks once a second, with an indexed query, and goes on where it has stopped:
+// it catches up after an outage, and with many changes over a slow link. Start it with
+// (*admit.KeyCache).Forget before the service takes requests; one for each cache.
+//
+// On a table of version 1 it does not learn of digests that a key had before.
 func (s *Store) Watch(ctx context.Context, forget func(admit.Digest)) {
-	w := watcher{store: s, asked: time.Now(), seen: map[admit.Digest]change{}}
+	w := watcher{store: s, asked: time.Now()}
+	blind := outage{logger: s.logger}
 	ticks := time.NewTicker(watchEvery)
 	defer ticks.Stop()
-	failing := false
 	for {
 		switch err := w.look(ctx, forget); {
 		case ctx.Err() != nil:
 			return
-		case err != nil && !failing:
-			failing = true
-			s.logger.ErrorContext(ctx, "sqlkeys: changes of keys cannot be seen; until they are, caches rely on their TTL", slog.Any("error", s.explain(err)))
-		case err == nil && failing:
-			failing = false
-			s.logger.InfoContext(ctx, "sqlkeys: changes of keys are seen again")
+		case err != nil:
+			blind.fails(slog.LevelError, "sqlkeys: changes of keys cannot be seen; until they are, caches rely on their TTL", s.explain(err))
+		default:
+			blind.works("sqlkeys: changes of keys are seen again")
 		}
 		select {
 		case <-ctx.Done():
@@ -50,52 +53,105 @@ func (s *Store) Watch(ctx context.Context, forget func(admit.Digest)) {
 
 type watcher struct {
 	store *Store
-	asked time.Time // when the last query began that has succeeded
-	seen  map[admit.Digest]change
+	asked time.Time // when the last pass began that has come to its end
+	seen  changes   // in that pass
+	pass  *pass     // one that has not come to its end
 }
+
+// changes are the last known ones of digests.
+type changes map[admit.Digest]change
 
 type change struct {
 	at      int64 // microseconds
 	version int64
 }
 
-// look asks for what has changed since it last did, and longer ago by the overlap. It
-// compares the clock of the database with itself alone.
+// pass is all that has changed since the one before it began, and longer ago by the
+// overlap. It may take more than one look.
+type pass struct {
+	began time.Time
+	seen  changes
+	at    moment // of the last row that was read; zero: none was
+	last  []byte // its digest
+}
+
+// look goes on with a pass that has failed after some rows, or else makes a new one.
 func (w *watcher) look(ctx context.Context, forget func(admit.Digest)) error {
-	now := time.Now()
-	// The wall clock counts too: the other one stands still while a machine sleeps.
-	past := max(now.Sub(w.asked), now.Round(0).Sub(w.asked.Round(0))) + watchOverlap
-	ctx, cancel := context.WithTimeout(ctx, watchTimeout)
-	defer cancel()
-	query, param := `SELECT digest, changed_at, version FROM admit_keys WHERE changed_at > now() - make_interval(secs => $1)`, any(past.Seconds())
-	if w.store.dialect == SQLite {
-		query = `SELECT digest, changed_at, version FROM admit_keys WHERE changed_at > CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER) - ?`
-		param = past.Microseconds()
+	if w.pass == nil || w.pass.at.IsZero() {
+		w.pass = &pass{began: time.Now(), seen: changes{}}
 	}
-	rows, err := w.store.db.QueryContext(ctx, query, param)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	seen := make(map[admit.Digest]change, len(w.seen))
-	for rows.Next() {
-		var d digest
-		var at moment
-		var c change
-		if err := rows.Scan(&d, &at, &c.version); err != nil {
+	for {
+		n, err := w.page(ctx, forget)
+		if err != nil {
 			return err
 		}
-		c.at = at.UnixMicro()
-		if w.seen[d.Digest] != c {
-			forget(d.Digest)
-		}
-		if len(seen) < maxSeen {
-			seen[d.Digest] = c
+		if n < watchPage {
+			w.asked, w.seen, w.pass = w.pass.began, w.pass.seen, nil
+			return nil
 		}
 	}
-	if err := rows.Err(); err != nil {
-		return err
+}
+
+// page reads the next rows of the pass, the oldest change first, and says how many. What it
+// has read before an error counts.
+func (w *watcher) page(ctx context.Context, forget func(admit.Digest)) (n int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, watchTimeout)
+	defer cancel()
+	which, args := w.next()
+	rows, err := w.store.db.QueryContext(ctx, w.store.query(w.store.selectChanges(which)), args...)
+	if err != nil {
+		return 0, err
 	}
-	w.asked, w.seen = now, seen
-	return nil
+	defer rows.Close()
+	for ; rows.Next(); n++ {
+		var digest, former []byte
+		var at moment
+		var version int64
+		if err := rows.Scan(&digest, &at, &version, &former); err != nil {
+			return n, err
+		}
+		w.pass.at, w.pass.last = at, digest
+		if len(digest) != len(admit.Digest{}) {
+			continue // not ours
+		}
+		d, c := admit.Digest(digest), change{at.UnixMicro(), version}
+		if w.seen[d] != c {
+			forget(d)
+			for ; len(former) >= len(d); former = former[len(d):] {
+				forget(admit.Digest(former))
+			}
+		}
+		if len(w.pass.seen) < maxSeen {
+			w.pass.seen[d] = c
+		}
+	}
+	return n, rows.Err()
+}
+
+// next returns which rows come next. The clock of the database is compared with itself
+// alone.
+func (w *watcher) next() (which string, args []any) {
+	if !w.pass.at.IsZero() {
+		return `(k.changed_at, k.digest) > (?, ?)`, []any{w.store.moment(w.pass.at.Time), w.pass.last}
+	}
+	// The wall clock counts too: the other one stands still while a machine sleeps.
+	now := time.Now()
+	past := max(now.Sub(w.asked), now.Round(0).Sub(w.asked.Round(0))) + watchOverlap
+	if w.store.dialect == SQLite {
+		return `k.changed_at > ` + w.store.now() + ` - ?`, []any{past.Microseconds()}
+	}
+	return `k.changed_at > ` + w.store.now() + ` - make_interval(secs => ?)`, []any{past.Seconds()}
+}
+
+// selectChanges returns the query for changes, on a table of any version: one that has no
+// column former takes that of absent. Times that are none must not end all that comes
+// after them.
+func (s *Store) selectChanges(which string) string {
+	sane := `k.changed_at < 'infinity'`
+	if s.dialect == SQLite {
+		sane = `typeof(k.changed_at) = 'integer'`
+	}
+	return fmt.Sprintf(`SELECT k.digest, k.changed_at, CAST(k.version AS bigint), (SELECT former FROM admit_keys AS f WHERE f.digest = k.digest)
+		FROM admit_keys AS k, (SELECT CAST(NULL AS bytea) AS former) AS absent
+		WHERE %s AND %s ORDER BY k.changed_at, k.digest LIMIT %d`, which, sane, watchPage)
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -129,6 +130,34 @@ func (p *Postgres) Stop() {
 func (p *Postgres) Start(t testing.TB) {
 	t.Helper()
 	require.NoError(t, p.start(""))
+}
+
+// Hang makes the server answer nobody, with all connections as they are, until Resume.
+func (p *Postgres) Hang(t testing.TB) {
+	t.Helper()
+	p.signal(t, "-STOP")
+}
+
+// Resume ends Hang.
+func (p *Postgres) Resume(t testing.TB) {
+	t.Helper()
+	p.signal(t, "-CONT")
+}
+
+// signal is for the server, which then makes no new processes, and for those that it has.
+func (p *Postgres) signal(t testing.TB, name string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(p.dir, "data", "postmaster.pid"))
+	require.NoError(t, err)
+	server, _, _ := strings.Cut(string(text), "\n")
+	require.NoError(t, exec.Command("kill", name, server).Run())
+	list, err := exec.Command("ps", "-A", "-o", "pid=,ppid=").Output()
+	require.NoError(t, err)
+	for _, line := range strings.Split(string(list), "\n") {
+		if ids := strings.Fields(line); len(ids) == 2 && ids[1] == server {
+			_ = exec.Command("kill", name, ids[0]).Run() // it may have ended
+		}
+	}
 }
 
 func (p *Postgres) init() error {

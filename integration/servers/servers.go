@@ -54,12 +54,12 @@ func freePort() (int, error) {
 
 // guarded returns a command that runs a program for as long as this process lives, and
 // then removes a folder, if one is given. However the tests end, their end of the pipe
-// closes, so that the program gets the signal.
+// closes, so that the program gets the signal, also one that hangs.
 func guarded(signal, folder, program string, args ...string) *exec.Cmd {
 	const script = `signal=$1 folder=$2; shift 2; trap "" INT
 "$@" & pid=$!
 cat >/dev/null
-kill -$signal $pid 2>/dev/null; wait $pid
+kill -$signal $pid 2>/dev/null; kill -CONT $pid 2>/dev/null; wait $pid
 [ -z "$folder" ] || rm -rf "$folder"`
 	return exec.Command("/bin/sh", append([]string{"-c", script, "guarded", signal, folder, program}, args...)...)
 }

@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -184,6 +182,11 @@ func TestUpgrade(t *testing.T) {
 		db.exec(t, `UPDATE admit_keys SET limits = '[]' WHERE id = 'bare'`)
 		require.NoError(t, db.QueryRowContext(t.Context(), `SELECT version FROM admit_keys WHERE id = 'bare'`).Scan(&version))
 		assert.Equal(t, 4, version, "the trigger looks at the new columns")
+		d, before := admit.DigestOf("other"), admit.DigestOf("bare")
+		db.exec(t, `UPDATE admit_keys SET digest = ? WHERE id = 'bare'`, d[:])
+		var former []byte
+		require.NoError(t, db.QueryRowContext(t.Context(), `SELECT former FROM admit_keys WHERE id = 'bare'`).Scan(&former))
+		assert.Equal(t, before[:], former)
 
 		for _, bad := range []string{`{}`, `null`, `"192.0.2.0/24"`} {
 			for _, column := range []string{"networks", "limits"} {
@@ -279,20 +282,13 @@ func TestUpgradeUnderService(t *testing.T) {
 		fill(t, db)
 		test(t, db, connect(t, sqlkeys.SQLite, "sqlite", url))
 	})
-	for _, mode := range []pgx.QueryExecMode{
-		pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
-	} {
+	for _, mode := range modes {
 		t.Run(mode.String(), func(t *testing.T) {
 			t.Parallel()
 			url := servers.PostgresDatabase(t)
-			config, err := pgx.ParseConfig(url)
-			require.NoError(t, err)
-			config.DefaultQueryExecMode = mode
-			pool := stdlib.OpenDB(*config)
-			t.Cleanup(func() { _ = pool.Close() })
 			admin := connect(t, sqlkeys.PostgreSQL, "pgx", url)
 			fill(t, admin)
-			test(t, database{pool, sqlkeys.PostgreSQL}, admin)
+			test(t, connectMode(t, url, mode), admin)
 		})
 	}
 }
@@ -382,7 +378,8 @@ func TestNetworksAndLimits(t *testing.T) {
 	})
 }
 
-// A row that cannot be read is an outage for its key, hides no other, and can be revoked.
+// A row that cannot be read is refused with 503, never served from before, hides no other,
+// and can be revoked.
 func TestUnreadableRows(t *testing.T) {
 	everywhere(t, func(t *testing.T, db database) {
 		s := db.store(t)
@@ -411,9 +408,15 @@ func TestUnreadableRows(t *testing.T) {
 		} else {
 			bad["time-text"], bad["time-real"] = `expires_at = 'tomorrow'`, `not_before = 1.5`
 		}
+		cache, err := admit.NewKeyCache(s, admit.KeyCacheConfig{TTL: time.Millisecond, StaleFor: time.Hour})
+		require.NoError(t, err)
+		auth, err := admit.NewAuth(admit.AuthConfig{Store: cache})
+		require.NoError(t, err)
 		good := 0
 		for id, set := range bad {
 			insert(t, s, id, admit.Key{})
+			_, err := auth.Verify(ctx, id)
+			require.NoError(t, err)
 			db.exec(t, `UPDATE admit_keys SET `+set+` WHERE id = ?`, id)
 			insert(t, s, id+"-good", admit.Key{})
 			good++
@@ -421,6 +424,14 @@ func TestUnreadableRows(t *testing.T) {
 			assert.Nil(t, k, id)
 			require.Error(t, err, id)
 			assert.NotErrorIs(t, err, admit.ErrKeyNotFound, id)
+			var fault *admit.ConfigError
+			require.ErrorAs(t, err, &fault, id)
+			assert.Contains(t, fault.Field, `admit_keys["`+id+`"]`)
+			time.Sleep(2 * time.Millisecond) // the TTL
+			_, err = auth.Verify(ctx, id)
+			var refused *admit.Error
+			require.ErrorAs(t, err, &refused, id)
+			assert.Equal(t, 503, refused.Status, id)
 			_, err = s.Update(ctx, id, func(*admit.Key) error { t.Error("it cannot be changed"); return nil })
 			assert.Error(t, err, id)
 		}
@@ -429,7 +440,7 @@ func TestUnreadableRows(t *testing.T) {
 				if err != nil {
 					faults++
 					assert.Nil(t, r)
-					assert.Regexp(t, `^sqlkeys: list keys: the row of the key "[a-z-]+" cannot be read: `, err.Error())
+					assert.Regexp(t, `^sqlkeys: list keys: admit: admit_keys\["[a-z-]+"\](\.[a-z_]+)? cannot be read: `, err.Error())
 					continue
 				}
 				ids = append(ids, r.ID)

@@ -1,6 +1,7 @@
 package sqlkeys_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	neturl "net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -379,37 +381,33 @@ func TestLastUse(t *testing.T) {
 
 // forgotten collects what Watch tells.
 type forgotten struct {
-	mu  sync.Mutex
-	all []admit.Digest
+	mu    sync.Mutex
+	times map[admit.Digest]int
 }
 
 func (f *forgotten) forget(d admit.Digest) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.all = append(f.all, d)
+	if f.times == nil {
+		f.times = map[admit.Digest]int{}
+	}
+	f.times[d]++
 }
 
-func (f *forgotten) count(d admit.Digest) (n int) {
+func (f *forgotten) count(d admit.Digest) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, one := range f.all {
-		if one == d {
-			n++
-		}
-	}
-	return n
+	return f.times[d]
 }
 
-func watch(t *testing.T, s *sqlkeys.Store) *forgotten {
+func watch(t *testing.T, s *sqlkeys.Store, forget func(admit.Digest)) {
 	ctx, stop := context.WithCancel(t.Context())
-	var f forgotten
 	var w sync.WaitGroup
-	w.Go(func() { s.Watch(ctx, f.forget) })
+	w.Go(func() { s.Watch(ctx, forget) })
 	t.Cleanup(func() {
 		stop()
 		w.Wait()
 	})
-	return &f
 }
 
 const soon = 10 * time.Second // by then it has happened, on a slow machine too
@@ -423,7 +421,8 @@ func TestWatch(t *testing.T) {
 		} else {
 			db.exec(t, `UPDATE admit_keys SET changed_at = '2020-01-01'`)
 		}
-		f := watch(t, s)
+		var f forgotten
+		watch(t, s, f.forget)
 		told := func(d admit.Digest, n int) {
 			t.Helper()
 			require.Eventually(t, func() bool { return f.count(d) == n }, soon, 10*time.Millisecond, "%d times", n)
@@ -443,13 +442,138 @@ func TestWatch(t *testing.T) {
 	})
 }
 
+// A digest that is no key's any more is forgotten as one that is revoked: each that the key
+// had before, however fast they were changed.
+func TestWatchFollowsADigest(t *testing.T) {
+	everywhere(t, func(t *testing.T, db database) {
+		s := db.store(t)
+		digests := []admit.Digest{insert(t, s, "0", admit.Key{ID: "k"})}
+		for i := range 10 {
+			digests = append(digests, admit.DigestOf(fmt.Sprint(i+1)))
+		}
+		for n := range 256 { // whatever bytes a digest has
+			insert(t, s, fmt.Sprint("bytes ", n), admit.Key{})
+			db.exec(t, `UPDATE admit_keys SET digest = ? WHERE id = ?`, bytes.Repeat([]byte{byte(n)}, 32), fmt.Sprint("bytes ", n))
+		}
+		cache, err := admit.NewKeyCache(s, admit.KeyCacheConfig{TTL: time.Hour, StaleFor: time.Hour})
+		require.NoError(t, err)
+		_, err = cache.LookupKey(t.Context(), digests[0])
+		require.NoError(t, err)
+		var f forgotten
+		watch(t, s, func(d admit.Digest) { cache.Forget(d); f.forget(d) })
+		require.Eventually(t, func() bool { return f.count(digests[0]) > 0 }, soon, 10*time.Millisecond)
+		_, err = cache.LookupKey(t.Context(), digests[0])
+		require.NoError(t, err)
+
+		for _, d := range digests[1:5] {
+			db.exec(t, `UPDATE admit_keys SET digest = ? WHERE id = 'k'`, d[:])
+		}
+		require.Eventually(t, func() bool {
+			_, err := cache.LookupKey(t.Context(), digests[0])
+			return errors.Is(err, admit.ErrKeyNotFound)
+		}, soon, 10*time.Millisecond)
+		for i, d := range digests[:5] {
+			assert.NotZero(t, f.count(d), i)
+		}
+		for n := range 256 {
+			assert.NotZero(t, f.count(admit.DigestOf(fmt.Sprint("bytes ", n))), n)
+		}
+
+		for _, d := range digests[5:] {
+			db.exec(t, `UPDATE admit_keys SET digest = ? WHERE id = 'k'`, d[:])
+		}
+		var former []byte
+		require.NoError(t, db.QueryRowContext(t.Context(), `SELECT former FROM admit_keys WHERE id = 'k'`).Scan(&former))
+		require.Len(t, former, 8*32, "the last eight")
+		for i := range 8 {
+			assert.Equal(t, digests[9-i], admit.Digest(former[32*i:]))
+		}
+	})
+}
+
+// What Watch cannot read must not keep it from what comes after.
+func TestWatchPassesUnreadableRows(t *testing.T) {
+	everywhere(t, func(t *testing.T, db database) {
+		s := db.store(t)
+		insert(t, s, "bad", admit.Key{})
+		if db.dialect == sqlkeys.PostgreSQL {
+			db.exec(t, `UPDATE admit_keys SET changed_at = 'infinity'`)
+		} else {
+			db.exec(t, `UPDATE admit_keys SET changed_at = 'tomorrow', version = 'x'`)
+		}
+		var f forgotten
+		watch(t, s, f.forget)
+		good := insert(t, s, "good", admit.Key{})
+		require.Eventually(t, func() bool { return f.count(good) == 1 }, soon, 10*time.Millisecond)
+		_, err := s.Revoke(t.Context(), "bad", time.Time{})
+		require.NoError(t, err)
+		require.Eventually(t, func() bool { return f.count(admit.DigestOf("bad")) == 1 }, soon, 10*time.Millisecond)
+	})
+}
+
+// Watch catches up after a change that it cannot read at once: many rows over a slow link.
+// A key that is revoked meanwhile is told, and little is told twice.
+func TestWatchCatchesUp(t *testing.T) {
+	t.Parallel()
+	const n = 20_000
+	slow := servers.Weather{Delay: 150 * time.Millisecond} // of a piece of 32 KiB: 220 KB a second
+	url := servers.PostgresDatabase(t)
+	admin := openDatabase(t, sqlkeys.PostgreSQL, "pgx", url)
+	admin.exec(t, `INSERT INTO admit_keys (digest, id, changed_at) SELECT sha256(convert_to('key ' || i, 'UTF8')), 'k-' || i, '2020-01-01' FROM generate_series(1, ?::int) i`, n)
+	manage := admin.store(t)
+	revoked := insert(t, manage, "revoked", admit.Key{})
+
+	at, err := neturl.Parse(url)
+	require.NoError(t, err)
+	proxy := servers.StartProxy(t, at.Host)
+	at.Host = proxy.Addr
+	var log testkit.Buffer
+	s, err := sqlkeys.New(sqlkeys.Config{DB: connect(t, sqlkeys.PostgreSQL, "pgx", at.String()).DB, Dialect: sqlkeys.PostgreSQL, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	require.NoError(t, err)
+	defer s.Close()
+	var f forgotten
+	watch(t, s, f.forget)
+	require.Eventually(t, func() bool { return f.count(revoked) == 1 }, soon, 10*time.Millisecond)
+
+	proxy.Set(slow)
+	admin.exec(t, `UPDATE admit_keys SET plan = 'new' WHERE id LIKE 'k-%'`)
+	changed := time.Now()
+	_, err = manage.Revoke(t.Context(), "revoked", time.Time{})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return f.count(revoked) == 2 }, time.Minute, 10*time.Millisecond)
+	t.Logf("%d changes of keys, and a revocation after them, were told in %v", n, time.Since(changed).Round(time.Millisecond))
+	for _, i := range []int{1, n / 2, n} {
+		assert.Equal(t, 1, f.count(admit.DigestOf(fmt.Sprint("key ", i))), i)
+	}
+	assert.NotContains(t, log.String(), "cannot be seen")
+
+	// A link that is cut before a page is through, again and again: what was read is kept.
+	told := func() bool {
+		for i := range 10_000 {
+			if f.count(admit.DigestOf(fmt.Sprint("key ", 10_000+i))) < 2 {
+				return false
+			}
+		}
+		return true
+	}
+	admin.exec(t, `UPDATE admit_keys SET plan = 'newer' WHERE id ~ '^k-1....$'`)
+	for began := time.Now(); !told(); {
+		require.Less(t, time.Since(began), time.Minute)
+		time.Sleep(2500 * time.Millisecond)
+		proxy.Set(servers.Weather{Cut: true})
+		proxy.Set(slow)
+	}
+	assert.Contains(t, log.String(), "cannot be seen")
+}
+
 // A change that is committed late, after others that came later, is told as well.
 func TestWatchLateCommit(t *testing.T) {
 	t.Parallel()
 	db := openDatabase(t, sqlkeys.PostgreSQL, "pgx", servers.PostgresDatabase(t))
 	s := db.store(t)
 	late, early := insert(t, s, "late", admit.Key{}), insert(t, s, "early", admit.Key{})
-	f := watch(t, s)
+	var f forgotten
+	watch(t, s, f.forget)
 	require.Eventually(t, func() bool { return f.count(late) == 1 && f.count(early) == 1 }, soon, 10*time.Millisecond)
 	tx, err := db.Begin()
 	require.NoError(t, err)
