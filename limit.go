@@ -48,6 +48,7 @@ type LimitState struct {
 	Remaining int           // requests that may come at once
 	Reset     time.Duration // until the bucket is full; where Exceeded, until it lets this cost through
 	Exceeded  bool          // this Limit refused
+	Next      time.Duration // where Remaining is 0: until a cost of 1 is let through; 0: as of a bucket with this Reset
 }
 
 // LimitStore decides, for all limits or none, whether key may spend cost. A cost of 0

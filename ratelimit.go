@@ -221,7 +221,11 @@ func (l *Limiter) handle(in inside, w http.ResponseWriter, r *http.Request) {
 		WriteError(w, r, gone) // no outage
 		return
 	}
-	set.writeHeaders(in, w.Header(), d, l.c.LegacyHeaders)
+	rules := set.rules
+	if outage != nil {
+		rules = set.shares
+	}
+	set.writeHeaders(in, w.Header(), d, rules, cost, l.c.LegacyHeaders)
 	l.tell(r, cost, set, d, outage)
 	if !d.Allowed && !l.c.DryRun {
 		WriteError(w, r, l.refusal(d, outage))
