@@ -61,8 +61,9 @@ type LimiterConfig struct {
 	// 503, as by RefuseAll. 0: each applies the whole limits, and the log warns of it.
 	Replicas int
 
-	// CountBy says who is counted together, for example r.Pattern + " " + Caller(r). What it
-	// returns is one caller, with or without a Key, the empty string too. Nil: Caller.
+	// CountBy says who is counted together, for example r.Pattern + " " + Caller(r) at the
+	// routes of a mux: around it, Pattern is still empty. What it returns is one caller, with
+	// or without a Key, the empty string too. Nil: Caller.
 	CountBy func(*http.Request) string
 	// Cost is what a request takes: 0 or less takes nothing and is let in. Nil: 1.
 	Cost func(*http.Request) int
@@ -113,6 +114,10 @@ type Limiter struct {
 // limit gets 429 with the code rate_limited and a Retry-After that is true. Responses
 // have RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-11). All
 // handlers that one RateLimit wraps share its buckets. It panics on a wrong Limit.
+//
+// It counts by Key only inside of an Auth; before one, everybody is counted by address. In
+// one chain, two need limits of different names, or clients see two members "second" and
+// cannot tell them apart.
 func RateLimit(limits ...Limit) Middleware {
 	l, err := NewLimiter(LimiterConfig{Limits: limits})
 	must(renamed("LimiterConfig.Limits", "RateLimit", err))

@@ -73,14 +73,18 @@ func New(eval Eval, c Config) (*Store, error) {
 	if eval == nil {
 		fault("New", "has no eval; give a function that evaluates Script")
 	}
-	if c.Timeout < 0 {
-		fault("Config.Timeout", "is %v; it is a time, or 0 for %v", c.Timeout, defaultTimeout)
+	checkTime := func(field string, d, byDefault time.Duration) {
+		switch {
+		case d < 0:
+			fault(field, "is %v; it is a time, or 0 for %v", d, byDefault)
+		case d > 0 && d < time.Millisecond:
+			fault(field, "is %v; a number alone is nanoseconds: write %d*time.Millisecond, or 0 for %v", d, d, byDefault)
+		}
 	}
+	checkTime("Config.Timeout", c.Timeout, defaultTimeout)
+	checkTime("Config.ProbeEvery", c.ProbeEvery, defaultProbeEvery)
 	if c.Failures < 0 {
 		fault("Config.Failures", "is %d; it is a number of calls, or 0 for %d", c.Failures, defaultFailures)
-	}
-	if c.ProbeEvery < 0 {
-		fault("Config.ProbeEvery", "is %v; it is a time, or 0 for %v", c.ProbeEvery, defaultProbeEvery)
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
