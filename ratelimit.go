@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -49,7 +50,8 @@ type LimiterConfig struct {
 	// Limits hold for every caller, all or none, except where its Key or Plans say otherwise.
 	Limits []Limit
 	// Plans has limits that replace Limits for callers whose Key has such a plan. Those of
-	// the Key itself replace both.
+	// the Key itself replace both. A Key whose plan is none of them is logged, once each for
+	// the first 1,000.
 	Plans *Plans
 	// Store keeps the buckets. Nil: the memory of this Limiter.
 	Store LimitStore
@@ -71,7 +73,8 @@ type LimiterConfig struct {
 	Skip func(*http.Request) bool
 	// Refund is asked, when the handler is done, whether to give back what a response with
 	// this status has cost; its headers have been sent by then. A panic before the response
-	// has begun is 500. Nil: nothing is given back.
+	// has begun is 500, a client that was gone by then is 499 whatever the handler wrote, and
+	// a connection that was hijacked is 101. Nil: nothing is given back.
 	Refund func(status int) bool
 	// DryRun decides, observes and sends headers as ever, but lets everybody in.
 	DryRun bool
@@ -101,10 +104,11 @@ type Limiter struct {
 	memory *MemoryStore // also for LimitLocally; else nil
 	made   made
 
-	plans  map[string]*limitSet // of the plans that have limits of their own
-	keys   lists.Cache[Limit, *limitSet]
-	outage rate.Sometimes
-	wraps  atomic.Int32 // handlers that it is around
+	plans   map[string]*limitSet // of the plans that have limits of their own
+	keys    lists.Cache[Limit, *limitSet]
+	outage  rate.Sometimes
+	wraps   atomic.Int32 // handlers that it is around
+	unknown firsts       // keys whose plan nobody knows
 
 	refusals [64]atomic.Pointer[Error] // as last needed, by the seconds to wait
 }
@@ -345,9 +349,15 @@ func (l *Limiter) refusal(d Decision, outage error) error {
 func (l *Limiter) serve(in inside, w http.ResponseWriter, r *http.Request, refund func()) {
 	w = track(w)
 	t := tracker(w)
+	t.client = r.Context()
 	status := http.StatusInternalServerError // of a panic
 	defer func() {
-		if t.status != 0 {
+		switch {
+		case t.hijacked:
+			status = http.StatusSwitchingProtocols
+		case t.gone || t.status == 0 && r.Context().Err() == context.Canceled:
+			status = statusClientGone
+		case t.status != 0:
 			status = t.status
 		}
 		if l.c.Refund(status) {
@@ -357,6 +367,9 @@ func (l *Limiter) serve(in inside, w http.ResponseWriter, r *http.Request, refun
 	in.ServeHTTP(w, r)
 	status = http.StatusOK
 }
+
+// statusClientGone is not sent, since nobody is there: it is nginx's number for that.
+const statusClientGone = 499
 
 // refund returns the cost to where it was taken. The client may be gone.
 func (l *Limiter) refund(r *http.Request, who caller, set *limitSet, cost int, outage error) {
@@ -413,7 +426,33 @@ func (l *Limiter) limitsOf(r *http.Request) (*limitSet, *Error) {
 	if set := l.plans[id.key.Plan]; set != nil {
 		return set, nil
 	}
+	if l.c.Plans != nil && id.key.Plan != "" && !l.c.Plans.knows(id.key.Plan) && l.unknown.first(id.key.ID+" "+id.key.Plan) {
+		errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: a key has a plan that is not known here, and gets LimiterConfig.Limits",
+			slog.String("limiter", l.c.Name), slog.String("key", id.key.ID), slog.String("plan", id.key.Plan))
+	}
 	return l.base, nil
+}
+
+// firsts tells what it has not been asked before. It remembers so much and no more: what
+// comes after that is never the first.
+type firsts struct {
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+const maxFirsts = 1000
+
+func (f *firsts) first(what string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.seen[what] || len(f.seen) >= maxFirsts {
+		return false
+	}
+	if f.seen == nil {
+		f.seen = make(map[string]bool)
+	}
+	f.seen[what] = true
+	return true
 }
 
 // newLimits prepares the limits of a key, as NewLimiter does those of plans.

@@ -1,6 +1,7 @@
 package admit_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -8,8 +9,10 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -1257,4 +1260,125 @@ func TestRateLimitOfWhatCannotBe(t *testing.T) {
 		}).Wrap(ok)
 		assert.Equal(t, strings.TrimSpace(want), allowed(t, h, get("/")).Get("RateLimit"))
 	}
+}
+
+// Whose client has left before the answer began gets nothing back as if the service had
+// failed, whatever the handler made of it: else who hangs up early pays nothing.
+func TestLimiterRefundOfWhoIsNotThere(t *testing.T) {
+	t.Parallel()
+	left := func(write func(http.ResponseWriter, *http.Request, func())) int {
+		ctx, leave := context.WithCancel(t.Context())
+		defer leave()
+		asked := 0
+		h := newLimiter(t, admit.LimiterConfig{
+			Limits: []admit.Limit{admit.PerHour(1)},
+			Refund: func(status int) bool { asked = status; return false },
+		}).Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { write(w, r, leave) }))
+		h = (&admit.ErrorWriter{Logger: discardLogs}).Wrap(h)
+		func() {
+			defer func() { _ = recover() }()
+			h.ServeHTTP(hijackable{httptest.NewRecorder()}, get("/").WithContext(ctx))
+		}()
+		return asked
+	}
+	for name, test := range map[string]struct {
+		write func(w http.ResponseWriter, r *http.Request, leave func())
+		want  int
+	}{
+		"says nothing":     {func(_ http.ResponseWriter, _ *http.Request, leave func()) { leave() }, 499},
+		"writes a 500":     {func(w http.ResponseWriter, _ *http.Request, leave func()) { leave(); w.WriteHeader(500) }, 499},
+		"writes an answer": {func(w http.ResponseWriter, _ *http.Request, leave func()) { leave(); _, _ = io.WriteString(w, "hello") }, 499},
+		"flushes": {func(w http.ResponseWriter, _ *http.Request, leave func()) {
+			leave()
+			_ = http.NewResponseController(w).Flush()
+		}, 499},
+		"writes the error": {func(w http.ResponseWriter, r *http.Request, leave func()) {
+			leave()
+			admit.WriteError(w, r, r.Context().Err())
+		}, 499},
+		"panics":    {func(_ http.ResponseWriter, _ *http.Request, leave func()) { leave(); panic("gone") }, 499},
+		"had begun": {func(w http.ResponseWriter, _ *http.Request, leave func()) { w.WriteHeader(502); leave() }, 502},
+		"had flushed": {func(w http.ResponseWriter, _ *http.Request, leave func()) {
+			_ = http.NewResponseController(w).Flush()
+			leave()
+		}, 200},
+		"panics with a client": {func(http.ResponseWriter, *http.Request, func()) { panic("oh") }, 500},
+		"hijacks": {func(w http.ResponseWriter, _ *http.Request, _ func()) {
+			_, _, _ = http.NewResponseController(w).Hijack()
+		}, 101},
+		"hijacks, then it goes": {func(w http.ResponseWriter, _ *http.Request, leave func()) {
+			_, _, _ = http.NewResponseController(w).Hijack()
+			leave()
+			panic("gone")
+		}, 101},
+	} {
+		assert.Equal(t, test.want, left(test.write), name)
+	}
+}
+
+type hijackable struct{ *httptest.ResponseRecorder }
+
+func (hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, nil }
+
+// Over a socket: clients that hang up and come again do not get more than the limit.
+func TestLimiterRefundOfClientsThatLeave(t *testing.T) {
+	t.Parallel()
+	var ran atomic.Int32
+	l := newLimiter(t, admit.LimiterConfig{
+		Limits: []admit.Limit{admit.PerHour(2)},
+		Refund: func(status int) bool { return status >= 500 },
+	})
+	h := l.Wrap(admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		ran.Add(1)
+		<-r.Context().Done()
+		return r.Context().Err()
+	}))
+	ended := make(chan bool, 1)
+	s := serve(t, "HTTP/1.1", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() { ended <- true }()
+		h.ServeHTTP(w, r)
+	}))
+	for range 8 {
+		ctx, cancel := context.WithCancel(t.Context())
+		before := ran.Load()
+		done := make(chan int, 1)
+		go func() {
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL, nil)
+			assert.NoError(t, err)
+			resp, err := s.Client().Do(r)
+			if err != nil {
+				done <- 0
+				return
+			}
+			_ = resp.Body.Close()
+			done <- resp.StatusCode
+		}()
+		for ran.Load() == before && len(done) == 0 {
+			runtime.Gosched()
+		}
+		cancel()
+		<-done
+		<-ended
+	}
+	assert.EqualValues(t, 2, ran.Load())
+}
+
+// A key whose plan nobody knows is limited as a stranger is, and the log says so: once.
+func TestLimiterLogsUnknownPlans(t *testing.T) {
+	t.Parallel()
+	plans, err := admit.NewPlans(admit.Plan{Name: "pro", Limits: []admit.Limit{admit.PerHour(1e6)}}, admit.Plan{Name: "plain"})
+	require.NoError(t, err)
+	logger, log := logged()
+	h := (&admit.ErrorWriter{Logger: logger}).Wrap(newLimiter(t, admit.LimiterConfig{Plans: plans, Limits: []admit.Limit{admit.PerHour(1e6)}}).Wrap(ok))
+	for range 3 {
+		for _, plan := range []string{"pro", "plain", "", "gold"} {
+			allowed(t, h, by(&admit.Key{ID: "k-" + plan, Plan: plan}))
+		}
+	}
+	assert.Equal(t, 1, strings.Count(log.String(), "\n"), log.String())
+	assert.Contains(t, log.String(), "key=k-gold plan=gold")
+	for i := range 3000 {
+		allowed(t, h, by(&admit.Key{ID: fmt.Sprint(i), Plan: "gold"}))
+	}
+	assert.Equal(t, 1000, strings.Count(log.String(), "\n"), "a store full of them does not fill the log")
 }
