@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/admit-go/admit/internal/lists"
 )
 
@@ -53,9 +51,12 @@ type LimiterConfig struct {
 	// the Key itself replace both. A Key whose plan is none of them is logged, once each for
 	// the first 1,000.
 	Plans *Plans
-	// Store keeps the buckets. Nil: the memory of this Limiter.
+	// Store keeps the buckets. Nil: the memory of this Limiter. A request waits for it for
+	// 400 ms at most; who was that late is left alone until a probe, once a second, has found
+	// it well. What it takes after nobody waits for it any more stays taken.
 	Store LimitStore
-	// StoreDown says what to do while Store fails.
+	// StoreDown says what to do while Store fails. One line is logged when that begins, and
+	// one when it is over, with how long it was and how many were decided without it.
 	StoreDown StoreDown
 	// Replicas is how many processes share Store. While it fails, LimitLocally gives each
 	// its share, less what it let in before: Requests for each Per*Replicas, and a part of
@@ -100,13 +101,12 @@ type LimitEvent struct {
 type Limiter struct {
 	c      LimiterConfig
 	base   *limitSet
-	store  LimitStore   // nil: memory
-	memory *MemoryStore // also for LimitLocally; else nil
+	store  *guardedStore // nil: memory
+	memory *MemoryStore  // also for LimitLocally; else nil
 	made   made
 
 	plans   map[string]*limitSet // of the plans that have limits of their own
 	keys    lists.Cache[Limit, *limitSet]
-	outage  rate.Sometimes
 	wraps   atomic.Int32 // handlers that it is around
 	unknown firsts       // keys whose plan nobody knows
 
@@ -162,7 +162,7 @@ func NewLimiter(c LimiterConfig) (*Limiter, error) {
 		return &Limiter{made: made{err: err}}, err
 	}
 
-	l := &Limiter{c: c, base: base, store: c.Store, outage: rate.Sometimes{Interval: time.Minute}, made: made{ok: true}}
+	l := &Limiter{c: c, base: base, made: made{ok: true}}
 	if c.Plans != nil {
 		l.plans = make(map[string]*limitSet)
 		for _, plan := range c.Plans.plans {
@@ -172,9 +172,14 @@ func NewLimiter(c LimiterConfig) (*Limiter, error) {
 		}
 	}
 	if m, ok := c.Store.(*MemoryStore); ok {
-		l.store, l.memory = nil, m
-	} else if c.Store == nil || c.StoreDown == LimitLocally {
-		l.memory, _ = NewMemoryStore(MemoryStoreConfig{}) // never fails
+		l.memory = m
+	} else {
+		if c.Store != nil {
+			l.store = newGuardedStore(c.Store)
+		}
+		if c.Store == nil || c.StoreDown == LimitLocally {
+			l.memory, _ = NewMemoryStore(MemoryStoreConfig{}) // never fails
+		}
 	}
 	if l.store != nil && l.memory != nil {
 		if err := l.divide(); err != nil {
@@ -286,6 +291,8 @@ func (l *Limiter) Take(r *http.Request, cost int) (Decision, error) {
 func (l *Limiter) tell(r *http.Request, cost int, set *limitSet, d Decision, outage error) {
 	if outage != nil {
 		l.logOutage(r, outage)
+	} else if l.store != nil {
+		l.store.worked(r, slog.String("limiter", l.c.Name))
 	}
 	if l.c.Observe != nil {
 		// Not d itself, or the states of each request would be on the heap.
@@ -300,7 +307,7 @@ func (l *Limiter) decide(ctx context.Context, states []LimitState, who caller, s
 	if l.store == nil {
 		return l.memory.take(states, who.class, who.id, cost, set.rules), nil
 	}
-	d, err := l.store.Take(ctx, who.key, cost, slices.Clone(set.limits))
+	d, err := l.store.take(ctx, who.key, cost, slices.Clone(set.limits))
 	switch {
 	case err == nil:
 		if d.Allowed && l.memory != nil {
@@ -383,23 +390,17 @@ func (l *Limiter) refund(r *http.Request, who caller, set *limitSet, cost int, o
 	if outage != nil {
 		return
 	}
-	if _, err := l.store.Take(context.WithoutCancel(r.Context()), who.key, -cost, slices.Clone(set.limits)); err != nil {
+	if _, err := l.store.take(context.WithoutCancel(r.Context()), who.key, -cost, slices.Clone(set.limits)); err != nil {
 		l.logOutage(r, err)
 	}
 }
 
-// logOutage logs once a minute: RefuseAll logs each request that it refuses anyway.
 func (l *Limiter) logOutage(r *http.Request, err error) {
-	due := false
-	l.outage.Do(func() { due = true }) // under its lock, which nobody is to wait for while a line is written
-	if !due {
-		return
-	}
-	attrs := []slog.Attr{slog.String("limiter", l.c.Name), slog.Any("error", err)}
+	attrs := []slog.Attr{slog.String("limiter", l.c.Name)}
 	if l.memory != nil && l.c.Replicas == 0 {
 		attrs = append(attrs, slog.String("warning", "LimiterConfig.Replicas is not set, so that each process lets in as much as all should together"))
 	}
-	errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: the limit store failed", attrs...)
+	l.store.failed(r, err, attrs...)
 }
 
 func (l *Limiter) costOf(r *http.Request) int {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/breaker"
 	"github.com/admit-go/admit/internal/lists"
 )
 
@@ -52,7 +53,7 @@ type Store struct {
 	epoch    time.Time
 	plans    lists.Cache[admit.Limit, *plan]
 	refusals refusals
-	breaker  breaker
+	breaker  breaker.Breaker
 	deadline atomic.Pointer[deadline] // the latest
 }
 
@@ -90,8 +91,8 @@ func New(eval Eval, c Config) (*Store, error) {
 		return nil, errors.Join(faults...)
 	}
 	s := &Store{eval: eval, timeout: orDefault(c.Timeout, defaultTimeout), direct: c.Direct, epoch: time.Now()}
-	s.breaker.failures = int32(min(orDefault(c.Failures, defaultFailures), 1<<30))
-	s.breaker.probeEvery = orDefault(c.ProbeEvery, defaultProbeEvery)
+	s.breaker.Failures = int32(min(orDefault(c.Failures, defaultFailures), 1<<30))
+	s.breaker.ProbeEvery = orDefault(c.ProbeEvery, defaultProbeEvery)
 	s.refusals.most = max(orDefault(c.MaxRefusals, defaultMaxRefusals), 0)
 	return s, nil
 }
@@ -127,11 +128,11 @@ func (s *Store) Take(ctx context.Context, key string, cost int, limits []admit.L
 	a, err := s.ask(ctx, id, p, cost)
 	if err != nil {
 		if ctx.Err() == nil {
-			s.breaker.failed(err, s.now())
+			s.breaker.Failed(err, s.now())
 		}
 		return admit.Decision{}, fmt.Errorf("redislimit: %w", err)
 	}
-	s.breaker.worked()
+	s.breaker.Worked()
 	d = p.decide(a, 0, cost)
 	switch {
 	case !d.Allowed && d.RetryAfter > 0:
@@ -147,11 +148,11 @@ func (s *Store) now() time.Duration { return time.Since(s.epoch) }
 // available returns an error while Redis is not to be asked. When it is time for a probe,
 // that looks at the buckets of this caller, who does not wait for it.
 func (s *Store) available(id caller, p *plan) error {
-	cause, probe := s.breaker.check(s.now())
+	cause, probe := s.breaker.Check(s.now())
 	if probe {
 		go func() {
 			_, err := s.ask(context.Background(), id, p, 0)
-			s.breaker.probed(err, s.now())
+			s.breaker.Probed(err, s.now())
 		}()
 	}
 	if cause != nil {
