@@ -14,13 +14,16 @@ import (
 // Limit lets a caller have Requests in each Per, as a token bucket: it holds Burst
 // requests (0: as many as Requests), starts full, and fills up evenly. It admits at
 // most Burst + Requests in any one Per. Name tells it apart in headers and stores; the
-// default is Per as Go prints it, such as 1m0s. A caller has one bucket for each Limit, and a
-// Limit with other numbers is another one.
+// default is Per as Go prints it, such as 1m0s.
+//
+// A caller has one bucket for each Limit, and a Limit with other numbers is another one:
+// where the numbers change, by a deployment or with a plan, everybody starts with a full
+// bucket. Who has used up 10 a day, and may have 20 a day from now on, has 20 more.
 type Limit struct {
 	Name     string        // 1 to 64 printable ASCII characters
 	Requests int           // 1 to 1,000,000,000
-	Per      time.Duration // sent in whole seconds, rounded up
-	Burst    int
+	Per      time.Duration // 1 ms or more; sent in whole seconds, rounded up
+	Burst    int           // 0 to 1,000,000,000
 }
 
 // PerSecond is n requests a second, named second.
@@ -32,7 +35,8 @@ func PerMinute(n int) Limit { return Limit{Name: "minute", Requests: n, Per: tim
 // PerHour is n requests an hour, named hour.
 func PerHour(n int) Limit { return Limit{Name: "hour", Requests: n, Per: time.Hour} }
 
-// PerDay is n requests in 24 hours, named day.
+// PerDay is n requests in 24 hours, named day. It is a bucket and no calendar: who comes with
+// a full one may have up to two days' requests in the first 24 hours.
 func PerDay(n int) Limit { return Limit{Name: "day", Requests: n, Per: 24 * time.Hour} }
 
 // Decision is the answer of a LimitStore. A refusal has taken nothing.
@@ -48,14 +52,18 @@ type LimitState struct {
 	Remaining int           // requests that may come at once
 	Reset     time.Duration // until the bucket is full; where Exceeded, until it lets this cost through
 	Exceeded  bool          // this Limit refused
+	Next      time.Duration // where Remaining is 0: until a cost of 1 is let through; 0: as of a bucket with this Reset
 }
 
 // LimitStore decides, for all limits or none, whether key may spend cost. A cost of 0
 // only looks and is always allowed; a negative cost gives back, at most until the
 // bucket is full. The clock is the store's. An error is an outage, or limits that
-// NewLimiter does not take. The limits are a copy. A key starts with "key:" for a
-// caller with a Key, with "by:" for one that LimiterConfig.CountBy has named, else with
-// "addr:". Take is called by any number of goroutines.
+// NewLimiter does not take. The limits are a copy. Take is called by any number of
+// goroutines.
+//
+// The key is "key:", LimiterConfig.Name, a colon and the ID for a caller with a Key; "addr:",
+// the Name, a colon and the address of Caller for others; with LimiterConfig.CountBy "by:", the
+// Name, a colon and what that has returned. It may have any byte and any length.
 type LimitStore interface {
 	Take(ctx context.Context, key string, cost int, limits []Limit) (Decision, error)
 }
@@ -135,6 +143,8 @@ func newRule(l Limit) (rule, error) {
 		return fault("Requests", "is %d; it needs 1 to %d", l.Requests, maxRequests)
 	case l.Per <= 0:
 		return fault("Per", "is %v; name a period, such as time.Minute", l.Per)
+	case l.Per < shortest:
+		return fault("Per", "is %v; a number alone is nanoseconds: did you mean %d*time.Second? A period has %v or more", l.Per, l.Per, shortest)
 	case time.Duration(l.Requests) > l.Per:
 		return fault("Per", "is %v, in which %d requests are more than one in a nanosecond", l.Per, l.Requests)
 	case l.Burst < 0 || l.Burst > maxRequests:

@@ -2,6 +2,7 @@ package admit
 
 import (
 	"math"
+	"math/bits"
 	"net/http"
 	"slices"
 	"strconv"
@@ -92,10 +93,11 @@ func appendFieldString(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// writeHeaders tells the client about d: RateLimit-Policy and RateLimit, Lists of
-// Strings with parameters (draft-ietf-httpapi-ratelimit-headers-11). Where a Limiter
-// outside has set them, these are further members. Without states it writes nothing.
-func (set *limitSet) writeHeaders(in inside, h http.Header, d Decision, legacy bool) {
+// writeHeaders tells the client about d, which the rules have decided for a cost:
+// RateLimit-Policy and RateLimit, Lists of Strings with parameters
+// (draft-ietf-httpapi-ratelimit-headers-11). Where a Limiter outside has set them, these
+// are further members. Without states it writes nothing.
+func (set *limitSet) writeHeaders(in inside, h http.Header, d Decision, rules []rule, cost int, legacy bool) {
 	if len(d.States) == 0 {
 		return
 	}
@@ -105,10 +107,11 @@ func (set *limitSet) writeHeaders(in inside, h http.Header, d Decision, legacy b
 		if i > 0 {
 			b = append(b, ", "...)
 		}
+		r := min(max(int64(d.States[i].Remaining), 0), maxInteger)
 		b = append(b, set.items[i]...)
-		b = strconv.AppendInt(b, int64(d.States[i].Remaining), 10)
+		b = strconv.AppendInt(b, r, 10)
 		b = append(b, ";t="...)
-		b = strconv.AppendInt(b, ceilSeconds(d.States[i].Reset), 10)
+		b = strconv.AppendInt(b, rules[i].window(d.States[i], r, cost), 10)
 	}
 	switch outer := h[headerPolicy]; {
 	case outer != nil:
@@ -125,6 +128,42 @@ func (set *limitSet) writeHeaders(in inside, h http.Header, d Decision, legacy b
 	if legacy {
 		set.writeLegacy(h, d.States)
 	}
+}
+
+// maxInteger is the largest Integer of RFC 9651 §3.3.1. Only a LimitStore of somebody else
+// may say more.
+const maxInteger = 999_999_999_999_999
+
+// window is the t of RateLimit, in seconds: over how long the r requests that are left may
+// be spread, so that r/t is never more than q/w; where none is left, when the next one
+// comes, so that the last response that was let in says what a refusal will say.
+func (ru *rule) window(st LimitState, r int64, cost int) int64 {
+	if r == 0 {
+		next := st.Next
+		if next <= 0 {
+			next = ru.next(st, cost)
+		}
+		return max(ceilSeconds(next), 1)
+	}
+	q := uint64(ru.Requests)
+	hi, lo := bits.Mul64(uint64(r), uint64(ceilSeconds(ru.Per)))
+	lo, carry := bits.Add64(lo, q-1, 0)
+	if hi += carry; hi >= q {
+		return maxInteger
+	}
+	t, _ := bits.Div64(hi, lo, q)
+	return int64(min(t, maxInteger))
+}
+
+// next is when a bucket holds one request, told from when it is full or holds the cost.
+func (ru *rule) next(st LimitState, cost int) time.Duration {
+	n := ru.Burst
+	if st.Exceeded && cost <= ru.Burst {
+		n = max(cost, 1)
+	}
+	hi, lo := bits.Mul64(uint64(n-1), uint64(ru.Per))
+	others, _ := bits.Div64(hi, lo, uint64(ru.Requests)) // at most maxFill
+	return st.Reset - time.Duration(others)
 }
 
 // writeLegacy speaks of one limit: the one that lets in last, else the one with the

@@ -22,9 +22,9 @@ func ExampleRateLimit() {
 		fmt.Print(w.Body)
 	}
 	// Output:
-	// 200  "second";r=0;t=1, "minute";r=29;t=2
+	// 200  "second";r=0;t=1, "minute";r=29;t=58
 	// hello
-	// 429 1 "second";r=0;t=1, "minute";r=29;t=2
+	// 429 1 "second";r=0;t=1, "minute";r=29;t=58
 	// {"result":"error","message":"The rate limit is reached. Try again later.","code":"rate_limited","retry_after":1}
 }
 

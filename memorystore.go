@@ -267,6 +267,9 @@ func (sh *shard) take(s *MemoryStore, states []LimitState, id fingerprint, cost 
 			st.Reset = ru.refill(float64(ru.Burst) - h.tokens)
 			never = never || h.exceeded
 		}
+		if st.Remaining == 0 {
+			st.Next = ru.wait(h.bucket, h.tokens, 1, t)
+		}
 		if d.Allowed {
 			sh.fullBy = max(sh.fullBy, sh.now+st.Reset+time.Millisecond) // more than any rounding
 		}

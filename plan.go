@@ -82,6 +82,11 @@ func (p *Plans) fault() error {
 	return p.made.fault("Plans")
 }
 
+func (p *Plans) knows(plan string) bool {
+	_, known := p.index[plan]
+	return known
+}
+
 // limited reports whether a plan has limits.
 func (p *Plans) limited() bool {
 	return slices.ContainsFunc(p.plans, func(plan Plan) bool { return len(plan.Limits) > 0 })
@@ -117,7 +122,7 @@ func (p *Plans) atLeast(plan string) (Middleware, error) {
 	if err := p.fault(); err != nil {
 		return nil, err
 	}
-	if _, known := p.index[plan]; !known {
+	if !p.knows(plan) {
 		return nil, configFault("AtLeast", "is %q, which is not one of the plans", plan)
 	}
 	return p.require(func(name string) bool { return p.reaches(name, plan) }), nil

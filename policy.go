@@ -51,7 +51,8 @@ func (p Policy) Chain() (alice.Chain, error) {
 	return alice.New(c.wrappers...), nil
 }
 
-// Wrap puts the chain around next. It panics with the error of Chain.
+// Wrap puts the chain around next. It panics with the error of Chain. Around a mux, give it
+// Mux(mux): a bare http.ServeMux answers 404 and 405 as text.
 func (p Policy) Wrap(next http.Handler) http.Handler {
 	if isNil(next) {
 		panic("admit: Policy.Wrap: the handler is nil")

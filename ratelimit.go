@@ -7,10 +7,9 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"github.com/admit-go/admit/internal/lists"
 )
@@ -49,11 +48,15 @@ type LimiterConfig struct {
 	// Limits hold for every caller, all or none, except where its Key or Plans say otherwise.
 	Limits []Limit
 	// Plans has limits that replace Limits for callers whose Key has such a plan. Those of
-	// the Key itself replace both.
+	// the Key itself replace both. A Key whose plan is none of them is logged, once each for
+	// the first 1,000.
 	Plans *Plans
-	// Store keeps the buckets. Nil: the memory of this Limiter.
+	// Store keeps the buckets. Nil: the memory of this Limiter. A request waits for it for
+	// 400 ms at most; who was that late is left alone until a probe, once a second, has found
+	// it well. What it takes after nobody waits for it any more stays taken.
 	Store LimitStore
-	// StoreDown says what to do while Store fails.
+	// StoreDown says what to do while Store fails. One line is logged when that begins, and
+	// one when it is over, with how long it was and how many were decided without it.
 	StoreDown StoreDown
 	// Replicas is how many processes share Store. While it fails, LimitLocally gives each
 	// its share, less what it let in before: Requests for each Per*Replicas, and a part of
@@ -61,8 +64,9 @@ type LimiterConfig struct {
 	// 503, as by RefuseAll. 0: each applies the whole limits, and the log warns of it.
 	Replicas int
 
-	// CountBy says who is counted together, for example r.Pattern + " " + Caller(r). What it
-	// returns is one caller, with or without a Key, the empty string too. Nil: Caller.
+	// CountBy says who is counted together, for example r.Pattern + " " + Caller(r) at the
+	// routes of a mux: around it, Pattern is still empty. What it returns is one caller, with
+	// or without a Key, the empty string too. Nil: Caller.
 	CountBy func(*http.Request) string
 	// Cost is what a request takes: 0 or less takes nothing and is let in. Nil: 1.
 	Cost func(*http.Request) int
@@ -70,7 +74,8 @@ type LimiterConfig struct {
 	Skip func(*http.Request) bool
 	// Refund is asked, when the handler is done, whether to give back what a response with
 	// this status has cost; its headers have been sent by then. A panic before the response
-	// has begun is 500. Nil: nothing is given back.
+	// has begun is 500, a client that was gone by then is 499 whatever the handler wrote, and
+	// a connection that was hijacked is 101. Nil: nothing is given back.
 	Refund func(status int) bool
 	// DryRun decides, observes and sends headers as ever, but lets everybody in.
 	DryRun bool
@@ -96,14 +101,14 @@ type LimitEvent struct {
 type Limiter struct {
 	c      LimiterConfig
 	base   *limitSet
-	store  LimitStore   // nil: memory
-	memory *MemoryStore // also for LimitLocally; else nil
+	store  *guardedStore // nil: memory
+	memory *MemoryStore  // also for LimitLocally; else nil
 	made   made
 
-	plans  map[string]*limitSet // of the plans that have limits of their own
-	keys   lists.Cache[Limit, *limitSet]
-	outage rate.Sometimes
-	wraps  atomic.Int32 // handlers that it is around
+	plans   map[string]*limitSet // of the plans that have limits of their own
+	keys    lists.Cache[Limit, *limitSet]
+	wraps   atomic.Int32 // handlers that it is around
+	unknown firsts       // keys whose plan nobody knows
 
 	refusals [64]atomic.Pointer[Error] // as last needed, by the seconds to wait
 }
@@ -113,6 +118,10 @@ type Limiter struct {
 // limit gets 429 with the code rate_limited and a Retry-After that is true. Responses
 // have RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-11). All
 // handlers that one RateLimit wraps share its buckets. It panics on a wrong Limit.
+//
+// It counts by Key only inside of an Auth; before one, everybody is counted by address. In
+// one chain, two need limits of different names, or clients see two members "second" and
+// cannot tell them apart.
 func RateLimit(limits ...Limit) Middleware {
 	l, err := NewLimiter(LimiterConfig{Limits: limits})
 	must(renamed("LimiterConfig.Limits", "RateLimit", err))
@@ -153,7 +162,7 @@ func NewLimiter(c LimiterConfig) (*Limiter, error) {
 		return &Limiter{made: made{err: err}}, err
 	}
 
-	l := &Limiter{c: c, base: base, store: c.Store, outage: rate.Sometimes{Interval: time.Minute}, made: made{ok: true}}
+	l := &Limiter{c: c, base: base, made: made{ok: true}}
 	if c.Plans != nil {
 		l.plans = make(map[string]*limitSet)
 		for _, plan := range c.Plans.plans {
@@ -163,9 +172,14 @@ func NewLimiter(c LimiterConfig) (*Limiter, error) {
 		}
 	}
 	if m, ok := c.Store.(*MemoryStore); ok {
-		l.store, l.memory = nil, m
-	} else if c.Store == nil || c.StoreDown == LimitLocally {
-		l.memory, _ = NewMemoryStore(MemoryStoreConfig{}) // never fails
+		l.memory = m
+	} else {
+		if c.Store != nil {
+			l.store = newGuardedStore(c.Store)
+		}
+		if c.Store == nil || c.StoreDown == LimitLocally {
+			l.memory, _ = NewMemoryStore(MemoryStoreConfig{}) // never fails
+		}
 	}
 	if l.store != nil && l.memory != nil {
 		if err := l.divide(); err != nil {
@@ -221,7 +235,11 @@ func (l *Limiter) handle(in inside, w http.ResponseWriter, r *http.Request) {
 		WriteError(w, r, gone) // no outage
 		return
 	}
-	set.writeHeaders(in, w.Header(), d, l.c.LegacyHeaders)
+	rules := set.rules
+	if outage != nil {
+		rules = set.shares
+	}
+	set.writeHeaders(in, w.Header(), d, rules, cost, l.c.LegacyHeaders)
 	l.tell(r, cost, set, d, outage)
 	if !d.Allowed && !l.c.DryRun {
 		WriteError(w, r, l.refusal(d, outage))
@@ -273,6 +291,8 @@ func (l *Limiter) Take(r *http.Request, cost int) (Decision, error) {
 func (l *Limiter) tell(r *http.Request, cost int, set *limitSet, d Decision, outage error) {
 	if outage != nil {
 		l.logOutage(r, outage)
+	} else if l.store != nil {
+		l.store.worked(r, slog.String("limiter", l.c.Name))
 	}
 	if l.c.Observe != nil {
 		// Not d itself, or the states of each request would be on the heap.
@@ -287,7 +307,7 @@ func (l *Limiter) decide(ctx context.Context, states []LimitState, who caller, s
 	if l.store == nil {
 		return l.memory.take(states, who.class, who.id, cost, set.rules), nil
 	}
-	d, err := l.store.Take(ctx, who.key, cost, slices.Clone(set.limits))
+	d, err := l.store.take(ctx, who.key, cost, slices.Clone(set.limits))
 	switch {
 	case err == nil:
 		if d.Allowed && l.memory != nil {
@@ -336,9 +356,15 @@ func (l *Limiter) refusal(d Decision, outage error) error {
 func (l *Limiter) serve(in inside, w http.ResponseWriter, r *http.Request, refund func()) {
 	w = track(w)
 	t := tracker(w)
+	t.client = r.Context()
 	status := http.StatusInternalServerError // of a panic
 	defer func() {
-		if t.status != 0 {
+		switch {
+		case t.hijacked:
+			status = http.StatusSwitchingProtocols
+		case t.gone || t.status == 0 && r.Context().Err() == context.Canceled:
+			status = statusClientGone
+		case t.status != 0:
 			status = t.status
 		}
 		if l.c.Refund(status) {
@@ -348,6 +374,9 @@ func (l *Limiter) serve(in inside, w http.ResponseWriter, r *http.Request, refun
 	in.ServeHTTP(w, r)
 	status = http.StatusOK
 }
+
+// statusClientGone is not sent, since nobody is there: it is nginx's number for that.
+const statusClientGone = 499
 
 // refund returns the cost to where it was taken. The client may be gone.
 func (l *Limiter) refund(r *http.Request, who caller, set *limitSet, cost int, outage error) {
@@ -361,23 +390,17 @@ func (l *Limiter) refund(r *http.Request, who caller, set *limitSet, cost int, o
 	if outage != nil {
 		return
 	}
-	if _, err := l.store.Take(context.WithoutCancel(r.Context()), who.key, -cost, slices.Clone(set.limits)); err != nil {
+	if _, err := l.store.take(context.WithoutCancel(r.Context()), who.key, -cost, slices.Clone(set.limits)); err != nil {
 		l.logOutage(r, err)
 	}
 }
 
-// logOutage logs once a minute: RefuseAll logs each request that it refuses anyway.
 func (l *Limiter) logOutage(r *http.Request, err error) {
-	due := false
-	l.outage.Do(func() { due = true }) // under its lock, which nobody is to wait for while a line is written
-	if !due {
-		return
-	}
-	attrs := []slog.Attr{slog.String("limiter", l.c.Name), slog.Any("error", err)}
+	attrs := []slog.Attr{slog.String("limiter", l.c.Name)}
 	if l.memory != nil && l.c.Replicas == 0 {
 		attrs = append(attrs, slog.String("warning", "LimiterConfig.Replicas is not set, so that each process lets in as much as all should together"))
 	}
-	errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: the limit store failed", attrs...)
+	l.store.failed(r, err, attrs...)
 }
 
 func (l *Limiter) costOf(r *http.Request) int {
@@ -404,7 +427,33 @@ func (l *Limiter) limitsOf(r *http.Request) (*limitSet, *Error) {
 	if set := l.plans[id.key.Plan]; set != nil {
 		return set, nil
 	}
+	if l.c.Plans != nil && id.key.Plan != "" && !l.c.Plans.knows(id.key.Plan) && l.unknown.first(id.key.ID+" "+id.key.Plan) {
+		errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: a key has a plan that is not known here, and gets LimiterConfig.Limits",
+			slog.String("limiter", l.c.Name), slog.String("key", id.key.ID), slog.String("plan", id.key.Plan))
+	}
 	return l.base, nil
+}
+
+// firsts tells what it has not been asked before. It remembers so much and no more: what
+// comes after that is never the first.
+type firsts struct {
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+const maxFirsts = 1000
+
+func (f *firsts) first(what string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.seen[what] || len(f.seen) >= maxFirsts {
+		return false
+	}
+	if f.seen == nil {
+		f.seen = make(map[string]bool)
+	}
+	f.seen[what] = true
+	return true
 }
 
 // newLimits prepares the limits of a key, as NewLimiter does those of plans.

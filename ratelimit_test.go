@@ -1,6 +1,7 @@
 package admit_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -8,8 +9,10 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,7 +60,7 @@ func TestRateLimit(t *testing.T) {
 		for i := range 5 {
 			headers := allowed(t, h, get("/"))
 			assert.Equal(t, []string{`"second";q=5;w=1, "minute";q=100;w=60`}, headers["Ratelimit-Policy"])
-			assert.Equal(t, fmt.Sprintf(`"second";r=%d;t=1, "minute";r=%d;t=%d`, 4-i, 99-i, 1+(6*i+5)/10), headers.Get("RateLimit"))
+			assert.Equal(t, fmt.Sprintf(`"second";r=%d;t=1, "minute";r=%d;t=%d`, 4-i, 99-i, 60-(6*i+6)/10), headers.Get("RateLimit"))
 			assert.Empty(t, headers.Get("X-RateLimit-Limit"))
 			assert.Empty(t, headers.Get("Retry-After"))
 		}
@@ -66,7 +69,7 @@ func TestRateLimit(t *testing.T) {
 		assert.EqualValues(t, 1, body.RetryAfter)
 		assert.Equal(t, "1", headers.Get("Retry-After"))
 		assert.Equal(t, `"second";q=5;w=1, "minute";q=100;w=60`, headers.Get("RateLimit-Policy"))
-		assert.Equal(t, `"second";r=0;t=1, "minute";r=95;t=3`, headers.Get("RateLimit"))
+		assert.Equal(t, `"second";r=0;t=1, "minute";r=95;t=57`, headers.Get("RateLimit"))
 	})
 }
 
@@ -198,13 +201,13 @@ func TestLimiterCost(t *testing.T) {
 			return n
 		},
 	}).Wrap(ok)
-	assert.Equal(t, `"hour";r=6;t=1440`, allowed(t, h, get("/?cost=4")).Get("RateLimit"))
+	assert.Equal(t, `"hour";r=6;t=2160`, allowed(t, h, get("/?cost=4")).Get("RateLimit"))
 	for _, free := range []string{"/?cost=0", "/?cost=-5"} {
-		assert.Equal(t, `"hour";r=6;t=1440`, allowed(t, h, get(free)).Get("RateLimit"))
+		assert.Equal(t, `"hour";r=6;t=2160`, allowed(t, h, get(free)).Get("RateLimit"))
 	}
 	_, headers := refused(t, h, get("/?cost=7"), http.StatusTooManyRequests)
 	assert.Equal(t, "360", headers.Get("Retry-After"))
-	assert.Equal(t, `"hour";r=6;t=360`, headers.Get("RateLimit"))
+	assert.Equal(t, `"hour";r=6;t=2160`, headers.Get("RateLimit"))
 
 	body, headers := refused(t, h, get("/?cost=11"), http.StatusTooManyRequests)
 	assert.Equal(t, "rate_limited", body.Code)
@@ -359,7 +362,7 @@ func TestLimiterShareIsNotSpentByRefusals(t *testing.T) {
 		refused(t, h, get("/"), http.StatusTooManyRequests)
 	}
 	store.err.Store(&down)
-	assert.Equal(t, `"hour";r=4;t=720`, allowed(t, h, get("/")).Get("RateLimit"))
+	assert.Equal(t, `"hour";r=4;t=2880`, allowed(t, h, get("/")).Get("RateLimit"))
 }
 
 func TestLimiterLogsWhatItCannotRefund(t *testing.T) {
@@ -477,7 +480,7 @@ func TestLimiterInsideAnother(t *testing.T) {
 	for _, r := range []*http.Request{from("192.0.2.1:1"), from("192.0.2.2:1")} {
 		headers := allowed(t, outer(inner), r)
 		assert.Equal(t, []string{`"day";q=9;w=86400`, `"hour";q=1;w=3600`}, headers["Ratelimit-Policy"])
-		assert.Equal(t, []string{`"day";r=8;t=9600`, `"hour";r=0;t=3600`}, headers["Ratelimit"])
+		assert.Equal(t, []string{`"day";r=8;t=76800`, `"hour";r=0;t=3600`}, headers["Ratelimit"])
 		assert.Equal(t, []string{`"day";q=9;w=86400`}, allowed(t, outer(ok), r)["Ratelimit-Policy"])
 	}
 	_, headers := refused(t, outer(inner), from("192.0.2.1:1"), http.StatusTooManyRequests)
@@ -706,7 +709,7 @@ func TestLimiterShareIsSpentBefore(t *testing.T) {
 	}
 	require.Equal(t, http.StatusTeapot, status(l.Wrap(answer(http.StatusTeapot)), get("/")), "it does not count there either")
 	store.err.Store(&down)
-	assert.Equal(t, `"hour";r=0;t=3600`, allowed(t, l.Wrap(ok), get("/")).Get("RateLimit"))
+	assert.Equal(t, `"hour";r=0;t=720`, allowed(t, l.Wrap(ok), get("/")).Get("RateLimit"))
 	refused(t, l.Wrap(ok), get("/"), http.StatusTooManyRequests)
 	store.err.Store(nil)
 	for range 6 {
@@ -764,11 +767,11 @@ func TestLimiterStoreAndAClientThatIsGone(t *testing.T) {
 	allowed(t, h, get("/"))
 
 	store.err.Store(nil)
+	store.keys = nil
 	w = httptest.NewRecorder()
-	w.Code = 0
 	h.ServeHTTP(w, from("192.0.2.9:1").WithContext(ctx))
-	assert.Equal(t, http.StatusOK, w.Code, "the store has answered all the same")
-	refused(t, h, from("192.0.2.9:1"), http.StatusTooManyRequests)
+	assert.Empty(t, w.Body.String())
+	assert.Empty(t, store.keys, "for nobody nothing is asked")
 }
 
 // Who waits as told is let in, with nothing but the headers of a response to go by.
@@ -884,7 +887,7 @@ func TestLimitsInAPolicy(t *testing.T) {
 		_, headers = refused(t, h, get("/"), http.StatusUnauthorized)
 		assert.Empty(t, headers.Get("RateLimit"), "a stranger takes nothing")
 		_, headers = refused(t, h, get("/", "Authorization", bearer, "Accept", "image/png"), http.StatusNotAcceptable)
-		assert.Equal(t, `"hour";r=0;t=3600`, headers.Get("RateLimit"))
+		assert.Equal(t, `"hour";r=0;t=1800`, headers.Get("RateLimit"))
 		e, _ = refused(t, h, get("/", "Authorization", bearer, "Accept", "image/png"), http.StatusTooManyRequests)
 		assert.Equal(t, "rate_limited", e.Code)
 		inUse(t, inFlight, 0, 0, 0)
@@ -1014,7 +1017,7 @@ func TestLimitsOfAKey(t *testing.T) {
 		// A changed key counts at once, and its new limits are other buckets.
 		changed := *own
 		changed.Limits = []admit.Limit{admit.PerMinute(4)}
-		assert.Equal(t, `"minute";r=3;t=15`, allowed(t, h, by(&changed)).Get("RateLimit"), name)
+		assert.Equal(t, `"minute";r=3;t=45`, allowed(t, h, by(&changed)).Get("RateLimit"), name)
 		changed.Limits = nil
 		assert.Equal(t, `"hour";q=2;w=3600`, allowed(t, h, by(&changed)).Get("RateLimit-Policy"))
 
@@ -1084,7 +1087,7 @@ func TestLimiterTakeCountsBesideWrap(t *testing.T) {
 		}
 	}))
 	header := allowed(t, h, get("/"))
-	assert.Equal(t, `"hour";r=9;t=360`, header.Get("RateLimit"), "as it was when the request came")
+	assert.Equal(t, `"hour";r=9;t=3240`, header.Get("RateLimit"), "as it was when the request came")
 	assert.Contains(t, allowed(t, l.Wrap(ok), get("/")).Get("RateLimit"), `"hour";r=2;`)
 }
 
@@ -1168,4 +1171,214 @@ func TestCountByIsOneCallerWithAndWithoutAKey(t *testing.T) {
 	h := l.Wrap(ok)
 	assert.Equal(t, 200, status(h, by(&admit.Key{ID: "k"})))
 	assert.Equal(t, 429, status(h, get("/")))
+}
+
+// noNext is a store that leaves it to the Limiter to tell when the next request comes.
+type noNext struct{ admit.LimitStore }
+
+func (s noNext) Take(ctx context.Context, key string, cost int, limits []admit.Limit) (admit.Decision, error) {
+	d, err := s.LimitStore.Take(ctx, key, cost, limits)
+	for i := range d.States {
+		d.States[i].Next = 0
+	}
+	return d, err
+}
+
+// What a client is told promises it no more than the limit, and the last response that was
+// let in says what the refusal after it says: whoever decides.
+func TestRateLimitPromisesNoMoreThanTheLimit(t *testing.T) {
+	t.Parallel()
+	down := errors.New("down")
+	for name, newStore := range map[string]func() admit.LimitStore{
+		"in memory": func() admit.LimitStore { return nil },
+		"a store":   func() admit.LimitStore { return noNext{newMemoryStore(t, 0)} },
+		"the share of a process": func() admit.LimitStore {
+			store := &failing{LimitStore: newMemoryStore(t, 0)}
+			store.err.Store(&down)
+			return store
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for range 100 {
+				limit := admit.Limit{
+					Name: "x", Requests: 1 + rand.IntN(1<<rand.IntN(9)), Burst: rand.IntN(50),
+					Per: time.Millisecond + time.Duration(rand.Int64N(int64(time.Second)<<rand.IntN(20))),
+				}
+				checkPromises(t, limit, newStore())
+			}
+			for _, limit := range []admit.Limit{admit.PerSecond(5), admit.PerMinute(100), admit.PerHour(7), admit.PerDay(100)} {
+				limit.Name = "x"
+				checkPromises(t, limit, newStore())
+			}
+		})
+	}
+}
+
+// checkPromises spends what there is, all at once.
+func checkPromises(t *testing.T, limit admit.Limit, store admit.LimitStore) {
+	synctest.Test(t, func(t *testing.T) {
+		c := admit.LimiterConfig{Limits: []admit.Limit{limit}}
+		if store != nil {
+			c.Name, c.Store, c.Replicas = "api", store, 1+limit.Requests%3
+		}
+		h := (&admit.ErrorWriter{Logger: discardLogs}).Wrap(newLimiter(t, c).Wrap(ok))
+		for last := ""; ; {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, get("/"))
+			var q, window, r, next int64
+			_, err := fmt.Sscanf(w.Header().Get("RateLimit-Policy"), `"x";q=%d;w=%d`, &q, &window)
+			require.NoError(t, err)
+			_, err = fmt.Sscanf(w.Header().Get("RateLimit"), `"x";r=%d;t=%d`, &r, &next)
+			require.NoError(t, err)
+			require.LessOrEqual(t, r*window, q*next, "%d in %d s is more than %d in %d s", r, next, q, window)
+			if w.Code == http.StatusTooManyRequests {
+				require.Equal(t, w.Header().Get("Retry-After"), fmt.Sprint(next))
+				require.Equal(t, last, w.Header().Get("RateLimit"), "%+v", limit)
+				return
+			}
+			last = w.Header().Get("RateLimit")
+		}
+	})
+}
+
+// A store of somebody else may say what no header can.
+func TestRateLimitOfWhatCannotBe(t *testing.T) {
+	t.Parallel()
+	for want, state := range map[string]admit.LimitState{
+		`"hour";r=0;t=1`:                              {Remaining: -5, Reset: -1},
+		`"hour";r=0;t=9223372037`:                     {Next: math.MaxInt64},
+		`"hour";r=0;t=1 `:                             {Reset: math.MinInt64 + 1},
+		`"hour";r=2147483647;t=7730941129200`:         {Remaining: math.MaxInt32},
+		`"hour";r=999999999999999;t=999999999999999 `: {Remaining: math.MaxInt},
+	} {
+		if state.Remaining == math.MaxInt && math.MaxInt == math.MaxInt32 {
+			continue
+		}
+		h := newLimiter(t, admit.LimiterConfig{
+			Name: "api", Store: fixed{Allowed: true, States: []admit.LimitState{state}}, Limits: []admit.Limit{admit.PerHour(1)},
+		}).Wrap(ok)
+		assert.Equal(t, strings.TrimSpace(want), allowed(t, h, get("/")).Get("RateLimit"))
+	}
+}
+
+// Whose client has left before the answer began gets nothing back as if the service had
+// failed, whatever the handler made of it: else who hangs up early pays nothing.
+func TestLimiterRefundOfWhoIsNotThere(t *testing.T) {
+	t.Parallel()
+	left := func(write func(http.ResponseWriter, *http.Request, func())) int {
+		ctx, leave := context.WithCancel(t.Context())
+		defer leave()
+		asked := 0
+		h := newLimiter(t, admit.LimiterConfig{
+			Limits: []admit.Limit{admit.PerHour(1)},
+			Refund: func(status int) bool { asked = status; return false },
+		}).Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { write(w, r, leave) }))
+		h = (&admit.ErrorWriter{Logger: discardLogs}).Wrap(h)
+		func() {
+			defer func() { _ = recover() }()
+			h.ServeHTTP(hijackable{httptest.NewRecorder()}, get("/").WithContext(ctx))
+		}()
+		return asked
+	}
+	for name, test := range map[string]struct {
+		write func(w http.ResponseWriter, r *http.Request, leave func())
+		want  int
+	}{
+		"says nothing":     {func(_ http.ResponseWriter, _ *http.Request, leave func()) { leave() }, 499},
+		"writes a 500":     {func(w http.ResponseWriter, _ *http.Request, leave func()) { leave(); w.WriteHeader(500) }, 499},
+		"writes an answer": {func(w http.ResponseWriter, _ *http.Request, leave func()) { leave(); _, _ = io.WriteString(w, "hello") }, 499},
+		"flushes": {func(w http.ResponseWriter, _ *http.Request, leave func()) {
+			leave()
+			_ = http.NewResponseController(w).Flush()
+		}, 499},
+		"writes the error": {func(w http.ResponseWriter, r *http.Request, leave func()) {
+			leave()
+			admit.WriteError(w, r, r.Context().Err())
+		}, 499},
+		"panics":    {func(_ http.ResponseWriter, _ *http.Request, leave func()) { leave(); panic("gone") }, 499},
+		"had begun": {func(w http.ResponseWriter, _ *http.Request, leave func()) { w.WriteHeader(502); leave() }, 502},
+		"had flushed": {func(w http.ResponseWriter, _ *http.Request, leave func()) {
+			_ = http.NewResponseController(w).Flush()
+			leave()
+		}, 200},
+		"panics with a client": {func(http.ResponseWriter, *http.Request, func()) { panic("oh") }, 500},
+		"hijacks": {func(w http.ResponseWriter, _ *http.Request, _ func()) {
+			_, _, _ = http.NewResponseController(w).Hijack()
+		}, 101},
+		"hijacks, then it goes": {func(w http.ResponseWriter, _ *http.Request, leave func()) {
+			_, _, _ = http.NewResponseController(w).Hijack()
+			leave()
+			panic("gone")
+		}, 101},
+	} {
+		assert.Equal(t, test.want, left(test.write), name)
+	}
+}
+
+type hijackable struct{ *httptest.ResponseRecorder }
+
+func (hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, nil }
+
+// Over a socket: clients that hang up and come again do not get more than the limit.
+func TestLimiterRefundOfClientsThatLeave(t *testing.T) {
+	t.Parallel()
+	var ran atomic.Int32
+	l := newLimiter(t, admit.LimiterConfig{
+		Limits: []admit.Limit{admit.PerHour(2)},
+		Refund: func(status int) bool { return status >= 500 },
+	})
+	h := l.Wrap(admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		ran.Add(1)
+		<-r.Context().Done()
+		return r.Context().Err()
+	}))
+	ended := make(chan bool, 1)
+	s := serve(t, "HTTP/1.1", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() { ended <- true }()
+		h.ServeHTTP(w, r)
+	}))
+	for range 8 {
+		ctx, cancel := context.WithCancel(t.Context())
+		before := ran.Load()
+		done := make(chan int, 1)
+		go func() {
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL, nil)
+			assert.NoError(t, err)
+			resp, err := s.Client().Do(r)
+			if err != nil {
+				done <- 0
+				return
+			}
+			_ = resp.Body.Close()
+			done <- resp.StatusCode
+		}()
+		for ran.Load() == before && len(done) == 0 {
+			runtime.Gosched()
+		}
+		cancel()
+		<-done
+		<-ended
+	}
+	assert.EqualValues(t, 2, ran.Load())
+}
+
+// A key whose plan nobody knows is limited as a stranger is, and the log says so: once.
+func TestLimiterLogsUnknownPlans(t *testing.T) {
+	t.Parallel()
+	plans, err := admit.NewPlans(admit.Plan{Name: "pro", Limits: []admit.Limit{admit.PerHour(1e6)}}, admit.Plan{Name: "plain"})
+	require.NoError(t, err)
+	logger, log := logged()
+	h := (&admit.ErrorWriter{Logger: logger}).Wrap(newLimiter(t, admit.LimiterConfig{Plans: plans, Limits: []admit.Limit{admit.PerHour(1e6)}}).Wrap(ok))
+	for range 3 {
+		for _, plan := range []string{"pro", "plain", "", "gold"} {
+			allowed(t, h, by(&admit.Key{ID: "k-" + plan, Plan: plan}))
+		}
+	}
+	assert.Equal(t, 1, strings.Count(log.String(), "\n"), log.String())
+	assert.Contains(t, log.String(), "key=k-gold plan=gold")
+	for i := range 3000 {
+		allowed(t, h, by(&admit.Key{ID: fmt.Sprint(i), Plan: "gold"}))
+	}
+	assert.Equal(t, 1000, strings.Count(log.String(), "\n"), "a store full of them does not fill the log")
 }

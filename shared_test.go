@@ -305,7 +305,7 @@ func TestConfigurationIsCopied(t *testing.T) {
 	for range 2 {
 		headers := allowed(t, h, newRequest("POST", "/", "{}", "X-Key", "good", "Accept", "text/plain", "Content-Type", "text/plain", "X-Forwarded-For", "198.51.100.7"))
 		assert.Equal(t, `"day";q=7;w=86400`, headers.Get("RateLimit-Policy"))
-		assert.Equal(t, `"day";r=3;t=0`, headers.Get("RateLimit"))
+		assert.Equal(t, `"day";r=3;t=37029`, headers.Get("RateLimit"))
 		assert.Equal(t, "198.51.100.7 text/plain", address+" "+mediaType)
 		assert.Equal(t, 99, always.States[0].Remaining)
 	}

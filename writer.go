@@ -2,6 +2,7 @@ package admit
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -18,14 +19,16 @@ type responseWriter struct {
 	status   int  // of the response that has begun; 0: none has
 	hijacked bool // the connection is somebody else's now
 	replaced bool // what the handler writes is thrown away
+	gone     bool // the client was, when the response began
 
 	// encoding is the Content-Encoding as it was before the handler: a compressor outside
 	// has set it.
 	encoding []string
 
-	state        *state       // that this is the writer of; nil: of none
-	held         int          // bytes that the server may hold back, and the header with them
-	interception interception // of Intercept; nil: nothing is replaced
+	client       context.Context // ends when the client leaves; nil: nobody asks
+	state        *state          // that this is the writer of; nil: of none
+	held         int             // bytes that the server may hold back, and the header with them
+	interception interception    // of Intercept; nil: nothing is replaced
 }
 
 // interception puts an error in the place of what a handler writes.
@@ -144,7 +147,7 @@ func (w *responseWriter) WriteHeader(status int) {
 		return
 	}
 	if w.status == 0 && w.interception != nil && w.interception.takes(w, status) {
-		w.status, w.replaced = status, true
+		w.status, w.replaced, w.gone = status, true, w.clientGone()
 		w.interception.write(w)
 		return
 	}
@@ -157,10 +160,14 @@ func (w *responseWriter) begin(status int) {
 	if w.status != 0 || status != http.StatusSwitchingProtocols && (status < 200 || status > 999) {
 		return
 	}
-	w.status = status
+	w.status, w.gone = status, w.clientGone()
 	if w.state != nil {
 		w.state.begins(status)
 	}
+}
+
+func (w *responseWriter) clientGone() bool {
+	return w.client != nil && w.client.Err() == context.Canceled
 }
 
 func (w *responseWriter) Write(p []byte) (int, error) {
@@ -280,7 +287,7 @@ func (w *responseWriter) FlushError() error {
 		_, err = flush()
 	}
 	if err == nil && w.status == 0 {
-		w.status = http.StatusOK
+		w.status, w.gone = http.StatusOK, w.clientGone()
 	}
 	return err
 }

@@ -31,6 +31,18 @@ var wrong = map[string]struct {
 		}
 	}, "who_waits_as_told_is_let_in", "at most"},
 	"no RetryAfter": {func(d *admit.Decision) { d.RetryAfter = 0 }, "who_waits_as_told_is_let_in", "without RetryAfter"},
+	"no Next": {func(d *admit.Decision) {
+		for i := range d.States {
+			if d.States[i].Next > 0 {
+				d.States[i].Next, d.States[i].Reset = 0, max(0, d.States[i].Reset-time.Second)
+			}
+		}
+	}, "random_operations_agree_with_an_exact_model", "is not between"},
+	"a Next of its own": {func(d *admit.Decision) {
+		for i := range d.States {
+			d.States[i].Next *= 2
+		}
+	}, "random_operations_agree_with_an_exact_model", "the next request comes after"},
 	"all": {func(d *admit.Decision) {
 		*d = admit.Decision{Allowed: true, States: d.States}
 	}, "who_waits_as_told_is_let_in", "let in for ever"},

@@ -131,5 +131,24 @@ func (b *bucket) settle(cost int, allowed bool, st admit.LimitState, precision t
 	if st.Reset < b.duration(least)-precision || st.Reset > b.duration(most)+precision {
 		return fmt.Errorf("its Reset is not between %v and %v", b.duration(least), b.duration(most))
 	}
+	if st.Remaining > 0 {
+		return nil
+	}
+	next := nextOf(st, cost, b)
+	if next < b.duration(b.per-high)-precision || next > b.duration(b.per-low)+precision {
+		return fmt.Errorf("the next request comes after %v, which is not between %v and %v; if it is no bucket, it has to set Next", next, b.duration(b.per-high), b.duration(b.per-low))
+	}
 	return nil
+}
+
+// nextOf is when the next request is let in, as a client is told that.
+func nextOf(st admit.LimitState, cost int, b *bucket) time.Duration {
+	others := b.burst - b.per
+	switch n := int64(cost) * b.per; {
+	case st.Next > 0:
+		return st.Next
+	case st.Exceeded && n <= b.burst:
+		others = n - b.per
+	}
+	return st.Reset - b.duration(others)
 }

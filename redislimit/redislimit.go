@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/breaker"
 	"github.com/admit-go/admit/internal/lists"
 )
 
@@ -52,7 +53,7 @@ type Store struct {
 	epoch    time.Time
 	plans    lists.Cache[admit.Limit, *plan]
 	refusals refusals
-	breaker  breaker
+	breaker  breaker.Breaker
 	deadline atomic.Pointer[deadline] // the latest
 }
 
@@ -73,21 +74,25 @@ func New(eval Eval, c Config) (*Store, error) {
 	if eval == nil {
 		fault("New", "has no eval; give a function that evaluates Script")
 	}
-	if c.Timeout < 0 {
-		fault("Config.Timeout", "is %v; it is a time, or 0 for %v", c.Timeout, defaultTimeout)
+	checkTime := func(field string, d, byDefault time.Duration) {
+		switch {
+		case d < 0:
+			fault(field, "is %v; it is a time, or 0 for %v", d, byDefault)
+		case d > 0 && d < time.Millisecond:
+			fault(field, "is %v; a number alone is nanoseconds: write %d*time.Millisecond, or 0 for %v", d, d, byDefault)
+		}
 	}
+	checkTime("Config.Timeout", c.Timeout, defaultTimeout)
+	checkTime("Config.ProbeEvery", c.ProbeEvery, defaultProbeEvery)
 	if c.Failures < 0 {
 		fault("Config.Failures", "is %d; it is a number of calls, or 0 for %d", c.Failures, defaultFailures)
-	}
-	if c.ProbeEvery < 0 {
-		fault("Config.ProbeEvery", "is %v; it is a time, or 0 for %v", c.ProbeEvery, defaultProbeEvery)
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
 	s := &Store{eval: eval, timeout: orDefault(c.Timeout, defaultTimeout), direct: c.Direct, epoch: time.Now()}
-	s.breaker.failures = int32(min(orDefault(c.Failures, defaultFailures), 1<<30))
-	s.breaker.probeEvery = orDefault(c.ProbeEvery, defaultProbeEvery)
+	s.breaker.Failures = int32(min(orDefault(c.Failures, defaultFailures), 1<<30))
+	s.breaker.ProbeEvery = orDefault(c.ProbeEvery, defaultProbeEvery)
 	s.refusals.most = max(orDefault(c.MaxRefusals, defaultMaxRefusals), 0)
 	return s, nil
 }
@@ -123,11 +128,11 @@ func (s *Store) Take(ctx context.Context, key string, cost int, limits []admit.L
 	a, err := s.ask(ctx, id, p, cost)
 	if err != nil {
 		if ctx.Err() == nil {
-			s.breaker.failed(err, s.now())
+			s.breaker.Failed(err, s.now())
 		}
 		return admit.Decision{}, fmt.Errorf("redislimit: %w", err)
 	}
-	s.breaker.worked()
+	s.breaker.Worked()
 	d = p.decide(a, 0, cost)
 	switch {
 	case !d.Allowed && d.RetryAfter > 0:
@@ -143,11 +148,11 @@ func (s *Store) now() time.Duration { return time.Since(s.epoch) }
 // available returns an error while Redis is not to be asked. When it is time for a probe,
 // that looks at the buckets of this caller, who does not wait for it.
 func (s *Store) available(id caller, p *plan) error {
-	cause, probe := s.breaker.check(s.now())
+	cause, probe := s.breaker.Check(s.now())
 	if probe {
 		go func() {
 			_, err := s.ask(context.Background(), id, p, 0)
-			s.breaker.probed(err, s.now())
+			s.breaker.Probed(err, s.now())
 		}()
 	}
 	if cause != nil {

@@ -150,6 +150,9 @@ func TestNewReportsEveryFault(t *testing.T) {
 	for _, want := range []string{"has no eval", "Config.Timeout is -1ns", "Config.Failures is -1", "Config.ProbeEvery is -1ns"} {
 		assert.ErrorContains(t, err, want)
 	}
+	_, err = redislimit.New(new(server).eval, redislimit.Config{Timeout: 50, ProbeEvery: 1})
+	require.ErrorContains(t, err, "Config.Timeout is 50ns; a number alone is nanoseconds: write 50*time.Millisecond")
+	require.ErrorContains(t, err, "Config.ProbeEvery is 1ns")
 }
 
 func TestWhatRedisIsAsked(t *testing.T) {

@@ -250,6 +250,9 @@ func (p *plan) decide(a answer, later time.Duration, cost int) admit.Decision {
 		if lacks.part > 0 {
 			st.Reset += time.Microsecond
 		}
+		if st.Remaining == 0 {
+			st.Next = q.wait(lacks, 1)
+		}
 		switch {
 		case cost > 0 && uint64(cost) > q.burst:
 			st.Exceeded, never, d.Allowed = true, true, false
