@@ -48,7 +48,7 @@ func (d decoder) value(v any) error {
 	target := reflect.ValueOf(v).Elem()
 	target.SetZero()
 	x := explainer{in: cursor{text: value}, lax: true}
-	if x.value(target.Type(), true); len(x.Faults) > 0 {
+	if x.value(target.Type(), true); len(x.Faults) > 0 || x.Type != nil {
 		return errInvalid
 	}
 	return unmarshalAll(value, v)

@@ -405,6 +405,10 @@ func (x *explainer) leaf(t reflect.Type) {
 	if !itself && (fits(t, value) || x.isBase64(t, value)) {
 		return
 	}
+	if !itself && undecodable(t) && value[0] != 'n' {
+		x.Type = fmt.Errorf("encoding/json cannot decode into %v", t)
+		return
+	}
 	err := decodeLeaf(value, reflect.New(t).Interface())
 	switch {
 	case err == nil:
@@ -413,8 +417,6 @@ func (x *explainer) leaf(t reflect.Type) {
 	case itself:
 		x.fault("invalid", "is not valid")
 		x.Faults[len(x.Faults)-1].Err = err
-	case undecodable(t):
-		x.Type = fmt.Errorf("encoding/json cannot decode into %v", t)
 	case isBytes(t) && value[0] == '"':
 		x.fault("invalid", "is not valid")
 	default:
@@ -524,7 +526,7 @@ func fitsInt(value []byte, bits int, signed bool) bool {
 }
 
 func fitsFloat(value []byte, bits int) bool {
-	if len(value) <= 38 && bytes.IndexAny(value, "eE") < 0 {
+	if len(value) <= 38 && !bytes.ContainsAny(value, "eE") {
 		return true
 	}
 	_, err := strconv.ParseFloat(string(value), bits)
@@ -541,6 +543,9 @@ func decodesItself(t reflect.Type, pointed bool) bool {
 	}
 	if kind := t.Kind(); kind == reflect.Interface || kind == reflect.Pointer || t.PkgPath() == "" && kind != reflect.Struct {
 		return false // these have no methods
+	}
+	if t == numberType {
+		return false // it has a method on v2, which does what encoding/json did before
 	}
 	if has, ok := withMethods.Load(t); ok {
 		return has.(bool)

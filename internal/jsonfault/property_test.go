@@ -324,3 +324,48 @@ func sameAsTheirs(t *testing.T, r *rand.Rand, typ reflect.Type) {
 		}, "%v %s: %+v", typ, text, f)
 	}
 }
+
+// What the list says, for types that are easy to get wrong.
+func TestExplainOfOddTypes(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		of   any
+		text string
+		want string // path code message, separated by semicolons
+	}{
+		{struct {
+			ID
+			N int
+		}{}, `{"ID":"a","n":"x"}`, "n wrong_type must be an integer"},
+		{struct {
+			ID
+			N int
+		}{}, `{"ID":5}`, "ID wrong_type must be a string"},
+		{struct {
+			Tagged
+			A int `json:"x"`
+		}{}, `{"x":1,"c":2}`, "c unknown_member is not known here"},
+		{struct {
+			Tagged
+			A int `json:"x"`
+		}{}, `{"x":"s"}`, "x wrong_type must be an integer"},
+		{struct {
+			Inner `json:"inner"`
+		}{}, `{"c":"v","inner":{"B":1}}`, "c unknown_member is not known here;inner.B wrong_type must be a string"},
+		{struct {
+			ID int8 `json:"id,string"`
+		}{}, `{"id":5,"ID":"300","iD":"x"}`, "id wrong_type must be an integer inside a string;ID wrong_type is out of range;iD wrong_type must be an integer inside a string"},
+		{map[string]map[int]int{}, `{"m":{"a":"x","1":"y"}}`, "m.a invalid has a name that is not an integer in range;m.1 wrong_type must be an integer"},
+		{struct{ A [4]byte }{}, `{"a":[1,2,"x",4]}`, "a[2] wrong_type must be an integer"},
+		{struct{ A [4]byte }{}, `{"a":"AQ=="}`, "a wrong_type must be an array"},
+		{struct{ A json.Number }{}, `{"a":true,"A":"x"}`, "a wrong_type must be a number;A wrong_type must be a number"},
+		{map[string]any{}, `{"v":[1,{"w":1e400}]}`, "v[1].w wrong_type is out of range"},
+		{struct{ lower }{}, `{"b":"x","lower":1}`, "b wrong_type must be an integer;lower unknown_member is not known here"},
+	} {
+		var got []string
+		for _, f := range jsonfault.Explain([]byte(test.text), reflect.TypeOf(test.of)).Faults {
+			got = append(got, f.Path+" "+f.Code+" "+f.Message)
+		}
+		assert.Equal(t, test.want, strings.Join(got, ";"), "%T %s", test.of, test.text)
+	}
+}
