@@ -97,6 +97,8 @@ func (x *explainer) more() bool {
 		x.ended = true
 	case len(x.Faults) >= MaxFaults || x.after >= maxAfter:
 		x.ended, x.Cut = true, true
+	case len(x.Faults) > 0:
+		x.after++
 	}
 	return !x.ended
 }
@@ -139,7 +141,7 @@ func unquote(quoted []byte) (s string) {
 
 // whole looks at the outermost value. Null is none, unless the type has a value for it.
 func (x *explainer) whole(t reflect.Type) {
-	decodes := reflect.PointerTo(t).Implements(ownMethods[0]) || decodesItself(t, true) && !decodesText(t)
+	decodes := decodesItself(t, true) && !decodesText(t)
 	if kind := t.Kind(); x.in.peek() != 'n' || kind == reflect.Pointer || kind == reflect.Interface || decodes {
 		x.value(t, true)
 		return
@@ -153,9 +155,6 @@ func (x *explainer) whole(t reflect.Type) {
 func (x *explainer) value(t reflect.Type, pointed bool) {
 	first := x.in.peek()
 	x.at = x.in.pos
-	if len(x.Faults) > 0 {
-		x.after++
-	}
 	for t.Kind() == reflect.Pointer {
 		if first == 'n' {
 			x.in.next()
@@ -301,18 +300,16 @@ func (x *explainer) named(t reflect.Type, quoted []byte) *member {
 	if m := known.exact[string(name)]; m != nil {
 		return m
 	}
+	x.scratch = fold(x.scratch[:0], name)
+	if m := known.folded[string(x.scratch)]; m != nil {
+		return m
+	}
 	if m, seen := x.asked[asking{t, string(name)}]; seen {
 		return m
 	}
 	var m *member
 	if !isUnknown(x.askMember(t, quoted, []byte("null"))) {
 		m = &member{name: string(name)}
-		for _, other := range known.ordered {
-			if strings.EqualFold(other.name, m.name) {
-				m = other
-				break
-			}
-		}
 	}
 	if x.asked == nil {
 		x.asked = map[asking]*member{}

@@ -74,6 +74,7 @@ func TestExplainEnds(t *testing.T) {
 	type numbers struct {
 		N []int
 		M map[string]any
+		S float64 `json:",string"`
 	}
 	ones := func(n int) string { return strings.Repeat("1,", n-1) + "1" }
 	for name, test := range map[string]struct {
@@ -83,6 +84,7 @@ func TestExplainEnds(t *testing.T) {
 	}{
 		"all after the first":      {`{"q":1,"N":[` + ones(9_000) + `],"r":1}`, 2, false},
 		"too many after the first": {`{"q":1,"N":[` + ones(11_000) + `],"r":1}`, 1, true},
+		"with an option":           {`{"q":1` + strings.Repeat(`,"S":"1"`, 11_000) + `,"r":1}`, 1, true},
 		"in an interface":          {`{"q":1,"M":{"a":{"b":[` + ones(11_000) + `]}},"r":1}`, 1, true},
 		"all before the first":     {`{"N":[` + ones(11_000) + `],"r":1}`, 1, false},
 		"20":                       {`{"N":["",` + strings.Repeat(`"",`, 18) + `""]}`, 20, false},
@@ -204,6 +206,30 @@ func TestRefusalsAreBounded(t *testing.T) {
 			assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16<<20), what)
 		}
 	}
+}
+
+// spellings returns an object, without its end, with a member in many spellings.
+func spellings(name string, n int) string {
+	var b strings.Builder
+	for i := range n {
+		spelled := []byte(name)
+		for k := range spelled {
+			if i>>k&1 == 1 {
+				spelled[k] -= 'a' - 'A'
+			}
+		}
+		fmt.Fprintf(&b, `,%q:1`, spelled)
+	}
+	return "{" + b.String()[1:]
+}
+
+// A member in other letters is found without asking encoding/json, which takes longer.
+func TestExplainAllocations(t *testing.T) {
+	explain := func(n int) float64 {
+		text := []byte(spellings("quantity", n) + `,"x":1}`)
+		return testing.AllocsPerRun(10, func() { jsonfault.Explain(text, reflect.TypeFor[order]()) })
+	}
+	assert.InDelta(t, explain(1), explain(256), 3)
 }
 
 // Explain ends for any text. Of one that encoding/json refuses it lists a fault at least,

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"unicode"
+	"unicode/utf8"
 )
 
 // member is a member of a struct as encoding/json knows it.
@@ -16,6 +17,8 @@ type member struct {
 	// alone is a struct with this member alone, called v, where an option of the tag says
 	// that the value is written in another form. Only encoding/json knows that form.
 	alone reflect.Type
+	// ownCase: an option of the tag says something of its case, which not every version knows.
+	ownCase bool
 	// hidden: it is behind an embedded pointer to an unexported struct, which nobody can set.
 	hidden bool
 
@@ -26,8 +29,8 @@ type member struct {
 // structType is what encoding/json knows of a struct, apart from what its versions read
 // differently: that is left out, and encoding/json is asked about it.
 type structType struct {
-	exact   map[string]*member
-	ordered []*member // in the order in which names are compared without regard to case
+	exact  map[string]*member
+	folded map[string]*member // those that are found without regard to case
 }
 
 var structTypes sync.Map // of reflect.Type to *structType; there are no more than types in the program
@@ -36,20 +39,20 @@ func membersOf(t reflect.Type) *structType {
 	if s, ok := structTypes.Load(t); ok {
 		return s.(*structType)
 	}
-	s := &structType{exact: map[string]*member{}}
+	s := &structType{exact: map[string]*member{}, folded: map[string]*member{}}
 	all := candidates(t)
 	for _, m := range all {
 		if best := dominant(all, m.name); best != nil {
 			s.exact[m.name] = best
 		}
 	}
-	for _, m := range all {
-		if s.exact[m.name] == m {
-			s.ordered = append(s.ordered, m)
-		}
-	}
 	if !breadthFirst {
-		slices.SortFunc(s.ordered, func(a, b *member) int { return slices.Compare(a.index, b.index) })
+		slices.SortFunc(all, func(a, b *member) int { return slices.Compare(a.index, b.index) })
+	}
+	for _, m := range slices.Backward(all) {
+		if s.exact[m.name] == m && !m.ownCase {
+			s.folded[string(fold(nil, []byte(m.name)))] = m
+		}
 	}
 	structTypes.Store(t, s)
 	return s
@@ -92,6 +95,7 @@ func candidates(t reflect.Type) (all []*member) {
 					continue
 				}
 				m := &member{name: cmp.Or(name, f.Name), t: f.Type, hidden: in.hidden, index: index, tagged: name != ""}
+				m.ownCase = strings.Contains(options, "case:")
 				if otherForm(f.Type, options) {
 					tag := reflect.StructTag(`json:"v,` + strings.ReplaceAll(options, `"`, "") + `"`)
 					m.alone = reflect.StructOf([]reflect.StructField{{Name: "V", Type: f.Type, Tag: tag}})
@@ -105,6 +109,20 @@ func candidates(t reflect.Type) (all []*member) {
 		level = deeper
 	}
 	return all
+}
+
+// fold appends a name to b so that two are the same if they differ in case alone: of the
+// runes that Unicode folds into one another it takes the smallest, as encoding/json does.
+func fold(b, name []byte) []byte {
+	for len(name) > 0 {
+		r, n := utf8.DecodeRune(name)
+		name = name[n:]
+		for r < unicode.SimpleFold(r) {
+			r = unicode.SimpleFold(r)
+		}
+		b = utf8.AppendRune(b, unicode.SimpleFold(r)) // the largest leads to the smallest
+	}
+	return b
 }
 
 // dominant returns the one that a name stands for, if it is one: the shallowest, and of
@@ -180,8 +198,11 @@ func findArray(t reflect.Type, seen map[reflect.Type]bool) bool {
 	case reflect.Pointer, reflect.Slice, reflect.Map:
 		return findArray(t.Elem(), seen)
 	case reflect.Struct:
-		return slices.ContainsFunc(membersOf(t).ordered, func(m *member) bool { return findArray(m.t, seen) })
-	default:
-		return false
+		for _, m := range membersOf(t).exact {
+			if findArray(m.t, seen) {
+				return true
+			}
+		}
 	}
+	return false
 }

@@ -199,7 +199,7 @@ func randomType(r *rand.Rand, depth int) reflect.Type {
 		return reflect.MapOf(keys[r.IntN(len(keys))], inner())
 	default:
 		var fields []reflect.StructField
-		tags := []string{"", "", "a", "A", "n", "-", "-,", ",string", "b,omitempty", "b,string", "x y", "a;", "é"}
+		tags := []string{"", "", "a", "A", "n", "-", "-,", ",string", "b,omitempty", "b,string", "x y", "a;", "é", "a_b", "k", "A,case:strict", "b,case:ignore"}
 		for i := range 1 + r.IntN(4) {
 			f := reflect.StructField{Type: inner()}
 			if f.Name = []string{"A", "B", "N", "X"}[i]; r.IntN(2) == 0 {
@@ -212,7 +212,7 @@ func randomType(r *rand.Rand, depth int) reflect.Type {
 }
 
 var names = []string{
-	"A", "a", "B", "b", "N", "n", "X", "x", "c", "C", "D", "E", "f", "ID", "Inner", "inner", "low", "lower", "x y", "-", "é", "É", "éK", "1", "-0", "007", "300", "::1",
+	"A", "a", "B", "b", "N", "n", "X", "x", "c", "C", "D", "E", "f", "ID", "Inner", "inner", "low", "lower", "x y", "-", "é", "É", "éK", "a_b", "A_B", "k", "\u212a", "1", "-0", "007", "300", "::1",
 	"Silent", "Ambiguous", "AB", "ab", "t", "s", "p", "Misused", "'b", "Malformed", "number", "pair", "labels", "raw", "fixed", "any", "Time", "time", "big", `\u0041`, `b\u0000`, "",
 }
 
