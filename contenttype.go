@@ -15,7 +15,7 @@ import (
 // as "application/json", "image/*" or "application/*+json" (which is not
 // application/json itself), is not in UTF-8, or is encoded (RFC 9110 §8.3, §8.4).
 // The refusal says in Accept, Accept-Post, Accept-Patch, Accept-Query or Accept-Encoding
-// what is taken. Two Content-Type lines are 400. A request without a body passes, QUERY
+// what is taken; in a Policy with Methods, the answer to OPTIONS says it too. Two Content-Type lines are 400. A request without a body passes, QUERY
 // apart: it needs a Content-Type in any case, and without one is 400 (RFC 10008 §2). It
 // panics without a type, and on one that is malformed or given twice.
 //
@@ -53,9 +53,9 @@ type ContentTypes struct {
 
 	exact    []string // the types of allow without a wildcard
 	usual    []string // what clients write after them
+	hints    []hint
 	refusals [contentFaults]refusal
 	encoding *Error
-	untyped  *Error // for QUERY
 	made     made
 }
 
@@ -140,8 +140,9 @@ func (c *ContentTypes) Wrap(next http.Handler) http.Handler {
 }
 
 // mayBeNone reports whether only reading tells if r has a body, and a read can be ended.
+// For QUERY it does not matter.
 func mayBeNone(w http.ResponseWriter, r *http.Request) bool {
-	return r.ContentLength < 0 && r.Header["Expect"] == nil && canWake(w)
+	return r.ContentLength < 0 && r.Method != methodQuery && r.Header["Expect"] == nil && canWake(w)
 }
 
 // none returns nil if the body b ends where it begins, and refusal if there is something in
@@ -182,9 +183,6 @@ func (c *ContentTypes) Check(r *http.Request) error {
 		fault = c.check(lines[0])
 	case c.allowMissing:
 		fault = faultNone
-	}
-	if fault == faultMissing && r.Method == methodQuery {
-		return c.untyped
 	}
 	if fault != faultNone {
 		return c.refusals[fault].of(r.Method)
@@ -253,20 +251,30 @@ func (c *ContentTypes) decodes(lines []string) bool {
 	return true
 }
 
+// hint is a header by which a resource says what it takes in requests of a method: in a
+// refusal, and in the answer to OPTIONS.
+type hint struct{ method, name, value string }
+
 // explain makes the refusals. Each names what is taken, for people in its message
 // and for programs in its header (RFC 9110 §15.5.16).
 func (c *ContentTypes) explain(allow []string) {
-	allowed, queried := strings.Join(allow, ", "), acceptQuery(allow)
+	allowed := strings.Join(allow, ", ")
+	c.hints = []hint{
+		{http.MethodPost, "Accept-Post", allowed},
+		{http.MethodPatch, "Accept-Patch", allowed}, // RFC 5789 §2.2, §3.1
+		{methodQuery, "Accept-Query", acceptQuery(allow)},
+	}
 	for fault, message := range map[contentFault]string{
 		faultMissing:   "The request has a body but no Content-Type; send one of: " + allowed + ".",
 		faultMalformed: "The Content-Type is malformed; send one of: " + allowed + ".",
 		faultType:      "The content type of the request is not taken here; send one of: " + allowed + ".",
 		faultCharset:   "The charset of the request is not taken here; send " + strings.Join(c.charsets, " or ") + ".",
 	} {
-		c.refusals[fault] = newRefusal(message, allowed, queried)
+		c.refusals[fault] = newRefusal(message, allowed, c.hints)
 	}
-	c.untyped = NewError(http.StatusBadRequest, "A QUERY needs a Content-Type; send one of: "+allowed+".")
-	c.untyped.Header = http.Header{"Accept-Query": {queried}}
+	untyped := NewError(http.StatusBadRequest, "A QUERY needs a Content-Type; send one of: "+allowed+".")
+	untyped.Header = http.Header{"Accept-Query": {acceptQuery(allow)}}
+	c.refusals[faultMissing][methodQuery] = untyped
 	encodings := strings.Join(append(slices.Clone(c.encodings), "identity"), ", ")
 	c.encoding = NewError(http.StatusUnsupportedMediaType,
 		"The content coding of the request is not taken here; send one of: "+encodings+".")
@@ -287,34 +295,25 @@ func acceptQuery(allow []string) string {
 	return strings.Join(list, ", ")
 }
 
-// refusal is a 415 with the hints that the method asks for.
-type refusal struct{ other, post, patch, query *Error }
+// refusal is a 415 with the hint that the method has; "" is for the other methods.
+type refusal map[string]*Error
 
-func newRefusal(message, allowed, queried string) refusal {
-	hinting := func(name, value string) *Error {
+func newRefusal(message, allowed string, hints []hint) refusal {
+	r := refusal{}
+	for _, h := range append([]hint{{}}, hints...) {
 		e := NewError(http.StatusUnsupportedMediaType, message)
 		e.Header = http.Header{"Accept": {allowed}}
-		if name != "" {
-			e.Header[name] = []string{value}
+		if h.name != "" {
+			e.Header[h.name] = []string{h.value}
 		}
-		return e
+		r[h.method] = e
 	}
-	return refusal{
-		other: hinting("", ""),
-		post:  hinting("Accept-Post", allowed),
-		patch: hinting("Accept-Patch", allowed), // RFC 5789 §2.2
-		query: hinting("Accept-Query", queried),
-	}
+	return r
 }
 
 func (r refusal) of(method string) *Error {
-	switch method {
-	case http.MethodPost:
-		return r.post
-	case http.MethodPatch:
-		return r.patch
-	case methodQuery:
-		return r.query
+	if e := r[method]; e != nil {
+		return e
 	}
-	return r.other
+	return r[""]
 }
