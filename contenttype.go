@@ -3,6 +3,7 @@ package admit
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,9 +14,16 @@ import (
 // ContentType answers 415 to a request whose body is not of an allowed type, such
 // as "application/json", "image/*" or "application/*+json" (which is not
 // application/json itself), is not in UTF-8, or is encoded (RFC 9110 §8.3, §8.4).
-// The refusal says in Accept, Accept-Post, Accept-Patch or Accept-Encoding what is
-// taken. Two Content-Type lines are 400. A request without a body passes. It panics
-// without a type, and on one that is malformed or given twice.
+// The refusal says in Accept, Accept-Post, Accept-Patch, Accept-Query or Accept-Encoding
+// what is taken; in a Policy with Methods, the answer to OPTIONS says it too. Two Content-Type lines are 400. A request without a body passes, QUERY
+// apart: it needs a Content-Type in any case, and without one is 400 (RFC 10008 §2). It
+// panics without a type, and on one that is malformed or given twice.
+//
+// A body may turn out to be none: chunked with nothing in it, or an empty DATA frame. Where
+// a request of no known length has no Content-Type, its first byte is waited for, for up to
+// 300 ms; if the body ends instead, the request passes. That needs a ResponseWriter whose
+// read deadline can be set; without one, such a request is refused at once, and so is one
+// with Expect: 100-continue, which announces a body.
 func ContentType(allow ...string) Middleware {
 	c, err := NewContentTypes(ContentTypesConfig{Allow: allow})
 	must(renamed("ContentTypesConfig.Allow", "ContentType", err))
@@ -26,12 +34,12 @@ func ContentType(allow ...string) Middleware {
 type ContentTypesConfig struct {
 	// Allow are the types that the handler takes, as for ContentType.
 	Allow []string
-	// Charsets are what a charset parameter may say. Nil: utf-8.
+	// Charsets are what a charset parameter may say. Nil: utf-8, for which utf8 is taken too.
 	Charsets []string
 	// Encodings are the content codings, such as gzip, that the handler decodes.
 	// Nil: none. A body without one is always taken.
 	Encodings []string
-	// AllowMissing takes a body without a Content-Type.
+	// AllowMissing takes a body without a Content-Type, and a QUERY too.
 	AllowMissing bool
 }
 
@@ -45,6 +53,7 @@ type ContentTypes struct {
 
 	exact    []string // the types of allow without a wildcard
 	usual    []string // what clients write after them
+	hints    []hint
 	refusals [contentFaults]refusal
 	encoding *Error
 	made     made
@@ -97,7 +106,7 @@ func NewContentTypes(config ContentTypesConfig) (*ContentTypes, error) {
 			c.usual = append(c.usual, "; charset="+spelled, ";charset="+spelled)
 		}
 	}
-	c.explain(strings.Join(config.Allow, ", "))
+	c.explain(config.Allow)
 	return c, nil
 }
 
@@ -112,21 +121,58 @@ func (c *ContentTypes) fault() error {
 func (c *ContentTypes) Wrap(next http.Handler) http.Handler {
 	must(c.fault())
 	return wrap("ContentType", next, func(in inside, w http.ResponseWriter, r *http.Request) {
-		if err := c.Check(r); err != nil {
-			WriteError(w, r, err)
+		err := c.Check(r)
+		if err == nil {
+			in.ServeHTTP(w, r)
 			return
 		}
-		in.ServeHTTP(w, r)
+		if err == error(c.refusals[faultMissing].of(r.Method)) && mayBeNone(w, r) {
+			u := in.bound(w, r)
+			defer u.leave()
+			if err = none(u.body, err); err == nil {
+				in.ServeHTTP(u.w, u.inner)
+				return
+			}
+			w, r = u.w, u.inner
+		}
+		WriteError(w, r, err)
 	})
 }
 
+// mayBeNone reports whether only reading tells if r has a body, and a read can be ended.
+// For QUERY it does not matter.
+func mayBeNone(w http.ResponseWriter, r *http.Request) bool {
+	return r.ContentLength < 0 && r.Method != methodQuery && r.Header["Expect"] == nil && canWake(w)
+}
+
+// none returns nil if the body b ends where it begins, and refusal if there is something in
+// it, or nothing comes while a refusal would wait. The handler gets none of what is read,
+// for it is not called then.
+func none(b *body, refusal error) error {
+	usual := b.timeout
+	b.timeout = BodyTimeout{Grace: settleTime}
+	defer func() { b.timeout = usual }()
+	var first [1]byte
+	for range 100 { // as bufio does with a reader that returns nothing
+		switch n, err := b.Read(first[:]); {
+		case n > 0 || errors.Is(err, errBodyTooSlow):
+			return refusal
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return bodyFault(err)
+		}
+	}
+	return refusal
+}
+
 // Check returns nil, or the refusal as an *Error. It reads nothing from the body and
-// allocates nothing.
+// allocates nothing: a body of unknown length counts as one.
 func (c *ContentTypes) Check(r *http.Request) error {
 	if err := c.fault(); err != nil {
 		return errInternal.WithCause(err)
 	}
-	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
+	if !hasBody(r) && r.Method != methodQuery {
 		return nil
 	}
 	fault := faultMissing
@@ -146,6 +192,9 @@ func (c *ContentTypes) Check(r *http.Request) error {
 	}
 	return nil
 }
+
+// methodQuery is a safe method with a body (RFC 10008).
+const methodQuery = "QUERY"
 
 var errTwoContentTypes = NewError(http.StatusBadRequest, "The request has more than one Content-Type.")
 
@@ -175,10 +224,17 @@ func (c *ContentTypes) check(value string) contentFault {
 		return faultType
 	}
 	if charset, ok := t.Param("charset"); ok &&
-		!slices.ContainsFunc(c.charsets, func(taken string) bool { return mediatype.SameValue(taken, charset) }) {
+		!slices.ContainsFunc(c.charsets, func(taken string) bool { return sameCharset(taken, charset) }) {
 		return faultCharset
 	}
 	return faultNone
+}
+
+// sameCharset compares the names of charsets. Many clients write utf8, which no other
+// charset is called.
+func sameCharset(taken, charset string) bool {
+	return mediatype.SameValue(taken, charset) ||
+		strings.EqualFold(taken, "utf-8") && mediatype.SameValue("utf8", charset)
 }
 
 // decodes reports whether every coding is taken (RFC 9110 §8.4).
@@ -195,48 +251,69 @@ func (c *ContentTypes) decodes(lines []string) bool {
 	return true
 }
 
+// hint is a header by which a resource says what it takes in requests of a method: in a
+// refusal, and in the answer to OPTIONS.
+type hint struct{ method, name, value string }
+
 // explain makes the refusals. Each names what is taken, for people in its message
 // and for programs in its header (RFC 9110 §15.5.16).
-func (c *ContentTypes) explain(allowed string) {
+func (c *ContentTypes) explain(allow []string) {
+	allowed := strings.Join(allow, ", ")
+	c.hints = []hint{
+		{http.MethodPost, "Accept-Post", allowed},
+		{http.MethodPatch, "Accept-Patch", allowed}, // RFC 5789 §2.2, §3.1
+		{methodQuery, "Accept-Query", acceptQuery(allow)},
+	}
 	for fault, message := range map[contentFault]string{
 		faultMissing:   "The request has a body but no Content-Type; send one of: " + allowed + ".",
 		faultMalformed: "The Content-Type is malformed; send one of: " + allowed + ".",
 		faultType:      "The content type of the request is not taken here; send one of: " + allowed + ".",
 		faultCharset:   "The charset of the request is not taken here; send " + strings.Join(c.charsets, " or ") + ".",
 	} {
-		c.refusals[fault] = newRefusal(message, allowed)
+		c.refusals[fault] = newRefusal(message, allowed, c.hints)
 	}
+	untyped := NewError(http.StatusBadRequest, "A QUERY needs a Content-Type; send one of: "+allowed+".")
+	untyped.Header = http.Header{"Accept-Query": {acceptQuery(allow)}}
+	c.refusals[faultMissing][methodQuery] = untyped
 	encodings := strings.Join(append(slices.Clone(c.encodings), "identity"), ", ")
 	c.encoding = NewError(http.StatusUnsupportedMediaType,
 		"The content coding of the request is not taken here; send one of: "+encodings+".")
 	c.encoding.Header = http.Header{"Accept-Encoding": {encodings}}
 }
 
-// refusal is a 415 with the hints that the method asks for.
-type refusal struct{ other, post, patch *Error }
-
-func newRefusal(message, allowed string) refusal {
-	hinting := func(names ...string) *Error {
-		e := NewError(http.StatusUnsupportedMediaType, message)
-		e.Header = make(http.Header)
-		for _, name := range names {
-			e.Header.Set(name, allowed)
+// acceptQuery is the value of Accept-Query, a list of tokens or strings as structured
+// fields have them (RFC 10008 §3, RFC 9651 §3.3).
+func acceptQuery(allow []string) string {
+	var list []string
+	for _, text := range allow {
+		text = strings.Trim(text, " \t;")
+		if first := text[0] | 0x20; first < 'a' || first > 'z' {
+			text = mediatype.Quote(text)
 		}
-		return e
+		list = append(list, text)
 	}
-	return refusal{
-		other: hinting("Accept"),
-		post:  hinting("Accept", "Accept-Post"),
-		patch: hinting("Accept", "Accept-Patch"), // RFC 5789 §2.2
+	return strings.Join(list, ", ")
+}
+
+// refusal is a 415 with the hint that the method has; "" is for the other methods.
+type refusal map[string]*Error
+
+func newRefusal(message, allowed string, hints []hint) refusal {
+	r := refusal{}
+	for _, h := range append([]hint{{}}, hints...) {
+		e := NewError(http.StatusUnsupportedMediaType, message)
+		e.Header = http.Header{"Accept": {allowed}}
+		if h.name != "" {
+			e.Header[h.name] = []string{h.value}
+		}
+		r[h.method] = e
 	}
+	return r
 }
 
 func (r refusal) of(method string) *Error {
-	switch method {
-	case http.MethodPost:
-		return r.post
-	case http.MethodPatch:
-		return r.patch
+	if e := r[method]; e != nil {
+		return e
 	}
-	return r.other
+	return r[""]
 }

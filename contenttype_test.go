@@ -13,12 +13,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
 	"github.com/admit-go/admit/internal/mediatype/mediatypetest"
+	"github.com/admit-go/admit/internal/testkit"
 )
 
 func TestContentType(t *testing.T) {
@@ -83,18 +85,18 @@ func TestContentType(t *testing.T) {
 		"wildcard, any":         {"image/*", typed("*/*"), 415},
 		"wildcard, with suffix": {"application/*+json", typed("application/*+json"), 415},
 
-		"UTF-8":                {jsonType, typed("application/json; charset=utf-8"), 200},
-		"UTF-8, no space":      {jsonType, typed("application/json;charset=utf-8"), 200},
-		"UTF-8, upper case":    {jsonType, typed("application/json; charset=UTF-8"), 200},
-		"UTF-8, mixed case":    {jsonType, typed("application/json;  Charset=Utf-8"), 200},
-		"UTF-8, quoted":        {jsonType, typed(`application/json; charset="utf-8"`), 200},
-		"UTF-8, escaped":       {jsonType, typed(`application/json; charset="u\tf-8"`), 200},
-		"UTF-8, after another": {jsonType, typed(`application/json; v="charset=utf-7"; charset=utf-8`), 200},
-		"UTF-8 of a pattern":   {"text/*", typed("text/csv; charset=utf-8"), 200},
-		"another charset":      {jsonType, typed("application/json; charset=iso-8859-1"), 415},
-		"a longer charset":     {jsonType, typed("application/json; charset=utf-80"), 415},
-		"a misspelt charset":   {jsonType, typed("application/json; charset=utf8"), 415},
-		"an empty charset":     {jsonType, typed(`application/json; charset=""`), 415},
+		"UTF-8":                 {jsonType, typed("application/json; charset=utf-8"), 200},
+		"UTF-8, no space":       {jsonType, typed("application/json;charset=utf-8"), 200},
+		"UTF-8, upper case":     {jsonType, typed("application/json; charset=UTF-8"), 200},
+		"UTF-8, mixed case":     {jsonType, typed("application/json;  Charset=Utf-8"), 200},
+		"UTF-8, quoted":         {jsonType, typed(`application/json; charset="utf-8"`), 200},
+		"UTF-8, escaped":        {jsonType, typed(`application/json; charset="u\tf-8"`), 200},
+		"UTF-8, after another":  {jsonType, typed(`application/json; v="charset=utf-7"; charset=utf-8`), 200},
+		"UTF-8 of a pattern":    {"text/*", typed("text/csv; charset=utf-8"), 200},
+		"another charset":       {jsonType, typed("application/json; charset=iso-8859-1"), 415},
+		"a longer charset":      {jsonType, typed("application/json; charset=utf-80"), 415},
+		"another name of UTF-8": {jsonType, typed("application/json; charset=UTF8"), 200},
+		"an empty charset":      {jsonType, typed(`application/json; charset=""`), 415},
 
 		"identity":            {jsonType, coded("identity"), 200},
 		"identity, case":      {jsonType, coded(" Identity ,"), 200},
@@ -144,14 +146,14 @@ func numbered(n int) (s string) {
 func TestContentTypeHints(t *testing.T) {
 	t.Parallel()
 	h := admit.ContentType(jsonType, "text/*")(ok)
-	hints := []string{"Accept", "Accept-Post", "Accept-Patch", "Accept-Encoding"}
+	hints := []string{"Accept", "Accept-Post", "Accept-Patch", "Accept-Query", "Accept-Encoding"}
 	for method, want := range map[string][]string{
 		http.MethodPost:   {"Accept", "Accept-Post"},
 		http.MethodPatch:  {"Accept", "Accept-Patch"},
 		http.MethodPut:    {"Accept"},
 		http.MethodGet:    {"Accept"},
 		http.MethodDelete: {"Accept"},
-		"QUERY":           {"Accept"},
+		"QUERY":           {"Accept", "Accept-Query"},
 	} {
 		for contentType, says := range map[string]string{
 			"":                               "no Content-Type",
@@ -163,7 +165,11 @@ func TestContentTypeHints(t *testing.T) {
 			if contentType != "" {
 				r.Header.Set("Content-Type", contentType)
 			}
-			e, header := refused(t, h, r, http.StatusUnsupportedMediaType)
+			status, want := http.StatusUnsupportedMediaType, want
+			if method == "QUERY" && contentType == "" {
+				status, want, says = http.StatusBadRequest, []string{"Accept-Query"}, "needs a Content-Type"
+			}
+			e, header := refused(t, h, r, status)
 			assert.Contains(t, e.Message, says)
 			for _, hint := range hints {
 				if slices.Contains(want, hint) {
@@ -174,11 +180,23 @@ func TestContentTypeHints(t *testing.T) {
 			}
 		}
 		_, header := refused(t, h, newRequest(method, "/", "{}", "Content-Type", jsonType, "Content-Encoding", "br"), http.StatusUnsupportedMediaType)
-		for _, hint := range hints[:3] {
+		for _, hint := range hints[:4] {
 			assert.NotContains(t, header, hint, method)
 		}
 		assert.Equal(t, []string{"identity"}, header["Accept-Encoding"])
 	}
+}
+
+// Accept-Query is a list of structured fields, where a type may have to be a string.
+func TestAcceptQuery(t *testing.T) {
+	t.Parallel()
+	h := admit.ContentType("application/json;", " Text/* ", "application/*+json", "1d/a", "!/b")(ok)
+	_, header := refused(t, h, newRequest("QUERY", "/", ""), 400)
+	assert.Equal(t, []string{`application/json, Text/*, application/*+json, "1d/a", "!/b"`}, header["Accept-Query"])
+	c, err := admit.NewContentTypes(admit.ContentTypesConfig{Allow: []string{jsonType}, AllowMissing: true})
+	require.NoError(t, err)
+	assert.NoError(t, c.Check(newRequest("QUERY", "/", "")))
+	assert.NoError(t, c.Check(newRequest("QUERY", "/", "{}")))
 }
 
 func TestContentTypeIsForBodies(t *testing.T) {
@@ -197,7 +215,11 @@ func TestContentTypeIsForBodies(t *testing.T) {
 		"POST, a length of 0":             {"POST", func(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(unread()), 0 }, 200},
 		"two types and no body":           {"POST", func(r *http.Request) { r.Header["Content-Type"] = []string{"a/b", "c/d"} }, 200},
 		"POST, a length":                  {"POST", func(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(unread()), 5 }, 415},
-		"POST, a length that is not told": {"POST", func(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(unread()), -1 }, 415},
+		"POST, a length that is not told": {"POST", func(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(unread()), -1 }, 415}, // no deadline can be set
+		"QUERY without a body":            {"QUERY", func(*http.Request) {}, 400},
+		"QUERY, a type and no body":       {"QUERY", func(r *http.Request) { r.Header.Set("Content-Type", jsonType) }, 200},
+		"QUERY, another type, no body":    {"QUERY", func(r *http.Request) { r.Header.Set("Content-Type", "a/b") }, 415},
+		"QUERY, two types":                {"QUERY", func(r *http.Request) { r.Header["Content-Type"] = []string{jsonType, jsonType} }, 400},
 		"GET with a body":                 {"GET", func(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(unread()), 5 }, 415},
 		"DELETE with a body":              {"DELETE", func(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(unread()), -1 }, 415},
 	} {
@@ -339,7 +361,7 @@ func refContentType(value string, allow ...string) bool {
 	if !ok || m.HasWildcard() {
 		return false
 	}
-	if charset, has := m.Param("charset"); has && charset != "utf-8" {
+	if charset, has := m.Param("charset"); has && charset != "utf-8" && charset != "utf8" {
 		return false
 	}
 	return slices.ContainsFunc(allow, m.Matches)
@@ -406,7 +428,7 @@ func FuzzContentType(f *testing.F) {
 		}
 		require.True(t, refContentType(mediaType, allow...), mediaType)
 		if charset, ok := params["charset"]; ok {
-			require.Equal(t, "utf-8", mediatypetest.Lower(strings.ReplaceAll(charset, `\`, "")))
+			require.Contains(t, []string{"utf-8", "utf8"}, mediatypetest.Lower(strings.ReplaceAll(charset, `\`, "")))
 		}
 	})
 }
@@ -427,7 +449,15 @@ func TestContentTypeOverTheWire(t *testing.T) {
 		"a length of 0":   {"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 200, ""},
 		"two lines":       {"POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Type: text/xml\r\nContent-Length: 2\r\n\r\n{}", 400, "more than one"},
 		"missing":         {"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}", 415, "no Content-Type"},
-		"chunked, none":   {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 415, "no Content-Type"},
+		"chunked, none":   {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200, ""},
+		"GET, none":       {"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200, ""},
+		"DELETE, none":    {"DELETE / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200, ""},
+		"trailer, none":   {"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n0\r\nX: y\r\n\r\n", 200, ""},
+		"chunked, a byte": {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n \r\n0\r\n\r\n", 415, "no Content-Type"},
+		"chunked, wrong":  {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 400, "could not be read"},
+		"typed, none":     {"POST / HTTP/1.1\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 415, "application/json"},
+		"expected":        {"POST / HTTP/1.1\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n", 415, "no Content-Type"},
+		"QUERY, none":     {"QUERY / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "Content-Type"},
 		"empty":           {"PUT / HTTP/1.1\r\nContent-Type:\r\nContent-Length: 2\r\n\r\n{}", 415, "malformed"},
 		"another":         {"PATCH / HTTP/1.1\r\nContent-Type: text/xml\r\nContent-Length: 2\r\n\r\n{}", 415, "application/json"},
 		"GET with a body": {"GET / HTTP/1.1\r\nContent-Type: text/xml\r\nContent-Length: 2\r\n\r\n{}", 415, "application/json"},
@@ -449,4 +479,64 @@ func TestContentTypeOverTheWire(t *testing.T) {
 			readEnvelope(t, response.StatusCode, response.Header, body)
 		}
 	}
+}
+
+// An empty DATA frame ends a body that is none; and a client that sends nothing is
+// refused after a while, whatever bounds the body further inside.
+func TestContentTypeLooksForTheFirstByte(t *testing.T) {
+	t.Parallel()
+	called := make(chan string, 1)
+	h := wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		called <- fmt.Sprint(string(body), err)
+	}), admit.MaxBody(10), admit.ContentType(jsonType), admit.BodyTimeout{Grace: time.Hour}.Wrap)
+	t.Run("HTTP/2", func(t *testing.T) {
+		server := serve(t, testkit.HTTP2, h)
+		send := func(method string, body io.Reader, headers ...string) *http.Response {
+			r, err := http.NewRequestWithContext(t.Context(), method, server.URL, io.MultiReader(body))
+			require.NoError(t, err)
+			if closer, ok := body.(io.ReadCloser); ok {
+				r.Body = closer
+			}
+			if r.ContentLength = -1; len(headers) > 0 {
+				r.Header.Set(headers[0], headers[1])
+			}
+			response, err := server.Client().Do(r)
+			require.NoError(t, err)
+			require.NoError(t, response.Body.Close())
+			return response
+		}
+		for _, method := range []string{"GET", "DELETE", "POST"} {
+			assert.Equal(t, 200, send(method, strings.NewReader("")).StatusCode, method)
+			assert.Equal(t, "<nil>", <-called)
+			assert.Equal(t, 415, send(method, strings.NewReader("x")).StatusCode, method)
+			assert.Equal(t, 200, send(method, strings.NewReader("xy"), "Content-Type", jsonType).StatusCode, method)
+			assert.Equal(t, "xy<nil>", <-called)
+		}
+		assert.Equal(t, 415, send("POST", newSlowBody("")).StatusCode)
+	})
+	t.Run("HTTP/1.1", func(t *testing.T) {
+		server := serve(t, testkit.HTTP1, h)
+		conn := dial(t, server)
+		const head = " / HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n"
+		in := bufio.NewReader(conn)
+		for range 2 { // the connection is kept
+			_, err := io.WriteString(conn, "POST"+head+"\r\n0\r\n\r\nPUT"+head+"Content-Type: application/json\r\n\r\n2\r\nxy\r\n0\r\n\r\n")
+			require.NoError(t, err)
+			for _, want := range []string{"<nil>", "xy<nil>"} {
+				response, err := http.ReadResponse(in, nil)
+				require.NoError(t, err)
+				assert.Equal(t, 200, response.StatusCode)
+				assert.Equal(t, want, <-called)
+			}
+		}
+		began := time.Now()
+		_, err := io.WriteString(conn, "POST"+head+"\r\n")
+		require.NoError(t, err)
+		response, err := http.ReadResponse(in, nil)
+		require.NoError(t, err)
+		assert.Equal(t, 415, response.StatusCode)
+		assert.True(t, response.Close)
+		assert.Less(t, time.Since(began), 10*time.Second)
+	})
 }

@@ -20,11 +20,13 @@ import (
 // call r.MultipartForm.RemoveAll.
 //
 // The error is an *Error where it is the client's: 400 for a query or a body that is
-// malformed, cut short, or without a boundary, and for two Content-Types; 408 if a
-// BodyTimeout or Server.ReadTimeout has ended the read; 413 if the body is larger than the
-// MaxBody around it allows or, without one, than 1 MiB and maxMemory, or if it has more fields and parts than net/http takes; 415, with Accept, for a body of another
-// Content-Type or none (RFC 9110 §15.5.16). Any other error is the server's, such as a
-// temporary file that cannot be written. After an error the form is empty.
+// malformed, cut short, or without a boundary, for two Content-Types, and for a QUERY with a
+// body and none (RFC 10008 §2); 408 if a BodyTimeout or Server.ReadTimeout has ended the
+// read; 413 if the body is larger than the MaxBody around it allows or, without one, than 1
+// MiB and maxMemory, or if it has more fields and parts than net/http takes; 415, with
+// Accept, for a body of another Content-Type or none (RFC 9110 §15.5.16). Any other error is
+// the server's, such as a temporary file that cannot be written. After an error the form is
+// empty.
 //
 // A request without a body has the fields of its query. The body of a GET or HEAD is not
 // read, since it has no meaning (RFC 9110 §9.3.1) and caches ignore it; with any other

@@ -114,6 +114,7 @@ func TestParseForm(t *testing.T) {
 		"PUT":                  {method: "PUT", types: []string{urlencoded}, body: "a=1", status: 200, form: "map[a:[1]] map[a:[1]]"},
 		"PATCH":                {method: "PATCH", types: []string{urlencoded}, body: "a=1", status: 200, form: "map[a:[1]] map[a:[1]]"},
 		"DELETE":               {method: "DELETE", types: []string{urlencoded}, body: "a=1", status: 200, form: "map[a:[1]] map[a:[1]]"},
+		"QUERY, no type":       {method: "QUERY", types: nil, body: "a=1", status: 400, form: "A QUERY needs a Content-Type; send one of: " + formTypes + "."},
 		"QUERY":                {method: "QUERY", types: []string{urlencoded}, body: "a=1", status: 200, form: "map[a:[1]] map[a:[1]]"},
 		"GET":                  {method: "GET", query: "a=q", status: 200, form: "map[a:[q]] map[]"},
 		"GET with a body":      {method: "GET", query: "a=q", types: []string{urlencoded}, body: "a=1", status: 200, form: "map[a:[q]] map[]"},

@@ -563,7 +563,7 @@ func (p *keyParser) value(path string, into any) error {
 	if err == nil || errors.Is(err, jsonfault.ErrSyntax) {
 		return err
 	}
-	for _, f := range jsonfault.Explain(p.text[at:p.in.End()], reflect.TypeOf(into).Elem()) {
+	for _, f := range jsonfault.Explain(p.text[at:p.in.End()], reflect.TypeOf(into).Elem()).Faults {
 		p.fault(at+f.Offset, "%s%s %s", clip(path), f.Path, f.Message)
 	}
 	return nil

@@ -13,10 +13,12 @@ import (
 // implies HEAD. Another method that the IANA registry has gets 405, one that it does
 // not have 501, both with Allow. OPTIONS is answered 204 with Allow, unless it is
 // given, and then the handler answers it; inside a ServeMux pattern that has a method, the
-// mux answers first. It panics without a method, and on one that is malformed, a registered
-// one in small letters, or given twice.
+// mux answers first. In a Policy with ContentType or ContentTypes that answer also has
+// Accept-Post, Accept-Patch and Accept-Query, for those of the methods that are given (RFC
+// 5789 §3.1, RFC 10008 §3). It panics without a method, and on one that is malformed, a
+// registered one in small letters, or given twice.
 func Methods(allow ...string) Middleware {
-	m, err := newMethods(allow)
+	m, err := newMethods(allow, nil)
 	must(err)
 	return m.wrap
 }
@@ -30,6 +32,9 @@ func (m *methods) wrap(next http.Handler) http.Handler {
 			if beginAnswer(r.Context()) { // else it is late
 				defer endAnswer(r.Context())
 				w.Header()["Allow"] = slices.Clone(m.allow)
+				for _, h := range m.hints {
+					w.Header()[h.name] = []string{h.value}
+				}
 				reply(w, r, http.StatusNoContent, nil)
 			}
 		default:
@@ -42,12 +47,14 @@ func (m *methods) wrap(next http.Handler) http.Handler {
 type methods struct {
 	allowed    []string
 	allow      []string // the value of Allow
+	hints      []hint   // for the answer to OPTIONS
 	options    *Error   // stands for the answer to OPTIONS, which is no error
 	notAllowed *Error
 	unknown    *Error
 }
 
-func newMethods(allow []string) (*methods, error) {
+// newMethods takes the hints of what each method takes, given or not.
+func newMethods(allow []string, hints []hint) (*methods, error) {
 	if len(allow) == 0 {
 		return nil, configFault("Methods", `has no method; name those that the handler takes, such as "GET"`)
 	}
@@ -70,6 +77,11 @@ func newMethods(allow []string) (*methods, error) {
 	}
 	if err := f.err(); err != nil {
 		return nil, err
+	}
+	for _, h := range hints {
+		if slices.Contains(allow, h.method) {
+			m.hints = append(m.hints, h)
+		}
 	}
 	listed := m.allowed
 	if !slices.Contains(listed, http.MethodOptions) {

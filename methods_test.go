@@ -3,10 +3,12 @@ package admit_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
 )
@@ -51,6 +53,43 @@ func TestMethods(t *testing.T) {
 			}
 		})
 	}
+}
+
+// In a Policy the answer to OPTIONS says what POST, PATCH and QUERY take, if they are taken.
+func TestMethodsSayWhatIsTaken(t *testing.T) {
+	t.Parallel()
+	custom, err := admit.NewContentTypes(admit.ContentTypesConfig{Allow: []string{jsonType, "text/*"}})
+	require.NoError(t, err)
+	hints := []string{"Accept-Post", "Accept-Patch", "Accept-Query"}
+	for _, test := range []struct {
+		policy admit.Policy
+		want   []string
+	}{
+		{admit.Policy{Methods: []string{"GET", "POST", "PUT"}, ContentType: []string{jsonType, "text/*"}}, []string{"Accept-Post"}},
+		{admit.Policy{Methods: []string{"PATCH", "QUERY"}, ContentType: []string{jsonType, "text/*"}}, []string{"Accept-Patch", "Accept-Query"}},
+		{admit.Policy{Methods: []string{"QUERY"}, ContentTypes: custom}, []string{"Accept-Query"}},
+		{admit.Policy{Methods: []string{"GET", "DELETE"}, ContentTypes: custom}, nil},
+		{admit.Policy{Methods: []string{"POST", "QUERY"}}, nil},
+		{admit.Policy{Methods: []string{"OPTIONS", "QUERY"}, ContentTypes: custom}, nil}, // the handler answers
+	} {
+		h := test.policy.Wrap(ok)
+		for range 2 { // the second is as the first, whatever was done to that
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, newRequest("OPTIONS", "/", ""))
+			for _, hint := range hints {
+				if slices.Contains(test.want, hint) {
+					require.Equal(t, []string{"application/json, text/*"}, w.Header()[hint], "%v", test.policy.Methods)
+					w.Header()[hint][0] = "mutated"
+				} else {
+					require.NotContains(t, w.Header(), hint, "%v", test.policy.Methods)
+				}
+			}
+		}
+	}
+	_, err = admit.Policy{Methods: []string{"QUERY"}, ContentTypes: new(admit.ContentTypes)}.Chain()
+	assert.ErrorContains(t, err, "Policy.ContentTypes")
+	_, err = admit.Policy{Methods: []string{"QUERY"}, ContentType: []string{"json"}}.Chain()
+	assert.ErrorContains(t, err, "Policy.ContentType")
 }
 
 func TestMethodsAnswersCannotBeMutated(t *testing.T) {

@@ -126,9 +126,18 @@ func (c *policyChain) outside() {
 		c.add("AddressLimiter", c.AddressLimiter.Wrap, c.AddressLimiter.fault())
 	}
 	if len(c.Methods) > 0 {
-		m, err := newMethods(c.Methods)
+		m, err := newMethods(c.Methods, c.hints())
 		c.add("Methods", m.wrap, err)
 	}
+}
+
+// hints says what the methods take. What is wrong with the types is noted elsewhere.
+func (c *policyChain) hints() []hint {
+	if c.ContentTypes != nil {
+		return c.ContentTypes.hints
+	}
+	types, _ := NewContentTypes(ContentTypesConfig{Allow: c.ContentType})
+	return types.hints
 }
 
 // who adds what depends on the caller.

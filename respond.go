@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/admit-go/admit/internal/jsonfault"
+	"github.com/admit-go/admit/internal/mediatype"
 )
 
 // HandlerFunc is a handler that returns its error instead of writing it.
@@ -26,8 +27,10 @@ func (f HandlerFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // Success writes {"result":"success","data":...} with a 2xx status; nil data is left
-// out, and 204 and 205 have no body. It returns an error, with nothing written, for
-// data that is not JSON or another status; return that from a HandlerFunc.
+// out, and 204 and 205 have no body. A Content-Type that is set already stays if it is
+// application/json or ends in +json (RFC 6839 §3.1); else it is application/json. It
+// returns an error, with nothing written, for data that is not JSON or another status;
+// return that from a HandlerFunc.
 func Success(w http.ResponseWriter, r *http.Request, status int, data any) error {
 	if status < 200 || status > 299 {
 		return fmt.Errorf("admit: Success with the status %d: a success has a status from 200 to 299", status)
@@ -50,7 +53,9 @@ func Success(w http.ResponseWriter, r *http.Request, status int, data any) error
 
 	h := w.Header()
 	values := [...]string{"application/json", "nosniff", strconv.Itoa(len(body))} // one allocation for all
-	h["Content-Type"] = values[0:1:1]
+	if !isJSON(h["Content-Type"]) {
+		h["Content-Type"] = values[0:1:1]
+	}
 	h["X-Content-Type-Options"] = values[1:2:2]
 	h["Content-Length"] = values[2:3:3]
 	w.WriteHeader(status)
@@ -63,13 +68,32 @@ func Success(w http.ResponseWriter, r *http.Request, status int, data any) error
 	return nil
 }
 
+// isJSON reports whether a Content-Type is there, and says that the content is JSON.
+func isJSON(lines []string) bool {
+	if len(lines) != 1 {
+		return false
+	}
+	t, err := mediatype.Parse(lines[0])
+	return err == nil && t.IsJSON()
+}
+
 // maxDecode is the bound of a body that no MaxBody bounds.
 const maxDecode = 1 << 20
 
-// Decode reads the body of r as one JSON value. The error is an *Error, since it is
-// the client's: 400 if there is no value, if it is malformed or if more follows; 422
-// with the path for a member of the wrong type or one that T does not have; 413 if it
-// is larger than 1 MiB or than what MaxBody around it allows.
+// Decode reads the body of r as one JSON value, as encoding/json does with
+// DisallowUnknownFields. A byte order mark before it is ignored (RFC 8259 §8.1).
+//
+// The error is an *Error, since it is the client's: 400 if there is no value, if it is
+// malformed or if more follows; 413 if it is larger than 1 MiB or than what MaxBody around
+// it allows; 422 with the path for a member of the wrong type or one that T does not have.
+// A JSON array that is longer than a Go array is 422 too; a shorter one leaves the rest
+// zero. So is null, unless T is a pointer, an interface, or has an UnmarshalJSON; a member
+// takes null as encoding/json has it. At most 20 faults are listed, and none beyond 10,000
+// values after the first; the message says so where there may be more.
+//
+// An *Error that an UnmarshalJSON or UnmarshalText returns gives the message of the member,
+// its code if it has one of its own, and its fields with the path in front. If its status
+// is 500 or above, it is returned itself. A T that encoding/json cannot decode is 500.
 func Decode[T any](r *http.Request) (T, error) {
 	var v T
 	buf := buffers.Get().(*[]byte)
@@ -129,6 +153,7 @@ func bodyFault(err error) error {
 }
 
 func decode(body []byte, v any) error {
+	body = bytes.TrimPrefix(body, []byte("\ufeff"))
 	if len(bytes.TrimLeft(body, " \t\r\n")) == 0 {
 		return errBodyEmpty
 	}
@@ -137,22 +162,83 @@ func decode(body []byte, v any) error {
 	}
 	r := jsonfault.NewReader(body)
 	err := r.Decode(v)
+	t := reflect.TypeOf(v).Elem()
+	var report jsonfault.Report
 	switch {
 	case errors.Is(err, jsonfault.ErrSyntax):
 		return errBodyMalformed.WithCause(err)
 	case !r.AtEnd():
 		return errBodyTrailing
-	case err != nil:
-		e := *errBodyInvalid.WithCause(err)
-		faults := jsonfault.Explain(body, reflect.TypeOf(v).Elem())
-		e.Fields = make([]FieldError, len(faults))
-		for i, f := range faults {
-			e.Fields[i] = FieldError{Path: f.Path, Code: f.Code, Message: f.Message}
+	case err == nil:
+		if report = jsonfault.Forgiven(body, t); len(report.Faults) == 0 {
+			return nil
 		}
-		return &e
+		err = errors.New("encoding/json takes it, but it does not fit")
 	default:
+		if e := errorOf(err); e != nil && e.complete().Status >= 500 {
+			return e
+		}
+		report = jsonfault.Explain(body, t)
+	}
+	return invalid(report, err)
+}
+
+// invalid is the refusal of a body. What a type says that decodes itself is for the
+// client, unless it is a failure.
+func invalid(report jsonfault.Report, cause error) error {
+	if report.Type != nil {
+		return errInternal.WithCause(fmt.Errorf("admit: Decode: %w", report.Type))
+	}
+	var fields []FieldError
+	for _, f := range report.Faults {
+		e := errorOf(f.Err)
+		if e == nil {
+			fields = append(fields, FieldError{Path: f.Path, Code: f.Code, Message: f.Message})
+			continue
+		}
+		c := e.complete()
+		if c.Status >= 500 {
+			return e
+		}
+		for _, inner := range c.Fields {
+			inner.Path = joinPath(f.Path, inner.Path)
+			fields = append(fields, inner)
+		}
+		if len(c.Fields) > 0 {
+			continue
+		}
+		if c.Code != codeOf(c.Status) {
+			f.Code = c.Code
+		}
+		if e.Message != "" {
+			f.Message = e.Message
+		}
+		fields = append(fields, FieldError{Path: f.Path, Code: f.Code, Message: f.Message})
+	}
+	e := errBodyInvalid
+	if report.Cut || len(fields) > jsonfault.MaxFaults {
+		e = errBodyInvalidCut
+	}
+	e = e.WithCause(cause)
+	e.Fields = fields[:min(len(fields), jsonfault.MaxFaults)]
+	return e
+}
+
+// errorOf returns the *Error in the chain of err, or nil.
+func errorOf(err error) *Error {
+	var e *Error
+	if !errors.As(err, &e) {
 		return nil
 	}
+	return e
+}
+
+// joinPath puts the path of a value in front of one within it.
+func joinPath(outer, inner string) string {
+	if outer != "" && inner != "" && inner[0] != '[' {
+		outer += "."
+	}
+	return jsonfault.CutPath(outer + inner)
 }
 
 var (
@@ -161,4 +247,6 @@ var (
 	errBodyMalformed = NewError(http.StatusBadRequest, "The request body is not well-formed JSON.")
 	errBodyTrailing  = NewError(http.StatusBadRequest, "The request body has more than one JSON value.")
 	errBodyInvalid   = NewError(http.StatusUnprocessableEntity, "The request body has members that are not valid.")
+
+	errBodyInvalidCut = NewError(http.StatusUnprocessableEntity, "The request body has members that are not valid; these are the first.")
 )

@@ -7,6 +7,7 @@ import (
 	"encoding"
 	"encoding/json"
 	"reflect"
+	"strings"
 )
 
 // decoder stands on the encoding/json of Go 1.26 and before.
@@ -32,8 +33,39 @@ func (d decoder) token() (string, error) {
 // value goes on after a fault, which costs no more than the rest of the value.
 func (d decoder) value(v any) error { return d.Decode(v) }
 
+// ask decodes a text that is one value, to find out whether it fits. If it is strict, a
+// member that is unknown does not.
+func ask(text []byte, v any, strict bool) error {
+	if strict {
+		return newDecoder(text).value(v)
+	}
+	return json.Unmarshal(text, v)
+}
+
+// isUnknown reports whether an error is about the name of a member.
+func isUnknown(err error) bool {
+	return err != nil && strings.HasPrefix(err.Error(), "json: unknown field ")
+}
+
 // ownMethods are those by which a type decodes itself.
 var ownMethods = []reflect.Type{reflect.TypeFor[json.Unmarshaler](), reflect.TypeFor[encoding.TextUnmarshaler]()}
+
+// unmarshalerFrom is a method that encoding/json does not have yet.
+type unmarshalerFrom interface{ noSuchMethod() }
+
+const (
+	// unnamedDecodes: the methods of a type without a name are called also where no pointer
+	// leads to the value.
+	unnamedDecodes = false
+	// breadthFirst: of two members that differ in case alone, the one that is less deep counts.
+	breadthFirst = false
+)
+
+// flattens reports whether an option of a tag puts the members of a field into its struct.
+func flattens(string) bool { return false }
+
+// formats reports whether an option of a tag changes how a value is written.
+func formats(string) bool { return false }
 
 // offsetBeyond is by how much json.SyntaxError.Offset lies beyond the first wrong byte.
 const offsetBeyond = 1

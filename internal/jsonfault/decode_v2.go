@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
+	"strings"
 )
 
 // decoder stands on encoding/json/jsontext and encoding/json/v2, as encoding/json does
@@ -43,25 +45,65 @@ func (d decoder) value(v any) error {
 	if err = unmarshalToFirst(value, v); err == nil || !ofType(err) {
 		return err
 	}
-	reflect.ValueOf(v).Elem().SetZero()
+	target := reflect.ValueOf(v).Elem()
+	target.SetZero()
+	x := explainer{in: cursor{text: value}, lax: true}
+	if x.value(target.Type(), true); len(x.Faults) > 0 || x.Type != nil {
+		return errInvalid
+	}
 	return unmarshalAll(value, v)
 }
 
+// ask decodes a text that is one value, to find out whether it fits. It is always strict.
+func ask(text []byte, v any, _ bool) error {
+	err := unmarshalToFirst(text, v)
+	if err != nil && ofType(err) {
+		reflect.ValueOf(v).Elem().SetZero()
+		err = unmarshalAll(text, v)
+	}
+	return err
+}
+
+var errInvalid = errors.New("a value does not fit")
+
+// isUnknown reports whether an error is about the name of a member.
+func isUnknown(err error) bool {
+	return errors.Is(err, errUnknownName) || err != nil && strings.HasPrefix(err.Error(), "json: unknown field ")
+}
+
+const (
+	// unnamedDecodes: the methods of a type without a name are called also where no pointer
+	// leads to the value.
+	unnamedDecodes = true
+	// breadthFirst: of two members that differ in case alone, the one that is less deep counts.
+	breadthFirst = true
+)
+
+// flattens reports whether an option of a tag puts the members of a field into its struct.
+func flattens(options string) bool {
+	return slices.ContainsFunc(strings.Split(options, ","), func(option string) bool {
+		return option == "embed" || option == "inline" || option == "unknown"
+	})
+}
+
+// formats reports whether an option of a tag changes how a value is written.
+func formats(option string) bool { return strings.HasPrefix(option, "format:") }
+
 // ofType reports whether an error is about the type, and not about the value. To stop
 // at the first fault has a price: what encoding/json forgives in a type is an error too,
-// such as a tag that means nothing, or a struct without an exported field. So what such
-// a type takes is found out in the old way, which has no bound.
+// such as a tag that means nothing, or a struct without an exported field. What such a type
+// takes is found out in the old way, once an explanation, which is bounded, has no fault.
 func ofType(err error) bool {
 	var e *semanticError
 	switch {
 	case !errors.As(err, &e) || e.GoType == nil:
 		return false
 	case e.JSONKind == 0: // no value was looked at, except perhaps by a method
-		return !reflect.PointerTo(e.GoType).Implements(unmarshalerFrom)
+		return !reflect.PointerTo(e.GoType).Implements(reflect.TypeFor[unmarshalerFrom]())
 	default:
-		return e.GoType.Kind() == reflect.Struct && e.Err != nil && e.Err != errUnknownName && !decodesItself(e.GoType)
+		return e.GoType.Kind() == reflect.Struct && e.Err != nil && e.Err != errUnknownName && !decodesItself(e.GoType, true)
 	}
 }
 
 // ownMethods are those by which a type decodes itself.
-var ownMethods = []reflect.Type{reflect.TypeFor[json.Unmarshaler](), reflect.TypeFor[encoding.TextUnmarshaler](), unmarshalerFrom}
+var ownMethods = []reflect.Type{reflect.TypeFor[json.Unmarshaler](), reflect.TypeFor[encoding.TextUnmarshaler](), reflect.TypeFor[unmarshalerFrom]()}

@@ -1,11 +1,16 @@
 package jsonfault
 
 import (
+	"bytes"
+	"encoding"
+	"encoding/base64"
 	"encoding/json"
-	"errors"
+	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 const (
@@ -13,6 +18,8 @@ const (
 	MaxFaults = 20
 	// MaxPath bounds a path, in bytes; what is cut off is replaced by "...".
 	MaxPath = 256
+	// maxAfter bounds how many values are looked at after the first fault.
+	maxAfter = 10_000
 )
 
 // Fault is what is wrong with one value or member.
@@ -21,40 +28,79 @@ type Fault struct {
 	Code    string // unknown_member, wrong_type or invalid
 	Message string // what is right, in the terms of JSON
 	Offset  int64  // where in the text the name or value begins
+	Err     error  // what a type that decodes itself says; else nil
+}
+
+// Report is what is wrong with a text.
+type Report struct {
+	Faults []Fault
+	Cut    bool  // not all was looked at: there may be more faults
+	Type   error // encoding/json cannot decode into the type, so that the text is not at fault
 }
 
 // Explain lists what in text, which is one well-formed JSON value, does not fit into a
-// t; at least one fault. It is for a text that Decode has refused: encoding/json tells
-// the path of a fault only in part, so Explain walks value and type side by side, once,
-// and asks it about each value alone.
-func Explain(text []byte, t reflect.Type) []Fault {
-	x := explainer{Reader: NewReader(text), members: map[reflect.Type][]member{}}
-	x.value(t)
-	if len(x.faults) == 0 {
-		x.at = NewReader(text).Next()
+// t; at least one fault, unless the type is at fault. It is for a text that Decode has
+// refused: encoding/json tells the path of a fault only in part, so Explain walks value
+// and type side by side, once, and asks it about each value alone that is not plainly
+// right.
+func Explain(text []byte, t reflect.Type) Report {
+	x := explainer{in: cursor{text: text}}
+	x.whole(t)
+	if len(x.Faults) == 0 && x.Type == nil {
+		x.at = 0
 		x.fault("invalid", "is not valid")
 	}
-	return x.faults
+	return x.Report
+}
+
+// Forgiven lists what encoding/json has taken although it does not fit: null where t has
+// no value for it, and an array with more elements than a Go array has room for. It costs
+// nothing for a t without Go arrays.
+func Forgiven(text []byte, t reflect.Type) Report {
+	x := explainer{in: cursor{text: text}, lengths: true}
+	if x.in.peek() == 'n' || hasArray(t) {
+		x.whole(t)
+	}
+	return x.Report
 }
 
 type explainer struct {
-	*Reader
-	at      int64 // where the name or value begins that is being read
+	Report
+	in      cursor
+	lengths bool // only the lengths of arrays are of interest
+	lax     bool // the lengths of arrays are of no interest
+	at      int  // where the name or value begins that is being looked at
 	path    []step
-	members map[reflect.Type][]member
-	faults  []Fault
-	err     error // of syntax: there is no more to read
+	after   int // how many values were looked at after the first fault
+	ended   bool
+	asked   map[asking]*member // nil: unknown
+	scratch []byte
 }
 
-// step is one step of a path: the name of a member, or an index.
+// step is one step of a path: the name of a member as it is written, or an index.
 type step struct {
-	name  string
-	index int // -1: name
+	name  []byte // nil: index
+	index int
+}
+
+type asking struct {
+	t    reflect.Type
+	name string
 }
 
 // more reports whether there is another member or element to look at.
 func (x *explainer) more() bool {
-	return x.err == nil && len(x.faults) < MaxFaults && x.More()
+	switch {
+	case x.ended || !x.in.more():
+		return false
+	case x.Type != nil:
+		x.ended = true
+	case len(x.Faults) >= MaxFaults || x.after >= maxAfter:
+		x.ended, x.Cut = true, true
+	case len(x.Faults) > 0:
+		x.after++
+	}
+	return !x.ended
 }
 
 // fault is the only place where a path is written out: most values are as they should.
@@ -62,217 +108,476 @@ func (x *explainer) fault(code, message string) {
 	var path []byte
 	for _, s := range x.path {
 		switch {
-		case s.index >= 0:
+		case s.name == nil:
 			path = append(strconv.AppendInt(append(path, '['), int64(s.index), 10), ']')
 		case len(path) > 0:
-			path = append(append(path, '.'), s.name...)
+			path = append(append(path, '.'), unquote(s.name)...)
 		default:
-			path = append(path, s.name...)
+			path = append(path, unquote(s.name)...)
 		}
 		if len(path) > MaxPath {
-			path = append(path[:MaxPath], "..."...)
 			break
 		}
 	}
-	x.faults = append(x.faults, Fault{Path: string(path), Code: code, Message: message, Offset: x.at})
+	x.Faults = append(x.Faults, Fault{Path: CutPath(string(path)), Code: code, Message: message, Offset: int64(x.at)})
 }
 
-// value reads the next value of the text, which goes into a t.
-func (x *explainer) value(t reflect.Type) {
-	x.at = x.Next()
-	for t.Kind() == reflect.Pointer && !decodesItself(t) {
-		t = t.Elem()
+// CutPath returns a path that is at most MaxPath bytes long, and what says so if it was longer.
+func CutPath(path string) string {
+	if len(path) > MaxPath {
+		return strings.ToValidUTF8(path[:MaxPath], "") + "..."
 	}
-	switch kind := t.Kind(); {
-	case decodesItself(t):
+	return path
+}
+
+// unquote returns a string as encoding/json reads it.
+func unquote(quoted []byte) (s string) {
+	if len(quoted) >= 2 && bytes.IndexByte(quoted, '\\') < 0 {
+		return string(quoted[1 : len(quoted)-1])
+	}
+	_ = json.Unmarshal(quoted, &s) // it was read before
+	return s
+}
+
+// whole looks at the outermost value. Null is none, unless the type has a value for it.
+func (x *explainer) whole(t reflect.Type) {
+	decodes := decodesItself(t, true) && !decodesText(t)
+	if kind := t.Kind(); x.in.peek() != 'n' || kind == reflect.Pointer || kind == reflect.Interface || decodes {
+		x.value(t, true)
+		return
+	}
+	x.at = x.in.pos
+	x.fault("wrong_type", wants(t, []byte("null")))
+}
+
+// value looks at the next value of the text, which goes into a t. Whether a pointer leads
+// to it matters to encoding/json.
+func (x *explainer) value(t reflect.Type, pointed bool) {
+	first := x.in.peek()
+	x.at = x.in.pos
+	for t.Kind() == reflect.Pointer {
+		if first == 'n' {
+			x.in.next()
+			return
+		}
+		t, pointed = t.Elem(), true
+	}
+	kind := t.Kind()
+	switch {
+	case x.lengths && !hasArray(t):
+		x.in.next()
+	case decodesItself(t, pointed):
 		x.leaf(t)
-	case kind == reflect.Struct, kind == reflect.Map:
+	case first == 'n' && (kind <= reflect.Float64 || kind == reflect.String):
+		x.in.next()
+	case kind == reflect.Struct, kind == reflect.Map && x.takesObjects(t):
 		x.object(t)
-	case (kind == reflect.Slice || kind == reflect.Array) && t.Elem().Kind() != reflect.Uint8:
+	case kind == reflect.Interface && t.NumMethod() == 0 && first == '{':
+		x.object(t)
+	case kind == reflect.Interface && t.NumMethod() == 0 && first == '[':
+		x.array(t)
+	case (kind == reflect.Slice || kind == reflect.Array) && !(isBytes(t) && first != '['):
 		x.array(t)
 	default:
 		x.leaf(t)
 	}
 }
 
+// object looks at an object that goes into a struct, a map, or an interface.
 func (x *explainer) object(t reflect.Type) {
-	if !x.opens('{', "must be an object") {
-		return
-	}
-	last := len(x.path)
-	x.path = append(x.path, step{index: -1})
-	for x.more() {
-		x.at = x.Next()
-		x.path[last].name, x.err = x.Name()
-		if x.err != nil {
-			break
-		}
-		if t.Kind() == reflect.Map {
-			x.value(t.Elem())
-			continue
-		}
-		field, known := x.member(t, x.path[last].name)
-		switch {
-		case !known:
-			x.fault("unknown_member", "is not known here")
-			x.err = x.Skip()
-		case field == nil:
-			x.err = x.Skip()
-		default:
-			x.value(field)
-		}
-	}
-	x.path = x.path[:last]
-	x.leave()
-}
-
-func (x *explainer) array(t reflect.Type) {
-	if !x.opens('[', "must be an array") {
+	if !x.opens('{', t) {
 		return
 	}
 	last := len(x.path)
 	x.path = append(x.path, step{})
-	for ; x.more(); x.path[last].index++ {
-		x.value(t.Elem())
+	for x.more() {
+		x.in.peek()
+		x.at = x.in.pos
+		name := x.in.next()
+		x.path[last].name = name
+		switch t.Kind() {
+		case reflect.Map:
+			if x.key(t.Key(), name) {
+				x.value(t.Elem(), false)
+			} else {
+				x.in.next()
+			}
+		case reflect.Interface:
+			x.value(t, false)
+		default:
+			x.member(t, name)
+		}
 	}
 	x.path = x.path[:last]
 	x.leave()
 }
 
-// opens enters an object or array, or skips a value that is none. Null fits everywhere.
-func (x *explainer) opens(bracket byte, message string) bool {
-	switch x.Peek() {
-	case bracket:
-		x.err = x.Enter()
-		return x.err == nil
-	case 'n':
-	default:
-		x.fault("wrong_type", message)
+// array looks at an array that goes into a slice, an array, or an interface.
+func (x *explainer) array(t reflect.Type) {
+	begins := x.at
+	if !x.opens('[', t) {
+		return
 	}
-	x.err = x.Skip()
+	elem := t
+	if t.Kind() != reflect.Interface {
+		elem = t.Elem()
+	}
+	last := len(x.path)
+	x.path = append(x.path, step{})
+	for x.more() {
+		if index := x.path[last].index; t.Kind() == reflect.Array && index == t.Len() {
+			x.path, x.at = x.path[:last], begins
+			if !x.lax {
+				x.fault("invalid", fmt.Sprintf("must have %d elements or fewer", index))
+			}
+			for x.in.more() {
+				x.in.next()
+			}
+			break
+		}
+		x.value(elem, false)
+		x.path[last].index++
+	}
+	x.path = x.path[:last]
+	x.leave()
+}
+
+// opens enters an object or array, or steps over a value that is none. Null fits everywhere.
+func (x *explainer) opens(bracket byte, t reflect.Type) bool {
+	first := x.in.peek()
+	if first == bracket {
+		x.in.step()
+		return true
+	}
+	if value := x.in.next(); first != 'n' {
+		x.fault("wrong_type", wants(t, value))
+	}
 	return false
 }
 
 // leave leaves an object or array of which all was looked at.
 func (x *explainer) leave() {
-	if x.err == nil && len(x.faults) < MaxFaults {
-		x.err = x.Leave()
+	if !x.ended {
+		x.in.step()
 	}
 }
 
-// leaf reads a value that is looked at as a whole. It asks encoding/json about what is
-// not plainly right, apart from what is around it: an error may cost as much as its
-// path is long.
-func (x *explainer) leaf(t reflect.Type) {
-	if x.err = x.Skip(); x.err != nil {
+// member looks at the value of a member of the struct t.
+func (x *explainer) member(t reflect.Type, quoted []byte) {
+	m := x.named(t, quoted)
+	switch {
+	case m == nil:
+		x.fault("unknown_member", "is not known here")
+		x.in.next()
+	case m.hidden:
+		x.in.next()
+		x.Type = fmt.Errorf("encoding/json cannot set %s of %v: it is behind an embedded pointer to an unexported struct", m.name, t)
+	case x.lengths && (m.alone != nil || m.t == nil):
+		x.in.next()
+	case m.alone != nil:
+		x.inOtherForm(m)
+	case m.t == nil:
+		x.in.peek()
+		x.at = x.in.pos
+		if err := x.askMember(t, quoted, x.in.next()); err != nil {
+			x.fault("invalid", "is not valid")
+		}
+	default:
+		x.value(m.t, false)
+	}
+}
+
+// named returns the member that a name stands for, nil for none. Without a type, only
+// encoding/json knows it.
+func (x *explainer) named(t reflect.Type, quoted []byte) *member {
+	known := membersOf(t)
+	name := quoted
+	if len(quoted) < 2 || bytes.IndexByte(quoted, '\\') >= 0 {
+		name = []byte(unquote(quoted))
+	} else {
+		name = quoted[1 : len(quoted)-1]
+	}
+	if m := known.exact[string(name)]; m != nil {
+		return m
+	}
+	x.scratch = fold(x.scratch[:0], name)
+	if m := known.folded[string(x.scratch)]; m != nil {
+		return m
+	}
+	if m, seen := x.asked[asking{t, string(name)}]; seen {
+		return m
+	}
+	var m *member
+	if !isUnknown(x.askMember(t, quoted, []byte("null"))) {
+		m = &member{name: string(name)}
+	}
+	if x.asked == nil {
+		x.asked = map[asking]*member{}
+	}
+	x.asked[asking{t, string(name)}] = m
+	return m
+}
+
+// askMember asks encoding/json about one member of a t to which no pointer leads.
+func (x *explainer) askMember(t reflect.Type, quoted, value []byte) error {
+	text := append(append([]byte("["), x.oneMember(quoted, value)...), ']')
+	return ask(text, reflect.New(reflect.SliceOf(t)).Interface(), true)
+}
+
+// oneMember is the text of an object with one member.
+func (x *explainer) oneMember(quoted, value []byte) []byte {
+	x.scratch = append(append(x.scratch[:0], '{'), quoted...)
+	return append(append(append(x.scratch, ':'), value...), '}')
+}
+
+// inOtherForm looks at a value that the option of a tag wants in another form.
+func (x *explainer) inOtherForm(m *member) {
+	x.in.peek()
+	x.at = x.in.pos
+	value := x.in.next()
+	t := m.t
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	kind := m.t.Kind()
+	isInt := kind >= reflect.Int && kind <= reflect.Uintptr && len(value) > 2 && value[0] == '"' && fits(t, value[1:len(value)-1])
+	if isInt || len(value) == 0 || ask(x.oneMember([]byte(`"v"`), value), reflect.New(m.alone).Interface(), false) == nil {
 		return
 	}
-	value := x.text[x.at:x.End()]
-	itself := decodesItself(t)
-	if !itself && fits(t, value) {
-		return
+	var message string
+	if value[0] == '"' {
+		message = wants(t, bytes.Trim(value, `"`))
+	} else {
+		message = wants(t, nil)
 	}
-	err := json.Unmarshal(value, reflect.New(t).Interface())
-	var wrong *json.UnmarshalTypeError
+	if strings.HasPrefix(message, "must be ") {
+		message += " inside a string"
+	}
+	x.fault("wrong_type", message)
+}
+
+// takesObjects reports whether encoding/json has keys for a map of the type t.
+func (x *explainer) takesObjects(t reflect.Type) bool {
+	switch kind := t.Key().Kind(); {
+	case kind == reflect.String, kind >= reflect.Int && kind <= reflect.Uintptr, reflect.PointerTo(t.Key()).Implements(ownMethods[1]):
+		return true
+	default:
+		return ask([]byte("{}"), reflect.New(t).Interface(), false) == nil
+	}
+}
+
+// key reports whether a name fits as the key of a map.
+func (x *explainer) key(t reflect.Type, quoted []byte) bool {
+	itself := decodesItself(t, true)
+	if x.lengths || t.Kind() == reflect.String && !itself {
+		return true
+	}
+	if len(quoted) > 2 && !itself && fits(t, quoted[1:len(quoted)-1]) {
+		return true
+	}
+	keys := reflect.MapOf(t, reflect.TypeFor[any]())
+	err := ask(x.oneMember(quoted, []byte("null")), reflect.New(keys).Interface(), false)
 	switch {
 	case err == nil:
-	case errors.As(err, &wrong) && errors.Unwrap(wrong) == nil && !itself:
-		x.fault("wrong_type", wants(t, wrong.Value))
-	default: // not base64, or refused by a method of its own
-		x.fault("invalid", "is not valid")
-	}
-}
-
-// fits reports whether a value plainly fits into a t that does not decode itself. It is
-// here for speed: an explanation asks about all values before the last fault.
-func fits(t reflect.Type, value []byte) bool {
-	var err error
-	switch t.Kind() {
-	case reflect.Interface:
-		return t.NumMethod() == 0
-	case reflect.String:
-		return value[0] == '"' && t != reflect.TypeFor[json.Number]()
-	case reflect.Bool:
-		return value[0] == 't' || value[0] == 'f'
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		_, err = strconv.ParseInt(string(value), 10, t.Bits())
-	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
-		_, err = strconv.ParseUint(string(value), 10, t.Bits())
-	case reflect.Float32, reflect.Float64:
-		_, err = strconv.ParseFloat(string(value), t.Bits())
+		return true
+	case itself:
+		x.fault("invalid", "has a name that is not valid")
+		x.Faults[len(x.Faults)-1].Err = err
+	case t.Kind() < reflect.Int || t.Kind() > reflect.Float64:
+		x.Type = fmt.Errorf("encoding/json cannot decode into a map with keys of %v", t)
 	default:
-		return false
-	}
-	return err == nil
-}
-
-func decodesItself(t reflect.Type) bool {
-	p := reflect.PointerTo(t)
-	for _, method := range ownMethods {
-		if p.Implements(method) {
-			return true
-		}
+		x.fault("invalid", "has a name that is not an integer in range")
 	}
 	return false
 }
 
-// member is a member of a struct as encoding/json knows it. The type is nil where the
-// value is written in another form (the option string).
-type member struct {
-	name  string
-	field reflect.Type
+// leaf looks at a value as a whole. It asks encoding/json about what is not plainly
+// right, apart from what is around it: an error may cost as much as its path is long.
+func (x *explainer) leaf(t reflect.Type) {
+	value := x.in.next()
+	if len(value) == 0 || x.lengths || string(value) == `"` { // not well-formed
+		return
+	}
+	itself := decodesItself(t, true)
+	if !itself && (fits(t, value) || x.isBase64(t, value)) {
+		return
+	}
+	if !itself && undecodable(t) && value[0] != 'n' {
+		x.Type = fmt.Errorf("encoding/json cannot decode into %v", t)
+		return
+	}
+	err := decodeLeaf(value, reflect.New(t).Interface())
+	switch {
+	case err == nil:
+	case itself && decodesText(t) && value[0] != '"':
+		x.fault("wrong_type", "must be a string")
+	case itself:
+		x.fault("invalid", "is not valid")
+		x.Faults[len(x.Faults)-1].Err = err
+	case isBytes(t) && value[0] == '"':
+		x.fault("invalid", "is not valid")
+	default:
+		x.fault("wrong_type", wants(t, value))
+	}
 }
 
-// member finds the member called name: the exact name first, then without regard to
-// case, as encoding/json does.
-func (x *explainer) member(t reflect.Type, name string) (field reflect.Type, known bool) {
-	all, seen := x.members[t]
-	if !seen {
-		all = membersOf(t)
-		x.members[t] = all
-	}
-	for _, m := range all {
-		if m.name == name {
-			return m.field, true
+// decodeLeaf decodes a value into v. It calls the method of v as encoding/json does, where
+// that is plain, for encoding/json takes several times as long.
+func decodeLeaf(value []byte, v any) error {
+	value = slices.Clip(value)
+	plain := value[0] == '"' && bytes.IndexByte(value, '\\') < 0
+	switch v := v.(type) {
+	case unmarshalerFrom:
+	case json.Unmarshaler:
+		if value[0] != 'n' {
+			return v.UnmarshalJSON(value)
 		}
-		if !known && strings.EqualFold(m.name, name) {
-			field, known = m.field, true
+	case encoding.TextUnmarshaler:
+		if plain {
+			return v.UnmarshalText(slices.Clip(value[1 : len(value)-1]))
 		}
 	}
-	return field, known
+	return ask(value, v, false)
 }
 
-func membersOf(t reflect.Type) (all []member) {
-	for _, f := range reflect.VisibleFields(t) {
-		tag := f.Tag.Get("json")
-		label, options, _ := strings.Cut(tag, ",")
-		if !f.IsExported() || tag == "-" || f.Anonymous && label == "" {
-			continue
-		}
-		m := member{name: label, field: f.Type}
-		if label == "" {
-			m.name = f.Name
-		}
-		if strings.Contains(options, "string") {
-			m.field = nil
-		}
-		all = append(all, m)
+// isBase64 reports whether a value plainly fits into bytes.
+func (x *explainer) isBase64(t reflect.Type, value []byte) bool {
+	if !isBytes(t) || value[0] != '"' || bytes.IndexByte(value, '\\') >= 0 {
+		return false
 	}
-	return all
+	text := value[1 : len(value)-1]
+	if n := base64.StdEncoding.DecodedLen(len(text)); cap(x.scratch) < n {
+		x.scratch = make([]byte, n)
+	}
+	_, err := base64.StdEncoding.Decode(x.scratch[:cap(x.scratch)], text)
+	return err == nil
 }
 
-// wants says what a value must be, in the terms of JSON. got is what encoding/json
-// calls the value, such as "string" or "number 300".
-func wants(t reflect.Type, got string) string {
-	number := strings.HasPrefix(got, "number ")
+// isBytes reports whether encoding/json reads a t in base64.
+func isBytes(t reflect.Type) bool {
+	return t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8
+}
+
+// undecodable reports whether encoding/json has no form for a t.
+func undecodable(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Chan, reflect.Func, reflect.Complex64, reflect.Complex128, reflect.UnsafePointer, reflect.Map:
+		return true // a map that is looked at as a whole has keys that are none
+	case reflect.Interface:
+		return t.NumMethod() > 0
+	default:
+		return false
+	}
+}
+
+var numberType = reflect.TypeFor[json.Number]()
+
+// fits reports whether a value plainly fits into a t that does not decode itself. It is
+// here for speed: an explanation asks about all values before the last fault.
+func fits(t reflect.Type, value []byte) bool {
+	first := value[0]
+	number := first == '-' || '0' <= first && first <= '9'
+	switch kind := t.Kind(); kind {
+	case reflect.Interface:
+		return t.NumMethod() == 0 && (!number || fitsFloat(value, 64))
+	case reflect.String:
+		if t == numberType {
+			return number
+		}
+		return first == '"'
+	case reflect.Bool:
+		return first == 't' || first == 'f'
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
+		return fitsInt(value, t.Bits(), kind <= reflect.Int64)
+	case reflect.Float32, reflect.Float64:
+		return number && fitsFloat(value, t.Bits())
+	default:
+		return false
+	}
+}
+
+func fitsInt(value []byte, bits int, signed bool) bool {
+	digits := value
+	if signed && digits[0] == '-' {
+		digits = digits[1:]
+	}
+	if len(digits) == 0 || digits[0] == '0' && len(value) > 1 {
+		return false
+	}
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	if len(digits)*10/3 < bits-1 { // so few digits fit in any case
+		return true
+	}
+	var err error
+	if signed {
+		_, err = strconv.ParseInt(string(value), 10, bits)
+	} else {
+		_, err = strconv.ParseUint(string(value), 10, bits)
+	}
+	return err == nil
+}
+
+func fitsFloat(value []byte, bits int) bool {
+	if len(value) <= 38 && !bytes.ContainsAny(value, "eE") {
+		return true
+	}
+	_, err := strconv.ParseFloat(string(value), bits)
+	return err == nil
+}
+
+var withMethods sync.Map // of reflect.Type to bool; to look for the methods takes longer than to call them
+
+// decodesItself reports whether encoding/json calls methods of a t, to which a pointer
+// leads or not.
+func decodesItself(t reflect.Type, pointed bool) bool {
+	if !pointed && !unnamedDecodes && t.Name() == "" {
+		return false
+	}
+	if kind := t.Kind(); kind == reflect.Interface || kind == reflect.Pointer || t.PkgPath() == "" && kind != reflect.Struct {
+		return false // these have no methods
+	}
+	if t == numberType {
+		return false // it has a method on v2, which does what encoding/json did before
+	}
+	if has, ok := withMethods.Load(t); ok {
+		return has.(bool)
+	}
+	p := reflect.PointerTo(t)
+	has := slices.ContainsFunc(ownMethods, p.Implements)
+	withMethods.Store(t, has)
+	return has
+}
+
+// decodesText reports whether a t that decodes itself does so from a string alone.
+func decodesText(t reflect.Type) bool {
+	p := reflect.PointerTo(t)
+	for i, method := range ownMethods {
+		if p.Implements(method) != (i == 1) {
+			return false
+		}
+	}
+	return true
+}
+
+// wants says what a value must be, in the terms of JSON.
+func wants(t reflect.Type, value []byte) string {
+	number := len(value) > 0 && (value[0] == '-' || '0' <= value[0] && value[0] <= '9')
 	switch t.Kind() {
 	case reflect.Bool:
 		return "must be true or false"
 	case reflect.String:
+		if t == numberType {
+			return "must be a number"
+		}
 		return "must be a string"
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
 		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
-		if number && !strings.ContainsAny(got[len("number "):], ".eE") {
+		if number && !bytes.ContainsAny(value, ".eE") {
 			return "is out of range"
 		}
 		return "must be an integer"
@@ -281,8 +586,18 @@ func wants(t reflect.Type, got string) string {
 			return "is out of range"
 		}
 		return "must be a number"
+	case reflect.Interface:
+		return "is out of range" // only a number can be wrong
+	case reflect.Struct, reflect.Map:
+		if decodesText(t) {
+			return "must be a string"
+		}
+		return "must be an object"
 	case reflect.Slice, reflect.Array:
-		return "must be a string in base64"
+		if isBytes(t) {
+			return "must be a string in base64"
+		}
+		return "must be an array"
 	default:
 		return "has the wrong type"
 	}

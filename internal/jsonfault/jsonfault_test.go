@@ -47,22 +47,55 @@ func TestExplain(t *testing.T) {
 		`{"items":[{}, {"n":1.5}]}`:                     "items[1].n:wrong_type@19",
 		`{"items":{"a":[1,{"b":2}]}, "pair":[]}`:        "items:wrong_type@9 pair:wrong_type@35",
 		`{"raw":"%"}`:                                   "raw:invalid@7",
-		`{"raw":["",""]}`:                               "raw:wrong_type@7",
+		`{"raw":["",1]}`:                                "raw[0]:wrong_type@8",
 		`{"at":"x","from":"y"}`:                         "at:invalid@6 from:invalid@17",
-		`{"big":1}`:                                     ":invalid@0",
+		`{"big":1}`:                                     "big:wrong_type@7",
 		`{"PAIR":1,"Numbers":{"a":[1,null,"x"],"b":0}}`: "PAIR:wrong_type@8 Numbers.a[2]:wrong_type@33 Numbers.b:wrong_type@42",
-		`null`:                          ":invalid@0",
+		`null`:                          ":wrong_type@0",
+		`{}`:                            ":invalid@0",
 		`{"quantity":1,"quantity":300}`: "quantity:wrong_type@25",
 	} {
 		var got []string
-		for _, f := range jsonfault.Explain([]byte(text), reflect.TypeFor[order]()) {
+		for _, f := range jsonfault.Explain([]byte(text), reflect.TypeFor[order]()).Faults {
 			got = append(got, fmt.Sprintf("%s:%s@%d", f.Path, f.Code, f.Offset))
 			assert.NotEmpty(t, f.Message)
 		}
 		assert.Equal(t, want, strings.Join(got, " "), text)
 	}
-	many := jsonfault.Explain([]byte(`[`+strings.Repeat(`"",`, 100)+`""]`), reflect.TypeFor[[]int]())
+	assert.Empty(t, jsonfault.Forgiven([]byte(`{"pair":null,"fixed":[true,true]}`), reflect.TypeFor[order]()).Faults)
+	many := jsonfault.Explain([]byte(`[`+strings.Repeat(`"",`, 100)+`""]`), reflect.TypeFor[[]int]()).Faults
 	assert.Len(t, many, jsonfault.MaxFaults)
+}
+
+// The list ends after 20 faults, and a while after the first; the report says so if there
+// was more to look at.
+func TestExplainEnds(t *testing.T) {
+	t.Parallel()
+	type numbers struct {
+		N []int
+		M map[string]any
+		S float64 `json:",string"`
+	}
+	ones := func(n int) string { return strings.Repeat("1,", n-1) + "1" }
+	for name, test := range map[string]struct {
+		text   string
+		faults int
+		cut    bool
+	}{
+		"all after the first":      {`{"q":1,"N":[` + ones(9_000) + `],"r":1}`, 2, false},
+		"too many after the first": {`{"q":1,"N":[` + ones(11_000) + `],"r":1}`, 1, true},
+		"with an option":           {`{"q":1` + strings.Repeat(`,"S":"1"`, 11_000) + `,"r":1}`, 1, true},
+		"in an interface":          {`{"q":1,"M":{"a":{"b":[` + ones(11_000) + `]}},"r":1}`, 1, true},
+		"all before the first":     {`{"N":[` + ones(11_000) + `],"r":1}`, 1, false},
+		"20":                       {`{"N":["",` + strings.Repeat(`"",`, 18) + `""]}`, 20, false},
+		"20, and more":             {`{"N":["",` + strings.Repeat(`"",`, 18) + `"",1]}`, 20, true},
+		"20, and more outside":     {`{"N":["",` + strings.Repeat(`"",`, 18) + `""],"M":{}}`, 20, true},
+	} {
+		report := jsonfault.Explain([]byte(test.text), reflect.TypeFor[numbers]())
+		assert.Len(t, report.Faults, test.faults, name)
+		assert.Equal(t, test.cut, report.Cut, name)
+		assert.NoError(t, report.Type, name)
+	}
 }
 
 func TestReader(t *testing.T) {
@@ -154,15 +187,16 @@ func TestRefusalsAreBounded(t *testing.T) {
 		"option string": {reflect.TypeFor[map[string]struct {
 			N int `json:",string"`
 		}](), inside(`{"n":1` + strings.Repeat(`,"n":1`, 11<<10) + `}`)},
-		"times": {reflect.TypeFor[map[string][]time.Time](), inside(`[""` + strings.Repeat(`,""`, 20<<10) + `]`)},
-		"deep":  {reflect.TypeFor[order](), deep + `{"Numbers":{"":[""` + strings.Repeat(`,""`, 20<<10) + `]}` + strings.Repeat("}", 5001)},
+		"a tag at fault": {reflect.TypeFor[map[string][]malformed](), inside(`[""` + strings.Repeat(`,{"a":""}`, 7<<10) + `]`)},
+		"times":          {reflect.TypeFor[map[string][]time.Time](), inside(`[""` + strings.Repeat(`,""`, 20<<10) + `]`)},
+		"deep":           {reflect.TypeFor[order](), deep + `{"Numbers":{"":[""` + strings.Repeat(`,""`, 20<<10) + `]}` + strings.Repeat("}", 5001)},
 	} {
 		for range 2 { // the first one makes what encoding/json keeps of the types
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			began := time.Now()
 			err := jsonfault.NewReader([]byte(test.text)).Decode(reflect.New(test.t).Interface())
-			faults := jsonfault.Explain([]byte(test.text), test.t)
+			faults := jsonfault.Explain([]byte(test.text), test.t).Faults
 			took := time.Since(began)
 			runtime.ReadMemStats(&after)
 			require.Error(t, err, what)
@@ -174,12 +208,36 @@ func TestRefusalsAreBounded(t *testing.T) {
 	}
 }
 
+// spellings returns an object, without its end, with a member in many spellings.
+func spellings(name string, n int) string {
+	var b strings.Builder
+	for i := range n {
+		spelled := []byte(name)
+		for k := range spelled {
+			if i>>k&1 == 1 {
+				spelled[k] -= 'a' - 'A'
+			}
+		}
+		fmt.Fprintf(&b, `,%q:1`, spelled)
+	}
+	return "{" + b.String()[1:]
+}
+
+// A member in other letters is found without asking encoding/json, which takes longer.
+func TestExplainAllocations(t *testing.T) {
+	explain := func(n int) float64 {
+		text := []byte(spellings("quantity", n) + `,"x":1}`)
+		return testing.AllocsPerRun(10, func() { jsonfault.Explain(text, reflect.TypeFor[order]()) })
+	}
+	assert.InDelta(t, explain(1), explain(256), 3)
+}
+
 // Explain ends for any text. Of one that encoding/json refuses it lists a fault at least,
 // and each fault is within its bounds; Decode refuses what encoding/json refuses.
 func FuzzExplain(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, `{"pair":1}`, `[`, `{"items":[{"n":"x"}]}`, `null`, `{"left":{"left":{"x":1}}}`, `{"items":{"a":[]}}`, `{"fixed":[[]]}`,
-		`{"raw":[1,"x"]}`, `{"big":1}`, `{"Numbers":{"` + strings.Repeat("k", 300) + `":[""]}}`, `{"pair" 1}`, `{"a":1}}`, `{"at":{"x":}`, `{"left":nul`,
+		`{"raw":[1,"x"]}`, `{"big":1}`, `{"Numbers":{"` + strings.Repeat("k", 300) + `":[""]}}`, `{"pair" 1}`, `{"a":1}}`, `{"at":{"x":}`, `{"left":nul`, `{"rAw" "`,
 	} {
 		f.Add(seed)
 	}
@@ -193,7 +251,7 @@ func FuzzExplain(f *testing.F) {
 		if want == nil {
 			require.Equal(t, theirs, ours)
 		}
-		faults := jsonfault.Explain([]byte(text), reflect.TypeFor[order]())
+		faults := jsonfault.Explain([]byte(text), reflect.TypeFor[order]()).Faults
 		require.NotEmpty(t, faults)
 		require.LessOrEqual(t, len(faults), jsonfault.MaxFaults)
 		for _, fault := range faults {

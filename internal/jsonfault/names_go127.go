@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"encoding/json/jsontext"
 	jsonv2 "encoding/json/v2"
-	"reflect"
 )
 
 // This file alone names what encoding/json has since Go 1.27: the constraint tells the
@@ -16,15 +15,14 @@ import (
 type (
 	tokens        = jsontext.Decoder
 	semanticError = jsonv2.SemanticError
+
+	unmarshalerFrom = jsonv2.UnmarshalerFrom
 )
 
 // offsetBeyond is by how much json.SyntaxError.Offset lies beyond the first wrong byte.
 const offsetBeyond = 1
 
-var (
-	errUnknownName  = jsonv2.ErrUnknownName
-	unmarshalerFrom = reflect.TypeFor[jsonv2.UnmarshalerFrom]()
-)
+var errUnknownName = jsonv2.ErrUnknownName
 
 // newTokens reads from text itself, as jsontext does from a bytes.Buffer.
 func newTokens(text []byte) *tokens {

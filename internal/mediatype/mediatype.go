@@ -89,6 +89,13 @@ func (t Type) String() string { return t.text }
 // HasWildcard reports whether there is a * in the type or the subtype.
 func (t Type) HasWildcard() bool { return strings.IndexByte(t.name, '*') >= 0 }
 
+// IsJSON reports whether content of the type is JSON, by its name (RFC 6839 §3.1).
+func (t Type) IsJSON() bool {
+	const suffix = "+json"
+	before := len(t.name) - len(suffix)
+	return sameName(t.name, "application/json") || before > t.slash+1 && sameName(t.name[before:], suffix) && !t.HasWildcard()
+}
+
 // Param returns the value of a parameter as it was written, quotes included; the case
 // of the name does not matter. SameValue compares such values.
 func (t Type) Param(name string) (value string, ok bool) {

@@ -70,6 +70,16 @@ func TestHasWildcard(t *testing.T) {
 	}
 }
 
+func TestIsJSON(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"application/json": true, "Application/JSON ;charset=utf-8": true, "application/vnd.api+json": true, "image/x+JSON": true,
+		"text/json": false, "application/json5": false, "application/+json": false, "+json/x": false, "application/*+json": false, "a/b;c=+json": false,
+	} {
+		assert.Equal(t, want, parse(t, text).IsJSON(), text)
+	}
+}
+
 func TestParam(t *testing.T) {
 	t.Parallel()
 	m := parse(t, `a/b; First=1;; second = "two; third=3" ;fourth=4`)

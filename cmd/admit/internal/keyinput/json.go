@@ -85,7 +85,7 @@ func (p *parser) jsonLine(line int, text []byte) {
 	}
 	var o object
 	if err := jsonfault.NewReader(text).Decode(&o); err != nil {
-		for _, f := range jsonfault.Explain(text, reflect.TypeFor[object]()) {
+		for _, f := range jsonfault.Explain(text, reflect.TypeFor[object]()).Faults {
 			p.fault(line, fmt.Errorf("column %d: %s %s", f.Offset+1, place(f.Path), f.Message))
 		}
 		return
