@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -73,17 +74,15 @@ func (s *Store) List(ctx context.Context, owner string) iter.Seq2[*Record, error
 	}
 }
 
-// Revoke ends a key at a time, which may be to come (zero: now), and returns it as it is
-// then. A key that is revoked earlier stays so. Of a row that cannot be read it returns ID,
+// Revoke ends a key at a time, which may be to come (zero: now, by the clock of the
+// database), and returns it as it is then. A key that is revoked earlier stays so. Of a row that cannot be read it returns ID,
 // Digest and RevokedAt alone. It returns admit.ErrKeyNotFound if there is no such key.
 func (s *Store) Revoke(ctx context.Context, id string, at time.Time) (*Record, error) {
-	if at.IsZero() {
-		at = time.Now()
-	}
+	when, args := s.orNow(at)
 	var r *Record
 	err := s.inTx(ctx, func(tx *sql.Tx) error {
-		n, err := s.exec(ctx, tx, `UPDATE admit_keys SET revoked_at = CASE WHEN revoked_at IS NULL OR revoked_at > ? THEN ? ELSE revoked_at END WHERE id = ?`,
-			s.moment(at), s.moment(at), id)
+		n, err := s.exec(ctx, tx, `UPDATE admit_keys SET revoked_at = CASE WHEN revoked_at IS NULL OR revoked_at > `+when+` THEN `+when+` ELSE revoked_at END WHERE id = ?`,
+			slices.Concat(args, args, []any{id})...)
 		if err == nil && n == 0 {
 			err = admit.ErrKeyNotFound
 		}
@@ -111,19 +110,16 @@ func (s *Store) revoked(ctx context.Context, tx *sql.Tx, id string) (*Record, er
 	return &Record{Key: admit.Key{ID: id, RevokedAt: at.Time}, Digest: d.Digest}, nil
 }
 
-// Rotate adds next, and lets the key with the id expire at a time (zero: now), if it
-// would not do so before: until then both are valid. It does both or neither. It returns
+// Rotate adds next, and lets the key with the id expire at a time (zero: now, by the clock
+// of the database), if it would not do so before: until then both are valid. It does both or neither. It returns
 // admit.ErrKeyNotFound, ErrNotValid for a key that is not live any more, or ErrExists.
 // It refuses a next that Insert would refuse.
 func (s *Store) Rotate(ctx context.Context, id string, until time.Time, d admit.Digest, next *admit.Key) error {
-	if until.IsZero() {
-		until = time.Now()
-	}
-	now := s.moment(time.Now())
+	when, args := s.orNow(until)
 	return s.wrap("rotate a key", s.inTx(ctx, func(tx *sql.Tx) error {
-		n, err := s.exec(ctx, tx, `UPDATE admit_keys SET expires_at = CASE WHEN expires_at IS NULL OR expires_at > ? THEN ? ELSE expires_at END
-			WHERE id = ? AND (expires_at IS NULL OR expires_at > ?) AND (revoked_at IS NULL OR revoked_at > ?)`,
-			s.moment(until), s.moment(until), id, now, now)
+		n, err := s.exec(ctx, tx, `UPDATE admit_keys SET expires_at = CASE WHEN expires_at IS NULL OR expires_at > `+when+` THEN `+when+` ELSE expires_at END
+			WHERE id = ? AND (expires_at IS NULL OR expires_at > `+s.now()+`) AND (revoked_at IS NULL OR revoked_at > `+s.now()+`)`,
+			slices.Concat(args, args, []any{id})...)
 		if err != nil {
 			return err
 		}

@@ -36,6 +36,8 @@ func openFile(path string) (store, error) {
 
 func (f *file) Close() error { return nil }
 
+func (f *file) Now(context.Context) (time.Time, error) { return time.Now(), nil }
+
 // change lets one process at a time read the keys, change them, and write them. The
 // file of the lock stays: who removes it would let two in.
 func (f *file) change(ctx context.Context, do func(keys admit.KeyMap) error) error {
