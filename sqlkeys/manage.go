@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/admit-go/admit"
 )
@@ -54,6 +55,9 @@ func (s *Store) Get(ctx context.Context, id string) (*Record, error) {
 func (s *Store) List(ctx context.Context, owner string) iter.Seq2[*Record, error] {
 	const size = 1000
 	return func(yield func(*Record, error) bool) {
+		if !s.holds(owner) {
+			return
+		}
 		after := ""
 		for {
 			page, err := s.page(ctx, owner, after, size)
@@ -78,6 +82,9 @@ func (s *Store) List(ctx context.Context, owner string) iter.Seq2[*Record, error
 // database), and returns it as it is then. A key that is revoked earlier stays so. Of a row that cannot be read it returns ID,
 // Digest and RevokedAt alone. It returns admit.ErrKeyNotFound if there is no such key.
 func (s *Store) Revoke(ctx context.Context, id string, at time.Time) (*Record, error) {
+	if !s.holds(id) {
+		return nil, admit.ErrKeyNotFound
+	}
 	when, args := s.orNow(at)
 	var r *Record
 	err := s.inTx(ctx, func(tx *sql.Tx) error {
@@ -115,6 +122,9 @@ func (s *Store) revoked(ctx context.Context, tx *sql.Tx, id string) (*Record, er
 // admit.ErrKeyNotFound, ErrNotValid for a key that is not live any more, or ErrExists.
 // It refuses a next that Insert would refuse.
 func (s *Store) Rotate(ctx context.Context, id string, until time.Time, d admit.Digest, next *admit.Key) error {
+	if !s.holds(id) {
+		return admit.ErrKeyNotFound
+	}
 	when, args := s.orNow(until)
 	return s.wrap("rotate a key", s.inTx(ctx, func(tx *sql.Tx) error {
 		n, err := s.exec(ctx, tx, `UPDATE admit_keys SET expires_at = CASE WHEN expires_at IS NULL OR expires_at > `+when+` THEN `+when+` ELSE expires_at END
@@ -134,7 +144,7 @@ func (s *Store) Rotate(ctx context.Context, id string, until time.Time, d admit.
 }
 
 func (s *Store) insert(ctx context.Context, q querier, d admit.Digest, k *admit.Key) error {
-	if err := errors.Join(checkNetworks(k.Networks), checkLimits(k.Limits)); err != nil {
+	if err := errors.Join(s.checkTexts(k), checkNetworks(k.Networks), checkLimits(k.Limits)); err != nil {
 		return err
 	}
 	columns := `digest, ` + keyColumns
@@ -151,7 +161,30 @@ func (s *Store) insert(ctx context.Context, q querier, d admit.Digest, k *admit.
 }
 
 func (s *Store) get(ctx context.Context, q querier, id string) (*Record, error) {
+	if !s.holds(id) {
+		return nil, admit.ErrKeyNotFound
+	}
 	return s.one(ctx, q, `WHERE id = ?`, id)
+}
+
+// holds reports whether the table can have a text. PostgreSQL answers a query for one that
+// it cannot with an error, and not with no row.
+func (s *Store) holds(text string) bool {
+	return s.dialect != PostgreSQL || utf8.ValidString(text) && !strings.ContainsRune(text, 0)
+}
+
+// checkTexts refuses what the table cannot hold, before a driver says so in its own words.
+func (s *Store) checkTexts(k *admit.Key) error {
+	texts := append([]string{k.ID, k.Owner, k.Plan}, k.Scopes...)
+	for name, value := range k.Meta {
+		texts = append(texts, name, value)
+	}
+	for _, text := range texts {
+		if !s.holds(text) {
+			return fmt.Errorf("%q has a NUL character or is not UTF-8: PostgreSQL cannot store it", text)
+		}
+	}
+	return nil
 }
 
 func (s *Store) page(ctx context.Context, owner, after string, n int) ([]found, error) {
