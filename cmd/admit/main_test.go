@@ -273,6 +273,9 @@ func TestHelp(t *testing.T) {
 		r := run(t, "keys", name, "--help")
 		assert.Zero(t, r.code)
 		assert.Contains(t, r.stdout, "Examples:\n  admit keys "+name)
+		if name == "rotate" {
+			assert.Regexp(t, `--prefix string +what [^"]* \(default: that of the old one,`, r.stdout, "and not key, whatever the old one has")
+		}
 	}
 }
 

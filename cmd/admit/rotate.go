@@ -89,7 +89,7 @@ one will be at the same time, and the overlap begins then.`,
 		},
 	}
 	idFlag(c, &id)
-	prefixFlag(c, &prefix, "", " (default: that of the old one)")
+	prefixFlag(c, &prefix, "", " (default: that of the old one,\nor key if its hint does not say)")
 	expiresFlag(c, &expires)
 	c.Flags().StringVar(&overlap, "overlap", "24h", "for how long both are valid, such as 30m or 7d, or until a time in RFC 3339")
 	return c
