@@ -192,8 +192,11 @@ func TestQueriesAreIndexed(t *testing.T) {
 	everywhere(t, func(t *testing.T, db database) {
 		queries := map[string]string{
 			`SELECT id FROM admit_keys WHERE digest = ?`:                       "admit_keys_pkey",
-			`SELECT digest, version FROM admit_keys WHERE changed_at > now()`:  "admit_keys_changed_at",
 			`SELECT id FROM admit_keys WHERE owner = ? AND id > ? ORDER BY id`: "admit_keys_owner",
+		}
+		for _, which := range []string{`k.changed_at > now()`, `(k.changed_at, k.digest) > (now(), k.digest)`} { // as Watch asks
+			queries[`SELECT k.digest, (SELECT former FROM admit_keys AS f WHERE f.digest = k.digest) FROM admit_keys AS k, (SELECT CAST(NULL AS bytea) AS former) AS absent
+				WHERE `+which+` AND k.changed_at < 'infinity' ORDER BY k.changed_at, k.digest LIMIT 5000`] = "admit_keys_changed_at"
 		}
 		if db.dialect == sqlkeys.PostgreSQL { // as a Store asks, for a table of any version
 			queries[`SELECT k.* FROM (SELECT '[]'::jsonb AS networks, '[]'::jsonb AS limits) AS absent,
