@@ -12,6 +12,7 @@ import (
 // or of a panic about a configuration joins all of them: errors.As finds the first, and the
 // method Unwrap() []error of the joined error returns each. What one value has wrong, each
 // that it stands in reports too, under a path of its own: collect the error of the Policy.
+// A KeyStore returns one for a key that it has and cannot use: see ErrKeyNotFound.
 type ConfigError struct {
 	// Field is the path of what is wrong, from what was being made, a configuration or a
 	// function: AuthConfig.Store, Methods[1], Policy.Limiter.Limits[0].Requests.

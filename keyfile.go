@@ -49,6 +49,10 @@ type KeyFile struct {
 // that are none, times that contradict each other, networks and limits that cannot be
 // meant, and an id or digest that is there twice.
 //
+// A container sees a change only if the directory is mounted. A single file that is
+// (docker -v ./keys.json:/keys.json, subPath of Kubernetes) stays the one that it was, as a
+// file is replaced by a new one.
+//
 // A file of a later format is read as well. Members that are not known are ignored then,
 // but a record is refused, with a line of slog.Default(), if its member "critical" lists
 // the name of one (as "crit" of RFC 7515 §4.1.11 does): the key is not found, and the
@@ -141,7 +145,8 @@ func ReadKeyFile(path string) (KeyMap, error) {
 }
 
 // WriteKeyFile writes keys so that OpenKeyFile reads them back, ordered by id. The file is
-// replaced as a whole. It keeps its owner, group and permissions; where they cannot be kept
+// replaced as a whole; of a symbolic link it is the one that this leads to, which must be
+// there. It keeps its owner, group and permissions; where they cannot be kept
 // nothing is replaced. A new file is readable for its owner alone. It has format 2 if a key
 // has Networks or Limits, and else format 1, which earlier releases read too.
 func WriteKeyFile(path string, keys KeyMap) error {

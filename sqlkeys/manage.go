@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/admit-go/admit"
 )
@@ -53,6 +55,9 @@ func (s *Store) Get(ctx context.Context, id string) (*Record, error) {
 func (s *Store) List(ctx context.Context, owner string) iter.Seq2[*Record, error] {
 	const size = 1000
 	return func(yield func(*Record, error) bool) {
+		if !s.holds(owner) {
+			return
+		}
 		after := ""
 		for {
 			page, err := s.page(ctx, owner, after, size)
@@ -73,17 +78,18 @@ func (s *Store) List(ctx context.Context, owner string) iter.Seq2[*Record, error
 	}
 }
 
-// Revoke ends a key at a time, which may be to come (zero: now), and returns it as it is
-// then. A key that is revoked earlier stays so. Of a row that cannot be read it returns ID,
+// Revoke ends a key at a time, which may be to come (zero: now, by the clock of the
+// database), and returns it as it is then. A key that is revoked earlier stays so. Of a row that cannot be read it returns ID,
 // Digest and RevokedAt alone. It returns admit.ErrKeyNotFound if there is no such key.
 func (s *Store) Revoke(ctx context.Context, id string, at time.Time) (*Record, error) {
-	if at.IsZero() {
-		at = time.Now()
+	if !s.holds(id) {
+		return nil, admit.ErrKeyNotFound
 	}
+	when, args := s.orNow(at)
 	var r *Record
 	err := s.inTx(ctx, func(tx *sql.Tx) error {
-		n, err := s.exec(ctx, tx, `UPDATE admit_keys SET revoked_at = CASE WHEN revoked_at IS NULL OR revoked_at > ? THEN ? ELSE revoked_at END WHERE id = ?`,
-			s.moment(at), s.moment(at), id)
+		n, err := s.exec(ctx, tx, `UPDATE admit_keys SET revoked_at = CASE WHEN revoked_at IS NULL OR revoked_at > `+when+` THEN `+when+` ELSE revoked_at END WHERE id = ?`,
+			slices.Concat(args, args, []any{id})...)
 		if err == nil && n == 0 {
 			err = admit.ErrKeyNotFound
 		}
@@ -111,19 +117,19 @@ func (s *Store) revoked(ctx context.Context, tx *sql.Tx, id string) (*Record, er
 	return &Record{Key: admit.Key{ID: id, RevokedAt: at.Time}, Digest: d.Digest}, nil
 }
 
-// Rotate adds next, and lets the key with the id expire at a time (zero: now), if it
-// would not do so before: until then both are valid. It does both or neither. It returns
+// Rotate adds next, and lets the key with the id expire at a time (zero: now, by the clock
+// of the database), if it would not do so before: until then both are valid. It does both or neither. It returns
 // admit.ErrKeyNotFound, ErrNotValid for a key that is not live any more, or ErrExists.
 // It refuses a next that Insert would refuse.
 func (s *Store) Rotate(ctx context.Context, id string, until time.Time, d admit.Digest, next *admit.Key) error {
-	if until.IsZero() {
-		until = time.Now()
+	if !s.holds(id) {
+		return admit.ErrKeyNotFound
 	}
-	now := s.moment(time.Now())
+	when, args := s.orNow(until)
 	return s.wrap("rotate a key", s.inTx(ctx, func(tx *sql.Tx) error {
-		n, err := s.exec(ctx, tx, `UPDATE admit_keys SET expires_at = CASE WHEN expires_at IS NULL OR expires_at > ? THEN ? ELSE expires_at END
-			WHERE id = ? AND (expires_at IS NULL OR expires_at > ?) AND (revoked_at IS NULL OR revoked_at > ?)`,
-			s.moment(until), s.moment(until), id, now, now)
+		n, err := s.exec(ctx, tx, `UPDATE admit_keys SET expires_at = CASE WHEN expires_at IS NULL OR expires_at > `+when+` THEN `+when+` ELSE expires_at END
+			WHERE id = ? AND (expires_at IS NULL OR expires_at > `+s.now()+`) AND (revoked_at IS NULL OR revoked_at > `+s.now()+`)`,
+			slices.Concat(args, args, []any{id})...)
 		if err != nil {
 			return err
 		}
@@ -138,7 +144,7 @@ func (s *Store) Rotate(ctx context.Context, id string, until time.Time, d admit.
 }
 
 func (s *Store) insert(ctx context.Context, q querier, d admit.Digest, k *admit.Key) error {
-	if err := errors.Join(checkNetworks(k.Networks), checkLimits(k.Limits)); err != nil {
+	if err := errors.Join(s.checkTexts(k), checkNetworks(k.Networks), checkLimits(k.Limits)); err != nil {
 		return err
 	}
 	columns := `digest, ` + keyColumns
@@ -155,7 +161,30 @@ func (s *Store) insert(ctx context.Context, q querier, d admit.Digest, k *admit.
 }
 
 func (s *Store) get(ctx context.Context, q querier, id string) (*Record, error) {
+	if !s.holds(id) {
+		return nil, admit.ErrKeyNotFound
+	}
 	return s.one(ctx, q, `WHERE id = ?`, id)
+}
+
+// holds reports whether the table can have a text. PostgreSQL answers a query for one that
+// it cannot with an error, and not with no row.
+func (s *Store) holds(text string) bool {
+	return s.dialect != PostgreSQL || utf8.ValidString(text) && !strings.ContainsRune(text, 0)
+}
+
+// checkTexts refuses what the table cannot hold, before a driver says so in its own words.
+func (s *Store) checkTexts(k *admit.Key) error {
+	texts := append([]string{k.ID, k.Owner, k.Plan}, k.Scopes...)
+	for name, value := range k.Meta {
+		texts = append(texts, name, value)
+	}
+	for _, text := range texts {
+		if !s.holds(text) {
+			return fmt.Errorf("%q has a NUL character or is not UTF-8: PostgreSQL cannot store it", text)
+		}
+	}
+	return nil
 }
 
 func (s *Store) page(ctx context.Context, owner, after string, n int) ([]found, error) {

@@ -167,6 +167,14 @@ func (s *Store) now() string {
 	return `now()`
 }
 
+// orNow returns an expression for a time, which is now for the zero one, and its parameters.
+func (s *Store) orNow(t time.Time) (expr string, args []any) {
+	if t.IsZero() {
+		return s.now(), nil
+	}
+	return `?`, []any{s.moment(t)}
+}
+
 // query puts the placeholders of the dialect in place of question marks.
 func (s *Store) query(q string) string {
 	if s.dialect != PostgreSQL {

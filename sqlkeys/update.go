@@ -35,7 +35,7 @@ func (s *Store) Update(ctx context.Context, id string, change func(*admit.Key) e
 		if err := change(next); err != nil {
 			return callersError{err}
 		}
-		if err := checkChange(&r.Key, next); err != nil {
+		if err := errors.Join(checkChange(&r.Key, next), s.checkTexts(next)); err != nil {
 			return callersError{fmt.Errorf("sqlkeys: the key %q: %w", id, err)}
 		}
 		if same(&r.Key, next) {
@@ -55,6 +55,9 @@ func (s *Store) Update(ctx context.Context, id string, change func(*admit.Key) e
 
 // lock returns the key with an id, which no other transaction can change until tx ends.
 func (s *Store) lock(ctx context.Context, tx *sql.Tx, id string) (*Record, error) {
+	if !s.holds(id) {
+		return nil, admit.ErrKeyNotFound
+	}
 	if s.dialect == PostgreSQL {
 		return s.one(ctx, tx, `WHERE id = ? FOR UPDATE`, id)
 	}

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"iter"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -24,17 +23,16 @@ import (
 type file struct{ path string }
 
 func openFile(path string) (store, error) {
-	// The file that a link leads to is replaced, not the link.
-	switch real, err := filepath.EvalSymlinks(path); {
-	case err == nil:
-		path = real
-	case !errors.Is(err, fs.ErrNotExist):
+	path, err := filereplace.Target(path) // the lock stands beside that
+	if err != nil {
 		return nil, err
 	}
 	return &file{path}, nil
 }
 
 func (f *file) Close() error { return nil }
+
+func (f *file) Now(context.Context) (time.Time, error) { return time.Now(), nil }
 
 // change lets one process at a time read the keys, change them, and write them. The
 // file of the lock stays: who removes it would let two in.

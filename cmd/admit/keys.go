@@ -26,7 +26,8 @@ The keys are where --keys says, or else the variable ADMIT_KEYS: the path of a k
 postgres://USER@HOST/DATABASE, or sqlite:PATH. A password is better given in the
 variable, or in PGPASSWORD, than in an argument that all users of the machine can see.
 A service sees a change of a key file within two seconds, and of a database, with
-sqlkeys.Watch, within one.`,
+sqlkeys.Watch, within one. Times from now count by the clock of the database, if it is
+PostgreSQL.`,
 		Args: usage(cobra.NoArgs),
 		RunE: needsCommand,
 	}
@@ -66,6 +67,18 @@ func (o *options) withPatience(c *cobra.Command, do func(ctx context.Context, s 
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		return do(ctx, s)
+	})
+}
+
+// withNow is withPatience for commands that read times from now, such as 12h: they count by
+// the clock of the store, and not by that of this machine.
+func (o *options) withNow(c *cobra.Command, do func(ctx context.Context, s store, now time.Time) error) error {
+	return o.withPatience(c, func(ctx context.Context, s store) error {
+		now, err := s.Now(ctx)
+		if err != nil {
+			return err
+		}
+		return do(ctx, s, now)
 	})
 }
 

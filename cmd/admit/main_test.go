@@ -273,6 +273,9 @@ func TestHelp(t *testing.T) {
 		r := run(t, "keys", name, "--help")
 		assert.Zero(t, r.code)
 		assert.Contains(t, r.stdout, "Examples:\n  admit keys "+name)
+		if name == "rotate" {
+			assert.Regexp(t, `--prefix string +what [^"]* \(default: that of the old one,`, r.stdout, "and not key, whatever the old one has")
+		}
 	}
 }
 
@@ -347,6 +350,23 @@ func TestLinkedFile(t *testing.T) {
 	require.NoError(t, err)
 	assert.NotZero(t, info.Mode()&os.ModeSymlink)
 	assert.Contains(t, run(t, "keys", "list", "--keys", filepath.Join(dir, "real.json")).stdout, "b ")
+}
+
+// A link that leads nowhere is replaced by no file, and nothing is made beside it.
+func TestLinkToNowhere(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	link := filepath.Join(dir, "link.json")
+	require.NoError(t, os.Symlink("real.json", link))
+	for _, args := range [][]string{{"mint"}, {"list"}, {"revoke", "a"}} {
+		r := run(t, append([]string{"keys", "--keys", link}, args...)...)
+		assert.Equal(t, 1, r.code)
+		assert.Empty(t, r.stdout)
+		assert.Contains(t, r.stderr, "leads to real.json, which is not there")
+	}
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	assert.Len(t, entries, 1)
 }
 
 // The example service follows what the command does to its key file.

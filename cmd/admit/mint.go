@@ -40,7 +40,10 @@ kept. Everything else goes to standard error. A key file that does not exist is 
 			if err != nil {
 				return err
 			}
-			return o.withPatience(c, func(ctx context.Context, s store) error {
+			return o.withNow(c, func(ctx context.Context, s store, now time.Time) error {
+				if err := set.times(key, now); err != nil {
+					return err
+				}
 				if err := s.Insert(ctx, digest, key); err != nil {
 					return about(key.ID, err)
 				}
@@ -58,13 +61,12 @@ kept. Everything else goes to standard error. A key file that does not exist is 
 // key returns the key that the flags describe, without an id.
 func (s *settings) key(now time.Time) (*admit.Key, error) {
 	k := &admit.Key{Owner: s.owner, Plan: s.plan}
-	var faults [6]error
+	var faults [5]error
 	k.Scopes, faults[0] = scopesOf(s.scopes)
 	k.Limits, faults[1] = limitsOf(s.limits)
 	k.Networks, faults[2] = networksOf(s.networks)
-	k.NotBefore, faults[3] = notBeforeOf(s.notBefore, now)
-	k.ExpiresAt, faults[4] = expiresOf(s.expires, now)
-	k.Meta, faults[5] = metaOf(s.meta)
+	faults[3] = s.times(k, now)
+	k.Meta, faults[4] = metaOf(s.meta)
 	if err := errors.Join(faults[:]...); err != nil {
 		return nil, err
 	}
@@ -72,6 +74,14 @@ func (s *settings) key(now time.Time) (*admit.Key, error) {
 		return nil, usagef("--meta hint: the hint is that of the token")
 	}
 	return k, check(k)
+}
+
+// times sets those times of a key that flags may give from now.
+func (s *settings) times(k *admit.Key, now time.Time) error {
+	var early, late error
+	k.NotBefore, early = notBeforeOf(s.notBefore, now)
+	k.ExpiresAt, late = expiresOf(s.expires, now)
+	return errors.Join(early, late)
 }
 
 func idFlag(c *cobra.Command, id *string) {

@@ -20,14 +20,18 @@ revoked before stays revoked since then.`,
   admit keys revoke acme-1 acme-2 --at 2030-01-01T00:00:00Z`,
 		Args: usage(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			when, err := moment(at, time.Now())
-			if err != nil {
+			if _, err := moment(at, time.Now()); err != nil {
 				return usagef("--at %q is not a time: %w", at, err)
 			}
-			if !c.Flags().Changed("at") {
-				when = time.Time{} // the store's now
-			}
 			return o.withPatience(c, func(ctx context.Context, s store) error {
+				var when time.Time // the store's now
+				if c.Flags().Changed("at") {
+					now, err := s.Now(ctx)
+					if err != nil {
+						return err
+					}
+					when, _ = moment(at, now)
+				}
 				var failed []error // each id is tried: the ones after a wrong one have to end too
 				for _, id := range args {
 					r, err := s.Revoke(ctx, id, when)

@@ -29,15 +29,17 @@ one will be at the same time, and the overlap begins then.`,
   admit keys rotate acme-1 --id acme-2 --overlap 0s`,
 		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			now := time.Now()
-			if _, err := moment(overlap, now); err != nil {
+			if _, err := moment(overlap, time.Now()); err != nil { // before a store is opened
 				return usagef("--overlap %q is not a time: %w", overlap, err)
 			}
-			expiresAt, err := expiresOf(expires, now)
-			if err != nil {
+			if _, err := expiresOf(expires, time.Now()); err != nil {
 				return err
 			}
-			return o.withPatience(c, func(ctx context.Context, s store) error {
+			return o.withNow(c, func(ctx context.Context, s store, now time.Time) error {
+				expiresAt, err := expiresOf(expires, now)
+				if err != nil {
+					return err
+				}
 				old, err := s.Get(ctx, args[0])
 				if err != nil {
 					return about(args[0], err)
@@ -87,7 +89,7 @@ one will be at the same time, and the overlap begins then.`,
 		},
 	}
 	idFlag(c, &id)
-	prefixFlag(c, &prefix, "", " (default: that of the old one)")
+	prefixFlag(c, &prefix, "", " (default: that of the old one,\nor key if its hint does not say)")
 	expiresFlag(c, &expires)
 	c.Flags().StringVar(&overlap, "overlap", "24h", "for how long both are valid, such as 30m or 7d, or until a time in RFC 3339")
 	return c

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"iter"
 	"time"
 
@@ -27,13 +28,16 @@ type store interface {
 	// Update changes a key, unless change returns an error. It may call change again.
 	Update(ctx context.Context, id string, change func(*admit.Key) error) (*sqlkeys.Record, error)
 	Rotate(ctx context.Context, id string, until time.Time, d admit.Digest, next *admit.Key) error
+	// Now is the time by the clock of the store, from which times such as 12h count.
+	Now(ctx context.Context) (time.Time, error)
 	Close() error
 }
 
 // database closes the *sql.DB along with the store.
 type database struct {
 	*sqlkeys.Store
-	db *sql.DB
+	db      *sql.DB
+	dialect sqlkeys.Dialect
 }
 
 func openDatabase(driver, dsn string, dialect sqlkeys.Dialect) (store, error) {
@@ -45,7 +49,17 @@ func openDatabase(driver, dsn string, dialect sqlkeys.Dialect) (store, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &database{s, db}, nil
+	return &database{s, db, dialect}, nil
+}
+
+func (d *database) Now(ctx context.Context) (now time.Time, err error) {
+	if d.dialect == sqlkeys.SQLite { // which has the clock of this process
+		return time.Now(), nil
+	}
+	if err := d.db.QueryRowContext(ctx, `SELECT now()`).Scan(&now); err != nil {
+		return now, fmt.Errorf("ask the database for the time: %w", err)
+	}
+	return now, nil
 }
 
 func (d *database) Close() error { return errors.Join(d.Store.Close(), d.db.Close()) }

@@ -28,12 +28,14 @@ what becomes of a key that way is said on standard error.`,
   admit keys update acme-1 --expires never --meta contact=`,
 		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			now := time.Now()
-			change, err := set.change(c.Flags().Changed, now)
-			if err != nil {
+			if _, err := set.change(c.Flags().Changed, time.Now()); err != nil { // before a store is opened
 				return err
 			}
-			return o.withPatience(c, func(ctx context.Context, s store) error {
+			return o.withNow(c, func(ctx context.Context, s store, now time.Time) error {
+				change, err := set.change(c.Flags().Changed, now)
+				if err != nil {
+					return err
+				}
 				var before admit.KeyStatus
 				r, err := s.Update(ctx, args[0], func(k *admit.Key) error {
 					before = k.Status(now)

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
@@ -78,16 +79,13 @@ func startService(t *testing.T, database string) string {
 	return testkit.StartProgram(t, c)
 }
 
-// Two services with caches, and the command: mint, rotate, revoke, and how long it
-// takes from the command's end to the last refusal.
-func TestFleet(t *testing.T) {
-	t.Parallel()
-	database := servers.PostgresDatabase(t)
-	db := openDatabase(t, sqlkeys.PostgreSQL, "pgx", database)
+// command builds the command, and returns what runs it for the keys of a database.
+func command(t *testing.T, database string) func(args ...string) (stdout string) {
+	t.Helper()
 	bin := filepath.Join(t.TempDir(), "admit")
 	out, err := exec.Command("go", "build", "-C", "../../cmd/admit", "-o", bin, ".").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	admitKeys := func(args ...string) string {
+	return func(args ...string) string {
 		t.Helper()
 		c := exec.CommandContext(t.Context(), bin, append([]string{"keys"}, args...)...)
 		c.Env = append(os.Environ(), "ADMIT_KEYS="+database)
@@ -97,6 +95,65 @@ func TestFleet(t *testing.T) {
 		require.NoError(t, err, "%s", &stderr)
 		return strings.TrimSpace(string(out))
 	}
+}
+
+// What is meant as now, and counts from now, does so by the clock of the database, which all
+// share: that of the machine where somebody revokes a key may be minutes off.
+func TestClockOfTheDatabase(t *testing.T) {
+	t.Parallel()
+	url := servers.PostgresDatabase(t)
+	openDatabase(t, sqlkeys.PostgreSQL, "pgx", url).exec(t, `CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE sql AS $$ SELECT pg_catalog.now() + interval '100 days' $$`)
+	url += "&search_path=public,pg_catalog" // now is that function
+	db := connect(t, sqlkeys.PostgreSQL, "pgx", url)
+	s := db.store(t)
+	is := func(want, got time.Time) {
+		t.Helper()
+		assert.WithinDuration(t, want, got, time.Minute)
+	}
+	now := time.Now().AddDate(0, 0, 100)
+
+	insert(t, s, "a", admit.Key{})
+	insert(t, s, "b", admit.Key{})
+	insert(t, s, "expired", admit.Key{ExpiresAt: time.Now().AddDate(0, 0, 1)})
+	r, err := s.Revoke(t.Context(), "a", time.Time{})
+	require.NoError(t, err)
+	is(now, r.RevokedAt)
+	require.NoError(t, s.Rotate(t.Context(), "b", time.Time{}, admit.DigestOf("c"), &admit.Key{ID: "c"}))
+	r, err = s.Get(t.Context(), "b")
+	require.NoError(t, err)
+	is(now, r.ExpiresAt)
+	assert.ErrorIs(t, s.Rotate(t.Context(), "expired", time.Time{}, admit.DigestOf("x"), &admit.Key{ID: "x"}), sqlkeys.ErrNotValid)
+
+	admitKeys := command(t, url)
+	of := func(id string) *admit.Key {
+		t.Helper()
+		r, err := s.Get(t.Context(), id)
+		require.NoError(t, err)
+		return &r.Key
+	}
+	admitKeys("mint", "--id", "d", "--not-before", "1h", "--expires", "10d")
+	is(now.Add(time.Hour), of("d").NotBefore)
+	is(now.AddDate(0, 0, 10), of("d").ExpiresAt)
+	admitKeys("update", "d", "--not-before", "2h", "--expires", "20d")
+	is(now.Add(2*time.Hour), of("d").NotBefore)
+	is(now.AddDate(0, 0, 20), of("d").ExpiresAt)
+	admitKeys("mint", "--id", "e")
+	admitKeys("rotate", "e", "--id", "f", "--overlap", "3h", "--expires", "30d")
+	is(now.Add(3*time.Hour), of("e").ExpiresAt)
+	is(now.AddDate(0, 0, 30), of("f").ExpiresAt)
+	admitKeys("revoke", "d")
+	is(now, of("d").RevokedAt)
+	admitKeys("revoke", "f", "--at", "4h")
+	is(now.Add(4*time.Hour), of("f").RevokedAt)
+}
+
+// Two services with caches, and the command: mint, rotate, revoke, and how long it
+// takes from the command's end to the last refusal.
+func TestFleet(t *testing.T) {
+	t.Parallel()
+	database := servers.PostgresDatabase(t)
+	db := openDatabase(t, sqlkeys.PostgreSQL, "pgx", database)
+	admitKeys := command(t, database)
 	services := []string{startService(t, database), startService(t, database)}
 	first := admitKeys("mint", "--id", "acme-1", "--owner", "ACME")
 	for _, url := range services {

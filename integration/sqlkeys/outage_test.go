@@ -117,3 +117,24 @@ func TestMayNotWrite(t *testing.T) {
 		test(t, openDatabase(t, sqlkeys.SQLite, "sqlite", url), connect(t, sqlkeys.SQLite, "sqlite", url+"&mode=ro"))
 	})
 }
+
+// Close waits two seconds also for a driver that does not heed its context, as that of
+// SQLite while it waits for a lock.
+func TestCloseBehindALock(t *testing.T) {
+	t.Parallel()
+	db := openSQLite(t)
+	s := db.store(t)
+	insert(t, s, "a", admit.Key{})
+	_, err := s.LookupKey(t.Context(), admit.DigestOf("a"))
+	require.NoError(t, err)
+	conn, err := db.Conn(t.Context())
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = conn.ExecContext(t.Context(), `BEGIN IMMEDIATE`)
+	require.NoError(t, err)
+	began := time.Now()
+	assert.ErrorContains(t, s.Close(), "sqlkeys: write the last uses: ")
+	assert.Less(t, time.Since(began), 4*time.Second)
+	_, err = conn.ExecContext(t.Context(), `ROLLBACK`)
+	require.NoError(t, err)
+}

@@ -192,8 +192,11 @@ func TestQueriesAreIndexed(t *testing.T) {
 	everywhere(t, func(t *testing.T, db database) {
 		queries := map[string]string{
 			`SELECT id FROM admit_keys WHERE digest = ?`:                       "admit_keys_pkey",
-			`SELECT digest, version FROM admit_keys WHERE changed_at > now()`:  "admit_keys_changed_at",
 			`SELECT id FROM admit_keys WHERE owner = ? AND id > ? ORDER BY id`: "admit_keys_owner",
+		}
+		for _, which := range []string{`k.changed_at > now()`, `(k.changed_at, k.digest) > (now(), k.digest)`} { // as Watch asks
+			queries[`SELECT k.digest, (SELECT former FROM admit_keys AS f WHERE f.digest = k.digest) FROM admit_keys AS k, (SELECT CAST(NULL AS bytea) AS former) AS absent
+				WHERE `+which+` AND k.changed_at < 'infinity' ORDER BY k.changed_at, k.digest LIMIT 5000`] = "admit_keys_changed_at"
 		}
 		if db.dialect == sqlkeys.PostgreSQL { // as a Store asks, for a table of any version
 			queries[`SELECT k.* FROM (SELECT '[]'::jsonb AS networks, '[]'::jsonb AS limits) AS absent,
@@ -309,6 +312,44 @@ func TestManage(t *testing.T) {
 		_, err = s.Revoke(ctx, "none", soon)
 		assert.ErrorIs(t, err, admit.ErrKeyNotFound)
 		assert.ErrorIs(t, s.Rotate(ctx, "new", soon, admit.DigestOf("5"), &admit.Key{ID: "y"}), sqlkeys.ErrNotValid)
+	})
+}
+
+// A text that a database cannot hold is in no row, and in none that is to be made.
+func TestTextsThatNoRowHas(t *testing.T) {
+	everywhere(t, func(t *testing.T, db database) {
+		s := db.store(t)
+		ctx := t.Context()
+		insert(t, s, "a", admit.Key{Owner: "ACME"})
+		for _, id := range []string{"a\x00b", "a\xff", "\x00", strings.Repeat("x", 1<<20)} {
+			_, err := s.Get(ctx, id)
+			assert.ErrorIs(t, err, admit.ErrKeyNotFound, "%q", id)
+			_, err = s.Revoke(ctx, id, time.Time{})
+			assert.ErrorIs(t, err, admit.ErrKeyNotFound, "%q", id)
+			_, err = s.Update(ctx, id, func(*admit.Key) error { return nil })
+			assert.ErrorIs(t, err, admit.ErrKeyNotFound, "%q", id)
+			assert.ErrorIs(t, s.Rotate(ctx, id, time.Time{}, admit.DigestOf("b"), &admit.Key{ID: "b"}), admit.ErrKeyNotFound, "%q", id)
+			for r, err := range s.List(ctx, id) {
+				assert.Fail(t, "an owner of that name", "%v %v", r, err)
+			}
+		}
+		if db.dialect == sqlkeys.SQLite {
+			return
+		}
+		for i, k := range []admit.Key{
+			{ID: "a\x00b"},
+			{ID: "x", Owner: "a\x00b"},
+			{ID: "x", Plan: "\xff"},
+			{ID: "x", Scopes: []string{"a\x00b"}},
+			{ID: "x", Meta: map[string]string{"a": "\xff"}},
+			{ID: "x", Meta: map[string]string{"\x00": "a"}},
+		} {
+			assert.ErrorContains(t, s.Insert(ctx, admit.DigestOf("x"), &k), "PostgreSQL cannot store it", i)
+			if k.ID == "x" {
+				_, err := s.Update(ctx, "a", func(to *admit.Key) error { *to = k; to.ID = "a"; return nil })
+				assert.ErrorContains(t, err, "PostgreSQL cannot store it", i)
+			}
+		}
 	})
 }
 

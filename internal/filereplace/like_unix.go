@@ -3,6 +3,7 @@
 package filereplace
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"syscall"
@@ -26,3 +27,7 @@ func like(f *os.File, model fs.FileInfo) error {
 }
 
 func inUse(error) bool { return false }
+
+// mounted reports whether a file cannot be replaced as it is a mount, as containers have
+// single files.
+func mounted(err error) bool { return errors.Is(err, syscall.EBUSY) }

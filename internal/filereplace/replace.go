@@ -10,10 +10,15 @@ import (
 	"time"
 )
 
-// With writes text beside the file, and puts it in its place. A file that is there keeps
-// its owner, group and permissions, so that whoever reads it still can; where they cannot
-// be kept, nothing is replaced. A new file is for its owner alone.
+// With writes text beside the file, and puts it in its place; that of a link is the file
+// that it leads to. A file that is there keeps its owner, group and permissions, so that
+// whoever reads it still can; where they cannot be kept, nothing is replaced. A new file is
+// for its owner alone.
 func With(path string, text []byte) (err error) {
+	path, err = Target(path)
+	if err != nil {
+		return err
+	}
 	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // 0600
 	if err != nil {
 		return err
@@ -32,7 +37,29 @@ func With(path string, text []byte) (err error) {
 	if err = errors.Join(err, temp.Close()); err != nil {
 		return err
 	}
-	return rename(temp.Name(), path, os.Rename, inUse)
+	if err = rename(temp.Name(), path, os.Rename, inUse); mounted(err) {
+		err = fmt.Errorf("%s is a mount of its own, which cannot be replaced: mount its directory instead: %w", path, err)
+	}
+	return err
+}
+
+// Target returns the file that is to be replaced: path, or where that leads as a link. A
+// link that leads nowhere is an error: nobody who made it wants a file in its place, and
+// what it leads to may only not be mounted.
+func Target(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return real, err
+	}
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode()&fs.ModeSymlink == 0 {
+		return path, nil // a new file, or nowhere to write it: that shows
+	}
+	to, err := os.Readlink(path)
+	if err != nil {
+		return "", err
+	}
+	return "", fmt.Errorf("the link %s leads to %s, which is not there: make that file, or remove the link", path, to)
 }
 
 // Like gives f the owner, the group and the permissions of the file at path, if there is

@@ -3,9 +3,11 @@
 package filereplace_test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -29,6 +31,54 @@ func TestWithKeepsTheMode(t *testing.T) {
 		assert.Equal(t, mode, info.Mode())
 		require.NoError(t, os.Chmod(path, 0o600))
 	}
+}
+
+// A link stays one, and what it leads to is replaced. One that leads nowhere is an error.
+func TestWithFollowsALink(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	real, link, far := filepath.Join(dir, "real"), filepath.Join(dir, "link"), filepath.Join(dir, "far")
+	require.NoError(t, os.Symlink("real", link))
+	require.NoError(t, os.Symlink("link", far))
+	for _, path := range []string{link, far} {
+		require.ErrorContains(t, filereplace.With(path, []byte("x")), "which is not there: make that file, or remove the link")
+	}
+	require.NoError(t, os.WriteFile(real, []byte("old"), 0o600))
+	for _, path := range []string{link, far} {
+		require.NoError(t, filereplace.With(path, []byte(path)))
+		info, err := os.Lstat(path)
+		require.NoError(t, err)
+		assert.NotZero(t, info.Mode()&os.ModeSymlink)
+		text, err := os.ReadFile(real)
+		require.NoError(t, err)
+		assert.Equal(t, path, string(text))
+	}
+	require.NoError(t, os.Symlink("round", filepath.Join(dir, "round")))
+	assert.Error(t, filereplace.With(filepath.Join(dir, "round"), []byte("x")))
+}
+
+// A file that is a mount, as in a container, cannot be replaced. The test runs itself in a
+// mount namespace of its own.
+func TestWithSaysWhatAMountIs(t *testing.T) {
+	if path := os.Getenv("FILEREPLACE_MOUNT"); path != "" {
+		require.ErrorContains(t, filereplace.With(path, []byte("new")), path+" is a mount of its own, which cannot be replaced: mount its directory instead")
+		return
+	}
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "keys.json")
+	require.NoError(t, os.WriteFile(path, []byte("old"), 0o600))
+	const inside = `mount --bind "$1" "$1" 2>/dev/null || exit 77
+exec "$2" -test.run '^TestWithSaysWhatAMountIs$'`
+	c := exec.CommandContext(t.Context(), "unshare", "--user", "--map-root-user", "--mount", "sh", "-c", inside, "sh", path, os.Args[0])
+	c.Env = append(os.Environ(), "FILEREPLACE_MOUNT="+path)
+	out, err := c.CombinedOutput()
+	var exit *exec.ExitError
+	if errors.Is(err, exec.ErrNotFound) || errors.As(err, &exit) && !strings.Contains(string(out), "FAIL") {
+		t.Skipf("this machine lets nobody make a mount: %s", out)
+	}
+	require.NoError(t, err, "%s", out)
+	alone(t, path)
 }
 
 const nobody, nogroup = 65534, 65534
