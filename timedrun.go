@@ -31,7 +31,8 @@ type timedRun struct {
 	wakes   bool // canWake(w)
 	request *http.Request
 	url     url.URL
-	body    *body // nil: none
+	body    *body         // nil: none
+	awaited time.Duration // of body, before
 	tracker responseWriter
 	held    []*place // that an InFlight outside must not give away meanwhile
 	few     [1]*place
@@ -115,7 +116,7 @@ func (run *timedRun) limit() time.Duration {
 	case run.body == nil:
 		return run.firstByte
 	}
-	limit := run.firstByte + run.body.awaited()
+	limit := run.firstByte + run.body.awaited() - run.awaited
 	if run.total > 0 {
 		limit = min(limit, run.total)
 	}

@@ -91,7 +91,7 @@ func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
 		if hasBody(r) {
 			u := in.bound(w, r)
 			defer u.leave()
-			w, inner, run.body = u.w, u.inner, u.body
+			w, inner, run.body, run.awaited = u.w, u.inner, u.body, u.body.awaited()
 		}
 		ctx, cancel := context.WithCancelCause(inner.Context())
 		defer cancel(nil)

@@ -1024,3 +1024,22 @@ func TestTimeoutContextErr(t *testing.T) {
 		time.Sleep(time.Hour)
 	})
 }
+
+// What a wrapper has waited for before is not the handler's to spend.
+func TestTimeoutAfterABodyThatWasRead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		reads := func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				next.ServeHTTP(w, r)
+			})
+		}
+		h := wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(time.Minute) }),
+			admit.BodyTimeout{Grace: time.Second, Max: 3 * time.Second}.Wrap, reads, admit.Timeout(time.Second))
+		began := time.Now()
+		refused(t, h, httptest.NewRequest("POST", "/", slowly(20, 100*time.Millisecond)), 503)
+		assert.Equal(t, 3*time.Second, time.Since(began))
+		time.Sleep(time.Minute)
+	})
+}
