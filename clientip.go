@@ -175,26 +175,24 @@ func outsideQuotes(s string, f func(i int)) (ends bool) {
 // forwardedFor returns the node of the one for parameter in an element of Forwarded
 // (RFC 7239 §4), without an obfuscated port (§6.2), or "" if it cannot be told.
 func forwardedFor(element string) string {
-	var pairs []string
-	start := 0
-	if !outsideQuotes(element, func(i int) {
-		if element[i] == ';' {
-			pairs, start = append(pairs, element[start:i]), i+1
+	node, found, start := "", 0, 0
+	pair := func(end int) {
+		name, value, _ := strings.Cut(strings.Trim(element[start:end], " \t"), "=")
+		if strings.EqualFold(name, "for") {
+			node = value
+			found++
 		}
-	}) {
+		start = end + 1
+	}
+	ends := outsideQuotes(element, func(i int) {
+		if element[i] == ';' {
+			pair(i)
+		}
+	})
+	if pair(len(element)); !ends || found != 1 {
 		return ""
 	}
-	node, found := "", false
-	for _, pair := range append(pairs, element[start:]) {
-		name, value, _ := strings.Cut(strings.Trim(pair, " \t"), "=")
-		if !strings.EqualFold(name, "for") {
-			continue
-		}
-		if found {
-			return ""
-		}
-		node, found = unquote(value), true
-	}
+	node = unquote(node)
 	if i := strings.LastIndex(node, ":_"); i >= 0 {
 		node = node[:i]
 	}
