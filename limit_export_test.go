@@ -10,7 +10,7 @@ import (
 func (s *MemoryStore) SetClock(now func() time.Duration) { s.now = now }
 
 // Len returns the number of callers that have buckets of their own.
-func (s *MemoryStore) Len() int { return int(s.keys.Load()) }
+func (s *MemoryStore) Len() int { return int(s.callers[keyed].Load() + s.callers[unkeyed].Load()) }
 
 // Check looks for what never may be: a bucket in a slot where nobody finds it, a count
 // that is wrong, a table that is much longer than need be.
@@ -42,8 +42,8 @@ func (s *MemoryStore) Check() error {
 		all += sh.callers
 		sh.mu.Unlock()
 	}
-	if all != s.keys.Load() {
-		return fmt.Errorf("%d callers, not %d", all, s.keys.Load())
+	if all != int64(s.Len()) {
+		return fmt.Errorf("%d callers, not %d", all, s.Len())
 	}
 	return nil
 }

@@ -13,15 +13,16 @@ import (
 )
 
 // MemoryStoreConfig bounds a MemoryStore. MaxKeys is the number of callers that have
-// buckets of their own, 1,000,000 if it is 0. While there are as many, new callers
-// share 1,024 overflow buckets, and those with a Key another 1,024. A live caller is
-// never evicted for a new one.
+// buckets of their own, 1,000,000 if it is 0. A quarter of it is for callers with a Key
+// alone, whatever others come; they may have the rest too, where there is room. While
+// there is none, new callers share 1,024 overflow buckets, and those with a Key another
+// 1,024. A live caller is never evicted for a new one.
 type MemoryStoreConfig struct {
 	MaxKeys int
 }
 
 // MemoryStore is the LimitStore of one process: buckets of golang.org/x/time/rate,
-// about 130 bytes for each caller and limit. A bucket is forgotten once it is full
+// about 120 bytes for each caller and limit. A bucket is forgotten once it is full
 // again, by the requests that come after; there is no goroutine, and nothing to close.
 // Several Limiters with names of their own may share one. It is safe for concurrent
 // use.
@@ -29,11 +30,11 @@ type MemoryStore struct {
 	seeds   [2]maphash.Seed
 	epoch   time.Time
 	now     func() time.Duration // since epoch
-	maxKeys int64
-	keys    atomic.Int64
-	visit   atomic.Uint32 // the shard to look after next
-	bits    int           // of a fingerprint, to choose a shard
-	shards  []shard       // one half for each class
+	most    [2]int64             // callers of each class, with those of the classes before it
+	callers [2]atomic.Int64      // of each class
+	visit   atomic.Uint32        // the shard to look after next
+	bits    int                  // of a fingerprint, to choose a shard
+	shards  []shard              // one half for each class
 	made    made
 }
 
@@ -42,6 +43,7 @@ const (
 	maxShardBits   = 7    // for each class
 	minShardKeys   = 32   // so that a small store is not spread thin
 	overflowSize   = 1024 // for each class
+	keyedShare     = 4    // one part in so many
 
 	// Every so many requests, or after so much time, a shard looks after itself and one
 	// of the others.
@@ -70,14 +72,17 @@ func NewMemoryStore(c MemoryStoreConfig) (*MemoryStore, error) {
 		c.MaxKeys = defaultMaxKeys
 	}
 	s := &MemoryStore{
-		seeds:   [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
-		epoch:   time.Now(),
-		maxKeys: int64(c.MaxKeys),
-		made:    made{ok: true},
-		bits:    min(bits.Len(uint(c.MaxKeys)/minShardKeys), maxShardBits),
+		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		epoch: time.Now(),
+		most:  [2]int64{unkeyed: int64(c.MaxKeys - c.MaxKeys/keyedShare), keyed: int64(c.MaxKeys)},
+		made:  made{ok: true},
+		bits:  min(bits.Len(uint(c.MaxKeys)/minShardKeys), maxShardBits),
 	}
 	s.now = func() time.Duration { return time.Since(s.epoch) }
 	s.shards = make([]shard, 2<<s.bits)
+	for i := range s.shards {
+		s.shards[i].class = class(i >> s.bits)
+	}
 	return s, nil
 }
 
@@ -179,12 +184,16 @@ func (s *MemoryStore) next() *shard {
 	return &s.shards[s.visit.Add(1)%uint32(len(s.shards))]
 }
 
-// reserve makes room for one more caller, if there is any.
-func (s *MemoryStore) reserve() bool {
-	if s.keys.Add(1) <= s.maxKeys {
+// reserve makes room for one more caller of a class, if there is any.
+func (s *MemoryStore) reserve(c class) bool {
+	n := s.callers[c].Add(1)
+	if c == keyed {
+		n += s.callers[unkeyed].Load()
+	}
+	if n <= s.most[c] && (c == keyed || n+s.callers[keyed].Load() <= s.most[keyed]) {
 		return true
 	}
-	s.keys.Add(-1)
+	s.callers[c].Add(-1)
 	return false
 }
 
@@ -194,6 +203,7 @@ func (s *MemoryStore) reserve() bool {
 // and cannot be swept from where the last request left off. The table grows and
 // shrinks by linear hashing, one slot at a time, so that no request pays for all.
 type shard struct {
+	class  class
 	mu     sync.Mutex
 	now    time.Duration // the latest time seen; going backwards makes no tokens
 	fullBy time.Duration // from then on every bucket is full
@@ -246,7 +256,7 @@ func (sh *shard) take(s *MemoryStore, states []LimitState, id fingerprint, cost 
 	}
 
 	if !d.Allowed && fresh {
-		s.keys.Add(-1)
+		s.callers[sh.class].Add(-1)
 	} else if d.Allowed && cost != 0 {
 		if fresh {
 			sh.callers++
@@ -324,12 +334,12 @@ func (sh *shard) tidy(s *MemoryStore) {
 
 // reserve makes room for a new caller; where there is none, by forgetting.
 func (sh *shard) reserve(s *MemoryStore) bool {
-	if s.reserve() {
+	if s.reserve(sh.class) {
 		return true
 	}
 	sh.forget(s)
 	for range tidyForOne {
-		if s.reserve() {
+		if s.reserve(sh.class) {
 			return true
 		}
 		s.next().tidy(s)
@@ -423,7 +433,7 @@ func (sh *shard) overflowOf(id fingerprint) **bucket {
 // forgetAll lets go of all buckets at once, where it is known that all are full.
 func (sh *shard) forgetAll(s *MemoryStore) {
 	if sh.now >= sh.fullBy && (sh.table != nil || sh.overflow != nil) {
-		s.keys.Add(-sh.callers)
+		s.callers[sh.class].Add(-sh.callers)
 		sh.table, sh.overflow, sh.buckets, sh.callers, sh.cursor = nil, nil, 0, 0, 0
 	}
 }
@@ -451,7 +461,7 @@ func (sh *shard) forget(s *MemoryStore) {
 		buckets, callers := sweep(&sh.table[sh.cursor], t)
 		sh.buckets -= buckets
 		sh.callers -= callers
-		s.keys.Add(-callers)
+		s.callers[sh.class].Add(-callers)
 		sh.cursor++
 		sh.shrink()
 	}

@@ -21,12 +21,14 @@ import (
 type Config struct {
 	// Timeout is how long an answer may take, whatever the client's own timeouts are.
 	// Calls that begin at nearly the same time share a deadline, so that it may be up to a
-	// sixteenth less. 0: 50 ms.
+	// sixteenth less. Give it twice the round trip at least; a Limiter waits for 400 ms at
+	// most. 0: 50 ms.
 	Timeout time.Duration
 	// Failures is how many calls in a row must fail until Redis is not asked any more.
 	// 0: 5.
 	Failures int
-	// ProbeEvery is how often it is then tried, beside the requests. 0: 1 s.
+	// ProbeEvery is how often it is then tried, beside the requests, by a call that may take
+	// 3 s and writes a key. 0: 1 s.
 	ProbeEvery time.Duration
 	// Direct says that eval returns once its context is done, whatever happens to the
 	// network. Then a call needs no goroutine that can be left behind, which saves about
@@ -39,7 +41,8 @@ type Config struct {
 
 // Eval evaluates Script, or SHA-1 of it, on the server that has the keys, and returns
 // what it returns: a []any of int64. All keys are in one slot of a cluster, and every
-// argument is a string. It must not change or keep what it is given.
+// argument is a string. It must not change or keep what it is given, nor send a call again
+// whose answer was lost: with go-redis, set MaxRetries to -1.
 type Eval = func(ctx context.Context, keys []string, args ...any) (any, error)
 
 // Store is an admit.LimitStore whose buckets are in Redis 6.2 or later, or in Valkey.
@@ -52,6 +55,7 @@ type Store struct {
 	direct   bool
 	epoch    time.Time
 	plans    lists.Cache[admit.Limit, *plan]
+	probe    *plan
 	refusals refusals
 	breaker  breaker.Breaker
 	deadline atomic.Pointer[deadline] // the latest
@@ -62,6 +66,12 @@ const (
 	defaultFailures    = 5
 	defaultProbeEvery  = time.Second
 	defaultMaxRefusals = 50_000
+
+	// probeTimeout is enough to connect, with TLS, and to send the script to a server that is
+	// far away and does not know it. Each of maxProbes leaves a connection for requests.
+	probeTimeout = 3 * time.Second
+	probeTries   = 3
+	maxProbes    = 16
 )
 
 // New returns a Store. It does not ask Redis yet: a service starts without it. The error
@@ -91,6 +101,7 @@ func New(eval Eval, c Config) (*Store, error) {
 		return nil, errors.Join(faults...)
 	}
 	s := &Store{eval: eval, timeout: orDefault(c.Timeout, defaultTimeout), direct: c.Direct, epoch: time.Now()}
+	s.probe = newProbe()
 	s.breaker.Failures = int32(min(orDefault(c.Failures, defaultFailures), 1<<30))
 	s.breaker.ProbeEvery = orDefault(c.ProbeEvery, defaultProbeEvery)
 	s.refusals.most = max(orDefault(c.MaxRefusals, defaultMaxRefusals), 0)
@@ -120,19 +131,22 @@ func (s *Store) Take(ctx context.Context, key string, cost int, limits []admit.L
 	if err := ctx.Err(); err != nil {
 		return admit.Decision{}, fmt.Errorf("redislimit: %w", err)
 	}
-	if err := s.available(id, p); err != nil {
+	if err := s.available(id); err != nil {
 		return admit.Decision{}, err
 	}
 
 	age := s.refusals.age(id)
-	a, err := s.ask(ctx, id, p, cost)
+	began := s.now()
+	a, err := s.ask(ctx, s.bound(ctx), id, p, cost)
 	if err != nil {
 		if ctx.Err() == nil {
-			s.breaker.Failed(err, s.now())
+			s.failed(id, err, s.now()-began)
 		}
 		return admit.Decision{}, fmt.Errorf("redislimit: %w", err)
 	}
-	s.breaker.Worked()
+	if a.admitted && cost != 0 { // else it may have written nothing, which a server can that takes no writes
+		s.breaker.Worked()
+	}
 	d = p.decide(a, 0, cost)
 	switch {
 	case !d.Allowed && d.RetryAfter > 0:
@@ -145,21 +159,51 @@ func (s *Store) Take(ctx context.Context, key string, cost int, limits []admit.L
 
 func (s *Store) now() time.Duration { return time.Since(s.epoch) }
 
-// available returns an error while Redis is not to be asked. When it is time for a probe,
-// that looks at the buckets of this caller, who does not wait for it.
-func (s *Store) available(id caller, p *plan) error {
+// available returns an error while Redis is not to be asked, and sends a probe when it is
+// time for one.
+func (s *Store) available(id caller) error {
 	cause, probe := s.breaker.Check(s.now())
 	if probe {
-		go func() {
-			_, err := s.ask(context.Background(), id, p, 0)
-			s.breaker.Probed(err, s.now())
-		}()
+		go s.sendProbe(id)
 	}
 	if cause != nil {
 		return fmt.Errorf("redislimit: not asked, since the last calls have failed: %w", cause)
 	}
 	return nil
 }
+
+// failed notes a call that did. One that was late gets a probe at once, beside the requests:
+// to connect may take longer than a request waits, and a client has a connection for each of
+// those that come at the same time.
+func (s *Store) failed(id caller, err error, took time.Duration) {
+	s.breaker.Failed(err, s.now())
+	if took > s.timeout/2 && s.breaker.Probe(maxProbes) {
+		go s.sendProbe(id)
+	}
+}
+
+// sendProbe writes beside the buckets of a caller, who does not wait for it. It has to work in
+// the time that a request has; but what was late is tried again, since then it is known
+// whether the connection was slow to make, or Redis is slow to answer.
+func (s *Store) sendProbe(id caller) {
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	err := errSlow
+	for range probeTries {
+		began := s.now()
+		if _, failed := s.ask(ctx, ctx, id, s.probe, 1); failed != nil {
+			err = failed
+			break
+		}
+		if s.now()-began <= s.timeout {
+			err = nil
+			break
+		}
+	}
+	s.breaker.Probed(err, s.now())
+}
+
+var errSlow = errors.New("it answers later than a request waits")
 
 // deadline is a context for the calls that begin in a short time: one timer for all of
 // them, which costs each more than looking at the clock.
@@ -196,10 +240,9 @@ func (s *Store) bound(request context.Context) context.Context {
 	return &bounded{d, request}
 }
 
-// ask evaluates the script, and waits no longer than the timeout, nor than for ctx,
-// unless the client is trusted to.
-func (s *Store) ask(ctx context.Context, id caller, p *plan, cost int) (answer, error) {
-	bounded := s.bound(ctx)
+// ask evaluates the script within bounded, and waits no longer than for that, nor than for
+// ctx, unless the client is trusted to.
+func (s *Store) ask(ctx, bounded context.Context, id caller, p *plan, cost int) (answer, error) {
 	if s.direct {
 		return s.call(bounded, id, p, cost)
 	}
@@ -226,7 +269,7 @@ func (s *Store) ask(ctx context.Context, id caller, p *plan, cost int) (answer, 
 	if err := ctx.Err(); err != nil {
 		return answer{}, err
 	}
-	return answer{}, fmt.Errorf("no answer from Redis in %v: %w", s.timeout, context.DeadlineExceeded)
+	return answer{}, fmt.Errorf("no answer from Redis in %v: %w", s.timeout, bounded.Err())
 }
 
 func (s *Store) call(ctx context.Context, id caller, p *plan, cost int) (a answer, err error) {

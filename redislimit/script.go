@@ -131,6 +131,17 @@ func newPlan(limits []admit.Limit) (*plan, error) {
 	return p, nil
 }
 
+// newProbe is the plan of a probe: a write to a key of its own, which is gone in a
+// millisecond. No Limit has such a name.
+func newProbe() *plan {
+	p, err := newPlan([]admit.Limit{admit.PerSecond(1000)})
+	if err != nil {
+		panic(err) // never
+	}
+	p.quotas[0].name = "probe"
+	return p
+}
+
 // keys are the keys of a caller. They share the memory of one string.
 func (p *plan) keys(id caller) []string {
 	var buf [256]byte

@@ -202,7 +202,7 @@ type limitStore struct {
 }
 
 func (f *fleet) newLimitStore(replica int) (*limitStore, error) {
-	client := redis.NewClient(&redis.Options{Addr: f.redis.Addr, ContextTimeoutEnabled: true})
+	client := redis.NewClient(&redis.Options{Addr: f.redis.Addr, ContextTimeoutEnabled: true, MaxRetries: -1})
 	f.closers = append(f.closers, func() { _ = client.Close() })
 	script := redis.NewScript(redislimit.Script)
 	store, err := redislimit.New(func(ctx context.Context, keys []string, args ...any) (any, error) {

@@ -178,8 +178,8 @@ func (r *record) verdict(w io.Writer) error {
 	check(r.failed == 0, "%d of %d requests were answered with anything but 200 or 429", r.failed, r.sent)
 	if r.failsAt > 0 {
 		lasted := r.backAt - r.failsAt
-		most := int64(r.fleet.size) * (5 + 5 + 1 + int64(lasted.Seconds()))
-		check(r.callsInOutage <= most, "%d calls to Redis in %v without it, at most %d: five of each replica that trip the breaker, as many under way, and a probe a second",
+		most := int64(r.fleet.size) * (5 + 5 + 3*(5+5+1) + int64(lasted.Seconds()))
+		check(r.callsInOutage <= most, "%d calls to Redis in %v without it, at most %d: five of each replica that trip the breaker, as many under way, probes of three tries for each, and one a second",
 			r.callsInOutage, lasted.Round(time.Millisecond), most)
 		fmt.Fprintf(w, "         added to 99 of 100 requests in the worst second of the outage: at most %v\n", r.slowest.Round(time.Microsecond))
 		check(len(r.lateUsers()) == 0, "all replicas use Redis again%s", r.lateUsers())

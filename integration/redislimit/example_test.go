@@ -20,6 +20,7 @@ func Example_goRedis() {
 	client := redis.NewClient(&redis.Options{
 		Addr:                  os.Getenv("REDIS_ADDR"),
 		ContextTimeoutEnabled: true, // without it, Direct below would be a lie
+		MaxRetries:            -1,   // a call whose answer was lost has counted, and is not to count again
 	})
 	script := redis.NewScript(redislimit.Script)
 	store, err := redislimit.New(func(ctx context.Context, keys []string, args ...any) (any, error) {
@@ -46,6 +47,7 @@ func Example_goRedisSentinel() {
 		MasterName:            "limits",
 		SentinelAddrs:         []string{"sentinel-1:26379", "sentinel-2:26379", "sentinel-3:26379"},
 		ContextTimeoutEnabled: true,
+		MaxRetries:            -1,
 	})
 	script := redis.NewScript(redislimit.Script)
 	_, _ = redislimit.New(func(ctx context.Context, keys []string, args ...any) (any, error) {

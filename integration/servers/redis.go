@@ -2,9 +2,17 @@ package servers
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +28,7 @@ import (
 // Redis is a redis-server on 127.0.0.1 that keeps nothing on disk.
 type Redis struct {
 	Addr     string
+	TLSAddr  string // of StartRedisTLS
 	dir      string
 	args     []string
 	guard    *exec.Cmd
@@ -40,6 +49,39 @@ func StartRedis(t testing.TB, args ...string) *Redis {
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
 	return r
+}
+
+// StartRedisTLS starts a server that also listens at TLSAddr, and returns how to reach it
+// there.
+func StartRedisTLS(t testing.TB) (*Redis, *tls.Config) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	dir := t.TempDir()
+	write := func(name, kind string, der []byte) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
+		return path
+	}
+	certFile := write("cert.pem", "CERTIFICATE", cert)
+	port, err := freePort()
+	require.NoError(t, err)
+	r := StartRedis(t, "--tls-port", strconv.Itoa(port), "--tls-auth-clients", "no",
+		"--tls-cert-file", certFile, "--tls-ca-cert-file", certFile, "--tls-key-file", write("key.pem", "PRIVATE KEY", private))
+	r.TLSAddr = "127.0.0.1:" + strconv.Itoa(port)
+	parsed, err := x509.ParseCertificate(cert)
+	require.NoError(t, err)
+	roots := x509.NewCertPool()
+	roots.AddCert(parsed)
+	return r, &tls.Config{RootCAs: roots, ServerName: "127.0.0.1"}
 }
 
 // LaunchRedis is StartRedis for a program: it stops with it, or at Close.

@@ -14,13 +14,13 @@ type Breaker struct {
 
 	row    atomic.Int32 // failures in a row
 	outage atomic.Pointer[outage]
+	probes atomic.Int32 // under way
 }
 
 // outage is from when the breaker opened, or from the last probe, to the next one.
 type outage struct {
 	cause   error
 	probeAt time.Duration
-	probing atomic.Bool
 }
 
 // Check returns why not to ask, and whether the caller is the one to send a probe.
@@ -29,7 +29,17 @@ func (b *Breaker) Check(now time.Duration) (cause error, probe bool) {
 	if o == nil {
 		return nil, false
 	}
-	return o.cause, now >= o.probeAt && o.probing.CompareAndSwap(false, true)
+	return o.cause, now >= o.probeAt && b.probes.CompareAndSwap(0, 1)
+}
+
+// Probe reports whether the caller may send a probe beside what it does, of which so many
+// may be under way.
+func (b *Breaker) Probe(most int32) bool {
+	if b.probes.Add(1) <= most {
+		return true
+	}
+	b.probes.Add(-1)
+	return false
 }
 
 // Worked is told of a call that did.
@@ -46,12 +56,13 @@ func (b *Breaker) Failed(err error, now time.Duration) {
 	}
 }
 
-// Probed ends the outage, or begins its next part.
+// Probed ends the outage, or begins its next part. It ends a probe.
 func (b *Breaker) Probed(err error, now time.Duration) {
-	if err != nil {
-		b.outage.Store(&outage{cause: err, probeAt: now + b.ProbeEvery})
-		return
+	defer b.probes.Add(-1)
+	if err == nil {
+		b.row.Store(0)
+		b.outage.Store(nil)
+	} else if o := b.outage.Load(); o != nil {
+		b.outage.CompareAndSwap(o, &outage{cause: err, probeAt: now + b.ProbeEvery})
 	}
-	b.row.Store(0)
-	b.outage.Store(nil)
 }
