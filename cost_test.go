@@ -240,6 +240,13 @@ func cost(f func()) (time.Duration, uint64) {
 	return took, after.TotalAlloc - before.TotalAlloc
 }
 
+// elsewhere are the fuzz targets whose parser has another, or that have none.
+var elsewhere = map[string]string{
+	"FuzzForwardedGrammar": "FuzzForwarding",
+	"FuzzForwardedHost":    "FuzzForwarding",
+	"FuzzFailures":         "",
+}
+
 // Whoever has a fuzz target is a parser.
 func TestCostsAreOfAllParsers(t *testing.T) {
 	t.Parallel()
@@ -250,8 +257,12 @@ func TestCostsAreOfAllParsers(t *testing.T) {
 		source, err := os.ReadFile(path)
 		require.NoError(t, err)
 		for _, target := range find.FindAllStringSubmatch(string(source), -1) {
+			if _, other := elsewhere[target[1]]; other {
+				continue
+			}
 			found++
-			assert.Contains(t, known, target[1], "%s: add its worst texts to costs", path)
+			_, listed := known[target[1]]
+			assert.True(t, listed, "%s, %s: add its worst texts to costs", path, target[1])
 		}
 	}
 	here, err := filepath.Glob("*_test.go")

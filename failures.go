@@ -52,11 +52,8 @@ func newFailures(store KeyStore, l Limit) (*failures, error) {
 		return nil, err
 	}
 	f := &failures{rules: []rule{r}, known: func(Digest) bool { return false }, guesses: map[netip.Prefix]*guesses{}}
-	if f.addresses, err = NewMemoryStore(MemoryStoreConfig{MaxKeys: maxFailingAddresses}); err != nil {
-		return nil, err
-	}
-	if f.networks, err = NewMemoryStore(MemoryStoreConfig{MaxKeys: maxFailingNetworks}); err != nil {
-		return nil, err
+	for memory, most := range map[**MemoryStore]int{&f.addresses: maxFailingAddresses, &f.networks: maxFailingNetworks} {
+		*memory, _ = NewMemoryStore(MemoryStoreConfig{MaxKeys: most * keyedShare / (keyedShare - 1)}) // none has a Key
 	}
 	if s, ok := store.(KeyKnower); ok {
 		f.known = s.Knows

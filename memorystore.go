@@ -171,7 +171,7 @@ func (s *MemoryStore) roomFor(c class, id fingerprint, limit unique.Handle[Limit
 	if !sh.reserve(s) {
 		return false
 	}
-	s.keys.Add(-1)
+	s.callers[c].Add(-1)
 	return true
 }
 
