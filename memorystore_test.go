@@ -1,6 +1,7 @@
 package admit_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/admit-go/admit"
 	"github.com/admit-go/admit/admittest"
+	"github.com/admit-go/admit/internal/limitmodel"
 )
 
 func newMemoryStore(t testing.TB, maxKeys int) *admit.MemoryStore {
@@ -435,4 +437,36 @@ func BenchmarkMemoryStoreSlowestCall(b *testing.B) {
 			b.ReportMetric(float64(slices.Max(best[phase]).Nanoseconds())/1000, name)
 		}
 	}
+}
+
+// Any costs at any times, of any limits: a MemoryStore decides as exact numbers do, within
+// what a float64 of its tokens can be off.
+func FuzzMemoryStoreIsExact(f *testing.F) {
+	for seed := range uint64(64) {
+		var data []byte
+		for r := rand.NewPCG(seed, 0); len(data) < 1500; {
+			data = binary.LittleEndian.AppendUint64(data, r.Uint64())
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		source := &limitmodel.Source{Bytes: data}
+		r := rand.New(source)
+		limits := limitmodel.Limits(r)
+		s := newMemoryStore(t, 0)
+		var now time.Duration
+		s.SetClock(func() time.Duration { return now })
+		model := limitmodel.Model{Rounding: func(fill time.Duration) time.Duration { return fill>>50 + 4 }}
+		for i := 0; !source.Empty() && i < 500; i++ {
+			l := limits[r.IntN(len(limits))]
+			key, cost := fmt.Sprint("caller ", r.IntN(2)), limitmodel.Cost(r, l)
+			if now += limitmodel.Pause(r, l); now > 1<<62 {
+				return
+			}
+			d := take(t, s, key, cost, limits...)
+			if err := model.Check(now, key, cost, limits, d); err != nil {
+				t.Fatalf("operation %d at %v: %d of %+v is %+v: %v", i, now, cost, limits, d, err)
+			}
+		}
+	})
 }

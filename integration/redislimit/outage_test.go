@@ -63,9 +63,9 @@ func TestRedisThatTakesNoWrites(t *testing.T) {
 	for name, change := range map[string]func(context.Context, *redis.Client, bool) error{
 		"READONLY": func(ctx context.Context, c *redis.Client, broken bool) error {
 			if broken {
-				return c.SlaveOf(ctx, "127.0.0.1", "1").Err()
+				return c.ReplicaOf(ctx, "127.0.0.1", "1").Err()
 			}
-			return c.SlaveOf(ctx, "NO", "ONE").Err()
+			return c.ReplicaOf(ctx, "NO", "ONE").Err()
 		},
 		"OOM": func(ctx context.Context, c *redis.Client, broken bool) error {
 			if broken {

@@ -1,0 +1,105 @@
+package limitmodel
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/admit-go/admit"
+)
+
+// Source makes random numbers of bytes, so that a fuzzer can look for those that matter.
+// After the last byte it is Empty, and goes on with numbers of its own.
+type Source struct {
+	Bytes []byte
+	after rand.PCG
+}
+
+// Uint64 implements rand.Source.
+func (s *Source) Uint64() uint64 {
+	if s.Empty() {
+		return s.after.Uint64() // a rand.Rand would wait for ever for another one than zero
+	}
+	var next [8]byte
+	s.Bytes = s.Bytes[copy(next[:], s.Bytes):]
+	return binary.LittleEndian.Uint64(next[:])
+}
+
+// Empty reports whether all bytes have been used.
+func (s *Source) Empty() bool { return len(s.Bytes) == 0 }
+
+// magnitude is from 1 to most: as often small as large, and often at an end.
+func magnitude(r *rand.Rand, most int64) int64 {
+	switch r.IntN(8) {
+	case 0:
+		return 1
+	case 1:
+		return most
+	case 2:
+		return max(most-1, 1)
+	}
+	return min(1+r.Int64N(int64(1)<<r.IntN(63)), most)
+}
+
+// Limits are up to three limits, complete, over the whole range of what may be.
+func Limits(r *rand.Rand) []admit.Limit {
+	limits := make([]admit.Limit, 1+r.IntN(3))
+	for i := range limits {
+		limits[i] = admit.Limit{Name: fmt.Sprint(i), Requests: 10, Per: time.Second}
+		for range 8 {
+			l := admit.Limit{Name: fmt.Sprint(i), Requests: int(magnitude(r, 1e9)), Per: time.Duration(magnitude(r, math.MaxInt64))}
+			if r.IntN(2) == 0 {
+				l.Burst = int(magnitude(r, 1e9))
+			}
+			if _, err := admit.CompleteLimits([]admit.Limit{l}); err == nil {
+				limits[i] = l
+				break
+			}
+		}
+	}
+	complete, err := admit.CompleteLimits(limits)
+	if err != nil {
+		panic(err) // each was looked at
+	}
+	return complete
+}
+
+// Cost is what a client, or a service, may ask for.
+func Cost(r *rand.Rand, l admit.Limit) int {
+	switch r.IntN(10) {
+	case 0:
+		return 0
+	case 1:
+		return l.Burst
+	case 2:
+		return l.Burst + 1
+	case 3:
+		return math.MaxInt - r.IntN(3)
+	case 4:
+		return math.MinInt + r.IntN(3)
+	case 5:
+		return -int(magnitude(r, int64(l.Burst)))
+	case 6, 7:
+		return int(magnitude(r, int64(l.Burst)))
+	default:
+		return 1
+	}
+}
+
+// Pause is a time that goes by: none, about that of a request, or some of that in which the
+// bucket fills up.
+func Pause(r *rand.Rand, l admit.Limit) time.Duration {
+	one := int64(l.Per) / int64(l.Requests)
+	switch r.IntN(6) {
+	case 0, 1:
+		return 0
+	case 2:
+		return time.Duration(max(one-1+int64(r.IntN(3)), 0))
+	case 3:
+		return time.Duration(magnitude(r, max(one, 1)))
+	default:
+		return time.Duration(float64(one) * float64(l.Burst) * r.Float64() * 1.2)
+	}
+}
