@@ -64,6 +64,10 @@ type LimitState struct {
 // The key is "key:", LimiterConfig.Name, a colon and the ID for a caller with a Key; "addr:",
 // the Name, a colon and the address of Caller for others; with LimiterConfig.CountBy "by:", the
 // Name, a colon and what that has returned. It may have any byte and any length.
+//
+// A store that bounds its calls itself may say so by a method MaxWait() time.Duration: if that
+// is no longer than a Limiter waits, Take is called as it is, without the goroutine, the timer
+// and the probes that LimiterConfig.Store is about.
 type LimitStore interface {
 	Take(ctx context.Context, key string, cost int, limits []Limit) (Decision, error)
 }

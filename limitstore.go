@@ -35,6 +35,7 @@ var (
 // caller is charged by the store as well as by the share of this process, once each.
 type guardedStore struct {
 	store   LimitStore
+	bounded bool // it guards itself
 	epoch   time.Time
 	breaker breaker.Breaker
 	calls   atomic.Int64 // under way, also those that nobody waits for
@@ -55,6 +56,9 @@ type storeOutage struct {
 
 func newGuardedStore(store LimitStore) *guardedStore {
 	g := &guardedStore{store: store, epoch: time.Now()}
+	if s, ok := store.(interface{ MaxWait() time.Duration }); ok {
+		g.bounded = s.MaxWait() <= storeWait
+	}
 	g.breaker.Failures, g.breaker.ProbeEvery = 1, storeProbe
 	return g
 }
@@ -65,6 +69,9 @@ func (g *guardedStore) now() time.Duration { return time.Since(g.epoch) }
 func (g *guardedStore) take(ctx context.Context, key string, cost int, limits []Limit) (Decision, error) {
 	if err := ctx.Err(); err != nil {
 		return Decision{}, err // for nobody nothing is asked
+	}
+	if g.bounded {
+		return g.store.Take(ctx, key, cost, limits)
 	}
 	cause, probe := g.breaker.Check(g.now())
 	if probe {

@@ -179,3 +179,28 @@ func TestLimiterOfAStoreThatFlaps(t *testing.T) {
 		assert.InDelta(t, 10, strings.Count(log.String(), "the limit store is back"), 1)
 	})
 }
+
+// waits is a store that says how long Take waits.
+type waits struct {
+	admit.LimitStore
+	most    time.Duration
+	bounded bool // by the Limiter
+}
+
+func (s *waits) MaxWait() time.Duration { return s.most }
+
+func (s *waits) Take(ctx context.Context, key string, cost int, limits []admit.Limit) (admit.Decision, error) {
+	_, s.bounded = ctx.Deadline()
+	return s.LimitStore.Take(ctx, key, cost, limits)
+}
+
+// A store that bounds itself well enough is asked as it is.
+func TestLimiterTrustsAStoreThatBoundsItself(t *testing.T) {
+	t.Parallel()
+	for most, bounded := range map[time.Duration]bool{50 * time.Millisecond: false, 400 * time.Millisecond: false, time.Second: true} {
+		store := &waits{LimitStore: newMemoryStore(t, 0), most: most}
+		l := newLimiter(t, admit.LimiterConfig{Name: "api", Store: store, Replicas: 2, Limits: []admit.Limit{admit.PerDay(100_000)}})
+		allowed(t, l.Wrap(ok), get("/"))
+		assert.Equal(t, bounded, store.bounded, most)
+	}
+}

@@ -157,6 +157,9 @@ func (s *Store) Take(ctx context.Context, key string, cost int, limits []admit.L
 	return d, nil
 }
 
+// MaxWait is how long Take waits: see Config.Timeout and admit.LimitStore.
+func (s *Store) MaxWait() time.Duration { return s.timeout }
+
 func (s *Store) now() time.Duration { return time.Since(s.epoch) }
 
 // available returns an error while Redis is not to be asked, and sends a probe when it is
