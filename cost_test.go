@@ -229,7 +229,7 @@ func (p parsing) growth(text text) string {
 			took[i], allocated[i] = min(took[i], d), min(allocated[i], n)
 		}
 		n := len(texts[1])
-		if took[1] < max(most*took[0], time.Duration(8*n)) && allocated[1] < max(most*allocated[0], uint64(64*n)) {
+		if took[1] < max(most*took[0], time.Duration(40*n)) && allocated[1] < max(most*allocated[0], uint64(64*n)) {
 			return ""
 		}
 	}

@@ -20,11 +20,11 @@ var wrong = map[string]struct {
 	within string // the subtest that must tell
 	says   string
 }{
-	"days": {func(d *admit.Decision) {
+	"ages": {func(d *admit.Decision) {
 		if d.RetryAfter > 0 {
-			d.RetryAfter = 72 * time.Hour
+			d.RetryAfter = 250 * 365 * 24 * time.Hour // longer than any bucket takes
 		}
-	}, "who_waits_as_told_is_let_in", "RetryAfter is 72h0m0s"},
+	}, "who_waits_as_told_is_let_in", "RetryAfter is 2190000h0m0s"},
 	"a little": {func(d *admit.Decision) {
 		if d.RetryAfter > 0 {
 			d.RetryAfter += time.Second

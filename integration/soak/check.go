@@ -225,6 +225,8 @@ func (q *request) headers(a *answer, e envelope) error {
 		note(errors.Join(want("Accept-Encoding", "identity"), want("Accept"), want("Accept-Post")))
 	case a.status == 415:
 		note(errors.Join(want("Accept-Encoding"), want("Accept", "application/json"), want("Accept-Post", "application/json")))
+	case a.status == 204 && q.method == http.MethodOptions && strings.HasPrefix(h.Get("Allow"), "POST"):
+		note(errors.Join(want("Accept-Encoding"), want("Accept"), want("Accept-Post", "application/json")))
 	default:
 		note(errors.Join(want("Accept-Encoding"), want("Accept"), want("Accept-Post")))
 	}
