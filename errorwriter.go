@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // ErrorWriter decides how errors are written, logged and observed. The zero value
@@ -129,10 +131,7 @@ func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
 	}
 
 	h := w.Header()
-	// What a handler may have set for the answer that it did not give goes.
-	for _, name := range ofTheAnswer {
-		delete(h, name)
-	}
+	maps.DeleteFunc(h, func(name string, _ []string) bool { return ofTheAnswer(name) })
 	if t, direct := w.(interface{ tracked() *responseWriter }); direct { // else a compressor of others may be between
 		t.tracked().restoreEncoding()
 	}
@@ -159,9 +158,17 @@ func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
 	reply(w, r, e.Status, body)
 }
 
-// ofTheAnswer are headers that describe a body which is not sent.
-var ofTheAnswer = []string{
-	"Accept-Ranges", "Content-Disposition", "Content-Language", "Content-Location", "Etag", "Expires", "Last-Modified",
+// ofTheAnswer reports whether a header is about an answer that the handler did not give after
+// all: what its body was, how long caches may keep it, where a proxy finds it.
+func ofTheAnswer(name string) bool {
+	switch name {
+	case "Accept-Ranges", "Content-Disposition", "Content-Language", "Content-Location", "Etag", "Expires", "Last-Modified", "Transfer-Encoding",
+		"Content-Digest", "Repr-Digest", "Digest", "Content-Md5", // RFC 9530, and what it replaces
+		"Age", "Surrogate-Control", "X-Accel-Expires", // stronger than Cache-Control, to those that know them
+		"X-Accel-Redirect", "X-Sendfile":
+		return true
+	}
+	return strings.HasSuffix(name, "-Cache-Control") // of one cache (RFC 9213), and stronger too
 }
 
 // resolve finds the Error that stands for err, complete. The writer itself does not
