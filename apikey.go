@@ -46,7 +46,8 @@ type AuthConfig struct {
 	MintedPrefixes []string
 	// Failures limits how many unknown keys the store is asked for by one client address,
 	// IPv6 by /64. Beyond it, what is not known in memory is refused with 429 key_throttled;
-	// look-ups that are under way count until they have found a key, and are waited for.
+	// look-ups that are under way count until they have found a key, and are waited for, for
+	// five seconds at most (503 store_unavailable).
 	// Keys that a KeyCache has still pass, and a KeyMap or KeyFile needs no throttle; a
 	// store of your own says what it knows with a method Knows(Digest) bool. Behind
 	// proxies put ClientIP outside. Zero: off.

@@ -238,6 +238,14 @@ func (b *body) failedWith(err error) bool {
 	return b.err == err
 }
 
+// brokeWith reports whether Read has failed with the error that err is, or wraps.
+func (b *body) brokeWith(err error) bool {
+	b.mu.Lock()
+	failed := b.err
+	b.mu.Unlock()
+	return failed != nil && failed != io.EOF && failed != http.ErrBodyReadAfterClose && errors.Is(err, failed)
+}
+
 // spoiled reports whether the connection is to be closed after the response: more came
 // than the bound allows, or a Read was woken, which the server takes for the end of its
 // client. Who reads may be a proxy's transport in a goroutine of its own, and only notes it:
@@ -306,3 +314,21 @@ func (b *body) stopLocked() {
 var longAgo = time.Unix(1, 0)
 
 var errBodyTooSlow = errRequestTimeout.WithCause(fmt.Errorf("admit: the body did not come in time: %w", os.ErrDeadlineExceeded))
+
+// bodyFault returns the *Error for an error of reading the body.
+func bodyFault(err error) error {
+	var e *Error
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &e):
+		return err
+	case errors.As(err, &tooLarge):
+		return errBodyTooLarge.WithCause(err)
+	case errors.Is(err, os.ErrDeadlineExceeded): // Server.ReadTimeout
+		return errRequestTimeout.WithCause(err)
+	default:
+		return errBodyUnread.WithCause(err)
+	}
+}
+
+var errBodyUnread = NewError(http.StatusBadRequest, "The request body could not be read to its end.")

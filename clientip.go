@@ -13,7 +13,8 @@ import (
 // one header that they write (X-Forwarded-For, Forwarded of RFC 7239, or one with a
 // single address, such as X-Real-IP), trusted are the networks they are in. The
 // header is read from right to left, only when the peer is trusted, and the first
-// address that is not trusted is the client's. A peer on a Unix socket is trusted.
+// address that is not trusted is the client's. A peer on a Unix socket is trusted,
+// and so is the one that nginx calls "unix:".
 // Without a header, or without a trusted network, it panics.
 func ClientIP(header string, trusted ...netip.Prefix) Middleware {
 	p, err := newProxies(header, trusted)
@@ -96,6 +97,9 @@ func (p *proxies) client(peer netip.Addr, local bool, h http.Header) netip.Addr 
 			}
 			if p.forwarded {
 				hop = forwardedFor(hop)
+			}
+			if hop == "unix:" {
+				continue // nginx has it from a proxy on a Unix socket, as we may have it from one
 			}
 			next := parseAddr(hop)
 			if !next.IsValid() {

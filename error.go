@@ -202,3 +202,12 @@ func messageOf(status int) string {
 	}
 	return "The request failed."
 }
+
+// errorOf returns the *Error in the chain of err, or nil.
+func errorOf(err error) *Error {
+	var e *Error
+	if !errors.As(err, &e) {
+		return nil
+	}
+	return e
+}

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // ErrorWriter decides how errors are written, logged and observed. The zero value
@@ -43,8 +46,9 @@ func (ew *ErrorWriter) Wrap(next http.Handler) http.Handler {
 // zero value. The innermost *Error in the chain of err is sent as it is;
 // *http.MaxBytesError is 413, context.DeadlineExceeded 503, http.ErrNotMultipart 415,
 // http.ErrMissingBoundary and http.ErrMissingFile 400, multipart.ErrMessageTooLarge 413,
-// and anything else 500 with a fixed message. When the client is gone, or the response has begun inside an
-// ErrorWriter, Recover or HandlerFunc, it panics with http.ErrAbortHandler, which cuts
+// and anything else 500 with a fixed message; but the error of a Read of the body inside
+// MaxBody, BodyTimeout or Timeout is 400, or 408 once Server.ReadTimeout is over. When the
+// client is gone, or the response has begun inside an ErrorWriter, Recover or HandlerFunc, it panics with http.ErrAbortHandler, which cuts
 // the connection.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	errorWriterOf(r.Context()).write(w, r, err)
@@ -61,7 +65,7 @@ func errorWriterOf(ctx context.Context) *ErrorWriter {
 
 func (ew *ErrorWriter) write(w http.ResponseWriter, r *http.Request, err error) {
 	ctx := r.Context()
-	if ctx.Err() == context.Canceled && errors.Is(err, context.Canceled) {
+	if gone(ctx, err) {
 		if !tooSlow(ctx) {
 			ew.log(r, slog.LevelDebug, "admit: the client is gone", slog.Any("error", err))
 			abort(w)
@@ -73,17 +77,29 @@ func (ew *ErrorWriter) write(w http.ResponseWriter, r *http.Request, err error) 
 		ew.log(r, slog.LevelDebug, "admit: the client takes nothing of the answer", slog.Any("error", err))
 		panic(http.ErrAbortHandler)
 	}
-	e := ew.resolve(err)
+	e := ew.resolve(ctx, err)
 	if !beginAnswer(ctx) {
 		ew.log(r, slog.LevelDebug, "admit: an error after the handler had overrun", slog.Any("error", err))
+		return
+	}
+	defer endAnswer(ctx)
+	if ew.tooLate(w, r, err) {
 		return
 	}
 	if plain, ok := err.(*Error); e.Status >= 500 && !(ok && plain != nil && plain.cause == nil) {
 		ew.log(r, slog.LevelError, "admit: a request failed",
 			slog.Int("status", e.Status), slog.String("code", e.Code), slog.Any("error", err))
 	}
-	defer endAnswer(ctx)
 	ew.send(w, r, e)
+}
+
+// gone reports whether err is because the client has left: the handler has learned it from
+// its context, or from a connection that failed. Others may have cancelled a context of
+// their own, and a body that broke off tells who is to blame by itself.
+func gone(ctx context.Context, err error) bool {
+	var connection *net.OpError
+	return ctx.Err() == context.Canceled &&
+		(errors.Is(err, context.Canceled) || errors.As(err, &connection) && !bodyBroke(ctx, err))
 }
 
 // abort makes the server cut the connection: an answer that is not written would be
@@ -94,20 +110,28 @@ func abort(w http.ResponseWriter) {
 	}
 }
 
-// send writes e, which is complete, unless the response has begun.
-func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
-	if t := tracker(w); t != nil && t.hijacked {
-		ew.log(r, slog.LevelError, "admit: an error after the connection was hijacked", slog.Any("error", e))
-		return
-	} else if t != nil && t.status != 0 {
-		level := slog.LevelError
-		if r.Context().Err() == context.Canceled {
-			level = slog.LevelDebug // the client went away in the middle
-		}
-		ew.log(r, level, "admit: an error after the response had begun; the connection is cut",
-			slog.Int("begun", t.status), slog.Any("error", e))
-		panic(http.ErrAbortHandler)
+// tooLate reports whether the connection is somebody else's, so that err can not be sent. It
+// cuts the connection where the response has begun.
+func (ew *ErrorWriter) tooLate(w http.ResponseWriter, r *http.Request, err error) bool {
+	t := tracker(w)
+	switch {
+	case t == nil || t.status == 0 && !t.hijacked:
+		return false
+	case t.hijacked:
+		ew.log(r, slog.LevelError, "admit: an error after the connection was hijacked", slog.Any("error", err))
+		return true
 	}
+	level := slog.LevelError
+	if r.Context().Err() == context.Canceled {
+		level = slog.LevelDebug // the client went away in the middle
+	}
+	ew.log(r, level, "admit: an error after the response had begun; the connection is cut",
+		slog.Int("begun", t.status), slog.Any("error", err))
+	panic(http.ErrAbortHandler)
+}
+
+// send writes e, which is complete, to a response that has not begun.
+func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
 	if ew.Observe != nil {
 		ew.Observe(r, e)
 	}
@@ -129,10 +153,7 @@ func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
 	}
 
 	h := w.Header()
-	// What a handler may have set for the answer that it did not give goes.
-	for _, name := range ofTheAnswer {
-		delete(h, name)
-	}
+	maps.DeleteFunc(h, func(name string, _ []string) bool { return ofTheAnswer(name) })
 	if t, direct := w.(interface{ tracked() *responseWriter }); direct { // else a compressor of others may be between
 		t.tracked().restoreEncoding()
 	}
@@ -159,15 +180,23 @@ func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
 	reply(w, r, e.Status, body)
 }
 
-// ofTheAnswer are headers that describe a body which is not sent.
-var ofTheAnswer = []string{
-	"Accept-Ranges", "Content-Disposition", "Content-Language", "Content-Location", "Etag", "Expires", "Last-Modified",
+// ofTheAnswer reports whether a header is about an answer that the handler did not give after
+// all: what its body was, how long caches may keep it, where a proxy finds it.
+func ofTheAnswer(name string) bool {
+	switch name {
+	case "Accept-Ranges", "Content-Disposition", "Content-Language", "Content-Location", "Etag", "Expires", "Last-Modified", "Transfer-Encoding",
+		"Content-Digest", "Repr-Digest", "Digest", "Content-Md5", // RFC 9530, and what it replaces
+		"Age", "Surrogate-Control", "X-Accel-Expires", // stronger than Cache-Control, to those that know them
+		"X-Accel-Redirect", "X-Sendfile":
+		return true
+	}
+	return strings.HasSuffix(name, "-Cache-Control") // of one cache (RFC 9213), and stronger too
 }
 
 // resolve finds the Error that stands for err, complete. The writer itself does not
 // guess who is to blame for an untyped error: io.EOF may come from the client's body
-// or from an upstream of the handler.
-func (ew *ErrorWriter) resolve(err error) *Error {
+// or from an upstream of the handler. A body of ours knows what it has failed with.
+func (ew *ErrorWriter) resolve(ctx context.Context, err error) *Error {
 	if e, ok := err.(*Error); ok && e != nil {
 		return e.complete()
 	}
@@ -184,6 +213,8 @@ func (ew *ErrorWriter) resolve(err error) *Error {
 	switch {
 	case errors.As(err, &tooLarge):
 		return errBodyTooLarge.complete()
+	case bodyBroke(ctx, err):
+		return errorOf(bodyFault(err)).complete()
 	case errors.Is(err, context.DeadlineExceeded):
 		return errDeadline
 	}

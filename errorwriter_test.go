@@ -11,8 +11,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 	"unicode/utf8"
 
@@ -116,20 +119,153 @@ func TestWriteErrorNil(t *testing.T) {
 	assert.Contains(t, log.String(), "a request failed")
 }
 
+// What a client that has left makes fail is no failure of the service: nothing is observed or
+// written, and no alarm goes off, whether the handler returns the error or panics with it.
 func TestClientGone(t *testing.T) {
 	t.Parallel()
-	logger, log := logged()
-	observed := false
-	ew := &admit.ErrorWriter{Logger: logger, Observe: func(*http.Request, *admit.Error) { observed = true }}
-	ctx, cancel := context.WithCancel(t.Context())
+	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	w := httptest.NewRecorder()
-	ew.Wrap(fails(fmt.Errorf("query: %w", context.Canceled))).ServeHTTP(w, get("/").WithContext(ctx))
-	assert.Zero(t, w.Body.Len())
-	assert.Empty(t, w.Header())
-	assert.False(t, observed)
-	assert.Contains(t, log.String(), "the client is gone")
+	write := &net.OpError{Op: "write", Err: syscall.EPIPE}
+	for name, test := range map[string]struct {
+		err  error
+		ctx  context.Context
+		gone bool
+	}{
+		"the context":                     {context.Canceled, ended, true},
+		"a write":                         {write, ended, true},
+		"another error":                   {errors.New("no such table"), ended, false},
+		"a bug":                           {runtimeError(), ended, false},
+		"a cancel of the handler's own":   {context.Canceled, t.Context(), false},
+		"a connection of the handler's":   {write, t.Context(), false},
+		"a deadline of the handler's own": {context.DeadlineExceeded, ended, false},
+	} {
+		err := fmt.Errorf("query: %w", test.err)
+		for how, h := range map[string]http.Handler{"returned": fails(err), "panicked": admit.Recover(panics(err))} {
+			t.Run(name+"/"+how, func(t *testing.T) {
+				t.Parallel()
+				logger, log := logged()
+				observed := false
+				ew := &admit.ErrorWriter{Logger: logger, Observe: func(*http.Request, *admit.Error) { observed = true }}
+				w := httptest.NewRecorder()
+				ew.Wrap(h).ServeHTTP(w, get("/").WithContext(test.ctx))
+				assert.Equal(t, !test.gone, observed)
+				assert.Equal(t, !test.gone, strings.Contains(log.String(), "level=ERROR"))
+				assert.Equal(t, test.gone, w.Body.Len() == 0)
+				assert.Equal(t, test.gone, len(w.Header()) == 0)
+				assert.Contains(t, log.String(), "query: ")
+			})
+		}
+	}
 }
+
+func runtimeError() (err error) {
+	defer func() { err, _ = recover().(error) }()
+	var number any = 1
+	_ = number.(string)
+	return nil
+}
+
+// A client that leaves in the middle of an answer leaves no line above Debug.
+func TestClientGoneInTheMiddle(t *testing.T) {
+	t.Parallel()
+	for _, wire := range wires {
+		t.Run(wire, func(t *testing.T) {
+			t.Parallel()
+			logger, log := logged()
+			ended := make(chan struct{})
+			h := admit.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+				defer close(ended)
+				for {
+					if _, err := w.Write(make([]byte, 1<<16)); err != nil {
+						return err
+					}
+				}
+			})
+			s := serve(t, wire, (&admit.ErrorWriter{Logger: logger}).Wrap(h))
+			res, err := s.Client().Get(s.URL)
+			require.NoError(t, err)
+			_ = res.Body.Close()
+			<-ended
+			s.Close()
+			assert.NotEmpty(t, log.String())
+			assert.NotContains(t, log.String(), "level=ERROR")
+		})
+	}
+}
+
+// Whose fault a failed Read is, the body knows: the client's, where that was cut or is
+// malformed, and not that of an upstream which has failed in the same way.
+func TestErrorOfTheBody(t *testing.T) {
+	t.Parallel()
+	malformed := errors.New("invalid byte in chunk length")
+	broken := func(err error) func() io.Reader { return func() io.Reader { return iotest.ErrReader(err) } }
+	whole := func() io.Reader { return strings.NewReader("x") }
+	for name, wrapper := range map[string]admit.Middleware{
+		"MaxBody":     admit.MaxBody(100),
+		"BodyTimeout": admit.BodyTimeout{Grace: time.Minute}.Wrap,
+		"Timeout":     admit.Timeout(time.Minute),
+		"two bodies":  func(h http.Handler) http.Handler { return admit.MaxBody(100)(recast(admit.MaxBody(50)(h))) },
+	} {
+		for which, test := range map[string]struct {
+			body   func() io.Reader
+			reads  func(r *http.Request) error
+			status int
+		}{
+			"cut":                    {broken(io.ErrUnexpectedEOF), readWhole, 400},
+			"malformed":              {broken(malformed), readWhole, 400},
+			"Server.ReadTimeout":     {broken(os.ErrDeadlineExceeded), readWhole, 408},
+			"whole":                  {whole, func(r *http.Request) error { return errors.Join(readWhole(r), io.EOF) }, 500},
+			"of an upstream":         {whole, func(r *http.Request) error { return errors.Join(readWhole(r), io.ErrUnexpectedEOF) }, 500},
+			"of an upstream, unread": {broken(malformed), func(*http.Request) error { return malformed }, 500},
+			"another error":          {broken(malformed), func(r *http.Request) error { _ = readWhole(r); return errDown }, 500},
+			"closed by the handler":  {func() io.Reader { return &closedBody{} }, func(r *http.Request) error { _ = r.Body.Close(); return readWhole(r) }, 500},
+		} {
+			t.Run(name+"/"+which, func(t *testing.T) {
+				t.Parallel()
+				logger, log := logged()
+				request := func() *http.Request {
+					r := httptest.NewRequest("POST", "/", test.body())
+					r.ContentLength = -1
+					return r
+				}
+				h := admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+					if err := test.reads(r); err != nil {
+						return fmt.Errorf("import: %w", err)
+					}
+					return nil
+				})
+				refused(t, (&admit.ErrorWriter{Logger: logger}).Wrap(wrapper(h)), request(), test.status)
+				assert.Equal(t, test.status == 500, strings.Contains(log.String(), "level=ERROR"))
+				if test.status == 500 {
+					return
+				}
+				refused(t, wrapper(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					admit.ProxyError(w, r, fmt.Errorf("round trip: %w", test.reads(r))) // not 502
+				})), request(), test.status)
+			})
+		}
+	}
+}
+
+func readWhole(r *http.Request) error {
+	_, err := io.ReadAll(r.Body)
+	return err
+}
+
+// closedBody is one that cannot be read once it is closed.
+type closedBody struct{ closed bool }
+
+func (b *closedBody) Close() error { b.closed = true; return nil }
+
+func (b *closedBody) Read([]byte) (int, error) {
+	if b.closed {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	return 0, io.EOF
+}
+
+// recast hides what it wraps from the wrapper around it.
+func recast(h http.Handler) http.Handler { return http.HandlerFunc(h.ServeHTTP) }
 
 func TestErrorWriterMap(t *testing.T) {
 	t.Parallel()
@@ -189,12 +325,23 @@ func TestErrorHeaders(t *testing.T) {
 	sentinel := admit.NewError(http.StatusTooManyRequests, "Slow down.")
 	sentinel.RetryAfter = 1500 * time.Millisecond
 	sentinel.Header = http.Header{"Allow": {"GET"}, "x-lower": {"1"}, "Vary": {"Accept", "origin"}}
+	ofTheAnswer := map[string]string{
+		"ETag": `"v1"`, "Last-Modified": "Mon, 02 Jan 2006 15:04:05 GMT", "Content-Range": "bytes 0-1/2", "Content-Encoding": "gzip",
+		"Expires": "0", "Content-Language": "de", "Content-Location": "/x", "Accept-Ranges": "bytes", "Content-Disposition": "attachment",
+		"Transfer-Encoding": "chunked",
+		// The digest of another body: a client that checks it drops the error.
+		"Content-Digest": "sha-256=:AA==:", "Repr-Digest": "sha-256=:AA==:", "Digest": "sha-256=AA==", "Content-MD5": "AA==",
+		// A cache that knows one of these does not look at Cache-Control.
+		"CDN-Cache-Control": "max-age=60", "Cloudflare-CDN-Cache-Control": "max-age=60", "Surrogate-Control": "max-age=60", "X-Accel-Expires": "60", "Age": "1",
+		// nginx and Apache send that file instead.
+		"X-Accel-Redirect": "/protected/file", "X-Sendfile": "/protected/file",
+	}
 	h := admit.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+		for name, value := range ofTheAnswer {
+			w.Header().Set(name, value)
+		}
 		for name, value := range map[string]string{
-			"Content-Length": "7", "ETag": `"v1"`, "Last-Modified": "Mon, 02 Jan 2006 15:04:05 GMT",
-			"Cache-Control": "max-age=60", "Content-Range": "bytes 0-1/2", "Content-Type": "text/csv",
-			"Content-Encoding": "gzip", "Vary": "Origin", "X-Kept": "yes", "Expires": "0", "Content-Language": "de",
-			"Content-Location": "/x", "Accept-Ranges": "bytes", "Content-Disposition": "attachment",
+			"Content-Length": "7", "Cache-Control": "max-age=60", "Content-Type": "text/csv", "Vary": "Origin", "X-Kept": "yes", "Set-Cookie": "a=b",
 		} {
 			w.Header().Set(name, value)
 		}
@@ -207,10 +354,9 @@ func TestErrorHeaders(t *testing.T) {
 	assert.Equal(t, "GET", got.Get("Allow"))
 	assert.Equal(t, "1", got.Get("X-Lower"))
 	assert.Equal(t, "yes", got.Get("X-Kept"))
-	for _, stale := range []string{
-		"Etag", "Last-Modified", "Content-Range", "Content-Encoding", "Expires", "Content-Language", "Content-Location", "Accept-Ranges", "Content-Disposition",
-	} {
-		assert.NotContains(t, got, stale)
+	assert.Equal(t, "a=b", got.Get("Set-Cookie"))
+	for name := range ofTheAnswer {
+		assert.NotContains(t, got, http.CanonicalHeaderKey(name))
 	}
 	assert.NotEqual(t, "7", got.Get("Content-Length"))
 

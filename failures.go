@@ -24,8 +24,9 @@ const (
 //
 // A look-up is paid for before it is made, and the price is given back unless the key is
 // unknown: else all that ask at the same time would get in. Who cannot pay while look-ups
-// of the same address are under way waits for one of them to end, since it may have been
-// that of a good key.
+// of the same address are under way waits for them to end, since one may have been that of
+// a good key; who comes meanwhile waits as well, or they might never end. It is for so long
+// as a store may take.
 type failures struct {
 	addresses, networks *MemoryStore
 	rules               []rule
@@ -37,9 +38,10 @@ type failures struct {
 
 // guesses are the look-ups of one network that are under way.
 type guesses struct {
-	paid  int
-	turn  chan struct{} // hands what one of them has paid to who waits
-	ended chan struct{} // closed when none is under way any more
+	paid   int
+	waited bool          // for: who has not waited yet does not add to them
+	turn   chan struct{} // hands what one of them has paid to who waits
+	ended  chan struct{} // closed when none is under way any more
 }
 
 // newFailures returns nil for a throttle that is not configured.
@@ -96,37 +98,58 @@ func (f *failures) take(p payment, cost int) Decision {
 // pay pays for a look-up, which settle is to follow, or returns the refusal of one that
 // may not be made.
 func (f *failures) pay(ctx context.Context, addr netip.Addr, d Digest) (payment, *Error) {
-	for waited := false; ; waited = true {
-		if f.known(d) {
-			return payment{}, nil
-		}
-		f.mu.Lock()
-		p := f.of(addr)
-		decision := f.take(p, 1)
-		g := f.guesses[p.network]
-		switch {
-		case decision.Allowed && g == nil:
-			f.guesses[p.network] = &guesses{1, make(chan struct{}), make(chan struct{})}
-		case decision.Allowed:
-			g.paid++
-		}
-		f.mu.Unlock()
-		if decision.Allowed {
-			return p, nil
-		}
-		if g == nil || waited {
-			e := *errKeyThrottled
-			e.RetryAfter = max(decision.RetryAfter, time.Second)
-			return payment{}, &e
-		}
-		select {
-		case <-g.turn:
-			return p, nil
-		case <-g.ended:
-		case <-ctx.Done():
-			return payment{}, errStoreUnavailable.WithCause(ctx.Err())
-		}
+	if f.known(d) {
+		return payment{}, nil
 	}
+	p, g, refusal := f.enter(addr, false)
+	if g == nil {
+		return p, refusal
+	}
+	patience := time.NewTimer(keyFlightTime)
+	defer patience.Stop()
+	select {
+	case <-g.turn:
+		return p, nil
+	case <-g.ended:
+	case <-patience.C:
+		f.mu.Lock()
+		g.waited = false // a look-up that never ends shall not keep others out for good
+		f.mu.Unlock()
+		return payment{}, errStoreUnavailable.WithCause(errTooManyFlights)
+	case <-ctx.Done():
+		return payment{}, errStoreUnavailable.WithCause(ctx.Err())
+	}
+	if f.known(d) {
+		return payment{}, nil
+	}
+	p, _, refusal = f.enter(addr, true)
+	return p, refusal
+}
+
+// enter pays, or returns look-ups under way to wait for, or, for who has waited or finds
+// none, the refusal.
+func (f *failures) enter(addr netip.Addr, waited bool) (payment, *guesses, *Error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.of(addr)
+	g := f.guesses[p.network]
+	if g != nil && g.waited && !waited {
+		return p, g, nil
+	}
+	switch decision := f.take(p, 1); {
+	case decision.Allowed && g == nil:
+		f.guesses[p.network] = &guesses{paid: 1, turn: make(chan struct{}), ended: make(chan struct{})}
+		return p, nil, nil
+	case decision.Allowed:
+		g.paid++
+		return p, nil, nil
+	case g == nil || waited:
+		e := *errKeyThrottled
+		e.RetryAfter = max(decision.RetryAfter, time.Second)
+		return payment{}, nil, &e
+	}
+	g.waited = true
+	return p, g, nil
 }
 
 // settle ends a look-up: one of a key that is unknown is paid for, the price of any other

@@ -347,3 +347,88 @@ func TestFailuresOfAFlood(t *testing.T) {
 		allowed(t, h, tryFrom("[2001:db1:ffff::1]:1", "k1"))
 	})
 }
+
+// Whoever waits for the look-ups of others does not do so for long: not while a store fails
+// slowly and each hands its price on, nor while strangers keep one under way at all times, nor
+// for one that never ends.
+func TestFailuresWaitNotForLong(t *testing.T) {
+	t.Parallel()
+	type attempt struct {
+		status int
+		took   time.Duration
+	}
+	// run makes a request with each of the tokens, a time apart, and returns what came of each.
+	run := func(t *testing.T, store admit.KeyStore, l admit.Limit, apart time.Duration, tokens ...string) []attempt {
+		h := newAuth(t, admit.AuthConfig{Store: store, Failures: l}).Wrap(ok)
+		got := make([]attempt, len(tokens))
+		var all sync.WaitGroup
+		for i, token := range tokens {
+			all.Go(func() {
+				began := time.Now()
+				got[i].status = status(h, tryFrom("192.0.2.1:1", token))
+				got[i].took = time.Since(began)
+			})
+			time.Sleep(apart)
+		}
+		all.Wait()
+		return got
+	}
+	guesses := make([]string, 1000)
+	for i := range guesses {
+		guesses[i] = "guess " + strconv.Itoa(i)
+	}
+	t.Run("the store fails", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			store := storeFunc(func(context.Context, admit.Digest) (*admit.Key, error) {
+				time.Sleep(3 * time.Second)
+				return nil, errDown
+			})
+			for _, a := range run(t, store, admit.Limit{Requests: 2, Per: time.Hour}, 0, guesses...) {
+				assert.Equal(t, 503, a.status)
+				assert.LessOrEqual(t, a.took, 8*time.Second, "five to wait, and the look-up itself")
+			}
+		})
+	})
+	t.Run("guesses without end", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			store := storeFunc(func(context.Context, admit.Digest) (*admit.Key, error) {
+				time.Sleep(150 * time.Millisecond)
+				return nil, admit.ErrKeyNotFound
+			})
+			// One more may be made each 100 ms; of those that come each 90 ms some have to wait.
+			statuses := map[int]int{}
+			for _, a := range run(t, store, admit.Limit{Requests: 600, Per: time.Minute, Burst: 2}, 90*time.Millisecond, guesses...) {
+				statuses[a.status]++
+				assert.LessOrEqual(t, a.took, 300*time.Millisecond, "one look-up of others, and one's own")
+			}
+			assert.Greater(t, statuses[401], 800)
+			assert.Greater(t, statuses[429], 10)
+			assert.Len(t, statuses, 2)
+		})
+	})
+	t.Run("a look-up without end", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			end := make(chan struct{})
+			store := storeFunc(func(_ context.Context, d admit.Digest) (*admit.Key, error) {
+				switch d {
+				case admit.DigestOf("hangs"):
+					<-end
+					return nil, errDown
+				case admit.DigestOf("good"):
+					return &admit.Key{ID: "good"}, nil
+				}
+				return nil, admit.ErrKeyNotFound
+			})
+			time.AfterFunc(time.Hour, func() { close(end) })
+			got := run(t, store, admit.Limit{Requests: 2, Per: 40 * time.Second}, 8*time.Second, "hangs", "guess", "more", "good", "good")
+			assert.Equal(t, attempt{503, time.Hour}, got[0])
+			assert.Equal(t, attempt{401, 0}, got[1])
+			assert.Equal(t, attempt{503, 5 * time.Second}, got[2])
+			assert.Equal(t, attempt{200, 0}, got[3])
+			assert.Equal(t, attempt{200, 0}, got[4])
+		})
+	})
+}

@@ -33,18 +33,19 @@ const (
 
 // KeyCache is a KeyStore in front of another. It remembers who a key is, never whether
 // it is valid: Auth looks at that in every request. However many callers ask for one
-// digest, the store is asked once, and for at most 64 digests at a time; a caller that
-// gives up neither ends that look-up nor waits for it. A look-up that takes longer than
-// five seconds has failed. While the store fails or is late, a key past its TTL is used at
-// once, for StaleFor, and asked for in the background; a line of slog.Default() says so, and
-// another that the store is back. It is safe for concurrent use.
+// digest, the store is asked once, and for at most 64 digests at a time, of which 16 are for
+// keys that it has seen; a caller that gives up neither ends that look-up nor waits for it. A
+// look-up that takes longer than five seconds has failed. While the store fails or is late, a
+// key past its TTL is used at once, for StaleFor, and asked for in the background; a line of
+// slog.Default() says so, and another that the store is back. It is safe for concurrent use.
 type KeyCache struct {
 	store  KeyStore
 	c      KeyCacheConfig
 	shards []cacheShard
-	keys   atomic.Int64  // in all shards
-	slots  chan struct{} // of look-ups in the store
-	hung   chan struct{} // of those that the store does not end
+	keys   atomic.Int64 // in all shards
+	slots  permits      // of look-ups in the store
+	kept   permits      // more of them, for keys that it has seen
+	hung   permits      // of those that the store does not end
 	health storeHealth
 	made   made
 }
@@ -86,7 +87,8 @@ func NewKeyCache(store KeyStore, c KeyCacheConfig) (*KeyCache, error) {
 	for shards < 64 && c.MaxKeys/shards >= 512 {
 		shards *= 2
 	}
-	cache := &KeyCache{store: store, c: c, shards: make([]cacheShard, shards), slots: make(chan struct{}, maxKeyFlights), hung: make(chan struct{}, maxHungKeys), made: made{ok: true}}
+	cache := &KeyCache{store: store, c: c, shards: make([]cacheShard, shards), made: made{ok: true}}
+	cache.slots, cache.kept, cache.hung = make(permits, maxKeyFlights-keptFlights), make(permits, keptFlights), make(permits, maxHungKeys)
 	for i := range cache.shards {
 		cache.shards[i] = cacheShard{
 			known: map[Digest]*cachedKey{}, unknown: map[Digest]time.Time{}, flights: map[Digest]*keyFlight{},

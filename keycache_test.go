@@ -647,10 +647,10 @@ func TestKeyCacheFlightsAreBounded(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		assert.EqualValues(t, 1+64, store.asked.Load())
+		assert.EqualValues(t, 1+48, store.asked.Load())
 		cancel()
 		all.Wait()
-		assert.EqualValues(t, 1+64, store.asked.Load(), "those in line have left it")
+		assert.EqualValues(t, 1+48, store.asked.Load(), "those in line have left it")
 		store.set(func(s *remote) { s.takes = 0 })
 		assert.Equal(t, "good", look(t, cache, "good"))
 		time.Sleep(time.Minute) // for the bubble: what is under way ends

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/admit-go/admit/internal/filereplace"
 	"github.com/admit-go/admit/internal/filewatch"
@@ -44,8 +45,9 @@ type KeyFile struct {
 
 // OpenKeyFile reads a key file, and follows it until Close: a change counts after a
 // second or two, whether the file is replaced, written in place, or behind a symbolic
-// link that now leads elsewhere. What it cannot take it reports whole, with line and
-// column: what is not JSON, members that are unknown, twice or of the wrong type, digests
+// link that now leads elsewhere; after a minute, if it is written in place by a tool that
+// leaves its length and its time as they were. What it cannot take it reports whole, with line and
+// column: what is not JSON in UTF-8, members that are unknown, twice or of the wrong type, digests
 // that are none, times that contradict each other, networks and limits that cannot be
 // meant, and an id or digest that is there twice.
 //
@@ -239,6 +241,9 @@ func newKeyParser(path string, text []byte) *keyParser {
 
 // parse reads record after record, so that each fault has its place.
 func (p *keyParser) parse() (KeyMap, error) {
+	if !p.isUTF8() {
+		return nil, errors.Join(p.faults...)
+	}
 	err := p.file()
 	if errors.Is(err, errLaterFormat) && p.later {
 		err = p.file() // anew: what stands before the format was read as of an earlier one
@@ -252,6 +257,29 @@ func (p *keyParser) parse() (KeyMap, error) {
 		return nil, errors.Join(p.faults...)
 	}
 	return p.keys, nil
+}
+
+// isUTF8 notes where the text is in another encoding (RFC 8259 §8.1). encoding/json would
+// replace what it cannot read, and a tool that writes the keys back would lose it.
+func (p *keyParser) isUTF8() bool {
+	for _, begin := range []string{"\xff\xfe", "\xfe\xff", "{\x00", "\x00{"} {
+		if bytes.HasPrefix(p.text, []byte(begin)) {
+			p.fault(0, "the file is in UTF-16; save it as UTF-8 (PowerShell: -Encoding utf8)")
+			return false
+		}
+	}
+	if utf8.Valid(p.text) {
+		return true
+	}
+	at := 0
+	for {
+		r, size := utf8.DecodeRune(p.text[at:])
+		if r == utf8.RuneError && size == 1 {
+			p.fault(int64(at), "the file is not in UTF-8 from here on; save it as UTF-8")
+			return false
+		}
+		at += size
+	}
 }
 
 // errLaterFormat ends the reading of a file as of an earlier format than it has.

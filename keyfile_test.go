@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -72,6 +73,11 @@ func TestKeyFileFaults(t *testing.T) {
 		wants []string // each begins with line:column
 	}{
 		"empty":                 {"", []string{"1:1: not well-formed JSON: the file is empty"}},
+		"UTF-16":                {"\xff\xfe{\x00}\x00", []string{"1:1: the file is in UTF-16; save it as UTF-8"}},
+		"UTF-16, big-endian":    {"\xfe\xff\x00{\x00}", []string{"1:1: the file is in UTF-16; save it as UTF-8"}},
+		"UTF-16 without a mark": {"{\x00}\x00", []string{"1:1: the file is in UTF-16; save it as UTF-8"}},
+		"UTF-16, neither":       {"\x00{\x00}", []string{"1:1: the file is in UTF-16; save it as UTF-8"}},
+		"Latin-1":               {"{\"keys\": [\n  {\"id\": \"a\", \"owner\": \"M\xfcller\"}]}", []string{"2:26: the file is not in UTF-8 from here on; save it as UTF-8"}},
 		"not JSON":              {"{\n  \"keys\": [}\n", []string{"2:12: not well-formed JSON"}},
 		"cut":                   {"{\n  \"keys\": [", []string{"2:12: not well-formed JSON"}},
 		"more after the end":    {"{\"keys\":[]}\n{}", []string{"2:1: not well-formed JSON: there is more"}},
@@ -366,6 +372,7 @@ func FuzzKeyFile(f *testing.F) {
 		`{"format":2,"keys":[{"id":"a","digest":"` + strings.Repeat("0f", 32) + `","networks":["192.0.2.0/24"],"limits":[{"name":"x","requests":1,"per":"60s","burst":2}]}]}`,
 		`{"keys":[{"id":"a","digest":"` + strings.Repeat("0f", 32) + `","critical":["x"],"x":1}],"format":3}`,
 		"\ufeff" + `{"keys":[{"id":"a","ID":"b"}],"format":1.5}`,
+		"{\"keys\":[{\"id\":\"\xfc\",\"digest\":\"" + strings.Repeat("0f", 32) + "\"}]}",
 	} {
 		f.Add(seed)
 	}
@@ -380,6 +387,7 @@ func FuzzKeyFile(f *testing.F) {
 			return
 		}
 		defer file.Close()
+		require.True(t, utf8.ValidString(text))
 		var plain map[string]json.RawMessage
 		require.NoError(t, json.Unmarshal([]byte(strings.TrimPrefix(text, "\ufeff")), &plain))
 		var records []map[string]any

@@ -12,8 +12,9 @@ import (
 
 const (
 	maxKeyFlights = 64              // look-ups in the store at a time: fewer than a database has connections
+	keptFlights   = 16              // of those, for keys that the cache has seen: strangers in line must not keep a revoked one in use
 	keyFlightTime = 5 * time.Second // for each; a store may have a shorter deadline of its own
-	maxHungKeys   = 1024            // look-ups that go on beyond that time, and have left their place to others
+	maxHungKeys   = 1024            // look-ups that go on beyond that time, and have left their permit to others
 
 	// A key past its TTL is waited for only so long while a stale one may be used, and not
 	// at all once the store is known to be late or to fail: it is asked in the background.
@@ -66,22 +67,16 @@ var (
 // and leave it when they give up: it bounds what a flood can have going on.
 func (c *KeyCache) ask(ctx context.Context, sh *cacheShard, d Digest) (*Key, error) {
 	sh.mu.RLock()
-	f := sh.underWay(d)
+	f, seen := sh.underWay(d), sh.known[d] != nil
 	sh.mu.RUnlock()
 	if f != nil {
 		return f.wait(ctx)
 	}
-	select {
-	case c.slots <- struct{}{}:
-	default:
-		patience := time.NewTimer(keyFlightTime)
-		defer patience.Stop()
-		select {
-		case c.slots <- struct{}{}:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-patience.C:
-			return nil, errTooManyFlights
+	permit := c.permit(seen)
+	if permit == nil {
+		var err error
+		if permit, err = c.line(ctx, seen); err != nil {
+			return nil, err
 		}
 	}
 	// Others may have asked meanwhile.
@@ -90,9 +85,9 @@ func (c *KeyCache) ask(ctx context.Context, sh *cacheShard, d Digest) (*Key, err
 	f = sh.underWay(d)
 	switch {
 	case age == keyFresh || age == keyUnknown || f != nil:
-		<-c.slots
+		<-permit
 	default:
-		f = c.start(ctx, sh, d)
+		f = c.start(ctx, sh, d, permit)
 	}
 	sh.mu.Unlock()
 	switch {
@@ -103,6 +98,49 @@ func (c *KeyCache) ask(ctx context.Context, sh *cacheShard, d Digest) (*Key, err
 	default:
 		return f.wait(ctx)
 	}
+}
+
+// permits is a semaphore: who puts something in has a permit, and takes it out at the end.
+type permits chan struct{}
+
+// permit takes a permit for a look-up, of a key that the cache has seen or not, and returns where
+// it is to be given back; nil: there is none.
+func (c *KeyCache) permit(seen bool) permits {
+	select {
+	case c.slots <- struct{}{}:
+		return c.slots
+	default:
+	}
+	select {
+	case c.keptFor(seen) <- struct{}{}:
+		return c.kept
+	default:
+		return nil
+	}
+}
+
+// line is permit for who waits.
+func (c *KeyCache) line(ctx context.Context, seen bool) (permits, error) {
+	patience := time.NewTimer(keyFlightTime)
+	defer patience.Stop()
+	select {
+	case c.slots <- struct{}{}:
+		return c.slots, nil
+	case c.keptFor(seen) <- struct{}{}:
+		return c.kept, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-patience.C:
+		return nil, errTooManyFlights
+	}
+}
+
+// keptFor returns the permits that are kept for keys that have been seen; for others none.
+func (c *KeyCache) keptFor(seen bool) permits {
+	if seen {
+		return c.kept
+	}
+	return nil
 }
 
 // refresh asks for a key of which a stale one may be used, and returns that where the
@@ -139,7 +177,7 @@ func isOutage(err error) bool {
 	return err != nil && !errors.Is(err, ErrKeyNotFound) && !errors.As(err, new(*ConfigError))
 }
 
-// join joins the look-up of d, or starts one if there is a place; else it returns nil, as
+// join joins the look-up of d, or starts one if there is a permit; else it returns nil, as
 // it does where the store has failed a moment ago.
 func (c *KeyCache) join(ctx context.Context, sh *cacheShard, d Digest) *keyFlight {
 	sh.mu.Lock()
@@ -150,12 +188,10 @@ func (c *KeyCache) join(ctx context.Context, sh *cacheShard, d Digest) *keyFligh
 	if k := sh.known[d]; k != nil && time.Now().Before(k.retry) {
 		return nil
 	}
-	select {
-	case c.slots <- struct{}{}:
-		return c.start(ctx, sh, d)
-	default:
-		return nil
+	if permit := c.permit(true); permit != nil {
+		return c.start(ctx, sh, d, permit)
 	}
+	return nil
 }
 
 // underWay returns the look-up to wait for, or nil. One that is late may never end.
@@ -166,8 +202,8 @@ func (sh *cacheShard) underWay(d Digest) *keyFlight {
 	return nil
 }
 
-// start begins a look-up in the place that the caller has taken.
-func (c *KeyCache) start(ctx context.Context, sh *cacheShard, d Digest) *keyFlight {
+// start begins a look-up with the permit that the caller has taken.
+func (c *KeyCache) start(ctx context.Context, sh *cacheShard, d Digest, permit permits) *keyFlight {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keyFlightTime)
 	f := &keyFlight{done: make(chan struct{}), deadline: ctx.Done()}
 	if old := sh.flights[d]; old != nil {
@@ -182,19 +218,18 @@ func (c *KeyCache) start(ctx context.Context, sh *cacheShard, d Digest) *keyFlig
 			defer close(answered)
 			c.load(ctx, d, f)
 		}()
-		place := c.slots
 		select {
 		case <-answered:
 		case <-ctx.Done(): // the store does not heed it
 			select {
 			case c.hung <- struct{}{}:
-				<-place
-				place = c.hung
+				<-permit
+				permit = c.hung
 			default:
 			}
 			<-answered
 		}
-		<-place
+		<-permit
 		c.land(sh, d, f, asked)
 	}()
 	return f

@@ -85,6 +85,10 @@ func TestKeyCacheWaitsForNoPlace(t *testing.T) {
 		for i := range 100 {
 			began := time.Now()
 			assert.Equal(t, "k"+strconv.Itoa(i), look(t, cache, "k"+strconv.Itoa(i)))
+			if i == 0 { // which finds out that the store is late
+				assert.Equal(t, 50*time.Millisecond, time.Since(began))
+				continue
+			}
 			assert.Zero(t, time.Since(began))
 		}
 		all.Wait()
@@ -100,7 +104,7 @@ func TestKeyCacheAsksOnceForThoseInLine(t *testing.T) {
 			cache := newCache(t, store, admit.KeyCacheConfig{NegativeTTL: time.Minute})
 			var all sync.WaitGroup
 			store.takes = time.Second
-			for i := range 64 {
+			for i := range 48 {
 				all.Go(func() { look(t, cache, strconv.Itoa(i)) })
 			}
 			synctest.Wait()
@@ -108,7 +112,54 @@ func TestKeyCacheAsksOnceForThoseInLine(t *testing.T) {
 				all.Go(func() { assert.Equal(t, token, look(t, cache, token)) })
 			}
 			all.Wait()
-			assert.EqualValues(t, 64+1, store.asked.Load())
+			assert.EqualValues(t, 48+1, store.asked.Load())
+		})
+	}
+}
+
+// A key that is revoked is not in use for longer because strangers wait in line for the store;
+// nor do those whose keys have been seen wait behind them.
+func TestKeyCacheAsksForKeysItHasSeenBesideAFlood(t *testing.T) {
+	t.Parallel()
+	for _, staleFor := range []time.Duration{0, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			store := manyKeys(17)
+			cache := newCache(t, store, admit.KeyCacheConfig{TTL: time.Minute, StaleFor: staleFor})
+			for i := range 17 {
+				look(t, cache, "k"+strconv.Itoa(i))
+			}
+			store.set(func(s *remote) {
+				s.takes = 500 * time.Millisecond
+				delete(s.keys, admit.DigestOf("k16"))
+			})
+			time.Sleep(time.Minute)
+			ctx, cancel := context.WithCancel(t.Context())
+			var strangers, customers sync.WaitGroup
+			for i := range 1000 {
+				strangers.Go(func() {
+					for j := 0; ctx.Err() == nil; j++ {
+						_, _ = cache.LookupKey(ctx, admit.DigestOf(fmt.Sprint(i, " ", j)))
+					}
+				})
+			}
+			synctest.Wait()
+			for range 3 {
+				for i := range 17 {
+					customers.Go(func() {
+						began := time.Now()
+						if got := look(t, cache, "k"+strconv.Itoa(i)); i < 16 {
+							assert.Equal(t, "k"+strconv.Itoa(i), got)
+							assert.LessOrEqual(t, time.Since(began), time.Second, "17 look-ups, 16 at a time")
+						}
+					})
+				}
+				customers.Wait()
+				time.Sleep(time.Second)
+			}
+			assert.NotEqual(t, "k16", look(t, cache, "k16"), "which has been asked for by now")
+			cancel()
+			strangers.Wait()
+			time.Sleep(time.Second) // for the bubble: what is under way ends
 		})
 	}
 }
@@ -184,7 +235,7 @@ func TestKeyCacheBoundsLookUpsThatNeverEnd(t *testing.T) {
 			time.Sleep(5 * time.Second)
 		}
 		all.Wait()
-		assert.EqualValues(t, 1024+64, asked.Load())
+		assert.EqualValues(t, 1024+48, asked.Load())
 		close(never)
 		synctest.Wait()
 		assert.Equal(t, "unknown", look(t, cache, "x"), "and serves again when they have ended")

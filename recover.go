@@ -40,11 +40,23 @@ func (ew *ErrorWriter) recovered(w http.ResponseWriter, r *http.Request, v any, 
 	if v == nil {
 		v, cause = "nil", errors.New("nil, or runtime.Goexit")
 	}
-	ew.log(r, slog.LevelError, "admit: a handler panicked",
+	level := slog.LevelError
+	left := gone(r.Context(), cause)
+	if left {
+		level = slog.LevelDebug
+	}
+	ew.log(r, level, "admit: a handler panicked",
 		slog.Any("panic", v), slog.String("stack", string(stack)))
+	if left {
+		abort(w)
+		return
+	}
 	if !beginAnswer(r.Context()) {
 		return // it was late
 	}
 	defer endAnswer(r.Context())
+	if ew.tooLate(w, r, cause) {
+		return
+	}
 	ew.send(w, r, errInternal.WithCause(fmt.Errorf("panic: %w", cause)).complete())
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"reflect"
 	"strconv"
 	"unicode/utf8"
@@ -136,22 +135,6 @@ func readBody(r *http.Request, b []byte) ([]byte, error) {
 	return b, nil
 }
 
-// bodyFault returns the *Error for an error of reading the body.
-func bodyFault(err error) error {
-	var e *Error
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &e):
-		return err
-	case errors.As(err, &tooLarge):
-		return errBodyTooLarge.WithCause(err)
-	case errors.Is(err, os.ErrDeadlineExceeded): // Server.ReadTimeout
-		return errRequestTimeout.WithCause(err)
-	default:
-		return errBodyUnread.WithCause(err)
-	}
-}
-
 func decode(body []byte, v any) error {
 	body = bytes.TrimPrefix(body, []byte("\ufeff"))
 	if len(bytes.TrimLeft(body, " \t\r\n")) == 0 {
@@ -224,15 +207,6 @@ func invalid(report jsonfault.Report, cause error) error {
 	return e
 }
 
-// errorOf returns the *Error in the chain of err, or nil.
-func errorOf(err error) *Error {
-	var e *Error
-	if !errors.As(err, &e) {
-		return nil
-	}
-	return e
-}
-
 // joinPath puts the path of a value in front of one within it.
 func joinPath(outer, inner string) string {
 	if outer != "" && inner != "" && inner[0] != '[' {
@@ -242,7 +216,6 @@ func joinPath(outer, inner string) string {
 }
 
 var (
-	errBodyUnread    = NewError(http.StatusBadRequest, "The request body could not be read to its end.")
 	errBodyEmpty     = NewError(http.StatusBadRequest, "The request body is empty; it must be one JSON value.")
 	errBodyMalformed = NewError(http.StatusBadRequest, "The request body is not well-formed JSON.")
 	errBodyTrailing  = NewError(http.StatusBadRequest, "The request body has more than one JSON value.")

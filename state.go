@@ -214,6 +214,12 @@ func tooSlow(ctx context.Context) bool {
 	return b != nil && b.failedWith(errBodyTooSlow)
 }
 
+// bodyBroke reports whether err is that of a Read of the body of ctx: it was cut, or it is
+// malformed. A body that others have put in its place shows nothing.
+func bodyBroke(ctx context.Context, err error) bool {
+	return anyBody(ctx, func(b *body) bool { return b.brokeWith(err) })
+}
+
 // bodyBusy reports whether another goroutine reads one of our bodies right now, and
 // bodySpoiled whether what follows on the connection can not be a request any more.
 func bodyBusy(ctx context.Context) bool    { return anyBody(ctx, (*body).busy) }

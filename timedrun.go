@@ -222,7 +222,7 @@ const readTick = 10 * time.Millisecond
 const cutAfter = 100 * time.Millisecond
 
 // vacate waits, in the goroutine of the server, until a handler that is late has left w.
-// It reports whether the answer can still be another one. A write that waits for the client
+// It reports whether the answer can still be another one. A call that waits for the client
 // is cut, and the connection with it.
 func (run *timedRun) vacate() bool {
 	if run.quiet == nil {
@@ -237,7 +237,9 @@ func (run *timedRun) vacate() bool {
 		case <-patience.C:
 		}
 	}
-	_ = http.NewResponseController(run.w).SetWriteDeadline(longAgo)
+	c := http.NewResponseController(run.w)
+	_ = c.SetWriteDeadline(longAgo)
+	_ = c.SetReadDeadline(longAgo) // the server may be reading what is left of the body, before it writes
 	<-run.quiet
 	return false
 }
@@ -352,13 +354,18 @@ func (run *timedRun) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	defer run.exit()
 	conn, buffered, err := http.NewResponseController(run.w).Hijack()
-	if err == nil {
-		run.mu.Lock()
-		run.committed, run.unbounded = true, true
-		run.timer.Stop()
-		run.mu.Unlock()
+	if err != nil {
+		return nil, nil, err
 	}
-	return conn, buffered, err
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	if run.over { // meanwhile: the deadlines of the connection have passed
+		_ = conn.Close()
+		return nil, nil, http.ErrHandlerTimeout
+	}
+	run.committed, run.unbounded = true, true
+	run.timer.Stop()
+	return conn, buffered, nil
 }
 
 // What follows reaches the connection, on which another request may be under way already

@@ -535,6 +535,45 @@ func TestTimeoutTotalCutsAWriteThatWaits(t *testing.T) {
 	}
 }
 
+// Nor can one that does not send what it has announced: the server reads that before it
+// writes, whatever the handler has called for it.
+func TestTimeoutTotalCutsACallThatReads(t *testing.T) {
+	t.Parallel()
+	total, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: 50 * time.Millisecond, Total: 200 * time.Millisecond})
+	require.NoError(t, err)
+	for name, call := range map[string]func(w http.ResponseWriter) error{
+		"Write": func(w http.ResponseWriter) error { _, err := w.Write(make([]byte, 10<<10)); return err },
+		"Flush": func(w http.ResponseWriter) error { return http.NewResponseController(w).Flush() },
+		"Hijack": func(w http.ResponseWriter) error {
+			w.WriteHeader(http.StatusOK) // which it sends
+			_, _, err := http.NewResponseController(w).Hijack()
+			return err
+		},
+	} {
+		for _, wire := range plainWires {
+			t.Run(name+" over "+wire, func(t *testing.T) {
+				t.Parallel()
+				ended := make(chan error, 1)
+				s := serve(t, wire, total.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { ended <- call(w) })))
+				c := dial(t, s)
+				_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+				require.NoError(t, err)
+				select {
+				case err := <-ended:
+					if name == "Hijack" {
+						assert.ErrorIs(t, err, http.ErrHandlerTimeout)
+					}
+				case <-time.After(10 * time.Second):
+					t.Fatal("the handler is still held")
+				}
+				require.NoError(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
+				_, err = io.Copy(io.Discard, c)
+				assert.NotErrorIs(t, err, os.ErrDeadlineExceeded, "the connection is closed")
+			})
+		}
+	}
+}
+
 // A connection serves on after a timeout without a body.
 func TestTimeoutKeepsTheConnection(t *testing.T) {
 	t.Parallel()

@@ -177,3 +177,25 @@ func TestCloseDuringATake(t *testing.T) {
 	assert.True(t, taken.Load())
 	<-w.Ended()
 }
+
+// A file may be written in place by a tool that sets its time back, with a text of the same
+// length: that is found out too, if later.
+func TestFollowFindsAChangeWithoutATrace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		path, _ := file(t, "one")
+		past := time.Now().Add(-time.Hour)
+		require.NoError(t, os.Chtimes(path, past, past))
+		v, err := filewatch.Read(path)
+		require.NoError(t, err)
+		var r recorder
+		w := filewatch.Follow(path, v, r.config())
+		defer w.Close()
+		time.Sleep(10*time.Second + time.Millisecond) // between two looks
+		write(t, path, "two")
+		require.NoError(t, os.Chtimes(path, past, past))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		assert.Equal(t, recorder{taken: []string{"two"}, reports: []string{"fine"}}, r)
+	})
+}

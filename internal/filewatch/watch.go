@@ -4,7 +4,8 @@
 // The file is looked at once a second, as poll is the one thing that works on every file
 // system. What cannot be seen is a write so soon after another that both leave the same
 // time and size, so the file is read again for a few seconds after a change: longer than
-// the coarsest clock of a file system, which counts by two seconds.
+// the coarsest clock of a file system, which counts by two seconds. And it is read each
+// minute, for a tool that sets the time back.
 package filewatch
 
 import (
@@ -18,6 +19,7 @@ import (
 const (
 	every     = time.Second
 	readAgain = 3                      // further reads after a change was seen
+	readOnce  = 60                     // looks, after which it is read though it looks the same
 	patience  = 200 * time.Millisecond // of Close, with a system call that may hang
 )
 
@@ -50,6 +52,7 @@ type Watch struct {
 	taken [sha256.Size]byte // of the text in use
 	seen  os.FileInfo       // as of the last read
 	again int               // how often to read it though it looks the same
+	looks int               // since the last read
 	doubt [sha256.Size]byte // of what was wrong at the last look
 	told  [sha256.Size]byte // of what was wrong and has been reported
 }
@@ -104,13 +107,15 @@ func (w *Watch) follow() {
 func (w *Watch) look() {
 	info, err := os.Stat(w.path)
 	if err == nil && w.seen != nil && same(info, w.seen) {
-		if w.again == 0 {
+		w.looks++
+		if w.again == 0 && w.looks < readOnce {
 			return
 		}
-		w.again--
+		w.again = max(w.again-1, 0)
 	} else {
 		w.again = readAgain
 	}
+	w.looks = 0
 	v, err := w.read(w.path)
 	w.seen = v.info
 	if errors.Is(err, ErrWrittenTo) {
