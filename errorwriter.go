@@ -97,9 +97,10 @@ func (ew *ErrorWriter) write(w http.ResponseWriter, r *http.Request, err error) 
 // its context, or from a connection that failed. Others may have cancelled a context of
 // their own, and a body that broke off tells who is to blame by itself.
 func gone(ctx context.Context, err error) bool {
-	var connection *net.OpError
-	return ctx.Err() == context.Canceled &&
-		(errors.Is(err, context.Canceled) || errors.As(err, &connection) && !bodyBroke(ctx, err))
+	if ctx.Err() != context.Canceled {
+		return false
+	}
+	return errors.Is(err, context.Canceled) || errors.As(err, new(*net.OpError)) && !bodyBroke(ctx, err)
 }
 
 // abort makes the server cut the connection: an answer that is not written would be
