@@ -585,6 +585,7 @@ func (c *chaos) clientByHand(_ context.Context, rnd *rand.Rand) {
 
 // pipeline sends several good requests at once: their answers come in order.
 func (c *chaos) pipeline(_ context.Context, rnd *rand.Rand) {
+	began := time.Now() // ReadHeaderTimeout counts from here
 	conn, _, err := c.dial(10 * time.Second)
 	if !assert.NoError(c.t, err) {
 		return
@@ -606,7 +607,6 @@ func (c *chaos) pipeline(_ context.Context, rnd *rand.Rand) {
 		all = append(all, s)
 		text.WriteString(c.text(s.do, s.id, headers, s.body))
 	}
-	began := time.Now()
 	_, _ = io.WriteString(conn, text.String())
 	answers := bufio.NewReader(conn)
 	for _, s := range all {

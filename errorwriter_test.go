@@ -173,15 +173,17 @@ func TestClientGoneInTheMiddle(t *testing.T) {
 			t.Parallel()
 			logger, log := logged()
 			ended := make(chan struct{})
-			h := admit.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
-				defer close(ended)
+			h := (&admit.ErrorWriter{Logger: logger}).Wrap(admit.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 				for {
 					if _, err := w.Write(make([]byte, 1<<16)); err != nil {
 						return err
 					}
 				}
-			})
-			s := serve(t, wire, (&admit.ErrorWriter{Logger: logger}).Wrap(h))
+			}))
+			s := serve(t, wire, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				defer close(ended)
+				h.ServeHTTP(w, r)
+			}))
 			res, err := s.Client().Get(s.URL)
 			require.NoError(t, err)
 			_ = res.Body.Close()

@@ -22,6 +22,10 @@
 // it knows no prepared statements, so the driver must make none: for pgx that is
 // default_query_exec_mode=exec in the URL.
 //
+// After a failover, a connection to the server that was demoted stays open for as long as the
+// pool keeps it: SetConnMaxLifetime, of some minutes, bounds that. A replica that lags knows a
+// key, and a revocation, as late as it lags.
+//
 // A service needs the right to read the table; with UPDATE of last_used_at it keeps the last
 // use of keys as well.
 //
