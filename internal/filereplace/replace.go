@@ -37,10 +37,7 @@ func With(path string, text []byte) (err error) {
 	if err = errors.Join(err, temp.Close()); err != nil {
 		return err
 	}
-	if err = rename(temp.Name(), path, os.Rename, inUse); mounted(err) {
-		err = fmt.Errorf("%s is a mount of its own, which cannot be replaced: mount its directory instead: %w", path, err)
-	}
-	return err
+	return rename(temp.Name(), path, os.Rename, inUse)
 }
 
 // Target returns the file that is to be replaced: path, or where that leads as a link. A
@@ -83,12 +80,16 @@ const (
 	pause    = 20 * time.Millisecond
 )
 
-// rename waits a while where the system does not replace a file that somebody has open.
+// rename waits a while where the system does not replace a file that somebody has open, and
+// says what to do about one that it never replaces.
 func rename(from, to string, how func(from, to string) error, inUse func(error) bool) error {
 	began := time.Now()
 	for {
 		err := how(from, to)
-		if err == nil || !inUse(err) || time.Since(began) >= patience {
+		switch {
+		case mounted(err):
+			return fmt.Errorf("%s is a mount of its own, which cannot be replaced: mount its directory instead: %w", to, err)
+		case err == nil || !inUse(err) || time.Since(began) >= patience:
 			return err
 		}
 		time.Sleep(pause)

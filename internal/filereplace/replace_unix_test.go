@@ -57,6 +57,15 @@ func TestWithFollowsALink(t *testing.T) {
 	assert.Error(t, filereplace.With(filepath.Join(dir, "round"), []byte("x")))
 }
 
+// What the next test sees where a machine lets nobody make a mount.
+func TestRenameOfAMount(t *testing.T) {
+	t.Parallel()
+	busy := &os.LinkError{Op: "rename", Old: "from", New: "to", Err: syscall.EBUSY}
+	err := filereplace.Rename(nil, func(string, string) error { return busy })
+	require.ErrorIs(t, err, syscall.EBUSY)
+	assert.ErrorContains(t, err, "to is a mount of its own, which cannot be replaced: mount its directory instead")
+}
+
 // A file that is a mount, as in a container, cannot be replaced. The test runs itself in a
 // mount namespace of its own.
 func TestWithSaysWhatAMountIs(t *testing.T) {
