@@ -88,6 +88,7 @@ func NewKeyCache(store KeyStore, c KeyCacheConfig) (*KeyCache, error) {
 		shards *= 2
 	}
 	cache := &KeyCache{store: store, c: c, shards: make([]cacheShard, shards), made: made{ok: true}}
+	cache.health.outage.Quiet = time.Second
 	cache.slots, cache.kept, cache.hung = make(permits, maxKeyFlights-keptFlights), make(permits, keptFlights), make(permits, maxHungKeys)
 	for i := range cache.shards {
 		cache.shards[i] = cacheShard{

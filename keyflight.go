@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/admit-go/admit/internal/outage"
 )
 
 const (
@@ -147,7 +149,7 @@ func (c *KeyCache) keptFor(seen bool) permits {
 // store fails or takes its time.
 func (c *KeyCache) refresh(ctx context.Context, sh *cacheShard, d Digest) (*Key, error) {
 	f := c.join(ctx, sh, d)
-	if f != nil && !c.health.poor() {
+	if f != nil && !c.health.poor.Load() {
 		patience := time.NewTimer(keyPatience)
 		defer patience.Stop()
 		select {
@@ -167,7 +169,7 @@ func (c *KeyCache) refresh(ctx context.Context, sh *cacheShard, d Digest) (*Key,
 	if age != keyFresh && age != keyStale {
 		return c.ask(ctx, sh, d) // it was forgotten meanwhile
 	}
-	c.health.spared()
+	c.health.outage.Without()
 	return key, nil
 }
 
@@ -282,54 +284,22 @@ func (c *KeyCache) land(sh *cacheShard, d Digest, f *keyFlight, asked time.Time)
 
 // storeHealth is what the look-ups of a KeyCache have found out about its store. A store is
 // poor from when a look-up fails or is late until one is in time; a stale key is then not
-// waited for. Both are logged once, however often they alternate.
+// waited for.
 type storeHealth struct {
-	mu     sync.Mutex
-	isPoor bool
-	logged bool      // that it is
-	since  time.Time // of that line
-	last   time.Time // failure
-	spares int       // requests served by a stale key meanwhile
-}
-
-func (h *storeHealth) poor() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.isPoor
-}
-
-// spared counts a request that a stale key has served.
-func (h *storeHealth) spared() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.spares++
+	poor   atomic.Bool
+	outage outage.Outage // without counts the requests that a stale key has served
 }
 
 func (h *storeHealth) fails(err error) {
-	h.mu.Lock()
-	h.isPoor, h.last = true, time.Now()
-	first := !h.logged
-	if first {
-		h.logged, h.since, h.spares = true, h.last, 0
-	}
-	h.mu.Unlock()
-	if first {
+	h.poor.Store(true)
+	if h.outage.Failed() {
 		slog.Default().Warn("admit: the key store fails or is late; keys past their TTL are used until StaleFor is over", slog.Any("error", err))
 	}
 }
 
-// answers ends what fails has begun. A store that has failed within the last second may
-// do so again.
 func (h *storeHealth) answers() {
-	h.mu.Lock()
-	h.isPoor = false
-	over := h.logged && time.Since(h.last) >= time.Second
-	away, spares := h.last.Sub(h.since), h.spares
-	if over {
-		h.logged = false
-	}
-	h.mu.Unlock()
-	if over {
-		slog.Default().Info("admit: the key store answers again", slog.Duration("failed_for", away), slog.Int("stale_answers", spares))
+	h.poor.Store(false)
+	if away, stale, tell := h.outage.Worked(); tell {
+		slog.Default().Info("admit: the key store answers again", slog.Duration("away", away), slog.Int64("stale_answers", stale))
 	}
 }

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/admit-go/admit/internal/breaker"
+	"github.com/admit-go/admit/internal/outage"
 )
 
 const (
@@ -40,18 +40,8 @@ type guardedStore struct {
 	breaker breaker.Breaker
 	calls   atomic.Int64 // under way, also those that nobody waits for
 
-	away    atomic.Bool
-	mu      sync.Mutex
-	outage  storeOutage
-	lineDue time.Time // when the next line may be written
-}
-
-// storeOutage is from a call that failed to one that did not.
-type storeOutage struct {
-	since   time.Time
-	without int64 // decisions
-	late    int64 // of the store, that took something after nobody waited for it
-	logged  bool
+	outage outage.Outage
+	late   atomic.Int64 // calls that took something after nobody waited for them, in the outage
 }
 
 func newGuardedStore(store LimitStore) *guardedStore {
@@ -121,7 +111,7 @@ func (g *guardedStore) ask(ctx context.Context, wait time.Duration, key string, 
 		if over.CompareAndSwap(false, true) {
 			done <- outcome{d, err}
 		} else if err == nil && d.Allowed && cost > 0 {
-			g.took()
+			g.late.Add(1)
 		}
 	}()
 	select {
@@ -148,50 +138,26 @@ func (g *guardedStore) call(ctx context.Context, key string, cost int, limits []
 	return g.store.Take(ctx, key, cost, limits)
 }
 
-// took notes a call that has taken something after nobody waited for it.
-func (g *guardedStore) took() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.outage.late++
-}
-
-// failed notes a decision without the store, and logs once a minute: RefuseAll logs each
-// request that it refuses anyway.
+// failed notes a decision without the store. RefuseAll logs each request that it refuses
+// anyway.
 func (g *guardedStore) failed(r *http.Request, err error, attrs ...slog.Attr) {
-	g.mu.Lock()
-	now := time.Now()
-	if !g.away.Load() {
-		g.outage = storeOutage{since: now, late: g.outage.late}
-		g.away.Store(true)
-	}
-	g.outage.without++
-	due := !now.Before(g.lineDue)
-	if due {
-		g.outage.logged, g.lineDue = true, now.Add(time.Minute)
-	}
-	g.mu.Unlock() // which nobody is to wait for while a line is written
-	if due {
+	tell := g.outage.Failed()
+	g.outage.Without()
+	if tell {
 		attrs = append(attrs, slog.Any("error", err))
 		errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: the limit store failed", attrs...)
 	}
 }
 
-// worked notes a decision of the store. The first after an outage that was logged is logged
-// too.
+// worked notes a decision of the store.
 func (g *guardedStore) worked(r *http.Request, attrs ...slog.Attr) {
-	if !g.away.Load() {
+	away, without, tell := g.outage.Worked()
+	if !tell {
 		return
 	}
-	g.mu.Lock()
-	o := g.outage
-	due := g.away.CompareAndSwap(true, false) && o.logged
-	g.outage = storeOutage{}
-	g.mu.Unlock()
-	if due {
-		attrs = append(attrs, slog.Duration("away", time.Since(o.since)), slog.Int64("decisions_without_it", o.without))
-		if o.late > 0 {
-			attrs = append(attrs, slog.Int64("late_takes_that_count", o.late))
-		}
-		errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: the limit store is back", attrs...)
+	attrs = append(attrs, slog.Duration("away", away), slog.Int64("decisions_without_it", without))
+	if late := g.late.Swap(0); late > 0 {
+		attrs = append(attrs, slog.Int64("late_takes_that_count", late))
 	}
+	errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: the limit store is back", attrs...)
 }

@@ -3,26 +3,24 @@ package sqlkeys
 import (
 	"context"
 	"log/slog"
-	"time"
+
+	"github.com/admit-go/admit/internal/outage"
 )
 
-// outage logs when something begins to fail, and when it works again. Each is one line. One
-// goroutine at a time uses it.
-type outage struct {
+// outageLog logs when something begins to fail, and when it works again.
+type outageLog struct {
 	logger *slog.Logger
-	since  time.Time // zero while it works
+	outage outage.Outage
 }
 
-func (o *outage) fails(level slog.Level, message string, err error) {
-	if o.since.IsZero() {
-		o.since = time.Now()
+func (o *outageLog) fails(level slog.Level, message string, err error) {
+	if o.outage.Failed() {
 		o.logger.Log(context.Background(), level, message, slog.Any("error", err))
 	}
 }
 
-func (o *outage) works(message string) {
-	if !o.since.IsZero() {
-		o.logger.Info(message, slog.Duration("failed_for", time.Since(o.since).Round(time.Millisecond)))
-		o.since = time.Time{}
+func (o *outageLog) works(message string) {
+	if away, _, tell := o.outage.Worked(); tell {
+		o.logger.Info(message, slog.Duration("away", away))
 	}
 }

@@ -92,7 +92,7 @@ type Store struct {
 	uses    uses
 	close   func() error
 
-	unwritten outage // of uses; one goroutine at a time writes them
+	unwritten outageLog // of uses
 }
 
 // New returns a Store. It does not ask the database, which may be down when a service
@@ -120,7 +120,7 @@ func New(c Config) (*Store, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	s := &Store{db: c.DB, dialect: c.Dialect, timeout: c.Timeout, logger: c.Logger, unwritten: outage{logger: c.Logger}}
+	s := &Store{db: c.DB, dialect: c.Dialect, timeout: c.Timeout, logger: c.Logger, unwritten: outageLog{logger: c.Logger}}
 	ctx, stop := context.WithCancel(context.Background())
 	noted := make(chan struct{})
 	s.uses.full = make(chan struct{}, 1)

@@ -31,7 +31,7 @@ const (
 // On a table of version 1 it does not learn of digests that a key had before.
 func (s *Store) Watch(ctx context.Context, forget func(admit.Digest)) {
 	w := watcher{store: s, asked: time.Now()}
-	blind := outage{logger: s.logger}
+	blind := outageLog{logger: s.logger}
 	ticks := time.NewTicker(watchEvery)
 	defer ticks.Stop()
 	for {

@@ -72,7 +72,7 @@ func TestServerHangs(t *testing.T) {
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return f.count(seen) == 2 }, soon, 10*time.Millisecond)
 	assert.Equal(t, 1, strings.Count(log.String(), "cannot be seen"))
-	assert.Regexp(t, `(?m)changes of keys are seen again" failed_for=[1-9]`, log.String())
+	assert.Regexp(t, `(?m)changes of keys are seen again" away=[1-9]`, log.String())
 }
 
 // Where a service may not write, the last use is not kept: no error, and one line.
