@@ -65,7 +65,7 @@ type body struct {
 	draining bool      // the server may be reading
 	drained  bool      // it has read what it reads
 	woken    bool      // a deadline in the past was set
-	ended    bool      // the request is over, or the connection somebody else's
+	ended    bool      // the request is over, its handler late, or the connection somebody else's
 	err      error
 	timer    *time.Timer
 	armed    bool      // the timer is running
@@ -173,10 +173,12 @@ func (b *body) expire() {
 	b.interruptLocked(errBodyTooSlow)
 }
 
-// interrupt makes Read, also one that waits, return err from now on.
+// interrupt takes the body from a handler that is late: Read, also one that waits, returns
+// err from now on, and Close closes nothing.
 func (b *body) interrupt(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.ended = true
 	b.interruptLocked(err)
 }
 

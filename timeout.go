@@ -114,10 +114,10 @@ func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
 			run.finish(inner)
 			return
 		}
-		cancel(context.DeadlineExceeded)
-		if run.body != nil {
+		if run.body != nil { // before the handler can know that it is late
 			run.body.interrupt(http.ErrHandlerTimeout)
 		}
+		cancel(context.DeadlineExceeded)
 		if !run.vacate() {
 			panic(http.ErrAbortHandler)
 		}

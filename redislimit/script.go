@@ -22,50 +22,56 @@ local n = #KEYS
 local fractions = #ARGV > 2 * n
 local state, admitted, moved = {1, now, 0, 0}, true, false
 for i = 1, n do
-  local most, mostPart, unit = now + ARGV[2 * i - 1], 0, 1
+  local most, mostPart, unit = tonumber(ARGV[2 * i - 1]), 0, 1
   if fractions then
     mostPart, unit = tonumber(ARGV[2 * n + 3 * i - 1]), tonumber(ARGV[2 * n + 3 * i - 2])
   end
-  local at, part = now, 0
+  local lacks, part = 0, 0
   local value = call('GET', KEYS[i])
   if value then
-    at = tonumber(value)
+    local at = tonumber(value)
     if not at or at ~= at then
       local whole, fraction = string.match(value, '^(%d+):(%d+)$')
       at, part = tonumber(whole or now), tonumber(fraction or 0)
     end
-    if at < now then
-      at, part = now, 0
-    elseif at > most or at == most and part > mostPart then
-      at, part, moved = most, mostPart, true
+    lacks = at - now
+    if lacks < 0 then
+      lacks, part = 0, 0
+    elseif lacks > most or lacks == most and part > mostPart then
+      lacks, part, moved = most, mostPart, true
     end
   end
-  at = at + ARGV[2 * i]
+  lacks = lacks + ARGV[2 * i]
   if fractions then
     part = part + ARGV[2 * n + 3 * i]
     if part >= unit then
-      at, part = at + 1, part - unit
+      lacks, part = lacks + 1, part - unit
     end
   end
-  if at > most or at == most and part > mostPart then
+  if lacks > most or lacks == most and part > mostPart then
     admitted = false
-  elseif at < now then
-    at, part = now, 0
+  elseif lacks < 0 then
+    lacks, part = 0, 0
   end
-  state[2 * i + 1], state[2 * i + 2] = at, part
+  state[2 * i + 1], state[2 * i + 2] = lacks, part
 end
 if not admitted then
   state[1] = 0
-  for i = 1, n do
-    local at, part = state[2 * i + 1] - ARGV[2 * i], state[2 * i + 2]
+end
+for i = 1, n do
+  local lacks, part = state[2 * i + 1], state[2 * i + 2]
+  if not admitted then
+    lacks = lacks - ARGV[2 * i]
     if fractions then
       part = part - ARGV[2 * n + 3 * i]
       if part < 0 then
-        at, part = at - 1, part + ARGV[2 * n + 3 * i - 2]
+        lacks, part = lacks - 1, part + ARGV[2 * n + 3 * i - 2]
       end
     end
-    state[2 * i + 1], state[2 * i + 2] = at, part
   end
+  state[2 * i + 1], state[2 * i + 2] = now + lacks, part
+end
+if not admitted then
   if not moved then
     return state
   end
