@@ -58,6 +58,7 @@ type AuthConfig struct {
 // handlers.
 type Auth struct {
 	store    KeyStore
+	realm    string
 	sources  []KeySource
 	optional bool
 	keep     bool
@@ -110,7 +111,7 @@ func NewAuth(c AuthConfig) (*Auth, error) {
 	}
 
 	a := &Auth{
-		store: c.Store, sources: slices.Clone(c.Sources), optional: c.Optional, keep: c.KeepCredential,
+		store: c.Store, realm: c.Realm, sources: slices.Clone(c.Sources), optional: c.Optional, keep: c.KeepCredential,
 		bearer: slices.ContainsFunc(c.Sources, KeySource.isBearer),
 		minted: slices.Clone(c.MintedPrefixes), failures: failures, made: made{ok: true},
 	}
@@ -296,4 +297,36 @@ var errStoreUnavailable = &Error{
 	Code:       "store_unavailable",
 	Message:    "The request could not be checked right now. Try again.",
 	RetryAfter: 5 * time.Second,
+}
+
+func (a *Auth) answers() []Answer {
+	all := []Answer{
+		answer(a.invalid, "The API key is not known."),
+		answer(a.expired, "The API key has expired."),
+		answer(a.early, "The API key is not valid yet."),
+		answer(a.revoked, "The API key has been revoked."),
+		answer(a.two, "The request has more than one API key."),
+		answer(errAddressNotAllowed, "The API key may not be used from this address."),
+	}
+	if !a.optional {
+		all = append([]Answer{answer(a.missing, "The request has no API key.")}, all...)
+	}
+	if a.failures != nil {
+		throttled := *errKeyThrottled
+		throttled.RetryAfter = a.failures.rules[0].Per / time.Duration(a.failures.rules[0].Requests)
+		all = append(all, answer(&throttled, "Too many unknown API keys came from the address of the caller."))
+	}
+	if a.outside() {
+		all = append(all, answer(errStoreUnavailable, "The service could not look up the API key."))
+	}
+	return all
+}
+
+// outside reports whether the store may fail, as one in the memory of this process does not.
+func (a *Auth) outside() bool {
+	switch a.store.(type) {
+	case KeyMap, *KeyFile:
+		return false
+	}
+	return true
 }

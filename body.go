@@ -334,3 +334,17 @@ func bodyFault(err error) error {
 }
 
 var errBodyUnread = NewError(http.StatusBadRequest, "The request body could not be read to its end.")
+
+func maxBodyAnswers() []Answer {
+	return []Answer{
+		answer(errBodyTooLarge, "The body of the request is too large."),
+		answer(errBodyUnread, "The body of the request is cut short or malformed."),
+	}
+}
+
+func bodyTimeoutAnswers() []Answer {
+	return []Answer{
+		answer(errBodyTooSlow, "The body of the request did not arrive in time."),
+		answer(errBodyUnread, "The body of the request is cut short or malformed."),
+	}
+}

@@ -46,6 +46,7 @@ type ContentTypesConfig struct {
 // ContentTypes is the configured form of ContentType. It is read-only: any number
 // of goroutines may use it, and it may wrap any number of handlers.
 type ContentTypes struct {
+	given        []string
 	allow        []mediatype.Pattern
 	charsets     []string
 	encodings    []string
@@ -67,6 +68,7 @@ func NewContentTypes(config ContentTypesConfig) (*ContentTypes, error) {
 		f.add("ContentTypesConfig.Allow", `has no type; name what the handler takes, such as "application/json"`)
 	}
 	c := &ContentTypes{
+		given:        slices.Clone(config.Allow),
 		charsets:     slices.Clone(config.Charsets),
 		encodings:    slices.Clone(config.Encodings),
 		allowMissing: config.AllowMissing,
@@ -316,4 +318,21 @@ func (r refusal) of(method string) *Error {
 		return e
 	}
 	return r[""]
+}
+
+func (c *ContentTypes) answers(query bool) []Answer {
+	all := []Answer{
+		answer(errTwoContentTypes, "The request has the header Content-Type twice."),
+		answer(c.refusals[faultType].of(""), "The resource does not take bodies of this media type."),
+		answer(c.refusals[faultMalformed].of(""), "The header Content-Type is not a media type."),
+		answer(c.refusals[faultCharset].of(""), "The resource does not take bodies in this charset."),
+		answer(c.encoding, "The resource does not take bodies in this content coding."),
+	}
+	if c.allowMissing {
+		return all
+	}
+	if query {
+		all = append(all, answer(c.refusals[faultMissing].of(methodQuery), "A QUERY has no header Content-Type."))
+	}
+	return append(all, answer(c.refusals[faultMissing].of(""), "A request with a body has no header Content-Type."))
 }

@@ -136,6 +136,7 @@ func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
 	if ew.Observe != nil {
 		ew.Observe(r, e)
 	}
+	noteError(r.Context(), e)
 
 	var contentType string
 	var body []byte

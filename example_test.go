@@ -179,7 +179,7 @@ func ExampleNewPlans() {
 	h := alice.New(admit.APIKey(keys), plans.Features("history")).Then(http.HandlerFunc(admit.NotFound))
 	show(h, "GET", "/history", "X-API-Key", "t")
 	// Output:
-	// 402 {"result":"error","message":"The API is not available on your current plan.","code":"plan_required","upgrade_url":"https://example.com/pro"}
+	// 402 {"result":"error","message":"This resource is not available on your current plan.","code":"plan_required","upgrade_url":"https://example.com/pro"}
 }
 
 // A wrong configuration does not start, and every fault is named at once.

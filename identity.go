@@ -120,3 +120,7 @@ func appendCaller(b []byte, r *http.Request, name string, by func(*http.Request)
 	}
 	return addr.AppendTo(b)
 }
+
+func identityAnswers() []Answer {
+	return []Answer{answer(errAddressNotAllowed, "The caller may not come from this address.")}
+}

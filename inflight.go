@@ -208,3 +208,7 @@ var errOverloaded = &Error{
 	Message:    "The server has too many requests at once. Try again.",
 	RetryAfter: time.Second,
 }
+
+func (f *InFlight) answers() []Answer {
+	return []Answer{answer(f.overload, "The service has as many requests as it can take at once.")}
+}

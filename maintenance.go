@@ -57,3 +57,7 @@ var errMaintenance = &Error{
 	Code:    "maintenance",
 	Message: "The service is down for maintenance. Try again later.",
 }
+
+func maintenanceAnswers() []Answer {
+	return []Answer{answer(errMaintenance, "The service is down for maintenance. Retry-After is there where its end is known.", "Retry-After")}
+}

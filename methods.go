@@ -122,3 +122,10 @@ var registeredMethods = []string{
 	"REBIND", "REPORT", "SEARCH", "TRACE", "UNBIND", "UNCHECKOUT", "UNLINK", "UNLOCK", "UPDATE",
 	"UPDATEREDIRECTREF", "VERSION-CONTROL",
 }
+
+func (m *methods) answers() []Answer {
+	return []Answer{
+		answer(m.notAllowed, "The resource does not take the method of the request."),
+		answer(m.unknown, "The method of the request is not one that HTTP knows."),
+	}
+}

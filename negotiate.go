@@ -177,3 +177,10 @@ func (n *Negotiator) Wrap(next http.Handler) http.Handler {
 		in.ServeHTTP(w, inner)
 	})
 }
+
+func (n *Negotiator) answers() []Answer {
+	if n.fallback >= 0 {
+		return nil
+	}
+	return []Answer{answer(n.refusal, "The Accept header takes none of the media types of the resource.", "Vary")}
+}

@@ -113,12 +113,12 @@ func (p *Plans) reaches(from, to string) bool {
 // refused and logged. Without a key in the context it is 500. It panics on a name
 // that NewPlans did not get.
 func (p *Plans) AtLeast(plan string) Middleware {
-	m, err := p.atLeast(plan)
+	n, err := p.atLeast(plan)
 	must(err)
-	return m
+	return n.wrap
 }
 
-func (p *Plans) atLeast(plan string) (Middleware, error) {
+func (p *Plans) atLeast(plan string) (*planNeed, error) {
 	if err := p.fault(); err != nil {
 		return nil, err
 	}
@@ -132,12 +132,12 @@ func (p *Plans) atLeast(plan string) (Middleware, error) {
 // that it includes; the rest is as with AtLeast. It panics without a name, and if no
 // plan has all of them.
 func (p *Plans) Features(names ...string) Middleware {
-	m, err := p.haveAll(names)
+	n, err := p.haveAll(names)
 	must(err)
-	return m
+	return n.wrap
 }
 
-func (p *Plans) haveAll(names []string) (Middleware, error) {
+func (p *Plans) haveAll(names []string) (*planNeed, error) {
 	if err := p.fault(); err != nil {
 		return nil, err
 	}
@@ -160,44 +160,63 @@ func (p *Plans) has(plan, feature string) bool {
 	})
 }
 
+// planNeed is the decision of AtLeast or Features.
+type planNeed struct {
+	admits  map[string]bool // each plan
+	refused *Error
+}
+
 // require decides once for each plan, so that a request is one look-up.
-func (p *Plans) require(passes func(plan string) bool) Middleware {
-	admits := make(map[string]bool, len(p.plans))
-	refusal := &Error{
-		Status:  http.StatusPaymentRequired,
-		Code:    "plan_required",
-		Message: "The API is not available on your current plan.",
+func (p *Plans) require(passes func(plan string) bool) *planNeed {
+	n := &planNeed{
+		admits: make(map[string]bool, len(p.plans)),
+		refused: &Error{
+			Status:  http.StatusPaymentRequired,
+			Code:    "plan_required",
+			Message: "This resource is not available on your current plan.",
+		},
 	}
 	for _, plan := range p.plans {
-		admits[plan.Name] = passes(plan.Name)
-		if admits[plan.Name] && refusal.Meta == nil {
-			refusal.Meta = map[string]any{}
+		n.admits[plan.Name] = passes(plan.Name)
+		if n.admits[plan.Name] && n.refused.Meta == nil {
+			n.refused.Meta = map[string]any{}
 			if plan.UpgradeURL != "" {
-				refusal.Meta["upgrade_url"] = plan.UpgradeURL
+				n.refused.Meta["upgrade_url"] = plan.UpgradeURL
 			}
 		}
 	}
-	return func(next http.Handler) http.Handler {
-		return wrap("Plans", next, func(in inside, w http.ResponseWriter, r *http.Request) {
-			id, err := identified(r)
-			if err != nil {
-				WriteError(w, r, err)
-				return
-			}
-			if id == nil {
-				WriteError(w, r, errInternal.WithCause(errors.New("admit: Plans found no key in the context: put an Auth, or a wrapper that calls WithKey, outside of it")))
-				return
-			}
-			if admitted, known := admits[id.key.Plan]; !known {
-				errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: a key has a plan that is not known here",
-					slog.String("key", id.key.ID), slog.String("plan", id.key.Plan))
-				WriteError(w, r, refusal)
-				return
-			} else if !admitted {
-				WriteError(w, r, refusal)
-				return
-			}
-			in.ServeHTTP(w, r)
-		})
+	return n
+}
+
+func (n *planNeed) wrap(next http.Handler) http.Handler {
+	return wrap("Plans", next, func(in inside, w http.ResponseWriter, r *http.Request) {
+		id, err := identified(r)
+		if err == nil {
+			err = n.check(r, id)
+		}
+		if err != nil {
+			WriteError(w, r, err)
+			return
+		}
+		in.ServeHTTP(w, r)
+	})
+}
+
+func (n *planNeed) check(r *http.Request, id *identity) *Error {
+	if id == nil {
+		return errInternal.WithCause(errors.New("admit: Plans found no key in the context: put an Auth, or a wrapper that calls WithKey, outside of it"))
 	}
+	admitted, known := n.admits[id.key.Plan]
+	if !known {
+		errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: a key has a plan that is not known here",
+			slog.String("key", id.key.ID), slog.String("plan", id.key.Plan))
+	}
+	if admitted {
+		return nil
+	}
+	return n.refused
+}
+
+func (n *planNeed) answers() []Answer {
+	return []Answer{answer(n.refused, "The plan of the caller does not have this resource.")}
 }

@@ -59,7 +59,7 @@ func TestPlans(t *testing.T) {
 			}
 			e, header := refused(t, (&admit.ErrorWriter{Logger: logger}).Wrap(h), r, 402)
 			assert.Equal(t, "plan_required", e.Code, "%s, plan %q", name, plan)
-			assert.Equal(t, "The API is not available on your current plan.", e.Message)
+			assert.Equal(t, "This resource is not available on your current plan.", e.Message)
 			assert.Equal(t, need.upgrade, e.UpgradeURL, "%s, plan %q", name, plan)
 			assert.Equal(t, "no-store", header.Get("Cache-Control"))
 			if plan == "" || plan == "gone" {

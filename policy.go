@@ -2,6 +2,7 @@ package admit
 
 import (
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/justinas/alice"
@@ -39,16 +40,36 @@ type Policy struct {
 // Chain returns the wrappers in their order, RequestID and Recover always among them. The
 // error has every fault of the Policy, and of the values in it: see ConfigError.
 func (p Policy) Chain() (alice.Chain, error) {
-	c := policyChain{Policy: p}
-	c.together()
-	c.add("", RequestID, nil)
-	c.outside()
-	c.who()
-	c.what()
+	c := p.chain()
 	if err := c.faults.err(); err != nil {
 		return alice.Chain{}, err
 	}
 	return alice.New(c.wrappers...), nil
+}
+
+func (p Policy) chain() *policyChain {
+	c := &policyChain{Policy: p}
+	c.together()
+	c.add("", RequestID, nil, silent)
+	c.outside()
+	c.who()
+	c.what()
+	return c
+}
+
+// Answers returns every error that the chain may answer with, in the order of the chain and
+// as the values of the Policy are now: those of a handler inside are not among them. It
+// returns nil for a Policy that Chain refuses.
+func (p Policy) Answers() []Answer {
+	c := p.chain()
+	if c.faults.err() != nil {
+		return nil
+	}
+	var all []Answer
+	for _, of := range c.answers {
+		all = append(all, of()...)
+	}
+	return all
 }
 
 // Wrap puts the chain around next. It panics with the error of Chain. Around a mux, give it
@@ -66,17 +87,29 @@ func (p Policy) Wrap(next http.Handler) http.Handler {
 type policyChain struct {
 	Policy
 	wrappers []alice.Constructor
+	answers  []func() []Answer
 	faults   faults
 }
 
-// add puts a wrapper into the chain, or notes what is wrong with its field.
-func (c *policyChain) add(field string, m Middleware, err error) {
+// add puts a wrapper into the chain with what it answers, or notes what is wrong with its
+// field.
+func (c *policyChain) add(field string, m Middleware, err error, answers func() []Answer) {
 	if err != nil {
 		c.faults.within("Policy."+field, err)
 		return
 	}
 	c.wrappers = append(c.wrappers, m)
+	c.answers = append(c.answers, func() []Answer {
+		all := answers()
+		for i := range all {
+			all[i].Field = field
+		}
+		return all
+	})
 }
+
+// silent is for wrappers that refuse nothing.
+func silent() []Answer { return nil }
 
 // together notes fields that cannot be in one Policy, and fields that miss another.
 func (c *policyChain) together() {
@@ -110,24 +143,24 @@ func (c *policyChain) together() {
 // outside adds what asks nobody who is there.
 func (c *policyChain) outside() {
 	if c.ClientIP != nil {
-		c.add("ClientIP", c.ClientIP, nil)
+		c.add("ClientIP", c.ClientIP, nil, silent)
 	}
 	if c.Errors != nil {
-		c.add("Errors", c.Errors.Wrap, nil)
+		c.add("Errors", c.Errors.Wrap, nil, silent)
 	}
-	c.add("", Recover, nil)
+	c.add("", Recover, nil, recoverAnswers)
 	if c.Maintenance != nil {
-		c.add("Maintenance", c.Maintenance.Wrap, nil)
+		c.add("Maintenance", c.Maintenance.Wrap, nil, maintenanceAnswers)
 	}
 	if c.InFlight != nil {
-		c.add("InFlight", c.InFlight.Wrap, c.InFlight.fault())
+		c.add("InFlight", c.InFlight.Wrap, c.InFlight.fault(), c.InFlight.answers)
 	}
 	if c.AddressLimiter != nil {
-		c.add("AddressLimiter", c.AddressLimiter.Wrap, c.AddressLimiter.fault())
+		c.add("AddressLimiter", c.AddressLimiter.Wrap, c.AddressLimiter.fault(), c.AddressLimiter.answers)
 	}
 	if len(c.Methods) > 0 {
 		m, err := newMethods(c.Methods, c.hints())
-		c.add("Methods", m.wrap, err)
+		c.add("Methods", m.wrap, err, m.answers)
 	}
 }
 
@@ -143,37 +176,37 @@ func (c *policyChain) hints() []hint {
 // who adds what depends on the caller.
 func (c *policyChain) who() {
 	if c.Auth != nil {
-		c.add("Auth", c.Auth.Wrap, c.Auth.fault())
+		c.add("Auth", c.Auth.Wrap, c.Auth.fault(), c.Auth.answers)
 	}
 	if c.Identity != nil {
-		c.add("Identity", c.Identity, nil)
-		c.add("", admitIdentity, nil)
+		c.add("Identity", c.Identity, nil, silent)
+		c.add("Identity", admitIdentity, nil, identityAnswers)
 	}
 	if len(c.Scopes) > 0 {
 		s, err := newScopes(c.Scopes)
-		c.add("Scopes", s.wrap, err)
+		c.add("Scopes", s.wrap, err, s.answers)
 	}
 	if c.Plans != nil {
 		switch err := c.Plans.fault(); {
 		case err != nil:
-			c.add("Plans", nil, err)
+			c.add("Plans", nil, err, silent)
 		default:
 			c.plans()
 		}
 	}
 	if c.Limiter != nil {
-		c.add("Limiter", c.Limiter.Wrap, c.Limiter.fault())
+		c.add("Limiter", c.Limiter.Wrap, c.Limiter.fault(), c.Limiter.answers)
 	}
 }
 
 func (c *policyChain) plans() {
 	if c.AtLeast != "" {
-		m, err := c.Plans.atLeast(c.AtLeast)
-		c.add("AtLeast", m, err)
+		n, err := c.Plans.atLeast(c.AtLeast)
+		c.add("AtLeast", n.wrap, err, n.answers)
 	}
 	if len(c.Features) > 0 {
-		m, err := c.Plans.haveAll(c.Features)
-		c.add("Features", m, err)
+		n, err := c.Plans.haveAll(c.Features)
+		c.add("Features", n.wrap, err, n.answers)
 	}
 }
 
@@ -181,34 +214,39 @@ func (c *policyChain) plans() {
 func (c *policyChain) what() {
 	if len(c.Accept) > 0 {
 		n, err := NewNegotiator(NegotiatorConfig{Offers: c.Accept})
-		c.add("Accept", n.Wrap, renamed("NegotiatorConfig.Offers", "Accept", err))
+		c.add("Accept", n.Wrap, renamed("NegotiatorConfig.Offers", "Accept", err), n.answers)
 	}
 	if c.Negotiator != nil {
-		c.add("Negotiator", c.Negotiator.Wrap, c.Negotiator.fault())
+		c.add("Negotiator", c.Negotiator.Wrap, c.Negotiator.fault(), c.Negotiator.answers)
 	}
 	if len(c.ContentType) > 0 {
 		t, err := NewContentTypes(ContentTypesConfig{Allow: c.ContentType})
-		c.add("ContentType", t.Wrap, renamed("ContentTypesConfig.Allow", "ContentType", err))
+		c.add("ContentType", t.Wrap, renamed("ContentTypesConfig.Allow", "ContentType", err), c.answersOf(t))
 	}
 	if c.ContentTypes != nil {
-		c.add("ContentTypes", c.ContentTypes.Wrap, c.ContentTypes.fault())
+		c.add("ContentTypes", c.ContentTypes.Wrap, c.ContentTypes.fault(), c.answersOf(c.ContentTypes))
 	}
 	if c.MaxBody != 0 {
 		m, err := maxBody(c.MaxBody)
-		c.add("MaxBody", m, err)
+		c.add("MaxBody", m, err, maxBodyAnswers)
 	}
 	if c.BodyTimeout != (BodyTimeout{}) {
-		c.add("BodyTimeout", c.BodyTimeout.Wrap, c.BodyTimeout.check())
+		c.add("BodyTimeout", c.BodyTimeout.Wrap, c.BodyTimeout.check(), bodyTimeoutAnswers)
 	}
 	if c.WriteStall != 0 {
 		m, err := writeStall(c.WriteStall)
-		c.add("WriteStall", m, err)
+		c.add("WriteStall", m, err, silent)
 	}
 	if c.Timeout != 0 {
 		t, err := NewHandlerTimeout(HandlerTimeoutConfig{FirstByte: c.Timeout})
-		c.add("Timeout", t.Wrap, renamed("HandlerTimeoutConfig.FirstByte", "Timeout", err))
+		c.add("Timeout", t.Wrap, renamed("HandlerTimeoutConfig.FirstByte", "Timeout", err), timeoutAnswers)
 	}
 	if c.HandlerTimeout != nil {
-		c.add("HandlerTimeout", c.HandlerTimeout.Wrap, c.HandlerTimeout.fault())
+		c.add("HandlerTimeout", c.HandlerTimeout.Wrap, c.HandlerTimeout.fault(), timeoutAnswers)
 	}
+}
+
+// answersOf leaves out what only a QUERY is answered, where that is not taken.
+func (c *policyChain) answersOf(t *ContentTypes) func() []Answer {
+	return func() []Answer { return t.answers(len(c.Methods) == 0 || slices.Contains(c.Methods, methodQuery)) }
 }

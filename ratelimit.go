@@ -490,3 +490,24 @@ var errCostsTooMuch = &Error{
 	Code:    "rate_limited",
 	Message: "The request costs more than the rate limit ever allows.",
 }
+
+func (l *Limiter) answers() []Answer {
+	if l.c.DryRun {
+		return nil
+	}
+	headers := []string{"RateLimit", "RateLimit-Policy"}
+	if l.c.LegacyHeaders {
+		headers = append(headers, "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+	}
+	example := Decision{RetryAfter: l.base.rules[0].Per / time.Duration(l.base.rules[0].Requests)}
+	all := []Answer{answer(errorOf(l.refusal(example, nil)), "The caller has used up a rate limit, and is let in again after Retry-After.", headers...)}
+	if l.c.Cost != nil {
+		never := answer(errCostsTooMuch, "The request costs more than a rate limit of the caller ever holds.", headers...)
+		never.Retryable = false
+		all = append(all, never)
+	}
+	if l.store != nil && (l.c.StoreDown == RefuseAll || l.c.StoreDown == LimitLocally && l.c.Replicas > 1 && l.c.Cost != nil) {
+		all = append(all, answer(errStoreUnavailable, "The service could not look at its rate limits."))
+	}
+	return all
+}

@@ -60,3 +60,7 @@ func (ew *ErrorWriter) recovered(w http.ResponseWriter, r *http.Request, v any, 
 	}
 	ew.send(w, r, errInternal.WithCause(fmt.Errorf("panic: %w", cause)).complete())
 }
+
+func recoverAnswers() []Answer {
+	return []Answer{answer(errInternal, "The service has failed.")}
+}

@@ -76,3 +76,7 @@ func (s *scopes) check(id *identity) *Error {
 	}
 	return nil
 }
+
+func (s *scopes) answers() []Answer {
+	return []Answer{answer(s.bearer, "The caller does not have every scope that the resource needs.")}
+}

@@ -1,0 +1,194 @@
+// Package contract publishes what an API answers, as the policies of its running service
+// have it: as a page for people, as an OpenAPI document, and as rows that a test holds the
+// service to. Nothing is typed in twice, so that it cannot drift from what is true.
+//
+//	api, err := contract.New(contract.Info{Title: "Market data", Version: "1.0"}, outer)
+//	...
+//	api.Handle(mux, "POST /v1/orders", orders, admit.HandlerFunc(createOrder), errSoldOut)
+//	mux.Handle("GET /{$}", api.Page())
+//	handler := api.Wrap(outer.Wrap(admit.Mux(mux)))
+//
+// A contract is about errors: what a handler answers on success is the service's own. A row
+// is found by the route, the status and the code of an answer.
+package contract
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/published"
+)
+
+// Info is what the policies do not know about the API.
+type Info struct {
+	Title       string // required
+	Version     string // of the contract, required
+	Description string // one or more paragraphs of text
+
+	// Servers are the base URLs of the API, such as https://api.example.com: the first
+	// stands in the curl lines. Nil: http://localhost:8080.
+	Servers []string
+
+	// SecuritySchemes describe by name how a request says who calls where a Policy has an
+	// Identity. Required then.
+	SecuritySchemes map[string]SecurityScheme
+}
+
+// SecurityScheme is a Security Scheme Object of OpenAPI.
+type SecurityScheme struct {
+	Type             string `json:"type"` // apiKey, http, mutualTLS, oauth2 or openIdConnect
+	Description      string `json:"description,omitempty"`
+	Name             string `json:"name,omitempty"`             // of the header, for apiKey
+	In               string `json:"in,omitempty"`               // header, query or cookie, for apiKey
+	Scheme           string `json:"scheme,omitempty"`           // such as bearer, for http
+	BearerFormat     string `json:"bearerFormat,omitempty"`     // such as JWT
+	OpenIDConnectURL string `json:"openIdConnectUrl,omitempty"` // for openIdConnect
+	Flows            any    `json:"flows,omitempty"`            // for oauth2
+}
+
+// Answer is a row: an error that a route may answer with.
+type Answer struct {
+	Route  string `json:"route"`            // its pattern; "" for what any request may get
+	Method string `json:"method,omitempty"` // of the pattern; "" for any
+
+	Status    int      `json:"status"`
+	Code      string   `json:"code"` // "" for an error that admit has not written
+	Message   string   `json:"message"`
+	Headers   []string `json:"headers,omitempty"` // that it has, or may have, beside those of every error
+	Retryable bool     `json:"retryable"`         // the same request may be let in later
+	When      string   `json:"when"`
+
+	// Example is such an answer as the service writes it.
+	Example Example `json:"example"`
+
+	field string // of the Policy; "handler", "mux", or "" for what every Policy has
+}
+
+// Example is an answer as it is sent. The names of its headers are written as their
+// specifications do.
+type Example struct {
+	Header map[string][]string `json:"header"`
+	Body   string              `json:"body"`
+}
+
+// API is the contract of a service. It is safe for concurrent use.
+type API struct {
+	info  Info
+	outer *route // what any request may get
+
+	mu      sync.Mutex
+	routes  map[string]*route // by pattern
+	matcher *http.ServeMux    // finds the route of a request that no Handle has seen
+
+	undeclared func(r *http.Request, status int, code string)
+	logged     map[[3]any]bool
+}
+
+// New returns the contract of a service whose mux stands inside of outer, and whose routes
+// are told by Handle and Declare. The errs are those that any route may answer with and no
+// Policy knows of, such as those of an Identity. The error has every fault of the arguments.
+func New(info Info, outer admit.Policy, errs ...*admit.Error) (*API, error) {
+	if len(info.Servers) == 0 {
+		info.Servers = []string{"http://localhost:8080"}
+	}
+	info.Servers = slices.Clone(info.Servers)
+	a := &API{info: info, routes: make(map[string]*route), matcher: http.NewServeMux(), logged: make(map[[3]any]bool)}
+	outside, err := newRoute(a, "", outer, errs)
+	if err := errors.Join(info.check(), err); err != nil {
+		return nil, err
+	}
+	a.outer = outside
+	for _, e := range published.Mux.([]*admit.Error) {
+		outside.add("mux", e)
+	}
+	return a, nil
+}
+
+// Handle registers the handler on the mux, inside the Policy, and tells the contract of the
+// route. The errs are those that the handler itself answers with, and no Policy knows of: for
+// one that uses Decode, Decodes()... is among them. It panics with what Policy.Chain returns,
+// and on a pattern that a ServeMux does not take.
+func (a *API) Handle(mux interface{ Handle(string, http.Handler) }, pattern string, p admit.Policy, handler http.Handler, errs ...*admit.Error) {
+	if mux == nil || handler == nil {
+		panic(fmt.Sprintf("contract: Handle(%q): the mux or the handler is nil", pattern))
+	}
+	if _, ours := handler.(admit.HandlerFunc); ours {
+		errs = append(slices.Clone(errs), published.Handlers.([]*admit.Error)...)
+	}
+	a.declare("Handle", pattern, p, errs)
+	noted := p.Wrap(handler)
+	mux.Handle(pattern, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		published.SetRoute(r, pattern)
+		noted.ServeHTTP(w, r)
+	}))
+}
+
+// Declare tells the contract of a route that is registered elsewhere, such as on a router of
+// others. The pattern is one of net/http, with the whole path as clients see it. It panics as
+// Handle does.
+func (a *API) Declare(pattern string, p admit.Policy, errs ...*admit.Error) {
+	a.declare("Declare", pattern, p, errs)
+}
+
+func (a *API) declare(by, pattern string, p admit.Policy, errs []*admit.Error) {
+	r, err := newRoute(a, pattern, p, errs)
+	if err != nil {
+		panic(fmt.Sprintf("contract: %s(%q): %v", by, pattern, err))
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	defer func() {
+		if v := recover(); v != nil {
+			panic(fmt.Sprintf("contract: %s(%q): %v", by, pattern, v))
+		}
+	}()
+	a.matcher.Handle(pattern, http.NotFoundHandler())
+	a.routes[pattern] = r
+}
+
+// Answers returns the rows, sorted by route, status and code: those of routes, and with the
+// empty route those that any request may get. What is said of a route twice is one row.
+func (a *API) Answers() []Answer {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := slices.Clone(a.outer.answers)
+	for _, r := range a.sorted() {
+		all = append(all, r.answers...)
+	}
+	return all
+}
+
+// sorted returns the routes by path and method.
+func (a *API) sorted() []*route {
+	return slices.SortedFunc(maps.Values(a.routes), func(x, y *route) int {
+		return cmp.Or(cmp.Compare(x.host, y.host), cmp.Compare(x.path, y.path), cmp.Compare(x.method, y.method))
+	})
+}
+
+func (info Info) check() error {
+	var faults []error
+	fault := func(field, problem string) {
+		faults = append(faults, &admit.ConfigError{Field: "Info." + field, Reason: problem})
+	}
+	if strings.TrimSpace(info.Title) == "" {
+		fault("Title", "is empty; name the API")
+	}
+	if strings.TrimSpace(info.Version) == "" {
+		fault("Version", "is empty; give the version of the contract, such as 1.0")
+	}
+	for i, server := range info.Servers {
+		u, err := url.Parse(server)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+			fault(fmt.Sprintf("Servers[%d]", i), fmt.Sprintf("is %q; give an http or https URL, such as https://api.example.com", server))
+		}
+	}
+	return errors.Join(faults...)
+}

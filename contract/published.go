@@ -1,0 +1,46 @@
+package contract
+
+import (
+	"net/http"
+
+	"github.com/admit-go/admit/internal/published"
+)
+
+// A test of a service sees what a user need not.
+func init() {
+	published.Routes = func(api any) []published.Route { return api.(*API).published() }
+	published.Find = func(api any, r *http.Request, o published.Outcome) (published.Row, bool) {
+		row, found := api.(*API).find(r, o)
+		return row.published(), found
+	}
+}
+
+func (a *API) published() []published.Route {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := []published.Route{{Chain: a.outer.chain, Rows: a.outer.published()}}
+	m := model{info: a.info, schemes: make(map[string]SecurityScheme)}
+	for _, r := range a.sorted() {
+		rm := m.route(r, a.outer)
+		all = append(all, published.Route{
+			Pattern: r.pattern, Method: r.method, Host: r.host, Path: r.path,
+			Methods: rm.methods, Chain: rm.chain, Rows: r.published(),
+		})
+	}
+	return all
+}
+
+// published returns each row once, whatever its messages.
+func (r *route) published() []published.Row {
+	var rows []published.Row
+	for i, row := range r.answers {
+		if i == 0 || row.Status != r.answers[i-1].Status || row.Code != r.answers[i-1].Code {
+			rows = append(rows, row.published())
+		}
+	}
+	return rows
+}
+
+func (row Answer) published() published.Row {
+	return published.Row{Route: row.Route, Status: row.Status, Code: row.Code, Field: row.field}
+}

@@ -1,0 +1,159 @@
+package contract
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/published"
+)
+
+// route is a pattern with what its Policy asks for and answers.
+type route struct {
+	pattern            string // "" for the outer Policy
+	method, host, path string // of the pattern
+	chain              published.Chain
+	errors             *admit.ErrorWriter // its own, or that of the outer Policy
+	answers            []Answer           // sorted
+}
+
+func newRoute(a *API, pattern string, p admit.Policy, errs []*admit.Error) (*route, error) {
+	if _, err := p.Chain(); err != nil {
+		return nil, err
+	}
+	r := &route{pattern: pattern, chain: published.Of(p), errors: p.Errors}
+	if p.Errors == nil && a.outer != nil {
+		r.errors = a.outer.errors
+	}
+	if r.chain.Identity && len(a.info.SecuritySchemes) == 0 {
+		return nil, &admit.ConfigError{Field: "Info.SecuritySchemes", Reason: "is empty, but a Policy has an Identity; describe what its requests carry, such as a JWT"}
+	}
+	r.method, r.host, r.path = splitPattern(pattern)
+	as := p
+	if len(p.Methods) == 0 && r.method != "" {
+		as.Methods = []string{r.method} // since no other comes
+	}
+	for _, e := range as.Answers() {
+		if e.Field == "Methods" && len(p.Methods) == 0 {
+			continue
+		}
+		r.put(Answer{Status: e.Status, Code: e.Code, Message: e.Message, Headers: e.Headers, Retryable: e.Retryable, When: e.When, field: e.Field}, e.Error)
+	}
+	for i, e := range errs {
+		if e == nil {
+			return nil, &admit.ConfigError{Field: fmt.Sprintf("errs[%d]", i), Reason: "is nil; give an *admit.Error that the handler answers with"}
+		}
+		r.add("handler", e)
+	}
+	return r, nil
+}
+
+// splitPattern splits a pattern of net/http. Who has registered it has found it well-formed.
+func splitPattern(pattern string) (method, host, path string) {
+	rest := strings.TrimSpace(pattern)
+	if before, after, found := strings.Cut(rest, " "); found {
+		method, rest = before, strings.TrimLeft(after, " \t")
+	}
+	if i := strings.IndexByte(rest, '/'); i >= 0 {
+		host, rest = rest[:i], rest[i:]
+	}
+	return method, host, rest
+}
+
+// add puts in a row for an error of the service's own.
+func (r *route) add(field string, e *admit.Error) {
+	var sent *admit.Error
+	write(r.errors, e, func(complete *admit.Error) { sent = complete })
+	var headers []string
+	for name := range sent.Header {
+		headers = append(headers, published.HeaderName(name))
+	}
+	if sent.RetryAfter > 0 {
+		headers = append(headers, "Retry-After")
+	}
+	slices.Sort(headers)
+	r.put(Answer{
+		Status: sent.Status, Code: sent.Code, Message: sent.Message, Headers: headers,
+		Retryable: published.Retryable(sent.Status), When: sent.Message, field: field,
+	}, e)
+}
+
+// put puts in a row, in its place, unless it is there.
+func (r *route) put(row Answer, e *admit.Error) {
+	row.Route, row.Method = r.pattern, r.method
+	for _, other := range r.answers {
+		if other.Status == row.Status && other.Code == row.Code && other.Message == row.Message {
+			return
+		}
+	}
+	row.Example = write(r.errors, e, nil)
+	for _, l := range r.chain.Limits {
+		if l.Field == row.field && slices.Contains(row.Headers, "RateLimit") && row.Example.Header["RateLimit"] == nil {
+			row.Example.Header["RateLimit"], row.Example.Header["RateLimit-Policy"] = []string{l.Exhausted}, []string{l.Policy}
+		}
+	}
+	i, _ := slices.BinarySearchFunc(r.answers, row, func(a, b Answer) int {
+		return cmp.Or(cmp.Compare(a.Status, b.Status), cmp.Compare(a.Code, b.Code), -1) // after its equals
+	})
+	r.answers = slices.Insert(r.answers, i, row)
+}
+
+// exampleID stands in examples for the id of a request, which is another one each time.
+const exampleID = "5f8a7c1e4b2d4f7a"
+
+// write returns e as a service with this ErrorWriter sends it. The function is told of the
+// error as it is sent.
+func write(errors *admit.ErrorWriter, e *admit.Error, observe func(*admit.Error)) Example {
+	var own admit.ErrorWriter
+	if errors != nil {
+		own = *errors
+	}
+	own.Logger = slog.New(slog.DiscardHandler) // nothing has failed
+	own.Observe = func(_ *http.Request, e *admit.Error) {
+		if observe != nil {
+			observe(e)
+		}
+	}
+	h := admit.Policy{Errors: &own}.Wrap(admit.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return e }))
+	r, err := http.NewRequest(http.MethodGet, "http://localhost/", nil)
+	if err != nil {
+		panic(err) // never
+	}
+	r.Body = io.NopCloser(bytes.NewReader(nil))
+	r.Header.Set("X-Request-Id", exampleID)
+	w := recorder{header: make(http.Header)}
+	h.ServeHTTP(&w, r)
+	header := make(map[string][]string, len(w.header))
+	for name, values := range w.header {
+		if name != "Content-Length" {
+			header[published.HeaderName(name)] = values
+		}
+	}
+	return Example{Header: header, Body: w.body.String()}
+}
+
+// recorder keeps an answer.
+type recorder struct {
+	header http.Header
+	body   bytes.Buffer
+}
+
+func (w *recorder) Header() http.Header         { return w.header }
+func (w *recorder) WriteHeader(int)             {}
+func (w *recorder) Write(p []byte) (int, error) { return w.body.Write(p) }
+
+// Decodes are the errors of a handler that uses Decode, to be passed to Handle.
+func Decodes() []*admit.Error { return slices.Clone(published.Decodes.([]*admit.Error)) }
+
+// Forms are the errors of a handler that uses ParseForm, to be passed to Handle.
+func Forms() []*admit.Error { return slices.Clone(published.Forms.([]*admit.Error)) }
+
+// Proxies are the errors of a reverse proxy that has ProxyError as its ErrorHandler, to be
+// passed to Handle. What an upstream answers itself is not among them.
+func Proxies() []*admit.Error { return slices.Clone(published.Proxies.([]*admit.Error)) }

@@ -1,0 +1,86 @@
+package contract
+
+import (
+	"log/slog"
+	"net/http"
+
+	"github.com/admit-go/admit/internal/published"
+)
+
+// Wrap returns a handler that answers as next does, and tells of every answer of 400 and
+// above that no row has: to the function of Undeclared, and once for each route, status and
+// code to slog.Default. It stands outermost.
+func (a *API) Wrap(next http.Handler) http.Handler {
+	if next == nil {
+		panic("contract: Wrap: the handler is nil")
+	}
+	return published.Outcomes(next, func(r *http.Request, o published.Outcome) {
+		if o.Status < 400 {
+			return
+		}
+		if _, found := a.find(r, o); !found {
+			a.tell(r, o)
+		}
+	})
+}
+
+// Undeclared sets the function that Wrap tells of an answer that no row has, with the
+// request as Wrap got it; the code is "" where admit has not written the answer. It is called
+// when the answer has been given, by any number of goroutines.
+func (a *API) Undeclared(f func(r *http.Request, status int, code string)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.undeclared = f
+}
+
+// maxLogged bounds the lines that a client can cause by routes that nobody has declared.
+const maxLogged = 1000
+
+func (a *API) tell(r *http.Request, o published.Outcome) {
+	route := a.routeOf(r, o.Route)
+	a.mu.Lock()
+	f := a.undeclared
+	what := [3]any{route, o.Status, o.Code}
+	first := !a.logged[what] && len(a.logged) < maxLogged
+	if first {
+		a.logged[what] = true
+	}
+	a.mu.Unlock()
+	if first {
+		slog.LogAttrs(r.Context(), slog.LevelWarn, "contract: an answer is not in the contract; give its error to Handle, Declare or New",
+			slog.String("route", route), slog.String("method", r.Method), slog.Int("status", o.Status), slog.String("code", o.Code))
+	}
+	if f != nil {
+		f(r, o.Status, o.Code)
+	}
+}
+
+// find returns the row of an answer: one of the route, else one that any request may get.
+func (a *API) find(r *http.Request, o published.Outcome) (Answer, bool) {
+	pattern := a.routeOf(r, o.Route)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, at := range []*route{a.routes[pattern], a.outer} {
+		if at == nil {
+			continue
+		}
+		for _, row := range at.answers {
+			if row.Status == o.Status && row.Code == o.Code {
+				return row, true
+			}
+		}
+	}
+	return Answer{}, false
+}
+
+// routeOf returns the pattern of a request as the contract has it, or "": as Handle or a mux
+// has found it, else as a mux would.
+func (a *API) routeOf(r *http.Request, noted string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.routes[noted] != nil {
+		return noted
+	}
+	_, pattern := a.matcher.Handler(r)
+	return pattern
+}

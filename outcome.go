@@ -1,0 +1,68 @@
+package admit
+
+import (
+	"context"
+	"net/http"
+	"sync/atomic"
+
+	"github.com/admit-go/admit/internal/published"
+)
+
+// outcome is what those inside tell of how a request ends.
+type outcome struct {
+	route atomic.Pointer[string]
+	sent  atomic.Pointer[Error]
+}
+
+// outcomes calls next, and then f if an answer has begun.
+func outcomes(next http.Handler, f func(*http.Request, published.Outcome)) http.Handler {
+	return wrap("Outcomes", next, func(in inside, w http.ResponseWriter, r *http.Request) {
+		s, w, inner := in.fill(w, r, slotOutcome)
+		defer s.leave(r, inner)
+		o := new(outcome)
+		s.outcome = o
+		w = track(w)
+		t := tracker(w)
+		returned := false
+		defer func() {
+			status := t.status
+			if status == 0 && returned {
+				status = http.StatusOK // the server sends it
+			}
+			if status != 0 && !t.hijacked {
+				f(inner, o.of(inner, status))
+			}
+		}()
+		in.ServeHTTP(w, inner)
+		returned = true
+	})
+}
+
+func (o *outcome) of(r *http.Request, status int) published.Outcome {
+	out := published.Outcome{Route: r.Pattern, Status: status}
+	if route := o.route.Load(); route != nil {
+		out.Route = *route
+	}
+	if e := o.sent.Load(); e != nil && e.Status == status {
+		out.Code = e.Code
+	}
+	return out
+}
+
+// noteError leaves the error that is sent for who wants to know how the request ends.
+func noteError(ctx context.Context, e *Error) {
+	for s := stateOf(ctx); s != nil; s = s.outer {
+		if s.filled&slotOutcome != 0 {
+			s.outcome.sent.Store(e)
+		}
+	}
+}
+
+// setRoute leaves the pattern that has matched: the innermost is the last one.
+func setRoute(r *http.Request, pattern string) {
+	for s := stateOf(r.Context()); s != nil; s = s.outer {
+		if s.filled&slotOutcome != 0 {
+			s.outcome.route.Store(&pattern)
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package admit
+
+import (
+	"slices"
+
+	"github.com/admit-go/admit/internal/published"
+)
+
+// The packages that publish the contract of a service see what a user need not.
+func init() {
+	published.Of = func(policy any) published.Chain { return policy.(Policy).published() }
+	published.Outcomes = outcomes
+	published.SetRoute = setRoute
+	published.Mux = []*Error{errNotFound, errMethodNotAllowed}
+	published.Handlers = []*Error{errInternal, errDeadline}
+	published.Decodes = []*Error{errBodyEmpty, errBodyMalformed, errBodyTrailing, errBodyUnread, errRequestTimeout, errBodyTooLarge, sampleInvalid()}
+	published.Forms = []*Error{
+		errQueryMalformed, errFormMalformed, errNoBoundary, errTwoContentTypes, errBodyUnread, errRequestTimeout, errBodyTooLarge,
+		formTypes.refusals[faultType].of(""),
+	}
+	published.Proxies = []*Error{errBadGateway, errGatewayTimeout, errBodyTooLarge, errBodyUnread, errBodyTooSlow}
+}
+
+// sampleInvalid is what Decode returns for a member that is not valid.
+func sampleInvalid() *Error {
+	var sample struct {
+		Quantity int `json:"quantity"`
+	}
+	return errorOf(decode([]byte(`{"quantity":"ten"}`), &sample))
+}
+
+// published describes a Policy without a fault.
+func (p Policy) published() published.Chain {
+	c := published.Chain{
+		MaxBody: p.MaxBody, FirstByte: p.Timeout,
+		Scopes: slices.Clone(p.Scopes), AtLeast: p.AtLeast, Features: slices.Clone(p.Features),
+		Identity: p.Identity != nil, Offers: slices.Clone(p.Accept), Types: slices.Clone(p.ContentType),
+	}
+	if len(p.Methods) > 0 {
+		m, _ := newMethods(p.Methods, nil)
+		c.Methods = m.allowed
+	}
+	if n := p.Negotiator; n != nil {
+		for _, t := range n.offers {
+			c.Offers = append(c.Offers, t.String())
+		}
+	}
+	if t := p.ContentTypes; t != nil {
+		c.Types, c.Encodings = slices.Clone(t.given), slices.Clone(t.encodings)
+	}
+	if t := p.HandlerTimeout; t != nil {
+		c.FirstByte, c.Total = t.c.FirstByte, t.c.Total
+	}
+	if p.Maintenance != nil {
+		c.Maintenance = p.Maintenance
+	}
+	if p.Errors != nil {
+		c.Errors = p.Errors
+	}
+	if a := p.Auth; a != nil {
+		c.Realm, c.Optional, c.Outside = a.realm, a.optional, a.outside()
+		for _, s := range a.sources {
+			c.Sources = append(c.Sources, published.Source{In: s.in, Name: s.name})
+		}
+		if a.failures != nil {
+			c.Throttle = publishedLimit(a.failures.rules[0].Limit)
+		}
+	}
+	plans := p.Plans
+	for field, l := range map[string]*Limiter{"AddressLimiter": p.AddressLimiter, "Limiter": p.Limiter} {
+		if l != nil {
+			c.Limits = append(c.Limits, l.published(field)...)
+		}
+	}
+	slices.SortStableFunc(c.Limits, func(a, b published.Limits) int { return len(b.Field) - len(a.Field) }) // as in the chain
+	if plans == nil && p.Limiter != nil {
+		plans = p.Limiter.c.Plans
+	}
+	if plans != nil {
+		for _, plan := range plans.plans {
+			c.Plans = append(c.Plans, published.Plan{Name: plan.Name, Includes: plan.Includes, Features: slices.Clone(plan.Features), UpgradeURL: plan.UpgradeURL})
+		}
+	}
+	return c
+}
+
+// published describes the limits of callers without a plan, and those of each plan.
+func (l *Limiter) published(field string) []published.Limits {
+	by := "address"
+	switch {
+	case l.c.CountBy != nil:
+		by = ""
+	case field == "Limiter":
+		by = "key"
+	}
+	describe := func(plan string, set *limitSet) published.Limits {
+		p := published.Limits{Field: field, Name: l.c.Name, By: by, Plan: plan, DryRun: l.c.DryRun, Policy: set.policy, Exhausted: set.items[0] + "0;t=1", Store: l.store != nil, Legacy: l.c.LegacyHeaders}
+		for _, limit := range set.limits {
+			p.Limits = append(p.Limits, publishedLimit(limit))
+		}
+		return p
+	}
+	all := []published.Limits{describe("", l.base)}
+	if l.c.Plans == nil || field == "AddressLimiter" {
+		return all
+	}
+	for _, plan := range l.c.Plans.plans {
+		if set := l.plans[plan.Name]; set != nil {
+			all = append(all, describe(plan.Name, set))
+		}
+	}
+	return all
+}
+
+func publishedLimit(l Limit) published.Limit {
+	return published.Limit{Name: l.Name, Requests: l.Requests, Per: l.Per, Burst: l.Burst}
+}
