@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"net/http"
 	"slices"
 
 	"github.com/admit-go/admit/internal/published"
@@ -11,7 +12,9 @@ func init() {
 	published.Of = func(policy any) published.Chain { return policy.(Policy).published() }
 	published.Outcomes = outcomes
 	published.SetRoute = setRoute
-	published.Mux = []*Error{errNotFound, errMethodNotAllowed}
+	notAllowed := *errMethodNotAllowed
+	notAllowed.Header = http.Header{"Allow": {"GET, HEAD"}} // for example: a ServeMux sets it
+	published.Mux = []*Error{errNotFound, &notAllowed}
 	published.Handlers = []*Error{errInternal, errDeadline}
 	published.Decodes = []*Error{errBodyEmpty, errBodyMalformed, errBodyTrailing, errBodyUnread, errRequestTimeout, errBodyTooLarge, sampleInvalid()}
 	published.Forms = []*Error{

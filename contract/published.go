@@ -2,6 +2,7 @@ package contract
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/admit-go/admit/internal/published"
 )
@@ -30,12 +31,12 @@ func (a *API) published() []published.Route {
 	return all
 }
 
-// published returns each row once, whatever its messages.
+// published returns each row once for each field that it comes from, whatever its messages.
 func (r *route) published() []published.Row {
 	var rows []published.Row
-	for i, row := range r.answers {
-		if i == 0 || row.Status != r.answers[i-1].Status || row.Code != r.answers[i-1].Code {
-			rows = append(rows, row.published())
+	for _, answer := range r.answers {
+		if row := answer.published(); !slices.Contains(rows, row) {
+			rows = append(rows, row)
 		}
 	}
 	return rows

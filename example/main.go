@@ -62,7 +62,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer keys.Close()
-	handler, err := service.New(ctx, service.Config{Keys: keys, Logger: logger})
+	handler, _, err := service.New(ctx, service.Config{Keys: keys, Logger: logger})
 	if err != nil {
 		return err
 	}

@@ -42,9 +42,9 @@ func (o order) check() error {
 	if len(fields) == 0 {
 		return nil
 	}
-	e := admit.NewError(http.StatusUnprocessableEntity, "The order is not valid.")
+	e := *errInvalidOrder
 	e.Fields = fields
-	return e
+	return &e
 }
 
 // maxOrders bounds what the book remembers.
@@ -58,7 +58,10 @@ type orderBook struct {
 	next  int
 }
 
-var errRepeated = admit.NewError(http.StatusConflict, "There is an order with this client_id already.")
+var (
+	errInvalidOrder = admit.NewError(http.StatusUnprocessableEntity, "The order is not valid.")
+	errRepeated     = admit.NewError(http.StatusConflict, "There is an order with this client_id already.")
+)
 
 func (b *orderBook) create(w http.ResponseWriter, r *http.Request) error {
 	o, err := admit.Decode[order](r)

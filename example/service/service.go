@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/contract"
 )
 
 // Config is what depends on where the service runs.
@@ -48,19 +49,19 @@ func NewServer(handler http.Handler, logger *slog.Logger) *http.Server {
 	}
 }
 
-// New builds the whole API. Streams end when ctx does.
-func New(ctx context.Context, c Config) (http.Handler, error) {
+// New builds the whole API, and the contract that it keeps. Streams end when ctx does.
+func New(ctx context.Context, c Config) (http.Handler, *contract.API, error) {
 	auth, err := admit.NewAuth(admit.AuthConfig{
 		Store:          c.Keys,
 		Realm:          "market data",
 		MintedPrefixes: []string{"demo_free", "demo_pro", "demo_trader"},
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	plans, err := Plans()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	limiter, err := admit.NewLimiter(admit.LimiterConfig{
 		Name:     "market-data",
@@ -70,7 +71,7 @@ func New(ctx context.Context, c Config) (http.Handler, error) {
 		Replicas: c.Replicas,
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 
 	// What each route needs is a copy of one of these, changed.
@@ -95,19 +96,26 @@ func New(ctx context.Context, c Config) (http.Handler, error) {
 
 	upstream, err := newUpstream(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	outer := admit.Policy{Errors: &admit.ErrorWriter{Logger: c.Logger}, WriteStall: 10 * time.Second}
+	api, err := contract.New(contract.Info{
+		Title: "Market data", Version: "1.0",
+		Description: "Quotes of two pairs, their history, and orders. It is the example of admit: nothing is bought or sold.",
+	}, outer)
+	if err != nil {
+		return nil, nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/healthz", admit.Policy{Methods: []string{"GET"}}.Wrap(admit.HandlerFunc(health)))
-	mux.Handle("/v1/prices/{pair}", prices.Wrap(admit.HandlerFunc(getPrice)))
-	mux.Handle("/v1/history/{pair}", history.Wrap(admit.HandlerFunc(getHistory)))
-	mux.Handle("/v1/orders", ordering.Wrap(admit.HandlerFunc(new(orderBook).create)))
-	mux.Handle("/v1/slow", keyed.Wrap(admit.HandlerFunc(slow)))
-	mux.Handle("/v1/panic", keyed.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("as asked for") })))
-	mux.Handle("/v1/upstream", keyed.Wrap(upstream))
-	mux.Handle("/v1/stream", keyed.Wrap(admit.HandlerFunc(streamer(ctx))))
-
-	return admit.Policy{Errors: &admit.ErrorWriter{Logger: c.Logger}, WriteStall: 10 * time.Second}.Wrap(admit.Mux(mux)), nil
+	api.Handle(mux, "/healthz", admit.Policy{Methods: []string{"GET"}}, admit.HandlerFunc(health))
+	api.Handle(mux, "/v1/prices/{pair}", prices, admit.HandlerFunc(getPrice), errNoPair)
+	api.Handle(mux, "/v1/history/{pair}", history, admit.HandlerFunc(getHistory), errNoPair)
+	api.Handle(mux, "/v1/orders", ordering, admit.HandlerFunc(new(orderBook).create), append(contract.Decodes(), errInvalidOrder, errRepeated)...)
+	api.Handle(mux, "/v1/slow", keyed, admit.HandlerFunc(slow), errBadDuration)
+	api.Handle(mux, "/v1/panic", keyed, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("as asked for") }))
+	api.Handle(mux, "/v1/upstream", keyed, upstream, append(contract.Proxies(), errBadUpstream)...)
+	api.Handle(mux, "/v1/stream", keyed, admit.HandlerFunc(streamer(ctx)))
+	return api.Wrap(outer.Wrap(admit.Mux(mux))), api, nil
 }
 
 func health(w http.ResponseWriter, r *http.Request) error {
@@ -154,11 +162,13 @@ func getPrice(w http.ResponseWriter, r *http.Request) error {
 // maxSlow bounds what a caller of slow can ask for.
 const maxSlow = 10 * time.Second
 
+var errBadDuration = admit.NewError(http.StatusBadRequest, "The parameter d must be a duration of at most 10s, such as 2s.")
+
 // slow answers after the time that the query asks for, unless that is too long.
 func slow(w http.ResponseWriter, r *http.Request) error {
 	d, err := time.ParseDuration(r.URL.Query().Get("d"))
 	if err != nil || d < 0 || d > maxSlow {
-		return admit.NewError(http.StatusBadRequest, "The parameter d must be a duration of at most 10s, such as 2s.")
+		return errBadDuration
 	}
 	select {
 	case <-time.After(d):
@@ -211,6 +221,8 @@ func streamer(stop context.Context) func(http.ResponseWriter, *http.Request) err
 	}
 }
 
+var errBadUpstream = admit.NewError(http.StatusBadRequest, "The parameter as must be refused or slow.")
+
 // newUpstream is a reverse proxy to an upstream that fails as the query asks for.
 func newUpstream(ctx context.Context) (http.Handler, error) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
@@ -231,7 +243,7 @@ func newUpstream(ctx context.Context) (http.Handler, error) {
 	return admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		target, known := targets[r.URL.Query().Get("as")]
 		if !known {
-			return admit.NewError(http.StatusBadRequest, "The parameter as must be refused or slow.")
+			return errBadUpstream
 		}
 		proxy := &httputil.ReverseProxy{
 			Rewrite:      func(pr *httputil.ProxyRequest) { pr.SetURL(target) },

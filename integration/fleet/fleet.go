@@ -175,7 +175,7 @@ func (f *fleet) startReplica(ctx context.Context, i int, open func() (*sqlkeys.S
 		return err
 	}
 	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
-	handler, err := service.New(ctx, service.Config{Keys: cache, Limits: limits, Replicas: f.size, Logger: logger})
+	handler, _, err := service.New(ctx, service.Config{Keys: cache, Limits: limits, Replicas: f.size, Logger: logger})
 	if err != nil {
 		return err
 	}

@@ -91,7 +91,7 @@ func serve(path string) error {
 		return err
 	}
 	defer keys.Close()
-	handler, err := service.New(ctx, service.Config{Keys: keys, Logger: logger})
+	handler, _, err := service.New(ctx, service.Config{Keys: keys, Logger: logger})
 	if err != nil {
 		return err
 	}
