@@ -1,18 +1,10 @@
 package admit
 
 import (
-	"context"
 	"net/http"
-	"sync/atomic"
 
 	"github.com/admit-go/admit/internal/published"
 )
-
-// outcome is what those inside tell of how a request ends.
-type outcome struct {
-	route atomic.Pointer[string]
-	sent  atomic.Pointer[Error]
-}
 
 // outcomes calls next, and then f if an answer has begun.
 func outcomes(next http.Handler, f func(*http.Request, published.Outcome)) http.Handler {
@@ -47,15 +39,6 @@ func (o *outcome) of(r *http.Request, status int) published.Outcome {
 		out.Code = e.Code
 	}
 	return out
-}
-
-// noteError leaves the error that is sent for who wants to know how the request ends.
-func noteError(ctx context.Context, e *Error) {
-	for s := stateOf(ctx); s != nil; s = s.outer {
-		if s.filled&slotOutcome != 0 {
-			s.outcome.sent.Store(e)
-		}
-	}
 }
 
 // setRoute leaves the pattern that has matched: the innermost is the last one.

@@ -156,6 +156,21 @@ func handBack(r, inner *http.Request) {
 	}
 }
 
+// outcome is what those inside tell of how a request ends.
+type outcome struct {
+	route atomic.Pointer[string]
+	sent  atomic.Pointer[Error]
+}
+
+// noteError leaves the error that is sent for who wants to know how the request ends.
+func noteError(ctx context.Context, e *Error) {
+	for s := stateOf(ctx); s != nil; s = s.outer {
+		if s.filled&slotOutcome != 0 {
+			s.outcome.sent.Store(e)
+		}
+	}
+}
+
 // header returns the header of r, which carries s, for the chain to change.
 func (s *state) header(r *http.Request) http.Header {
 	if !s.ownHeader {
