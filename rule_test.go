@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/published"
 )
 
 // The rule: a handler sees what is around it, and nothing else. Here two handlers run in
@@ -140,6 +141,9 @@ func guests(t testing.TB) map[string]guest {
 			wrap: func(http.Handler) http.Handler { return admit.Mux(http.NewServeMux()) }, answers: true,
 			plain: func(http.Handler) http.Handler { return http.NewServeMux() },
 		},
+		"Outcomes": {wrap: func(h http.Handler) http.Handler {
+			return published.Outcomes(h, func(*http.Request, published.Outcome) {})
+		}},
 		"Policy":          {wrap: whole.Wrap, shows: "key", adds: append([]string{"X-Request-Id", "Vary"}, legacy...)},
 		"Policy, a panic": {wrap: whole.Wrap, first: panics("as asked for").ServeHTTP, answers: true},
 		"Policy, an error": {wrap: whole.Wrap, answers: true, first: func(w http.ResponseWriter, r *http.Request) {
