@@ -60,14 +60,14 @@ type Answer struct {
 	Method string `json:"method,omitempty"` // of the pattern; "" for any
 
 	Status    int      `json:"status"`
-	Code      string   `json:"code"` // "" for an error that admit has not written
+	Code      string   `json:"code"` // "" for an answer that admit does not write: see Foreign
 	Message   string   `json:"message"`
 	Headers   []string `json:"headers,omitempty"` // that it has, or may have, beside those of every error
 	Retryable bool     `json:"retryable"`         // the same request may be let in later
 	When      string   `json:"when"`
 
 	// Example is such an answer as the service writes it.
-	Example Example `json:"example"`
+	Example Example `json:"example,omitzero"`
 
 	field string // of the Policy; "handler", "mux", or "" for what every Policy has
 }

@@ -2,6 +2,7 @@ package contract_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -76,6 +77,17 @@ func TestAnswers(t *testing.T) {
 		assert.NotEmpty(t, a.When)
 		assert.NotEmpty(t, a.Example.Body)
 	}
+}
+
+// An answer of others has a row without a code.
+func TestForeign(t *testing.T) {
+	t.Parallel()
+	api := newAPI(t, admit.Policy{})
+	api.Declare("/x", admit.Policy{}, contract.Foreign(502, "The upstream has failed."))
+	text, err := json.Marshal(row(api, "/x", ""))
+	require.NoError(t, err)
+	assert.JSONEq(t, `[{"route":"/x","status":502,"code":"","message":"","retryable":true,"when":"The upstream has failed."}]`, string(text))
+	assert.Panics(t, func() { contract.Foreign(200, "x") })
 }
 
 // The examples are what the service sends, by its own ErrorWriter, and no hook of the
@@ -221,6 +233,7 @@ func TestUndeclared(t *testing.T) {
 	api.Handle(mux, "GET /declared", admit.Policy{}, fails(errSoldOut), errSoldOut)
 	api.Handle(mux, "GET /forgotten", admit.Policy{}, fails(errSoldOut))
 	api.Handle(mux, "GET /text/{id}", admit.Policy{}, text, admit.NewError(404, ""))
+	api.Handle(mux, "GET /foreign", admit.Policy{}, text, contract.Foreign(404, "There is no such text."))
 	api.Handle(mux, "GET /fails", admit.Policy{}, admit.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return errors.New("x") }))
 	api.Handle(mux, "GET /panics", admit.Policy{}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("x") }))
 	api.Handle(sub, "GET /below", admit.Policy{}, fails(errSoldOut), errSoldOut)
@@ -233,6 +246,7 @@ func TestUndeclared(t *testing.T) {
 		"/declared":      nil,
 		"/forgotten":     {"/forgotten Conflict sold_out"},
 		"/text/1":        {"/text/1 Not Found "}, // a code is what is missing
+		"/foreign":       nil,
 		"/fails":         nil,
 		"/panics":        nil,
 		"/none":          nil,

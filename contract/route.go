@@ -66,8 +66,25 @@ func splitPattern(pattern string) (method, host, path string) {
 	return method, host, rest
 }
 
+// Foreign describes an answer of 400 or above that admit does not write: that of an upstream
+// behind a proxy, or of a handler that calls http.Error. Its row has no code, no message and
+// no example, and the sentence says when it comes. It is for Handle, Declare and New, and is
+// never to be sent. It panics on another status.
+func Foreign(status int, when string) *admit.Error {
+	e := admit.NewError(status, when)
+	e.Code = foreign
+	return e
+}
+
+// foreign is what no code of a client can be.
+const foreign = "(foreign)"
+
 // add puts in a row for an error of the service's own.
 func (r *route) add(field string, e *admit.Error) {
+	if e.Code == foreign {
+		r.put(Answer{Status: e.Status, Retryable: published.Retryable(e.Status), When: e.Message, field: field}, nil)
+		return
+	}
 	var sent *admit.Error
 	write(r.errors, e, func(complete *admit.Error) { sent = complete })
 	var headers []string
@@ -84,7 +101,7 @@ func (r *route) add(field string, e *admit.Error) {
 	}, e)
 }
 
-// put puts in a row, in its place, unless it is there.
+// put puts in a row for an error, or for what others write, in its place, unless it is there.
 func (r *route) put(row Answer, e *admit.Error) {
 	row.Route, row.Method = r.pattern, r.method
 	for _, other := range r.answers {
@@ -92,7 +109,9 @@ func (r *route) put(row Answer, e *admit.Error) {
 			return
 		}
 	}
-	row.Example = write(r.errors, e, nil)
+	if e != nil {
+		row.Example = write(r.errors, e, nil)
+	}
 	for _, l := range r.chain.Limits {
 		if l.Field == row.field && slices.Contains(row.Headers, "RateLimit") && row.Example.Header["RateLimit"] == nil {
 			row.Example.Header["RateLimit"], row.Example.Header["RateLimit-Policy"] = []string{l.Exhausted}, []string{l.Policy}
