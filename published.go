@@ -14,7 +14,7 @@ func init() {
 	published.SetRoute = setRoute
 	notAllowed := *errMethodNotAllowed
 	notAllowed.Header = http.Header{"Allow": {"GET, HEAD"}} // for example: a ServeMux sets it
-	published.Mux = []*Error{errNotFound, &notAllowed}
+	published.Mux = []*Error{NewError(http.StatusBadRequest, ""), errNotFound, &notAllowed}
 	published.Handlers = []*Error{errInternal, errDeadline}
 	published.Decodes = []*Error{errBodyEmpty, errBodyMalformed, errBodyTrailing, errBodyUnread, errRequestTimeout, errBodyTooLarge, sampleInvalid()}
 	published.Forms = []*Error{

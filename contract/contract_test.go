@@ -56,7 +56,7 @@ func TestAnswers(t *testing.T) {
 		order = append(order, a.Route+" "+a.Code)
 	}
 	assert.Equal(t, []string{
-		" not_found", " method_not_allowed", " precondition_required", " internal", " maintenance",
+		" bad_request", " not_found", " method_not_allowed", " precondition_required", " internal", " maintenance",
 		"POST /v1/orders bad_request", "POST /v1/orders bad_request", "POST /v1/orders key_invalid", "POST /v1/orders key_invalid",
 		"POST /v1/orders key_invalid", "POST /v1/orders key_invalid", "POST /v1/orders key_missing", "POST /v1/orders address_not_allowed", "POST /v1/orders sold_out",
 		"POST /v1/orders unsupported_media_type", "POST /v1/orders unsupported_media_type", "POST /v1/orders unsupported_media_type",
@@ -258,17 +258,21 @@ func TestUndeclared(t *testing.T) {
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", path, nil))
 		assert.Equal(t, want, said.take(), path)
 	}
-	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/declared", nil))
-	assert.Empty(t, said.take(), "the mux answers 405")
+	star := httptest.NewRequest("GET", "/", nil)
+	star.RequestURI, star.URL.Path = "*", "*"
+	for status, r := range map[int]*http.Request{400: star, 405: httptest.NewRequest("POST", "/declared", nil)} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		assert.Equal(t, status, w.Code)
+		assert.Empty(t, said.take(), "the mux answers %d", status)
+	}
 }
 
 // It is logged once, and a stranger cannot fill the log.
-func TestUndeclaredIsLoggedOnce(t *testing.T) { //nolint:paralleltest // slog.Default is everybody's
+func TestUndeclaredIsLoggedOnce(t *testing.T) {
+	t.Parallel()
 	var out bytes.Buffer
-	before := slog.Default()
-	slog.SetDefault(slog.New(slog.NewTextHandler(&out, nil)))
-	defer slog.SetDefault(before)
-	api := newAPI(t, admit.Policy{})
+	api := newAPI(t, admit.Policy{Errors: &admit.ErrorWriter{Logger: slog.New(slog.NewTextHandler(&out, nil))}})
 	h := api.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(400 + len(r.URL.Path)%100)
 	}))

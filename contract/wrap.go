@@ -9,7 +9,7 @@ import (
 
 // Wrap returns a handler that answers as next does, and tells of every answer of 400 and
 // above that no row has: to the function of Undeclared, and once for each route, status and
-// code to slog.Default. It stands outermost.
+// code to the Logger of the outer Policy's ErrorWriter, or slog.Default. It stands outermost.
 func (a *API) Wrap(next http.Handler) http.Handler {
 	if next == nil {
 		panic("contract: Wrap: the handler is nil")
@@ -47,12 +47,19 @@ func (a *API) tell(r *http.Request, o published.Outcome) {
 	}
 	a.mu.Unlock()
 	if first {
-		slog.LogAttrs(r.Context(), slog.LevelWarn, "contract: an answer is not in the contract; give its error to Handle, Declare or New",
+		a.logger().LogAttrs(r.Context(), slog.LevelWarn, "contract: an answer is not in the contract; give its error to Handle, Declare or New",
 			slog.String("route", route), slog.String("method", r.Method), slog.Int("status", o.Status), slog.String("code", o.Code))
 	}
 	if f != nil {
 		f(r, o.Status, o.Code)
 	}
+}
+
+func (a *API) logger() *slog.Logger {
+	if e := a.outer.errors; e != nil && e.Logger != nil {
+		return e.Logger
+	}
+	return slog.Default()
 }
 
 // find returns the row of an answer: one of the route, else one that any request may get.

@@ -93,7 +93,7 @@ var (
 
 	// Decodes, Forms and Proxies are, as []*admit.Error, what Decode, ParseForm and
 	// ProxyError answer, and Handlers what an admit.HandlerFunc does beside its own errors.
-	// Mux is what an admit.Mux answers by itself.
+	// Mux is what an admit.Mux answers by itself: 400 to a request for "*", 404 and 405.
 	Decodes, Forms, Proxies, Handlers, Mux any
 
 	// Routes are those of a *contract.API, which package contract sets; the first is for
