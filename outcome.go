@@ -11,8 +11,6 @@ func outcomes(next http.Handler, f func(*http.Request, published.Outcome)) http.
 	return wrap("Outcomes", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		s, w, inner := in.fill(w, r, slotOutcome)
 		defer s.leave(r, inner)
-		o := new(outcome)
-		s.outcome = o
 		w = track(w)
 		t := tracker(w)
 		returned := false
@@ -22,7 +20,7 @@ func outcomes(next http.Handler, f func(*http.Request, published.Outcome)) http.
 				status = http.StatusOK // the server sends it
 			}
 			if status != 0 && !t.hijacked {
-				f(inner, o.of(inner, status))
+				f(inner, s.outcome.of(inner, status))
 			}
 		}()
 		in.ServeHTTP(w, inner)

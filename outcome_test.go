@@ -119,3 +119,13 @@ func TestOutcomeOfALateHandler(t *testing.T) {
 		assert.Equal(t, []published.Outcome{{Status: 503, Code: "handler_timeout"}}, got)
 	})
 }
+
+// Who wants to know of every request pays next to nothing for it.
+func TestOutcomesAllocateLittle(t *testing.T) {
+	policy := admit.Policy{}.Wrap(answer(200))
+	h := published.Outcomes(policy, func(*http.Request, published.Outcome) {})
+	r := get("/", "X-Request-Id", "known")
+	w := newDiscard()
+	alone := testing.AllocsPerRun(100, func() { policy.ServeHTTP(w, r) })
+	allocs(t, alone, func() { h.ServeHTTP(w, r) })
+}

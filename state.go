@@ -25,7 +25,7 @@ import (
 //
 // So a state has no lock: it is written by the goroutine of its chain before anybody
 // else has it, and only read after that. Three members are an exception, and atomic: seen,
-// rest and what outcome points to, which those inside leave for those outside.
+// rest and outcome, which those inside leave for those outside.
 type state struct {
 	context.Context        // the request's own, outside of this state
 	outer           *state // the next state outside, if any
@@ -40,7 +40,7 @@ type state struct {
 	place     place
 	body      *body
 	counted   [2]any // the Limiters that have counted the request
-	outcome   *outcome
+	outcome   outcome
 
 	// source is the body as the outermost wrapper got it.
 	source io.ReadCloser
