@@ -83,4 +83,10 @@
 // context. Flush, Hijack, deadlines and all else of [http.ResponseController] work through
 // every wrapper.
 // A [HandlerFunc] returns its error; [Success] and [Decode] are for JSON, [ParseForm] for forms.
+//
+// # The contract
+//
+// [Policy.Answers] has every error that a chain may answer with. The package contract makes
+// a page and an OpenAPI document of those of a whole service, and tells of answers that are
+// not among them.
 package admit
