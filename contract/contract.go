@@ -85,8 +85,11 @@ type API struct {
 	outer *route // what any request may get
 
 	mu      sync.Mutex
-	routes  map[string]*route // by pattern
-	matcher *http.ServeMux    // finds the route of a request that no Handle has seen
+	routes  map[string]*route   // by pattern
+	matcher *http.ServeMux      // finds the route of a request that no Handle has seen
+	pages   map[string]rendered // by media type; nil: to be written
+
+	rendering sync.Mutex
 
 	undeclared func(r *http.Request, status int, code string)
 	logged     map[[3]any]bool
@@ -152,6 +155,7 @@ func (a *API) declare(by, pattern string, p admit.Policy, errs []*admit.Error) {
 	}()
 	a.matcher.Handle(pattern, http.NotFoundHandler())
 	a.routes[pattern] = r
+	a.pages = nil
 }
 
 // Answers returns the rows, sorted by route, status and code: those of routes, and with the

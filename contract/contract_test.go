@@ -288,7 +288,7 @@ func TestUndeclaredIsLoggedOnce(t *testing.T) {
 // A contract may be read while routes are added and requests come.
 func TestConcurrentUse(t *testing.T) {
 	t.Parallel()
-	api := newAPI(t, admit.Policy{})
+	api := newAPI(t, admit.Policy{Errors: &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}})
 	h := api.Wrap(admit.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return errSoldOut }))
 	var all sync.WaitGroup
 	for i := range 8 {

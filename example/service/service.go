@@ -107,6 +107,7 @@ func New(ctx context.Context, c Config) (http.Handler, *contract.API, error) {
 		return nil, nil, err
 	}
 	mux := http.NewServeMux()
+	mux.Handle("GET /{$}", api.Page())
 	api.Handle(mux, "/healthz", admit.Policy{Methods: []string{"GET"}}, admit.HandlerFunc(health))
 	api.Handle(mux, "/v1/prices/{pair}", prices, admit.HandlerFunc(getPrice), errNoPair)
 	api.Handle(mux, "/v1/history/{pair}", history, admit.HandlerFunc(getHistory), errNoPair)
