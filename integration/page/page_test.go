@@ -1,0 +1,104 @@
+// Package page looks at pages of admit as those who read them do: in a browser, on small and
+// large screens, in light and dark, and by keyboard.
+package page
+
+import (
+	_ "embed"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+//go:embed testdata/sample.html
+var sample string
+
+// html is a page that has these bytes.
+func html(page string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = w.Write([]byte(page))
+	})
+}
+
+func TestPages(t *testing.T) {
+	b := startBrowser(t)
+
+	for _, page := range []struct {
+		name string
+		http.Handler
+	}{
+		{"sample", html(sample)},
+	} {
+		t.Run(page.name, func(t *testing.T) {
+			p := b.serve(t, page)
+			for _, v := range views {
+				for _, f := range p.look(v) {
+					t.Errorf("%s: %s: %s: %s", v, f.Rule, f.Where, f.What)
+				}
+				p.screenshot(page.name + "-" + v.String())
+			}
+		})
+	}
+
+	t.Run("what is broken is found", func(t *testing.T) { testBroken(t, b) })
+}
+
+// testBroken breaks the sample in one place, and wants that to be found.
+func testBroken(t *testing.T, b *browser) {
+	small := view{width: 320, scheme: "light"}
+	open := view{width: 320, scheme: "light", open: true}
+	for _, broken := range []struct {
+		name     string
+		from, to string
+		in       view
+		rule     string
+		notIn    view // where it is right, if there is such a view
+	}{
+		{name: "no language", from: ` lang="en"`, in: small, rule: "html-has-lang"},
+		{name: "no title", from: "<title>Answers of a sample</title>", in: small, rule: "document-title"},
+		{name: "contrast", from: "--text: #1b1f24", to: "--text: #8a8f96", in: small, rule: "color-contrast", notIn: view{width: 320, scheme: "dark"}},
+		{name: "contrast in dark", from: "--text: #e6e8eb", to: "--text: #50555b", in: view{width: 320, scheme: "dark"}, rule: "color-contrast", notIn: small},
+		{name: "contrast in details", from: "<code>", to: `<code style="color: #999">`, in: open, rule: "color-contrast", notIn: small},
+		{name: "no alternative text", from: ` alt="A price that rises"`, in: small, rule: "image-alt"},
+		{name: "order of headings", from: `<h2 id="prices">Prices</h2>`, to: `<h4 id="prices">Prices</h4>`, in: small, rule: "heading-order"},
+		{name: "no landmark", from: `<main id="answers">`, to: `<div id="answers">`, in: small, rule: "region"},
+		{name: "small targets", from: `<li><a href="#prices">Prices</a></li>`, to: `<li style="line-height: 1; padding: 0"><a href="#prices">a</a></li><li style="line-height: 1; padding: 0"><a href="#answers">b</a></li>`, in: small, rule: "target-size"},
+		{name: "scrolls", from: "overflow-x: auto", in: open, rule: "scroll", notIn: view{width: 1440, scheme: "light"}},
+		{name: "no viewport", from: `<meta name="viewport" content="width=device-width, initial-scale=1">`, in: small, rule: "scroll", notIn: view{width: 1440, scheme: "light"}},
+		{name: "a script that throws", from: "</main>", to: "</main><script>throw new Error('no')</script>", in: small, rule: "console"},
+		{name: "an error on the console", from: "</main>", to: "</main><script>console.error('no')</script>", in: small, rule: "console"},
+		{name: "a policy that is broken", from: "<style>", to: `<meta http-equiv="Content-Security-Policy" content="script-src 'none'"><script>1</script><style>`, in: small, rule: "console"},
+		{name: "another host", from: "<style>", to: "<style>html { background: url(http://192.0.2.1/) }", in: small, rule: "request"},
+		{name: "no skip link", from: `<a class="skip" href="#answers">Skip to the answers</a>`, in: open, rule: "skip-link-first"},
+		{name: "a skip link to nowhere", from: `class="skip" href="#answers"`, to: `class="skip" href="#nowhere"`, in: open, rule: "skip-link-first"},
+		{name: "a hidden skip link", from: ".skip:focus {", to: ".skip:active {", in: open, rule: "skip-link-first"},
+		{name: "a skip link that does nothing", from: "<main", to: `<script>addEventListener("click", (e) => e.preventDefault())</script><main`, in: open, rule: "skip-link-works"},
+		{name: "no focus to see", from: "outline: 3px solid var(--link)", to: "outline: 0", in: open, rule: "focus-visible"},
+		{name: "a transparent focus", from: "outline: 3px solid var(--link)", to: "outline: 3px solid transparent", in: open, rule: "focus-visible"},
+		{name: "a ring that was there before", from: ":focus-visible {", to: "* {", in: open, rule: "focus-visible"},
+		{name: "out of reach of Tab", from: "<main", to: `<script>addEventListener("keydown", (e) => { if (document.activeElement.tagName === "SUMMARY") e.preventDefault() })</script><main`, in: open, rule: "tab-reaches"},
+	} {
+		t.Run(broken.name, func(t *testing.T) {
+			require.Equal(t, 1, strings.Count(sample, broken.from))
+			p := b.serve(t, html(strings.Replace(sample, broken.from, broken.to, 1)))
+			found := p.look(broken.in)
+			for _, f := range found {
+				t.Logf("%s: %s: %s", f.Rule, f.Where, f.What)
+			}
+			assert.Contains(t, rules(found), broken.rule)
+			if broken.notIn.width > 0 {
+				assert.NotContains(t, rules(p.look(broken.notIn)), broken.rule)
+			}
+		})
+	}
+}
+
+func rules(found []finding) (names []string) {
+	for _, f := range found {
+		names = append(names, f.Rule)
+	}
+	return names
+}
