@@ -15,6 +15,7 @@ import (
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
@@ -118,6 +119,16 @@ func (b *browser) hear(rule, what string) {
 	b.heard = append(b.heard, finding{Rule: rule, Where: "the page", What: what})
 }
 
+// colours reports whether to judge colours in the view, which takes most of the time. What is
+// seen with <details> closed is also seen with them open; at one width both are looked at.
+func (v view) colours() bool { return v.open || v.width == 320 }
+
+// keyboard reports whether to go through the page by keyboard: where everything that can have
+// the focus is there, in the narrowest layout and in the widest, and once in each scheme.
+func (v view) keyboard() bool {
+	return v == view{320, "light", true} || v == view{1440, "dark", true}
+}
+
 // finding is one fault of a page.
 type finding struct {
 	Rule  string `json:"rule"` // of axe, or of the checks here
@@ -171,9 +182,9 @@ func (b *browser) serve(t *testing.T, handler http.Handler) page {
 func (p page) look(v view) []finding {
 	p.t.Helper()
 	p.load(v)
-	found := ask[[]finding](p, "admitPage.axe()")
+	found := ask[[]finding](p, fmt.Sprintf("admitPage.axe(%t)", v.colours()))
 	found = append(found, ask[[]finding](p, fmt.Sprintf("admitPage.overflow(%d)", v.width))...)
-	if v.open { // everything that can have the focus is there
+	if v.keyboard() {
 		found = append(found, p.keyboard()...)
 	}
 	p.mu.Lock()
@@ -206,39 +217,39 @@ func (p page) load(v view) {
 // keyboard goes through the page by Tab alone, and then by the skip link.
 func (p page) keyboard() (found []finding) {
 	p.t.Helper()
-	for range ask[int](p, "admitPage.rest()") {
-		p.press(kb.Tab)
-		here := ask[*[]finding](p, "admitPage.tabbed()")
-		if here == nil {
-			break
-		}
-		found = append(found, *here...)
+	for range ask[int](p, "admitPage.watch()") {
+		p.tab()
 	}
-	found = append(found, ask[[]finding](p, "admitPage.missed()")...)
+	found = append(ask[[]finding](p, "admitPage.tabbed()"), ask[[]finding](p, "admitPage.missed()")...)
 	if ask[bool](p, "admitPage.focusSkipLink()") {
-		p.press(kb.Enter)
-		p.press(kb.Tab)
+		require.NoError(p.t, chromedp.Do(p.ctx, chromedp.KeyEvent(kb.Enter)))
+		p.tab()
 		found = append(found, ask[[]finding](p, "admitPage.skipped()")...)
 	}
 	return found
 }
 
-func (p page) press(key string) {
+// tab presses Tab, and does not let go: that would be another event for each of hundreds.
+func (p page) tab() {
 	p.t.Helper()
-	require.NoError(p.t, chromedp.Do(p.ctx, chromedp.KeyEvent(key)))
+	require.NoError(p.t, chromedp.Do(p.ctx, command(input.DispatchKeyEvent, input.DispatchKeyEventParams{
+		Type: input.DispatchKeyEventTypeRawKeyDown, Key: "Tab", Code: "Tab", WindowsVirtualKeyCode: 9,
+	})))
 }
 
-// screenshot writes the whole page, as it is shown, to the folder in ADMIT_SCREENSHOTS.
-func (p page) screenshot(name string) {
+// screenshot writes the whole page in a view, before anybody has touched it, to the folder in
+// ADMIT_SCREENSHOTS.
+func (p page) screenshot(v view, name string) {
 	p.t.Helper()
 	folder := os.Getenv("ADMIT_SCREENSHOTS")
 	if folder == "" {
 		return
 	}
+	p.load(v)
 	png, err := chromedp.Run(p.ctx, chromedp.FullScreenshot(100))
 	require.NoError(p.t, err)
 	require.NoError(p.t, os.MkdirAll(folder, 0o755))
-	require.NoError(p.t, os.WriteFile(filepath.Join(folder, name+".png"), png, 0o644))
+	require.NoError(p.t, os.WriteFile(filepath.Join(folder, name+"-"+v.String()+".png"), png, 0o644))
 }
 
 // ask evaluates an expression in the page.

@@ -2,6 +2,7 @@
 globalThis.admitPage = (() => {
   const rest = new Map(); // each element's outline and shadow while nothing has the focus
   const reached = new Set(); // by Tab
+  const found = []; // on the way
   let skip; // the skip link, and what it leads to
   const all = () => [...document.querySelectorAll("*")];
   const name = (e) => (e.cloneNode(false).outerHTML + e.textContent.trim()).replace(/\s+/g, " ").slice(0, 160);
@@ -27,6 +28,22 @@ globalThis.admitPage = (() => {
     return false;
   }
 
+  // What has the focus for the first time.
+  function reach(e) {
+    if (reached.has(e)) return;
+    if (reached.size === 0) {
+      const main = document.querySelector("main"), box = e.getBoundingClientRect();
+      const target = e.matches("a[href^='#']") && document.getElementById(e.hash.slice(1));
+      if (target && (target === main || target === main?.firstElementChild)) skip = { link: e, target };
+      if (!skip) found.push(finding("skip-link-first", e, "is what Tab reaches first, and is no link to the main part"));
+      else if (box.left < 0 || box.top < 0 || box.width < 2 || box.height < 2) found.push(finding("skip-link-first", e, "is not seen while it has the focus"));
+    }
+    reached.add(e);
+    const ring = focusRing(e), before = rest.get(e);
+    const seen = (ring.outline && ring.outline !== before.outline) || (ring.shadow && ring.shadow !== before.shadow);
+    if (!seen) found.push(finding("focus-visible", e, "looks the same with the focus as without it"));
+  }
+
   return {
     open(yes) {
       for (const d of document.querySelectorAll("details")) d.open = yes;
@@ -35,10 +52,11 @@ globalThis.admitPage = (() => {
     // Every rule of axe but those of level AAA: it has rules that are off by default, such as
     // those of WCAG 2.2. What axe cannot decide is a finding, so that nothing is left to trust;
     // but for the colours of what has to be scrolled to, which a wider view shows.
-    async axe() {
+    async axe(colours) {
       const scrolledTo = (node) => node.any.some((check) => check.data?.messageKey === "elmPartiallyObscured")
         && scrolls(document.querySelector(node.target.at(-1)));
-      const rules = axe.getRules().filter((r) => !r.tags.includes("wcag2aaa") && !r.tags.includes("deprecated"));
+      const left = ["wcag2aaa", "deprecated", ...(colours ? [] : ["cat.color"])];
+      const rules = axe.getRules().filter((r) => !r.tags.some((tag) => left.includes(tag)));
       const result = await axe.run(document, { runOnly: { type: "rule", values: rules.map((r) => r.ruleId) }, resultTypes: ["violations", "incomplete"] });
       return [...result.violations, ...result.incomplete].flatMap((rule) =>
         rule.nodes.filter((node) => !scrolledTo(node)).map((node) => ({ rule: rule.id, where: node.target.join(" "), what: node.failureSummary })));
@@ -49,34 +67,18 @@ globalThis.admitPage = (() => {
       const root = document.documentElement;
       if (root.clientWidth > width) return [finding("scroll", null, `is laid out for ${root.clientWidth} px`)];
       if (Math.max(root.scrollWidth, document.body.scrollWidth) <= width) return [];
-      const past = all().filter((e) => e.getBoundingClientRect().right > width + 1);
+      const past = all().filter((e) => e.getBoundingClientRect().right > width + 1 && !scrolls(e.parentElement));
       return [finding("scroll", past.at(-1), `reaches past the right edge: the page is ${root.scrollWidth} px wide`)];
     },
 
-    // To be called before the first Tab. It returns how often Tab may be pressed at most.
-    rest() {
+    // To be called before the first Tab. It returns how many elements Tab may reach at most.
+    watch() {
       for (const e of all()) rest.set(e, focusRing(e));
-      return rest.size;
+      document.addEventListener("focusin", (event) => reach(event.target));
+      return all().filter((e) => focusable(e) || scrolls(e)).length;
     },
 
-    // To be called after each Tab. It returns null after the last element.
-    tabbed() {
-      const e = document.activeElement;
-      if (e === document.body || e === document.documentElement || reached.has(e)) return null;
-      const found = [];
-      if (reached.size === 0) {
-        const main = document.querySelector("main"), box = e.getBoundingClientRect();
-        const target = e.matches("a[href^='#']") && document.getElementById(e.hash.slice(1));
-        if (target && (target === main || target === main?.firstElementChild)) skip = { link: e, target };
-        if (!skip) found.push(finding("skip-link-first", e, "is what Tab reaches first, and is no link to the main part"));
-        else if (box.left < 0 || box.top < 0 || box.width < 2 || box.height < 2) found.push(finding("skip-link-first", e, "is not seen while it has the focus"));
-      }
-      reached.add(e);
-      const ring = focusRing(e), before = rest.get(e);
-      const seen = (ring.outline && ring.outline !== before.outline) || (ring.shadow && ring.shadow !== before.shadow);
-      if (!seen) found.push(finding("focus-visible", e, "looks the same with the focus as without it"));
-      return found;
-    },
+    tabbed: () => found,
 
     missed() {
       return all().filter((e) => focusable(e) && !reached.has(e)).map((e) => finding("tab-reaches", e, "is not reached by Tab"));

@@ -29,16 +29,17 @@ func TestPages(t *testing.T) {
 	for _, page := range []struct {
 		name string
 		http.Handler
+		views []view
 	}{
-		{"sample", html(sample)},
+		{"sample", html(sample), views},
 	} {
 		t.Run(page.name, func(t *testing.T) {
 			p := b.serve(t, page)
-			for _, v := range views {
+			for _, v := range page.views {
 				for _, f := range p.look(v) {
 					t.Errorf("%s: %s: %s: %s", v, f.Rule, f.Where, f.What)
 				}
-				p.screenshot(page.name + "-" + v.String())
+				p.screenshot(v, page.name)
 			}
 		})
 	}
@@ -62,6 +63,7 @@ func testBroken(t *testing.T, b *browser) {
 		{name: "contrast", from: "--text: #1b1f24", to: "--text: #8a8f96", in: small, rule: "color-contrast", notIn: view{width: 320, scheme: "dark"}},
 		{name: "contrast in dark", from: "--text: #e6e8eb", to: "--text: #50555b", in: view{width: 320, scheme: "dark"}, rule: "color-contrast", notIn: small},
 		{name: "contrast in details", from: "<code>", to: `<code style="color: #999">`, in: open, rule: "color-contrast", notIn: small},
+		{name: "contrast that axe cannot tell", from: "<code>", to: `<code style="background: linear-gradient(red, white)">`, in: open, rule: "color-contrast"},
 		{name: "no alternative text", from: ` alt="A price that rises"`, in: small, rule: "image-alt"},
 		{name: "order of headings", from: `<h2 id="prices">Prices</h2>`, to: `<h4 id="prices">Prices</h4>`, in: small, rule: "heading-order"},
 		{name: "no landmark", from: `<main id="answers">`, to: `<div id="answers">`, in: small, rule: "region"},
@@ -72,6 +74,7 @@ func testBroken(t *testing.T, b *browser) {
 		{name: "an error on the console", from: "</main>", to: "</main><script>console.error('no')</script>", in: small, rule: "console"},
 		{name: "a policy that is broken", from: "<style>", to: `<meta http-equiv="Content-Security-Policy" content="script-src 'none'"><script>1</script><style>`, in: small, rule: "console"},
 		{name: "another host", from: "<style>", to: "<style>html { background: url(http://192.0.2.1/) }", in: small, rule: "request"},
+		{name: "a socket to another host", from: "</main>", to: "</main><script>new WebSocket('ws://192.0.2.1/')</script>", in: small, rule: "request"},
 		{name: "no skip link", from: `<a class="skip" href="#answers">Skip to the answers</a>`, in: open, rule: "skip-link-first"},
 		{name: "a skip link to nowhere", from: `class="skip" href="#answers"`, to: `class="skip" href="#nowhere"`, in: open, rule: "skip-link-first"},
 		{name: "a hidden skip link", from: ".skip:focus {", to: ".skip:active {", in: open, rule: "skip-link-first"},
