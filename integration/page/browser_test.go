@@ -38,9 +38,10 @@ var pageScript string
 type browser struct {
 	ctx context.Context
 	axe string
+	url *url.URL // of whatever page is looked at
 
 	mu    sync.Mutex
-	own   string    // the host of the page
+	shown http.Handler
 	heard []finding // of the page by itself, while it loaded or ran
 }
 
@@ -65,7 +66,11 @@ func startBrowser(t *testing.T) *browser {
 	ctx, stop = chromedp.NewContext(ctx, chromedp.WithErrorf(func(string, ...any) {}))
 	t.Cleanup(stop)
 	require.NoError(t, chromedp.Do(ctx, command(emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true})))
-	b := &browser{ctx: ctx, axe: string(axe)}
+	b := &browser{axe: string(axe)}
+	server := httptest.NewServer(b)
+	t.Cleanup(server.Close)
+	b.url, err = url.Parse(server.URL + "/")
+	require.NoError(t, err)
 	require.NoError(t, chromedp.Listen(ctx, b.listen))
 	b.ctx, stop = context.WithTimeout(ctx, 2*time.Minute) // for a page that never ends
 	t.Cleanup(stop)
@@ -78,6 +83,19 @@ func command[P any](c cdp.Command[P, cdp.Empty], params P) chromedp.Action[chrom
 		_, err := cdp.Call(ctx, tab, c, params)
 		return err
 	})
+}
+
+// ServeHTTP is the server of every page. It outlives them, since Chromium asks for an icon
+// when it pleases.
+func (b *browser) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/favicon.ico" {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	b.mu.Lock()
+	page := b.shown
+	b.mu.Unlock()
+	page.ServeHTTP(w, r)
 }
 
 func (b *browser) listen(event any) {
@@ -110,7 +128,7 @@ func (b *browser) listen(event any) {
 }
 
 func (b *browser) requested(to string) {
-	if u, err := url.Parse(to); err != nil || (u.Host != b.own && u.Scheme != "data") {
+	if u, err := url.Parse(to); err != nil || (u.Host != b.url.Host && u.Scheme != "data") {
 		b.hear("request", to)
 	}
 }
@@ -161,21 +179,11 @@ func (v view) String() string {
 	return name
 }
 
-// page is a page that the browser looks at.
+// page is a page for the browser to look at.
 type page struct {
 	*browser
-	t   *testing.T
-	url *url.URL
-}
-
-// serve has a page on 127.0.0.1 for as long as the test runs.
-func (b *browser) serve(t *testing.T, handler http.Handler) page {
-	t.Helper()
-	server := httptest.NewServer(handler)
-	t.Cleanup(server.Close)
-	at, err := url.Parse(server.URL + "/")
-	require.NoError(t, err)
-	return page{browser: b, t: t, url: at}
+	t       *testing.T
+	handler http.Handler
 }
 
 // look loads the page in a view and returns what is wrong with it there.
@@ -196,7 +204,7 @@ func (p page) look(v view) []finding {
 func (p page) load(v view) {
 	p.t.Helper()
 	p.mu.Lock()
-	p.own, p.heard = p.url.Host, nil
+	p.shown, p.heard = p.handler, nil
 	p.mu.Unlock()
 	require.NoError(p.t, chromedp.Do(p.ctx,
 		chromedp.EmulateViewport(v.width, v.width*3/4, func(metrics *emulation.SetDeviceMetricsOverrideParams, _ *emulation.SetTouchEmulationEnabledParams) {

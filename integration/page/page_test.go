@@ -26,20 +26,20 @@ func html(page string) http.Handler {
 func TestPages(t *testing.T) {
 	b := startBrowser(t)
 
-	for _, page := range []struct {
+	for _, shown := range []struct {
 		name string
 		http.Handler
 		views []view
 	}{
 		{"sample", html(sample), views},
 	} {
-		t.Run(page.name, func(t *testing.T) {
-			p := b.serve(t, page)
-			for _, v := range page.views {
+		t.Run(shown.name, func(t *testing.T) {
+			p := page{b, t, shown}
+			for _, v := range shown.views {
 				for _, f := range p.look(v) {
 					t.Errorf("%s: %s: %s: %s", v, f.Rule, f.Where, f.What)
 				}
-				p.screenshot(v, page.name)
+				p.screenshot(v, shown.name)
 			}
 		})
 	}
@@ -86,7 +86,7 @@ func testBroken(t *testing.T, b *browser) {
 	} {
 		t.Run(broken.name, func(t *testing.T) {
 			require.Equal(t, 1, strings.Count(sample, broken.from))
-			p := b.serve(t, html(strings.Replace(sample, broken.from, broken.to, 1)))
+			p := page{b, t, html(strings.Replace(sample, broken.from, broken.to, 1))}
 			found := p.look(broken.in)
 			for _, f := range found {
 				t.Logf("%s: %s: %s", f.Rule, f.Where, f.What)
