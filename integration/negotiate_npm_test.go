@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -26,7 +24,8 @@ import (
 // agree again when negotiator gets the same thing said in the grammar.
 func TestNegotiateAgreesWithNPM(t *testing.T) {
 	t.Parallel()
-	dir := installNegotiator(t)
+	servers.Program(t, "node")
+	dir := servers.InstallNPM(t, "negotiator")
 
 	for _, set := range []struct {
 		name    string
@@ -268,25 +267,4 @@ func ask(t *testing.T, dir string, questions []question) []string {
 	}
 	require.Len(t, answers, len(questions))
 	return answers
-}
-
-// installNegotiator puts negotiator and the script into a directory of the test. It
-// skips the test where that cannot be, unless ADMIT_REQUIRE_SERVICES is 1.
-func installNegotiator(t *testing.T) string {
-	t.Helper()
-	for _, program := range []string{"node", "npm"} {
-		servers.Program(t, program)
-	}
-	dir := t.TempDir()
-	for _, name := range []string{"package.json", "package-lock.json", "answer.js"} {
-		content, err := os.ReadFile(filepath.Join("negotiator", name))
-		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
-	}
-	npm := exec.CommandContext(t.Context(), "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
-	npm.Dir = dir
-	if out, err := npm.CombinedOutput(); err != nil {
-		servers.Missing(t, fmt.Sprintf("the package negotiator (npm ci: %v, %s)", err, out))
-	}
-	return dir
 }
