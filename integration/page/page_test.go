@@ -39,7 +39,9 @@ func TestPages(t *testing.T) {
 		http.Handler
 		views []view
 	}{
-		{"sample", html(sample), views},
+		{"sample", html(sample), []view{small, dark, opened, large}},
+		{"example", exampleContract(t), views},
+		{"hostile", hostileContract(t), []view{{320, "light", true}, {1440, "dark", true}}},
 	} {
 		t.Run(shown.name, func(t *testing.T) {
 			p := page{b, t, shown}
@@ -52,6 +54,7 @@ func TestPages(t *testing.T) {
 		})
 	}
 
+	t.Run("hostile texts are only texts", func(t *testing.T) { testHostile(t, b) })
 	t.Run("what is broken is found", func(t *testing.T) { testBroken(t, b) })
 }
 
