@@ -29,7 +29,9 @@ func answering(t testing.TB) map[string]struct {
 	total, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: time.Second})
 	require.NoError(t, err)
 	limiter := newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(10)}})
-	auth := newAuth(t, admit.AuthConfig{Store: admit.KeyMap{}, Failures: admit.PerMinute(60)})
+	cache, err := admit.NewKeyCache(admit.KeyMap{}, admit.KeyCacheConfig{TTL: time.Minute, MaxKeys: 10})
+	require.NoError(t, err)
+	auth := newAuth(t, admit.AuthConfig{Store: cache, Failures: admit.PerMinute(60)})
 	identity := func(h http.Handler) http.Handler { return h }
 	type p = admit.Policy
 	return map[string]struct {
@@ -41,7 +43,7 @@ func answering(t testing.TB) map[string]struct {
 		"InFlight":       {p{InFlight: newInFlight(t, admit.InFlightConfig{Max: 1})}, []string{"overloaded"}},
 		"AddressLimiter": {p{AddressLimiter: limiter}, []string{"rate_limited"}},
 		"Methods":        {p{Methods: []string{"GET"}}, []string{"method_not_allowed", "not_implemented"}},
-		"Auth":           {p{Auth: auth}, []string{"address_not_allowed", "bad_request", "key_invalid", "key_missing", "key_throttled"}},
+		"Auth":           {p{Auth: auth}, []string{"address_not_allowed", "bad_request", "key_invalid", "key_missing", "key_throttled", "store_unavailable"}},
 		"Identity":       {p{Identity: identity}, []string{"address_not_allowed"}},
 		"Scopes":         {p{Auth: auth, Scopes: []string{"read"}}, []string{"scope_required"}},
 		"AtLeast":        {p{Auth: auth, Plans: plans, AtLeast: "pro"}, []string{"plan_required"}},
@@ -97,7 +99,7 @@ func TestAnswersAreThoseOfTheValues(t *testing.T) {
 		return slices.ContainsFunc(p.Answers(), func(a admit.Answer) bool { return a.Code == code })
 	}
 	keys := admit.KeyMap{}
-	assert.False(t, has(admit.Policy{Auth: newAuth(t, admit.AuthConfig{Store: keys})}, "key_throttled"))
+	assert.False(t, has(admit.Policy{Auth: newAuth(t, admit.AuthConfig{Store: keys, Failures: admit.PerMinute(60)})}, "key_throttled"), "memory is never asked too often")
 	assert.False(t, has(admit.Policy{Auth: newAuth(t, admit.AuthConfig{Store: keys, Optional: true})}, "key_missing"))
 	assert.False(t, has(admit.Policy{Auth: newAuth(t, admit.AuthConfig{Store: keys})}, "store_unavailable"), "memory does not fail")
 	cache, err := admit.NewKeyCache(keys, admit.KeyCacheConfig{TTL: time.Minute, MaxKeys: 10})
