@@ -21,6 +21,7 @@ type route struct {
 	chain              published.Chain
 	errors             *admit.ErrorWriter // its own, or that of the outer Policy
 	answers            []Answer           // sorted
+	handled            bool               // by Handle
 }
 
 func newRoute(a *API, pattern string, p admit.Policy, errs []*admit.Error) (*route, error) {
