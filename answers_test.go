@@ -53,10 +53,10 @@ func answering(t testing.TB) map[string]struct {
 		"Negotiator":     {p{Negotiator: negotiator}, []string{"not_acceptable"}},
 		"ContentType":    {p{ContentType: []string{"text/plain"}}, []string{"bad_request", "unsupported_media_type"}},
 		"ContentTypes":   {p{ContentTypes: types}, []string{"bad_request", "unsupported_media_type"}},
-		"MaxBody":        {p{MaxBody: 1}, []string{"bad_request", "body_too_large"}},
+		"MaxBody":        {p{MaxBody: 1}, []string{"bad_request", "body_too_large", "request_timeout"}},
 		"BodyTimeout":    {p{BodyTimeout: admit.BodyTimeout{Grace: time.Second}}, []string{"bad_request", "request_timeout"}},
-		"Timeout":        {p{Timeout: time.Second}, []string{"handler_timeout"}},
-		"HandlerTimeout": {p{HandlerTimeout: total}, []string{"handler_timeout"}},
+		"Timeout":        {p{Timeout: time.Second}, []string{"bad_request", "handler_timeout", "request_timeout"}},
+		"HandlerTimeout": {p{HandlerTimeout: total}, []string{"bad_request", "handler_timeout", "request_timeout"}},
 	}
 }
 
@@ -119,6 +119,11 @@ func TestAnswersAreThoseOfTheValues(t *testing.T) {
 	fallback, err := admit.NewNegotiator(admit.NegotiatorConfig{Offers: []string{"text/plain"}, Fallback: "text/plain"})
 	require.NoError(t, err)
 	assert.False(t, has(admit.Policy{Negotiator: fallback}, "not_acceptable"))
+
+	for _, methods := range [][]string{nil, {"GET", "POST"}, {"GET"}} {
+		bodies := !slices.Equal(methods, []string{"GET"})
+		assert.Equal(t, bodies, has(admit.Policy{Methods: methods, Timeout: time.Second}, "request_timeout"), "%v", methods)
+	}
 
 	assert.Nil(t, admit.Policy{MaxBody: -1}.Answers(), "Chain says what is wrong")
 }

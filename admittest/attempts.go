@@ -22,6 +22,7 @@ const (
 	crowded          // takes all places
 	often            // uses up a limit
 	maintained       // closes the service
+	phases
 )
 
 // attempt is a way to reach the rows of some wrappers with a status.
@@ -89,13 +90,18 @@ var attempts = []attempt{
 		q.with(strings.NewReader("x"), q.to.Chain.MaxBody+1)
 		return true
 	}},
-	{fields: of("MaxBody", "BodyTimeout"), status: 400, change: func(q *exchange) bool {
+	{fields: of("MaxBody", "BodyTimeout", "Timeout", "HandlerTimeout"), status: 400, change: func(q *exchange) bool {
 		q.with(broken{io.ErrUnexpectedEOF}, 2)
 		q.standIn = reads
 		return true
 	}},
 	{fields: of("BodyTimeout"), status: 408, when: waiting, takes: func(c published.Chain) time.Duration { return c.BodyWait }, change: func(q *exchange) bool {
 		q.stall()
+		q.standIn = reads
+		return true
+	}},
+	{fields: of("MaxBody", "Timeout", "HandlerTimeout"), status: 408, when: crowded, change: func(q *exchange) bool { // rather by BodyTimeout
+		q.with(broken{os.ErrDeadlineExceeded}, 1) // as Server.ReadTimeout ends it
 		q.standIn = reads
 		return true
 	}},
@@ -119,7 +125,7 @@ var attempts = []attempt{
 	{fields: of("handler"), status: 400, change: ownHandler("%zz")},
 	{fields: of("handler"), status: 401, change: from(nobody)}, // of an Identity
 	{fields: of("handler"), status: 408, change: func(q *exchange) bool {
-		q.with(broken{os.ErrDeadlineExceeded}, 1) // as Server.ReadTimeout ends it
+		q.with(broken{os.ErrDeadlineExceeded}, 1)
 		return ownHandler("")(q)
 	}},
 	{fields: of("handler"), status: 413, change: func(q *exchange) bool {

@@ -80,7 +80,7 @@ func (p *provoker) addKeys() (remove func()) {
 		return func() {}
 	}
 	var digests []admit.Digest
-	for _, route := range slices.Concat([]published.Route{p.outer}, p.routes) {
+	for _, route := range p.all() {
 		for as := anyone; as < callers; as++ {
 			token, digest, _ := admit.Mint("admittest")
 			key := p.key(route, as)

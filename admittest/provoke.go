@@ -58,8 +58,9 @@ func (c *Contract) Provoke(with Credentials) {
 	p := &provoker{Contract: c, with: with, run: strconv.FormatUint(rand.Uint64(), 36), outer: all[0], routes: all[1:], tokens: make(map[string]string)}
 	defer p.addKeys()()
 	defer p.endMaintenance()()
-	for _, when := range []phase{atOnce, waiting, crowded, often, maintained} {
-		p.provoke(when)
+	jobs := p.jobs()
+	for when := atOnce; when < phases; when++ {
+		p.provoke(when, jobs)
 	}
 }
 
@@ -78,7 +79,7 @@ type provoker struct {
 // endMaintenance switches every Maintenance off, and returns what switches it back.
 func (p *provoker) endMaintenance() (restore func()) {
 	before := make(map[any]*time.Time)
-	for _, route := range append(p.routes, p.outer) {
+	for _, route := range p.all() {
 		if m := route.Chain.Maintenance; m != nil {
 			if _, off := before[m]; !off {
 				before[m] = published.SwitchMaintenance(m, nil)
@@ -99,9 +100,9 @@ type job struct {
 	attempt
 }
 
-// provoke does what is to be done in a phase. Those of a phase that waits run side by side.
-func (p *provoker) provoke(when phase) {
-	jobs := p.jobs(when)
+// provoke does the jobs of a phase: side by side, where they wait.
+func (p *provoker) provoke(when phase, jobs []job) {
+	jobs = slices.DeleteFunc(slices.Clone(jobs), func(j job) bool { return j.when != when })
 	if when != waiting {
 		for _, j := range jobs {
 			p.try(j)
@@ -130,7 +131,7 @@ func (p *provoker) provoke(when phase) {
 // places is how many requests may wait at once without being refused for it.
 func (p *provoker) places() int {
 	places := 100
-	for _, route := range append(p.routes, p.outer) {
+	for _, route := range p.all() {
 		if most := route.Chain.InFlight.Max; most > 0 {
 			places = min(places, most)
 		}
@@ -138,27 +139,23 @@ func (p *provoker) places() int {
 	return places
 }
 
-func (p *provoker) jobs(when phase) []job {
+func (p *provoker) jobs() []job {
 	var jobs []job
-	for _, route := range append([]published.Route{p.outer}, p.routes...) {
+	for _, route := range p.all() {
 		for _, r := range route.Rows {
-			known := false
+			p.because(rowOf(r), unknown(r)) // until one of the jobs knows better
 			for _, a := range attempts {
-				if a.status != r.Status || !slices.Contains(a.fields, r.Field) {
-					continue
-				}
-				known = true
-				if a.when == when {
+				if a.status == r.Status && slices.Contains(a.fields, r.Field) {
 					jobs = append(jobs, job{rowOf(r), route, a})
 				}
-			}
-			if !known {
-				p.because(rowOf(r), unknown(r))
 			}
 		}
 	}
 	return jobs
 }
+
+// all returns the outer Policy and the routes.
+func (p *provoker) all() []published.Route { return append([]published.Route{p.outer}, p.routes...) }
 
 // unknown says why there is no way to reach a row.
 func unknown(r published.Row) string {
