@@ -251,8 +251,8 @@ func (c *policyChain) answersOf(t *ContentTypes) func() []Answer {
 	return func() []Answer { return t.answers(len(c.Methods) == 0 || slices.Contains(c.Methods, methodQuery)) }
 }
 
-// timeoutAnswers leaves out what a body is answered, where no method that is taken has one. The
-// others share a reader with the Timeout, so that its errors are the client's.
+// timeoutAnswers leaves out what a body is answered where no method that is taken has one. A
+// Timeout knows that an error of reading it, which a handler returns, is the client's.
 func (c *policyChain) timeoutAnswers() []Answer {
 	all := []Answer{answer(errHandlerTimeout, "The service did not answer in time.")}
 	bodiless := func(method string) bool { return method == http.MethodGet || method == http.MethodHead }

@@ -23,7 +23,7 @@ func init() {
 		errQueryMalformed, errFormMalformed, errNoBoundary, errTwoContentTypes, errBodyUnread, errRequestTimeout, errBodyTooLarge,
 		formTypes.refusals[faultType].of(""),
 	}
-	published.Proxies = []*Error{errBadGateway, errGatewayTimeout}
+	published.Proxies = []*Error{errBadGateway, errGatewayTimeout, errBodyUnread, errBodyTooSlow}
 }
 
 // sampleInvalid is what Decode returns for a member that is not valid.

@@ -175,6 +175,6 @@ func Decodes() []*admit.Error { return slices.Clone(published.Decodes.([]*admit.
 func Forms() []*admit.Error { return slices.Clone(published.Forms.([]*admit.Error)) }
 
 // Proxies are the errors of a reverse proxy that has ProxyError as its ErrorHandler, to be
-// passed to Handle. What an upstream answers itself is not among them; what the body of a
-// request is to blame for is among the answers of MaxBody, BodyTimeout and Timeout.
+// passed to Handle. What an upstream answers itself is not among them; 413 is
+// among the answers of MaxBody.
 func Proxies() []*admit.Error { return slices.Clone(published.Proxies.([]*admit.Error)) }
