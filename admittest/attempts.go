@@ -2,6 +2,7 @@ package admittest
 
 import (
 	"io"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -36,7 +37,8 @@ type attempt struct {
 	change func(q *exchange) bool
 
 	takes       func(published.Chain) time.Duration // for waiting
-	wrongMethod bool                                // it is for a mux that answers 405
+	handler     bool                                // none but a handler, or another in its place, is answered so
+	otherMethod bool                                // the path of a route is, which has another method
 }
 
 var attempts = []attempt{
@@ -48,7 +50,7 @@ var attempts = []attempt{
 	}},
 	{fields: of("InFlight"), status: 429, when: crowded, change: comeTogether},
 	{fields: of("AddressLimiter"), status: 429, when: often, change: func(q *exchange) bool {
-		q.uses(leastOf(q.to.Chain, "AddressLimiter"))
+		q.uses(leastByAddress(q.to.Chain))
 		return true
 	}},
 	{fields: of("Methods"), status: 405, change: wrongMethod},
@@ -90,29 +92,30 @@ var attempts = []attempt{
 		q.with(strings.NewReader("x"), q.to.Chain.MaxBody+1)
 		return true
 	}},
-	{fields: of("MaxBody", "BodyTimeout", "Timeout", "HandlerTimeout"), status: 400, change: func(q *exchange) bool {
+	{fields: of("MaxBody", "BodyTimeout", "Timeout", "HandlerTimeout"), status: 400, handler: true, change: func(q *exchange) bool {
 		q.with(broken{io.ErrUnexpectedEOF}, 2)
 		q.standIn = reads
 		return true
 	}},
-	{fields: of("BodyTimeout"), status: 408, when: waiting, takes: func(c published.Chain) time.Duration { return c.BodyWait }, change: func(q *exchange) bool {
+	{fields: of("BodyTimeout"), status: 408, handler: true, when: waiting, takes: bodyWait, change: func(q *exchange) bool {
 		q.stall()
 		q.standIn = reads
 		return true
 	}},
-	{fields: of("MaxBody", "Timeout", "HandlerTimeout"), status: 408, when: crowded, change: func(q *exchange) bool { // rather by BodyTimeout
+	// Later than that: the status is the same, and that it is the BodyTimeout's proves more.
+	{fields: of("MaxBody", "Timeout", "HandlerTimeout"), status: 408, handler: true, when: crowded, change: func(q *exchange) bool {
 		q.with(broken{os.ErrDeadlineExceeded}, 1) // as Server.ReadTimeout ends it
 		q.standIn = reads
 		return true
 	}},
-	{fields: of("Timeout", "HandlerTimeout"), status: 503, when: waiting, takes: func(c published.Chain) time.Duration { return c.FirstByte }, change: func(q *exchange) bool {
+	{fields: of("Timeout", "HandlerTimeout"), status: 503, handler: true, when: waiting, takes: firstByte, change: func(q *exchange) bool {
 		q.standIn = waits
 		return true
 	}},
 
 	{fields: of("mux"), status: 400, change: func(q *exchange) bool { q.URL.Path, q.RequestURI = "*", "*"; return true }},
 	{fields: of("mux"), status: 404, change: func(*exchange) bool { return true }},
-	{fields: of("mux"), status: 405, wrongMethod: true, change: wrongMethod},
+	{fields: of("mux"), status: 405, otherMethod: true, change: wrongMethod},
 	{fields: of("HandlerFunc"), status: 503, change: func(q *exchange) bool { q.standIn = tooLate; return q.to.Handled }},
 
 	// What a service answers itself: with Decode, ParseForm, or because there is nothing of the
@@ -123,7 +126,7 @@ var attempts = []attempt{
 	}},
 	{fields: of("handler"), status: 400, change: ownHandler("{")},
 	{fields: of("handler"), status: 400, change: ownHandler("%zz")},
-	{fields: of("handler"), status: 401, change: from(nobody)}, // of an Identity
+	{fields: of("handler"), status: 401, handler: true, change: from(nobody)}, // of an Identity
 	{fields: of("handler"), status: 408, change: func(q *exchange) bool {
 		q.with(broken{os.ErrDeadlineExceeded}, 1)
 		return ownHandler("")(q)
@@ -138,6 +141,10 @@ var attempts = []attempt{
 }
 
 func of(fields ...string) []string { return fields }
+
+func bodyWait(c published.Chain) time.Duration { return c.BodyWait }
+
+func firstByte(c published.Chain) time.Duration { return c.FirstByte }
 
 // from lets a request come from somebody else.
 func from(as caller) func(*exchange) bool {
@@ -216,16 +223,13 @@ func refusedWithPanic(q *exchange) bool {
 	return true
 }
 
-// leastOf is the smallest number of requests that uses up a limit of a caller without a key.
-func leastOf(c published.Chain, field string) int {
-	least := 0
+// leastByAddress is the smallest number of requests that uses up a limit of an AddressLimiter.
+func leastByAddress(c published.Chain) int {
+	least := math.MaxInt
 	for _, limits := range c.Limits {
-		if limits.Field != field || limits.Plan != "" {
-			continue
-		}
 		for _, l := range limits.Limits {
-			if least == 0 || l.Burst < least {
-				least = l.Burst
+			if limits.Field == "AddressLimiter" {
+				least = min(least, l.Burst)
 			}
 		}
 	}

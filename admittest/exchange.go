@@ -3,6 +3,7 @@ package admittest
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -60,26 +61,18 @@ func standIn(r *http.Request) http.Handler {
 
 // target is where a request goes.
 type target struct {
-	route        published.Route
-	path, method string // ""; those of the route
+	route published.Route
+	path  string // "": that of the route
 }
 
 // exchange returns a request that admission lets in, to a handler that does nothing.
 func (p *provoker) exchange(to target) *exchange {
-	route, path, method := to.route, to.path, to.method
-	if path == "" {
-		path = p.pathOf(route)
-	}
-	if method == "" {
-		method = methodOf(route)
-	}
-	r, err := http.NewRequest(method, path, nil)
+	route := to.route
+	r, err := http.NewRequest(methodOf(route), cmp.Or(to.path, p.pathOf(route)), nil)
 	if err != nil {
 		panic(fmt.Sprintf("admittest: Credentials.Values: %v", err))
 	}
-	if r.Host = route.Host; r.Host == "" {
-		r.Host = "example.com"
-	}
+	r.Host = cmp.Or(route.Host, "example.com")
 	r.RemoteAddr = p.address()
 	if offers := route.Chain.Offers; len(offers) > 0 {
 		r.Header.Set("Accept", offers[0])
@@ -172,7 +165,11 @@ func (p *provoker) send(q *exchange, begun func()) {
 		defer func() { published.SwitchMaintenance(m, before) }()
 	}
 	defer func() {
-		if v := recover(); v != nil && v != http.ErrAbortHandler { //nolint:errorlint // as net/http compares it
+		v := recover()
+		if p, ok := v.(*admit.HandlerPanic); ok {
+			v = p.Value
+		}
+		if v != nil && v != http.ErrAbortHandler && v != errPanic {
 			panic(v)
 		}
 	}()
@@ -226,10 +223,13 @@ func (q *exchange) stall() {
 	q.with(q.stalled, 1)
 }
 
+// errPanic is what Provoke panics with, for a Recover to answer 500.
+var errPanic = errors.New("admittest: a panic, to see how it is answered")
+
 // What stands in for handlers.
 var (
 	nothing = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
-	panics  = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("admittest: a handler panics") })
+	panics  = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(errPanic) })
 	waits   = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	tooLate = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { admit.WriteError(w, r, context.DeadlineExceeded) })
 	reads   = admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
@@ -251,5 +251,5 @@ func (b *panicky) Read([]byte) (int, error) {
 		return 0, io.EOF
 	}
 	b.done = true
-	panic("admittest: a body panics")
+	panic(errPanic)
 }

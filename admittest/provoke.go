@@ -45,12 +45,14 @@ type Credentials struct {
 // maintenance, and so on. What it does not reach AllReached says, with the reason.
 //
 // The requests are made in this process, each from an address of its own. Those that wait do so
-// side by side; the test's log says for how long, at most. On routes of Handle, others stand in for the handlers, also to panic and to be
-// slow: the service's own run for those rows alone that they are to answer themselves, such as
-// those of Decodes, and get bodies that no handler should take. On routes of Declare they run
-// for other rows too. A Maintenance is switched on for one request at a time, which others that
-// come then see as well, and is at the end as it was before. A limit by address is given up
-// after 1,000 requests.
+// side by side, and the log of the test says for how long at most; in a bubble of
+// testing/synctest that takes no time. No goroutine is left.
+//
+// On routes of Handle, others stand in for the handlers, also to panic and to be slow. The
+// service's own handlers run for those rows alone that they are to answer themselves, such as
+// those of Decodes, with bodies that no handler should take; on routes of Declare they run for
+// other rows too. A Maintenance is on for one request at a time, and others that come then are
+// refused as well; at the end it is as it was before. After 1,000 requests Provoke gives a row up.
 func (c *Contract) Provoke(with Credentials) {
 	c.t.Helper()
 	with.Patience = cmp.Or(with.Patience, 10*time.Second)
@@ -218,24 +220,23 @@ func (p *provoker) try(j job) {
 // mostRequests are as many as Provoke makes for one row.
 const mostRequests = 1000
 
-// targets are where the answer of a row may be had: one of the outer Policy before the mux,
-// but also inside of it.
+// targets are where the answer of a row may be had. One of the outer Policy is had before the
+// mux, unless it takes a handler.
 func (p *provoker) targets(j job) []target {
-	var all []target
-	switch {
-	case j.at.route != "":
+	if j.at.route != "" {
 		return []target{{route: j.route}}
-	case j.wrongMethod:
-		for _, r := range p.routes {
-			if r.Method != "" {
-				all = append(all, target{route: p.outer, path: p.pathOf(r)})
-			}
-		}
-		return append(all, target{route: p.outer, path: "/"}) // where the page of the contract may be
 	}
-	all = append(all, target{route: p.outer})
+	all := []target{{route: p.outer}}
 	for _, r := range p.routes {
-		all = append(all, target{route: r})
+		switch {
+		case j.handler:
+			all = append(all, target{route: r})
+		case j.otherMethod && r.Method != "":
+			all = append(all, target{route: p.outer, path: p.pathOf(r)})
+		}
+	}
+	if j.otherMethod {
+		all = append(all, target{route: p.outer, path: "/"}) // where the page of the contract may be
 	}
 	return all
 }
@@ -260,8 +261,8 @@ func (p *provoker) forbids(j job, to target) string {
 	return ""
 }
 
-// prepare returns the request of a job, signed, or nil if there is none. It comes from the address, unless that is
-// empty.
+// prepare returns the request of a job, signed, or nil if there is none. It comes from the
+// address, unless that is empty.
 func (p *provoker) prepare(j job, to target, address string) *exchange {
 	q := p.exchange(to)
 	if address != "" {
@@ -294,10 +295,11 @@ func (p *provoker) sendTogether(j job, to target, first *exchange) *exchange {
 	}
 	patience := time.NewTimer(p.with.Patience)
 	defer patience.Stop()
-	for range first.crowd.answered {
+	for n, late := 0, false; n < first.crowd.answered && !late; n++ {
 		select {
 		case <-answered:
 		case <-patience.C:
+			late = true
 		}
 	}
 	close(open)

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -124,11 +126,16 @@ func TestProvokeReachesEveryRow(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T) {
 		p := newParts(t)
+		others := p.others(t)
+		for _, f := range reflect.VisibleFields(reflect.TypeFor[admit.Policy]()) {
+			in := func(p admit.Policy) bool { return !reflect.ValueOf(p).FieldByIndex(f.Index).IsZero() }
+			require.True(t, in(p.Policy) || in(others), "a Policy of this test needs %s", f.Name)
+		}
 		outer := admit.Policy{Errors: p.Errors, Maintenance: p.Maintenance}
 		api := newAPI(t, outer, errWho)
 		mux := http.NewServeMux()
 		api.Handle(mux, "/all/{id}", p.Policy, admit.HandlerFunc(decodes), contract.Decodes()...)
-		api.Handle(mux, "POST /others/{id}/{rest...}", p.others(t), admit.HandlerFunc(parsesForms), contract.Forms()...)
+		api.Handle(mux, "POST /others/{id}/{rest...}", others, admit.HandlerFunc(parsesForms), contract.Forms()...)
 		api.Handle(mux, "GET /empty/", admit.Policy{}, http.HandlerFunc(streams))
 		api.Handle(mux, "GET api.example.org/none/{id}", admit.Policy{}, fails(admit.NewError(404, "")), admit.NewError(404, ""))
 		r := &recorder{TB: t}
@@ -160,6 +167,54 @@ func TestProvokeReachesTheOuterRows(t *testing.T) {
 	})
 }
 
+// A row that the contract has and the service cannot answer is not reached, whichever wrapper is
+// missing there.
+func TestProvokeFindsMissingWrappers(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		p := newParts(t)
+		keyed := admit.Policy{Errors: p.Errors, Auth: p.Auth, Plans: p.Plans}
+		for _, policy := range []admit.Policy{p.Policy, p.others(t)} {
+			v := reflect.ValueOf(policy)
+			for _, f := range reflect.VisibleFields(v.Type()) {
+				if slices.Contains([]string{"ClientIP", "Errors", "Plans", "WriteStall"}, f.Name) || v.FieldByIndex(f.Index).IsZero() {
+					continue // they answer nothing
+				}
+				served := admit.Policy{Errors: p.Errors}
+				if slices.Contains([]string{"Scopes", "AtLeast", "Features", "Limiter"}, f.Name) {
+					served = keyed
+				}
+				promised := served
+				reflect.ValueOf(&promised).Elem().FieldByIndex(f.Index).Set(v.FieldByIndex(f.Index))
+				assert.NotEmpty(t, provoke(t, p, promised, served), f.Name)
+				assert.Empty(t, provoke(t, p, promised, promised), f.Name)
+			}
+		}
+	})
+}
+
+// provoke returns what is wrong with a service that promises one Policy and has another.
+func provoke(t *testing.T, p *parts, promised, served admit.Policy) []string {
+	t.Helper()
+	service := func(policy admit.Policy) (*contract.API, http.Handler) {
+		outer, mux := admit.Policy{Errors: p.Errors}, http.NewServeMux()
+		api := newAPI(t, outer, errWho)
+		api.Handle(mux, "/x", policy, admit.HandlerFunc(decodes), contract.Decodes()...)
+		api.Handle(mux, "GET /y", admit.Policy{Identity: p.identity}, nothing)
+		return api, outer.Wrap(admit.Mux(mux))
+	}
+	api, _ := service(promised)
+	other, handler := service(served)
+	r := &recorder{TB: t}
+	admittest.NewContract(r, other, handler) // so that others may stand in for its handlers
+	c := admittest.NewContract(r, api, handler)
+	c.Provoke(admittest.Credentials{Keys: p.keys, Sign: p.sign, Patience: time.Minute})
+	c.AllReached()
+	return r.take()
+}
+
+var nothing = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+
 // Without credentials Provoke reaches what it can, and says what to give for the rest.
 func TestProvokeSaysWhatItNeeds(t *testing.T) {
 	t.Parallel()
@@ -184,6 +239,63 @@ func TestProvokeSaysWhatItNeeds(t *testing.T) {
 	for _, reached := range []string{"400 bad_request", "401", "405", "429 overloaded", "500", "501", "503 maintenance"} {
 		assert.NotContains(t, failures, ": "+reached)
 	}
+}
+
+// What would take too many requests, or a handler that is not there, is said.
+func TestProvokeSaysWhatItDoesNotReach(t *testing.T) {
+	t.Parallel()
+	p := newParts(t)
+	many, err := admit.NewInFlight(admit.InFlightConfig{Max: 1000})
+	require.NoError(t, err)
+	most, err := admit.NewInFlight(admit.InFlightConfig{Max: 999})
+	require.NoError(t, err)
+	addresses, err := admit.NewLimiter(admit.LimiterConfig{Name: "a", Limits: []admit.Limit{admit.PerDay(1000)}})
+	require.NoError(t, err)
+	free, err := admit.NewLimiter(admit.LimiterConfig{Name: "b", Limits: []admit.Limit{admit.PerDay(1)}, Cost: func(*http.Request) int { return 0 }})
+	require.NoError(t, err)
+	api := newAPI(t, admit.Policy{Errors: p.Errors})
+	mux := http.NewServeMux()
+	declared := admit.Policy{Timeout: time.Second, MaxBody: 5, Methods: []string{"POST"}}
+	api.Declare("/declared", declared)
+	mux.Handle("/declared", declared.Wrap(nothing))
+	api.Handle(mux, "/many", admit.Policy{InFlight: many, AddressLimiter: addresses, Limiter: free}, nothing)
+	api.Handle(mux, "/most", admit.Policy{InFlight: most}, nothing)
+	r := &recorder{TB: t}
+	c := admittest.NewContract(r, api, admit.Policy{Errors: p.Errors}.Wrap(admit.Mux(mux)))
+	c.Provoke(admittest.Credentials{})
+	c.AllReached("any request: 405 method_not_allowed")
+	failures := strings.Join(r.take(), "\n")
+	for _, want := range []string{
+		"/declared: 400 bad_request: a request of Provoke's was answered 200 OK; the handler of a route that is only declared is the service's own",
+		"/declared: 408 request_timeout: a request of Provoke's was answered 200 OK; the handler",
+		"/declared: 503 handler_timeout: a request of Provoke's was answered 200 OK; the handler",
+		"/many: 429 overloaded: it takes more than 1000 requests; make them",
+		"/many: 429 rate_limited: a request of Provoke's was answered 204 No Content, after 999 like it",
+	} {
+		assert.Contains(t, failures, want)
+	}
+	assert.Equal(t, 4, strings.Count(failures, "\n"), failures)
+}
+
+// Nothing panics for want of a Recover, and what is on stays on.
+func TestProvokeLeavesAllAsItWas(t *testing.T) {
+	t.Parallel()
+	maintenance := new(admit.Maintenance)
+	maintenance.On(time.Time{})
+	bare := http.NewServeMux()
+	bare.Handle("/x", maintenance.Wrap(nothing))
+	api := newAPI(t, admit.Policy{})
+	api.Handle(http.NewServeMux(), "/x", admit.Policy{Maintenance: maintenance}, nothing)
+	r := &recorder{TB: t}
+	c := admittest.NewContract(r, api, bare)
+	c.Provoke(admittest.Credentials{})
+	c.AllReached("400 bad_request", "404 not_found", "405 method_not_allowed")
+	failures := strings.Join(r.take(), "\n")
+	assert.Contains(t, failures, "/x: 500 internal: a request of Provoke's was answered 200 OK")
+	assert.NotContains(t, failures, "503 maintenance")
+	assert.Equal(t, 503, get(c, "/x"))
+	maintenance.Off()
+	assert.Equal(t, 200, get(c, "/x"))
 }
 
 // What others may share is left alone, unless the test says that nobody does.

@@ -23,7 +23,7 @@ func init() {
 func (a *API) published() []published.Route {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	all := []published.Route{{Chain: a.outer.chain, Rows: a.outer.published()}}
+	all := []published.Route{{Methods: a.outer.chain.Methods, Chain: a.outer.chain, Rows: a.outer.published()}}
 	m := model{info: a.info, schemes: make(map[string]SecurityScheme)}
 	for _, r := range a.sorted() {
 		rm := m.route(r, a.outer)
