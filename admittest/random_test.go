@@ -223,8 +223,8 @@ func (g *generator) handler() (http.Handler, []*admit.Error) {
 		declared{admit.HandlerFunc(parsesForms), contract.Forms()},
 		declared{fails(errSoldOut), []*admit.Error{errSoldOut}},
 		declared{http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("x") }), nil},
-		declared{http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Error(w, "x", 418) }), []*admit.Error{contract.Foreign(418, "Always.")}},
-		declared{admit.Intercept(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Error(w, "x", 418) })), []*admit.Error{admit.NewError(418, "")}},
+		declared{http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Error(w, "x", http.StatusTeapot) }), []*admit.Error{contract.Foreign(418, "Always.")}},
+		declared{admit.Intercept(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Error(w, "x", http.StatusTeapot) })), []*admit.Error{admit.NewError(418, "")}},
 		reads, reads, reads,
 		declared{admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
 			select {
