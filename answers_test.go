@@ -29,7 +29,9 @@ func answering(t testing.TB) map[string]struct {
 	total, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: time.Second})
 	require.NoError(t, err)
 	limiter := newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(10)}})
-	auth := newAuth(t, admit.AuthConfig{Store: admit.KeyMap{}, Failures: admit.PerMinute(60)})
+	cache, err := admit.NewKeyCache(admit.KeyMap{}, admit.KeyCacheConfig{TTL: time.Minute, MaxKeys: 10})
+	require.NoError(t, err)
+	auth := newAuth(t, admit.AuthConfig{Store: cache, Failures: admit.PerMinute(60)})
 	identity := func(h http.Handler) http.Handler { return h }
 	type p = admit.Policy
 	return map[string]struct {
@@ -41,7 +43,7 @@ func answering(t testing.TB) map[string]struct {
 		"InFlight":       {p{InFlight: newInFlight(t, admit.InFlightConfig{Max: 1})}, []string{"overloaded"}},
 		"AddressLimiter": {p{AddressLimiter: limiter}, []string{"rate_limited"}},
 		"Methods":        {p{Methods: []string{"GET"}}, []string{"method_not_allowed", "not_implemented"}},
-		"Auth":           {p{Auth: auth}, []string{"address_not_allowed", "bad_request", "key_invalid", "key_missing", "key_throttled"}},
+		"Auth":           {p{Auth: auth}, []string{"address_not_allowed", "bad_request", "key_invalid", "key_missing", "key_throttled", "store_unavailable"}},
 		"Identity":       {p{Identity: identity}, []string{"address_not_allowed"}},
 		"Scopes":         {p{Auth: auth, Scopes: []string{"read"}}, []string{"scope_required"}},
 		"AtLeast":        {p{Auth: auth, Plans: plans, AtLeast: "pro"}, []string{"plan_required"}},
@@ -51,10 +53,10 @@ func answering(t testing.TB) map[string]struct {
 		"Negotiator":     {p{Negotiator: negotiator}, []string{"not_acceptable"}},
 		"ContentType":    {p{ContentType: []string{"text/plain"}}, []string{"bad_request", "unsupported_media_type"}},
 		"ContentTypes":   {p{ContentTypes: types}, []string{"bad_request", "unsupported_media_type"}},
-		"MaxBody":        {p{MaxBody: 1}, []string{"bad_request", "body_too_large"}},
+		"MaxBody":        {p{MaxBody: 1}, []string{"bad_request", "body_too_large", "request_timeout"}},
 		"BodyTimeout":    {p{BodyTimeout: admit.BodyTimeout{Grace: time.Second}}, []string{"bad_request", "request_timeout"}},
-		"Timeout":        {p{Timeout: time.Second}, []string{"handler_timeout"}},
-		"HandlerTimeout": {p{HandlerTimeout: total}, []string{"handler_timeout"}},
+		"Timeout":        {p{Timeout: time.Second}, []string{"bad_request", "handler_timeout", "request_timeout"}},
+		"HandlerTimeout": {p{HandlerTimeout: total}, []string{"bad_request", "handler_timeout", "request_timeout"}},
 	}
 }
 
@@ -97,7 +99,7 @@ func TestAnswersAreThoseOfTheValues(t *testing.T) {
 		return slices.ContainsFunc(p.Answers(), func(a admit.Answer) bool { return a.Code == code })
 	}
 	keys := admit.KeyMap{}
-	assert.False(t, has(admit.Policy{Auth: newAuth(t, admit.AuthConfig{Store: keys})}, "key_throttled"))
+	assert.False(t, has(admit.Policy{Auth: newAuth(t, admit.AuthConfig{Store: keys, Failures: admit.PerMinute(60)})}, "key_throttled"), "memory is never asked too often")
 	assert.False(t, has(admit.Policy{Auth: newAuth(t, admit.AuthConfig{Store: keys, Optional: true})}, "key_missing"))
 	assert.False(t, has(admit.Policy{Auth: newAuth(t, admit.AuthConfig{Store: keys})}, "store_unavailable"), "memory does not fail")
 	cache, err := admit.NewKeyCache(keys, admit.KeyCacheConfig{TTL: time.Minute, MaxKeys: 10})
@@ -117,6 +119,11 @@ func TestAnswersAreThoseOfTheValues(t *testing.T) {
 	fallback, err := admit.NewNegotiator(admit.NegotiatorConfig{Offers: []string{"text/plain"}, Fallback: "text/plain"})
 	require.NoError(t, err)
 	assert.False(t, has(admit.Policy{Negotiator: fallback}, "not_acceptable"))
+
+	for _, methods := range [][]string{nil, {"GET", "POST"}, {"GET"}} {
+		bodies := !slices.Equal(methods, []string{"GET"})
+		assert.Equal(t, bodies, has(admit.Policy{Methods: methods, Timeout: time.Second}, "request_timeout"), "%v", methods)
+	}
 
 	assert.Nil(t, admit.Policy{MaxBody: -1}.Answers(), "Chain says what is wrong")
 }

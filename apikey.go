@@ -311,7 +311,7 @@ func (a *Auth) answers() []Answer {
 	if !a.optional {
 		all = append([]Answer{answer(a.missing, "The request has no API key.")}, all...)
 	}
-	if a.failures != nil {
+	if a.throttles() {
 		throttled := *errKeyThrottled
 		throttled.RetryAfter = a.failures.rules[0].Per / time.Duration(a.failures.rules[0].Requests)
 		all = append(all, answer(&throttled, "Too many unknown API keys came from the address of the caller."))
@@ -321,6 +321,9 @@ func (a *Auth) answers() []Answer {
 	}
 	return all
 }
+
+// throttles reports whether anybody may be throttled, as not where the store knows all keys.
+func (a *Auth) throttles() bool { return a.failures != nil && a.outside() }
 
 // outside reports whether the store may fail, as one in the memory of this process does not.
 func (a *Auth) outside() bool {

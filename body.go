@@ -336,13 +336,12 @@ func bodyFault(err error) error {
 var errBodyUnread = NewError(http.StatusBadRequest, "The request body could not be read to its end.")
 
 func maxBodyAnswers() []Answer {
-	return []Answer{
-		answer(errBodyTooLarge, "The body of the request is too large."),
-		answer(errBodyUnread, "The body of the request is cut short or malformed."),
-	}
+	return append(bodyAnswers(), answer(errBodyTooLarge, "The body of the request is too large."))
 }
 
-func bodyTimeoutAnswers() []Answer {
+// bodyAnswers are those to a request whose body cannot be read. Where nothing but
+// Server.ReadTimeout bounds its time, that does.
+func bodyAnswers() []Answer {
 	return []Answer{
 		answer(errBodyTooSlow, "The body of the request did not arrive in time."),
 		answer(errBodyUnread, "The body of the request is cut short or malformed."),

@@ -231,7 +231,7 @@ func (c *policyChain) what() {
 		c.add("MaxBody", m, err, maxBodyAnswers)
 	}
 	if c.BodyTimeout != (BodyTimeout{}) {
-		c.add("BodyTimeout", c.BodyTimeout.Wrap, c.BodyTimeout.check(), bodyTimeoutAnswers)
+		c.add("BodyTimeout", c.BodyTimeout.Wrap, c.BodyTimeout.check(), bodyAnswers)
 	}
 	if c.WriteStall != 0 {
 		m, err := writeStall(c.WriteStall)
@@ -239,14 +239,25 @@ func (c *policyChain) what() {
 	}
 	if c.Timeout != 0 {
 		t, err := NewHandlerTimeout(HandlerTimeoutConfig{FirstByte: c.Timeout})
-		c.add("Timeout", t.Wrap, renamed("HandlerTimeoutConfig.FirstByte", "Timeout", err), timeoutAnswers)
+		c.add("Timeout", t.Wrap, renamed("HandlerTimeoutConfig.FirstByte", "Timeout", err), c.timeoutAnswers)
 	}
 	if c.HandlerTimeout != nil {
-		c.add("HandlerTimeout", c.HandlerTimeout.Wrap, c.HandlerTimeout.fault(), timeoutAnswers)
+		c.add("HandlerTimeout", c.HandlerTimeout.Wrap, c.HandlerTimeout.fault(), c.timeoutAnswers)
 	}
 }
 
 // answersOf leaves out what only a QUERY is answered, where that is not taken.
 func (c *policyChain) answersOf(t *ContentTypes) func() []Answer {
 	return func() []Answer { return t.answers(len(c.Methods) == 0 || slices.Contains(c.Methods, methodQuery)) }
+}
+
+// timeoutAnswers leaves out what a body is answered where no method that is taken has one. A
+// Timeout knows that an error of reading it, which a handler returns, is the client's.
+func (c *policyChain) timeoutAnswers() []Answer {
+	all := []Answer{answer(errHandlerTimeout, "The service did not answer in time.")}
+	bodiless := func(method string) bool { return method == http.MethodGet || method == http.MethodHead }
+	if len(c.Methods) > 0 && !slices.ContainsFunc(c.Methods, func(m string) bool { return !bodiless(m) }) {
+		return all
+	}
+	return append(all, bodyAnswers()...)
 }

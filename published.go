@@ -3,6 +3,7 @@ package admit
 import (
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/admit-go/admit/internal/published"
 )
@@ -12,6 +13,7 @@ func init() {
 	published.Of = func(policy any) published.Chain { return policy.(Policy).published() }
 	published.Outcomes = outcomes
 	published.SetRoute = setRoute
+	published.SwitchMaintenance = func(m any, until *time.Time) *time.Time { return m.(*Maintenance).until.Swap(until) }
 	notAllowed := *errMethodNotAllowed
 	notAllowed.Header = http.Header{"Allow": {"GET, HEAD"}} // for example: a ServeMux sets it
 	published.Mux = []*Error{NewError(http.StatusBadRequest, ""), errNotFound, &notAllowed}
@@ -21,7 +23,7 @@ func init() {
 		errQueryMalformed, errFormMalformed, errNoBoundary, errTwoContentTypes, errBodyUnread, errRequestTimeout, errBodyTooLarge,
 		formTypes.refusals[faultType].of(""),
 	}
-	published.Proxies = []*Error{errBadGateway, errGatewayTimeout, errBodyTooLarge, errBodyUnread, errBodyTooSlow}
+	published.Proxies = []*Error{errBadGateway, errGatewayTimeout, errBodyUnread, errBodyTooSlow}
 }
 
 // sampleInvalid is what Decode returns for a member that is not valid.
@@ -54,6 +56,12 @@ func (p Policy) published() published.Chain {
 	if t := p.HandlerTimeout; t != nil {
 		c.FirstByte, c.Total = t.c.FirstByte, t.c.Total
 	}
+	if f := p.InFlight; f != nil {
+		c.InFlight = published.InFlight{Max: f.c.Max, PerAddress: f.c.PerAddress, Queue: f.c.Queue}
+	}
+	if t := p.BodyTimeout; t.Grace > 0 {
+		c.BodyWait = t.Grace // Max is no shorter
+	}
 	if p.Maintenance != nil {
 		c.Maintenance = p.Maintenance
 	}
@@ -65,7 +73,7 @@ func (p Policy) published() published.Chain {
 		for _, s := range a.sources {
 			c.Sources = append(c.Sources, published.Source{In: s.in, Name: s.name})
 		}
-		if a.failures != nil {
+		if a.throttles() {
 			c.Throttle = publishedLimit(a.failures.rules[0].Limit)
 		}
 	}

@@ -148,7 +148,3 @@ var errHandlerTimeout = &Error{
 	Code:    "handler_timeout",
 	Message: "The answer took too long. Try again later.",
 }
-
-func timeoutAnswers() []Answer {
-	return []Answer{answer(errHandlerTimeout, "The service did not answer in time.")}
-}

@@ -1,4 +1,5 @@
-// Package admittest tests what implements the interfaces of admit.
+// Package admittest tests what implements the interfaces of admit, and holds a service to the
+// contract that it publishes.
 package admittest
 
 import (

@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/admit-go/admit"
 	"github.com/admit-go/admit/internal/published"
@@ -69,7 +70,7 @@ type Answer struct {
 	// Example is such an answer as the service writes it.
 	Example Example `json:"example,omitzero"`
 
-	field string // of the Policy; "handler", "mux", or "" for what every Policy has
+	field string // of the Policy; "handler", "HandlerFunc", "mux", or "" for what every Policy has
 }
 
 // Example is an answer as it is sent. The names of its headers are written as their
@@ -90,6 +91,8 @@ type API struct {
 	pages   map[string]rendered // by media type; nil: to be written
 
 	rendering sync.Mutex
+
+	standIn atomic.Pointer[func(*http.Request) http.Handler] // see published.StandIn
 
 	undeclared func(r *http.Request, status int, code string)
 	logged     map[[3]any]bool
@@ -123,28 +126,46 @@ func (a *API) Handle(mux interface{ Handle(string, http.Handler) }, pattern stri
 	if mux == nil || handler == nil {
 		panic(fmt.Sprintf("contract: Handle(%q): the mux or the handler is nil", pattern))
 	}
-	if _, ours := handler.(admit.HandlerFunc); ours {
-		errs = append(slices.Clone(errs), published.Handlers.([]*admit.Error)...)
-	}
-	a.declare("Handle", pattern, p, errs)
-	noted := p.Wrap(handler)
+	a.declare("Handle", pattern, p, errs, handler)
+	noted := p.Wrap(a.standing(handler))
 	mux.Handle(pattern, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		published.SetRoute(r, pattern)
 		noted.ServeHTTP(w, r)
 	}))
 }
 
+// standing returns the handler, for which a test may let another stand in: what a chain
+// answers for a handler that panics, or takes too long, can be seen without one.
+func (a *API) standing(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if f := a.standIn.Load(); f != nil {
+			if other := (*f)(r); other != nil {
+				other.ServeHTTP(w, r)
+				return
+			}
+		}
+		handler.ServeHTTP(w, r)
+	})
+}
+
 // Declare tells the contract of a route that is registered elsewhere, such as on a router of
 // others. The pattern is one of net/http, with the whole path as clients see it. It panics as
 // Handle does.
 func (a *API) Declare(pattern string, p admit.Policy, errs ...*admit.Error) {
-	a.declare("Declare", pattern, p, errs)
+	a.declare("Declare", pattern, p, errs, nil)
 }
 
-func (a *API) declare(by, pattern string, p admit.Policy, errs []*admit.Error) {
+// declare takes the handler of Handle, or nil.
+func (a *API) declare(by, pattern string, p admit.Policy, errs []*admit.Error, handler http.Handler) {
 	r, err := newRoute(a, pattern, p, errs)
 	if err != nil {
 		panic(fmt.Sprintf("contract: %s(%q): %v", by, pattern, err))
+	}
+	r.handled = handler != nil
+	if _, ours := handler.(admit.HandlerFunc); ours {
+		for _, e := range published.Handlers.([]*admit.Error) {
+			r.add("HandlerFunc", e)
+		}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

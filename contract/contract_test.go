@@ -233,6 +233,7 @@ func TestUndeclared(t *testing.T) {
 	api.Handle(mux, "GET /declared", admit.Policy{}, fails(errSoldOut), errSoldOut)
 	api.Handle(mux, "GET /forgotten", admit.Policy{}, fails(errSoldOut))
 	api.Handle(mux, "GET /text/{id}", admit.Policy{}, text, admit.NewError(404, ""))
+	api.Handle(mux, "GET /missing", admit.Policy{}, fails(admit.NewError(404, "")))
 	api.Handle(mux, "GET /foreign", admit.Policy{}, text, contract.Foreign(404, "There is no such text."))
 	api.Handle(mux, "GET /fails", admit.Policy{}, admit.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return errors.New("x") }))
 	api.Handle(mux, "GET /panics", admit.Policy{}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("x") }))
@@ -245,7 +246,8 @@ func TestUndeclared(t *testing.T) {
 	for path, want := range map[string][]string{
 		"/declared":      nil,
 		"/forgotten":     {"/forgotten Conflict sold_out"},
-		"/text/1":        {"/text/1 Not Found "}, // a code is what is missing
+		"/text/1":        {"/text/1 Not Found "},           // a code is what is missing
+		"/missing":       {"/missing Not Found not_found"}, // the row of the mux is not for a handler
 		"/foreign":       nil,
 		"/fails":         nil,
 		"/panics":        nil,

@@ -92,6 +92,7 @@ func (m *model) route(r, outer *route) routeModel {
 	c.AtLeast = cmp.Or(c.AtLeast, o.AtLeast)
 	c.Limits = slices.Concat(o.Limits, c.Limits)
 	c.MaxBody = least(o.MaxBody, c.MaxBody)
+	c.BodyWait = cmp.Or(c.BodyWait, o.BodyWait)
 	c.FirstByte, c.Total = least(o.FirstByte, c.FirstByte), least(o.Total, c.Total)
 	if c.Offers == nil {
 		c.Offers = o.Offers

@@ -11,21 +11,25 @@ import (
 func init() {
 	published.Routes = func(api any) []published.Route { return api.(*API).published() }
 	published.Find = func(api any, r *http.Request, o published.Outcome) (published.Row, bool) {
-		row, found := api.(*API).find(r, o)
-		return row.published(), found
+		a := api.(*API)
+		if row, found := a.find(r, o); found {
+			return row.published(), true
+		}
+		return published.Row{Route: a.routeOf(r, o.Route), Status: o.Status, Code: o.Code}, false
 	}
+	published.StandIn = func(api any, f func(*http.Request) http.Handler) { api.(*API).standIn.Store(&f) }
 }
 
 func (a *API) published() []published.Route {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	all := []published.Route{{Chain: a.outer.chain, Rows: a.outer.published()}}
+	all := []published.Route{{Methods: a.outer.chain.Methods, Chain: a.outer.chain, Rows: a.outer.published()}}
 	m := model{info: a.info, schemes: make(map[string]SecurityScheme)}
 	for _, r := range a.sorted() {
 		rm := m.route(r, a.outer)
 		all = append(all, published.Route{
 			Pattern: r.pattern, Method: r.method, Host: r.host, Path: r.path,
-			Methods: rm.methods, Chain: rm.chain, Rows: r.published(),
+			Methods: rm.methods, Chain: rm.chain, Rows: r.published(), Handled: r.handled,
 		})
 	}
 	return all

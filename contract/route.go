@@ -21,6 +21,7 @@ type route struct {
 	chain              published.Chain
 	errors             *admit.ErrorWriter // its own, or that of the outer Policy
 	answers            []Answer           // sorted
+	handled            bool               // by Handle
 }
 
 func newRoute(a *API, pattern string, p admit.Policy, errs []*admit.Error) (*route, error) {
@@ -174,5 +175,6 @@ func Decodes() []*admit.Error { return slices.Clone(published.Decodes.([]*admit.
 func Forms() []*admit.Error { return slices.Clone(published.Forms.([]*admit.Error)) }
 
 // Proxies are the errors of a reverse proxy that has ProxyError as its ErrorHandler, to be
-// passed to Handle. What an upstream answers itself is not among them.
+// passed to Handle. What an upstream answers itself is not among them; 413 is
+// among the answers of MaxBody.
 func Proxies() []*admit.Error { return slices.Clone(published.Proxies.([]*admit.Error)) }

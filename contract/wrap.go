@@ -62,7 +62,8 @@ func (a *API) logger() *slog.Logger {
 	return slog.Default()
 }
 
-// find returns the row of an answer: one of the route, else one that any request may get.
+// find returns the row of an answer: one of the route, else one that any request may get. What
+// the mux answers by itself it does where there is no route.
 func (a *API) find(r *http.Request, o published.Outcome) (Answer, bool) {
 	pattern := a.routeOf(r, o.Route)
 	a.mu.Lock()
@@ -72,7 +73,7 @@ func (a *API) find(r *http.Request, o published.Outcome) (Answer, bool) {
 			continue
 		}
 		for _, row := range at.answers {
-			if row.Status == o.Status && row.Code == o.Code {
+			if row.Status == o.Status && row.Code == o.Code && (row.field != "mux" || pattern == "") {
 				return row, true
 			}
 		}

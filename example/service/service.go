@@ -94,10 +94,6 @@ func New(ctx context.Context, c Config) (http.Handler, *contract.API, error) {
 	ordering.BodyTimeout = admit.BodyTimeout{Grace: 5 * time.Second, Max: 30 * time.Second, MinRate: 1 << 10}
 	ordering.Timeout = 35 * time.Second // an order may wait for its body
 
-	upstream, err := newUpstream(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
 	outer := admit.Policy{Errors: &admit.ErrorWriter{Logger: c.Logger}, WriteStall: 10 * time.Second}
 	api, err := contract.New(contract.Info{
 		Title: "Market data", Version: "1.0",
@@ -114,7 +110,7 @@ func New(ctx context.Context, c Config) (http.Handler, *contract.API, error) {
 	api.Handle(mux, "/v1/orders", ordering, admit.HandlerFunc(new(orderBook).create), append(contract.Decodes(), errInvalidOrder, errRepeated)...)
 	api.Handle(mux, "/v1/slow", keyed, admit.HandlerFunc(slow), errBadDuration)
 	api.Handle(mux, "/v1/panic", keyed, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("as asked for") }))
-	api.Handle(mux, "/v1/upstream", keyed, upstream, append(contract.Proxies(), errBadUpstream)...)
+	api.Handle(mux, "/v1/upstream", keyed, upstream(), append(contract.Proxies(), errBadUpstream)...)
 	api.Handle(mux, "/v1/stream", keyed, admit.HandlerFunc(streamer(ctx)))
 	return api.Wrap(outer.Wrap(admit.Mux(mux))), api, nil
 }
@@ -224,20 +220,19 @@ func streamer(stop context.Context) func(http.ResponseWriter, *http.Request) err
 
 var errBadUpstream = admit.NewError(http.StatusBadRequest, "The parameter as must be refused or slow.")
 
-// newUpstream is a reverse proxy to an upstream that fails as the query asks for.
-func newUpstream(ctx context.Context) (http.Handler, error) {
-	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	context.AfterFunc(ctx, func() { _ = silent.Close() })
-	go listen(silent)
+// upstream is a reverse proxy to an upstream that fails as the query asks for.
+func upstream() http.Handler {
 	targets := map[string]*url.URL{
 		"refused": {Scheme: "http", Host: "127.0.0.1:1"}, // nobody listens there
-		"slow":    {Scheme: "http", Host: silent.Addr().String()},
+		"slow":    {Scheme: "http", Host: "silent"},
 	}
 	transport := &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: 500 * time.Millisecond}).DialContext,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if addr == "silent:80" {
+				return silent(), nil
+			}
+			return (&net.Dialer{Timeout: 500 * time.Millisecond}).DialContext(ctx, network, addr)
+		},
 		ResponseHeaderTimeout: 500 * time.Millisecond,
 		DisableKeepAlives:     true,
 	}
@@ -253,20 +248,15 @@ func newUpstream(ctx context.Context) (http.Handler, error) {
 		}
 		proxy.ServeHTTP(w, r)
 		return nil
-	}), nil
+	})
 }
 
-// listen answers nobody. It accepts, because the system keeps a connection that nobody
-// has accepted even after the client has closed it, and has room for some thousands.
-func listen(listener net.Listener) {
-	for {
-		conn, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer conn.Close()
-			_, _ = io.Copy(io.Discard, conn)
-		}()
-	}
+// silent is a connection, within this process, to somebody who listens and never answers.
+func silent() net.Conn {
+	client, server := net.Pipe()
+	go func() {
+		defer server.Close()
+		_, _ = io.Copy(io.Discard, server) // until the client closes
+	}()
+	return client
 }

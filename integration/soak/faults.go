@@ -298,7 +298,7 @@ func neverReads(f *faulter) {
 	})
 }
 
-// waitsForUpstream leaves the upstream with connections that it has not accepted.
+// waitsForUpstream waits, with many others, for an upstream that never answers.
 func waitsForUpstream(f *faulter) {
 	f.exchange(pick(f.g, f.clients...), f.get("/v1/upstream?as=slow", outcome{504, "gateway_timeout", true}))
 }

@@ -32,8 +32,15 @@ type Chain struct {
 	Plans    []Plan
 
 	Limits      []Limits
-	Maintenance any // *admit.Maintenance, or nil
-	Errors      any // *admit.ErrorWriter, or nil
+	InFlight    InFlight
+	BodyWait    time.Duration // for a byte of a body; 0: not bounded
+	Maintenance any           // *admit.Maintenance, or nil
+	Errors      any           // *admit.ErrorWriter, or nil
+}
+
+// InFlight is how many requests may be there at once; all is 0 without a bound.
+type InFlight struct {
+	Max, PerAddress, Queue int
 }
 
 // Source is where a key may stand in a request.
@@ -91,15 +98,24 @@ var (
 	// SetRoute says which pattern a request has matched, to every Outcomes around.
 	SetRoute func(r *http.Request, pattern string)
 
+	// SwitchMaintenance lets an *admit.Maintenance refuse until a time, or for the zero time
+	// until it is switched again, or for nil lets in; and returns what it did before.
+	SwitchMaintenance func(maintenance any, until *time.Time) *time.Time
+
 	// Decodes, Forms and Proxies are, as []*admit.Error, what Decode, ParseForm and
 	// ProxyError answer, and Handlers what an admit.HandlerFunc does beside its own errors.
 	// Mux is what an admit.Mux answers by itself: 400 to a request for "*", 404 and 405.
 	Decodes, Forms, Proxies, Handlers, Mux any
 
 	// Routes are those of a *contract.API, which package contract sets; the first is for
-	// any request, and has the empty pattern. Find returns the row of an answer.
+	// any request, and has the empty pattern. Find returns the row of an answer, or one
+	// that it would need.
 	Routes func(api any) []Route
 	Find   func(api any, r *http.Request, o Outcome) (Row, bool)
+
+	// StandIn sets what serves requests in the place of the handlers of Handle, where f does
+	// not return nil.
+	StandIn func(api any, f func(*http.Request) http.Handler)
 )
 
 // Route is a route of a contract, with what it inherits from the outer Policy.
@@ -108,6 +124,7 @@ type Route struct {
 	Methods                     []string // that are taken; nil: any
 	Chain                       Chain
 	Rows                        []Row // of its own
+	Handled                     bool  // by Handle
 }
 
 // Row is what answers are told apart by.
@@ -115,7 +132,7 @@ type Row struct {
 	Route  string // pattern; "": any request
 	Status int
 	Code   string
-	Field  string // of the Policy; "handler", "mux", or "" for what every Policy has
+	Field  string // of the Policy; "handler", "HandlerFunc", "mux", or "" for what every Policy has
 }
 
 // HeaderName writes the name of a header as its specification does, and not as http.Header.

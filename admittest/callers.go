@@ -1,0 +1,149 @@
+package admittest
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/published"
+)
+
+// caller is who a request is made to come from.
+type caller int
+
+const (
+	nobody    caller = iota
+	anyone           // who may do all that a route asks for, and as often as it likes
+	unscoped         // without a scope
+	unplanned        // without a plan
+	elsewhere        // who may come from another network alone
+	limited          // who may come once a day
+	callers
+)
+
+// key returns a caller of a route.
+func (p *provoker) key(route published.Route, as caller) *admit.Key {
+	k := &admit.Key{
+		ID: fmt.Sprintf("admittest-%s-%d-%s", p.run, as, route.Pattern), Owner: "admittest",
+		Plan: p.planFor(route), Scopes: slices.Concat(p.outer.Chain.Scopes, route.Chain.Scopes),
+		Limits: []admit.Limit{{Name: "admittest", Requests: 1_000_000_000, Per: time.Hour}},
+	}
+	switch as {
+	case unscoped:
+		k.Scopes = nil
+	case unplanned:
+		k.Plan = ""
+	case elsewhere:
+		k.Networks = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")} // of the documentation (RFC 5737)
+	case limited:
+		k.Limits = []admit.Limit{{Name: "admittest", Requests: 1, Per: 24 * time.Hour}}
+	}
+	return k
+}
+
+// planFor returns the first plan that has all that a route asks for, or "".
+func (p *provoker) planFor(route published.Route) string {
+	plans := slices.Concat(p.outer.Chain.Plans, route.Chain.Plans)
+	for _, plan := range plans {
+		names, features := contents(plans, plan.Name)
+		if !slices.ContainsFunc([]published.Chain{p.outer.Chain, route.Chain}, func(c published.Chain) bool {
+			return c.AtLeast != "" && !slices.Contains(names, c.AtLeast) ||
+				slices.ContainsFunc(c.Features, func(f string) bool { return !slices.Contains(features, f) })
+		}) {
+			return plan.Name
+		}
+	}
+	return ""
+}
+
+// contents returns the plans that a plan is or includes, and all of their features.
+func contents(plans []published.Plan, name string) (names, features []string) {
+	for name != "" && !slices.Contains(names, name) {
+		names = append(names, name)
+		i := slices.IndexFunc(plans, func(p published.Plan) bool { return p.Name == name })
+		if i < 0 {
+			break
+		}
+		features = append(features, plans[i].Features...)
+		name = plans[i].Includes
+	}
+	return names, features
+}
+
+// addKeys puts the keys of all callers into Credentials.Keys, before the first request: a
+// KeyMap is not to be changed while requests come. It returns what takes them out again.
+func (p *provoker) addKeys() (remove func()) {
+	if p.with.Keys == nil {
+		return func() {}
+	}
+	var digests []admit.Digest
+	for _, route := range p.all() {
+		for as := anyone; as < callers; as++ {
+			token, digest, _ := admit.Mint("admittest")
+			key := p.key(route, as)
+			p.tokens[key.ID] = token
+			p.with.Keys[digest] = key
+			digests = append(digests, digest)
+		}
+	}
+	return func() {
+		for _, d := range digests {
+			delete(p.with.Keys, d)
+		}
+	}
+}
+
+// sign lets the request come from its caller.
+func (p *provoker) sign(q *exchange) {
+	if q.as == nobody {
+		return
+	}
+	key := p.key(q.to, q.as)
+	token, signed := p.tokens[key.ID], false
+	for _, c := range []published.Chain{p.outer.Chain, q.to.Chain} {
+		switch {
+		case c.Sources != nil && token != "":
+			put(q.Request, c.Sources[0], token)
+		case (c.Sources != nil || c.Identity) && p.with.Sign != nil && !signed:
+			p.with.Sign(q.Request, key)
+			signed = true
+		}
+	}
+}
+
+// put puts a token where a source has it.
+func put(r *http.Request, s published.Source, token string) {
+	switch s.In {
+	case "authorization":
+		r.Header.Set("Authorization", s.Name+" "+token)
+	case "header":
+		r.Header.Set(s.Name, token)
+	case "query":
+		values := r.URL.Query()
+		values.Set(s.Name, token)
+		r.URL.RawQuery = values.Encode()
+	case "cookie":
+		if len(r.CookiesNamed(s.Name)) == 0 {
+			r.AddCookie(&http.Cookie{Name: s.Name, Value: token})
+		}
+	}
+}
+
+// putTwo puts two tokens where a source has one.
+func putTwo(r *http.Request, s published.Source) {
+	const token = "admittest"
+	put(r, s, token)
+	switch s.In {
+	case "authorization":
+		r.Header.Add("Authorization", s.Name+" "+token)
+	case "header":
+		r.Header.Add(s.Name, token)
+	case "query":
+		r.URL.RawQuery += "&" + r.URL.RawQuery
+	case "cookie":
+		r.AddCookie(&http.Cookie{Name: s.Name, Value: token})
+	}
+}

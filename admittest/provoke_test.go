@@ -1,0 +1,351 @@
+package admittest_test
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/admittest"
+	"github.com/admit-go/admit/contract"
+)
+
+// parts are what policies of these tests are made of.
+type parts struct {
+	keys  admit.KeyMap
+	users sync.Map // *admit.Key by name, of the Identity
+	admit.Policy
+}
+
+var errWho = &admit.Error{Status: http.StatusUnauthorized, Code: "who", Message: "Say who you are."}
+
+// newParts returns a Policy that has every field, apart from those that say the same as
+// another.
+func newParts(t testing.TB) *parts {
+	t.Helper()
+	p := &parts{keys: admit.KeyMap{}}
+	auth, err := admit.NewAuth(admit.AuthConfig{Store: p.keys, MintedPrefixes: []string{"admittest"}})
+	require.NoError(t, err)
+	plans, err := admit.NewPlans(
+		admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(5)}},
+		admit.Plan{Name: "pro", Includes: "free", Features: []string{"export"}, Limits: []admit.Limit{admit.PerDay(1_000_000)}},
+	)
+	require.NoError(t, err)
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerSecond(1)}, Plans: plans})
+	require.NoError(t, err)
+	addresses, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{{Name: "burst", Requests: 20, Per: time.Minute}}})
+	require.NoError(t, err)
+	inFlight, err := admit.NewInFlight(admit.InFlightConfig{Max: 3, Queue: 2, Wait: time.Second})
+	require.NoError(t, err)
+	p.Policy = admit.Policy{
+		ClientIP: admit.ClientIP("X-Forwarded-For", netip.MustParsePrefix("10.0.0.0/8")),
+		Errors:   &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}, Maintenance: new(admit.Maintenance),
+		InFlight: inFlight, AddressLimiter: addresses, Methods: []string{"GET", "POST"},
+		Auth: auth, Scopes: []string{"orders:write"}, Plans: plans, AtLeast: "free", Features: []string{"export"}, Limiter: limiter,
+		Accept: []string{"application/json"}, ContentType: []string{"application/*+json", "application/json"}, MaxBody: 1000,
+		BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second, Max: time.Minute}, WriteStall: time.Second, Timeout: 35 * time.Second,
+	}
+	return p
+}
+
+// others has what newParts leaves out.
+func (p *parts) others(t testing.TB) admit.Policy {
+	t.Helper()
+	negotiator, err := admit.NewNegotiator(admit.NegotiatorConfig{Offers: []string{"text/csv"}})
+	require.NoError(t, err)
+	types, err := admit.NewContentTypes(admit.ContentTypesConfig{Allow: []string{"application/x-www-form-urlencoded"}})
+	require.NoError(t, err)
+	timeout, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: time.Second, Total: time.Minute})
+	require.NoError(t, err)
+	perAddress, err := admit.NewInFlight(admit.InFlightConfig{Max: 5000, PerAddress: 2})
+	require.NoError(t, err)
+	return admit.Policy{
+		InFlight: perAddress, Identity: p.identity, Scopes: []string{"admin"}, Negotiator: negotiator, ContentTypes: types, HandlerTimeout: timeout,
+	}
+}
+
+// identity believes a header.
+func (p *parts) identity(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		key, known := p.users.Load(r.Header.Get("X-User"))
+		if !known {
+			admit.WriteError(w, r, errWho)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(admit.WithKey(r.Context(), key.(*admit.Key))))
+	})
+}
+
+func (p *parts) sign(r *http.Request, key *admit.Key) {
+	p.users.Store(key.ID, key)
+	r.Header.Set("X-User", key.ID)
+}
+
+func decodes(w http.ResponseWriter, r *http.Request) error {
+	v, err := admit.Decode[struct{ Name string }](r)
+	if err != nil {
+		return err
+	}
+	return admit.Success(w, r, http.StatusOK, v)
+}
+
+func parsesForms(w http.ResponseWriter, r *http.Request) error {
+	if err := admit.ParseForm(r, 1000); err != nil {
+		return err
+	}
+	return admit.Success(w, r, http.StatusOK, nil)
+}
+
+func streams(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusOK)
+	<-r.Context().Done()
+}
+
+// bubble runs a test whose waiting takes no time, and takes none.
+func bubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	began := time.Now()
+	synctest.Test(t, f)
+	assert.Less(t, time.Since(began), 20*time.Second)
+}
+
+// With all that Provoke asks for it reaches each row of every field, on routes with handlers of
+// every kind.
+func TestProvokeReachesEveryRow(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		p := newParts(t)
+		others := p.others(t)
+		for _, f := range reflect.VisibleFields(reflect.TypeFor[admit.Policy]()) {
+			in := func(p admit.Policy) bool { return !reflect.ValueOf(p).FieldByIndex(f.Index).IsZero() }
+			require.True(t, in(p.Policy) || in(others), "a Policy of this test needs %s", f.Name)
+		}
+		outer := admit.Policy{Errors: p.Errors, Maintenance: p.Maintenance}
+		api := newAPI(t, outer, errWho)
+		mux := http.NewServeMux()
+		api.Handle(mux, "/all/{id}", p.Policy, admit.HandlerFunc(decodes), contract.Decodes()...)
+		api.Handle(mux, "POST /others/{id}/{rest...}", others, admit.HandlerFunc(parsesForms), contract.Forms()...)
+		api.Handle(mux, "GET /empty/", admit.Policy{}, http.HandlerFunc(streams))
+		api.Handle(mux, "GET api.example.org/none/{id}", admit.Policy{}, fails(admit.NewError(404, "")), admit.NewError(404, ""))
+		r := &recorder{TB: t}
+		c := admittest.NewContract(r, api, outer.Wrap(admit.Mux(mux)))
+		c.Provoke(admittest.Credentials{Keys: p.keys, Sign: p.sign, Values: map[string]string{"id": "a/b c", "rest": "d/e f"}, Patience: time.Minute})
+		assert.Empty(t, r.take())
+		c.AllReached()
+		assert.Empty(t, r.take())
+		assert.Empty(t, p.keys, "they are taken out again")
+		assert.Equal(t, 404, get(c, "/none"), "maintenance is over")
+		require.Len(t, r.logs, 1)
+		assert.Contains(t, r.logs[0], "each for up to 35s, 3 at a time")
+	})
+}
+
+// The same rows in the outer Policy, before the mux.
+func TestProvokeReachesTheOuterRows(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		p := newParts(t)
+		api := newAPI(t, p.Policy)
+		mux := http.NewServeMux()
+		api.Handle(mux, "POST /a", admit.Policy{}, http.HandlerFunc(streams))
+		r := &recorder{TB: t}
+		c := admittest.NewContract(r, api, p.Wrap(admit.Mux(mux)))
+		c.Provoke(admittest.Credentials{Keys: p.keys, Patience: time.Minute})
+		c.AllReached()
+		assert.Empty(t, r.take())
+	})
+}
+
+// A row that the contract has and the service cannot answer is not reached, whichever wrapper is
+// missing there.
+func TestProvokeFindsMissingWrappers(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		p := newParts(t)
+		keyed := admit.Policy{Errors: p.Errors, Auth: p.Auth, Plans: p.Plans}
+		for _, policy := range []admit.Policy{p.Policy, p.others(t)} {
+			v := reflect.ValueOf(policy)
+			for _, f := range reflect.VisibleFields(v.Type()) {
+				if slices.Contains([]string{"ClientIP", "Errors", "Plans", "WriteStall"}, f.Name) || v.FieldByIndex(f.Index).IsZero() {
+					continue // they answer nothing
+				}
+				served := admit.Policy{Errors: p.Errors}
+				if slices.Contains([]string{"Scopes", "AtLeast", "Features", "Limiter"}, f.Name) {
+					served = keyed
+				}
+				promised := served
+				reflect.ValueOf(&promised).Elem().FieldByIndex(f.Index).Set(v.FieldByIndex(f.Index))
+				assert.NotEmpty(t, provoke(t, p, promised, served), f.Name)
+				assert.Empty(t, provoke(t, p, promised, promised), f.Name)
+			}
+		}
+	})
+}
+
+// provoke returns what is wrong with a service that promises one Policy and has another.
+func provoke(t *testing.T, p *parts, promised, served admit.Policy) []string {
+	t.Helper()
+	service := func(policy admit.Policy) (*contract.API, http.Handler) {
+		outer, mux := admit.Policy{Errors: p.Errors}, http.NewServeMux()
+		api := newAPI(t, outer, errWho)
+		api.Handle(mux, "/x", policy, admit.HandlerFunc(decodes), contract.Decodes()...)
+		api.Handle(mux, "GET /y", admit.Policy{Identity: p.identity}, nothing)
+		return api, outer.Wrap(admit.Mux(mux))
+	}
+	api, _ := service(promised)
+	other, handler := service(served)
+	r := &recorder{TB: t}
+	admittest.NewContract(r, other, handler) // so that others may stand in for its handlers
+	c := admittest.NewContract(r, api, handler)
+	c.Provoke(admittest.Credentials{Keys: p.keys, Sign: p.sign, Patience: time.Minute})
+	c.AllReached()
+	return r.take()
+}
+
+var nothing = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+
+// Without credentials Provoke reaches what it can, and says what to give for the rest.
+func TestProvokeSaysWhatItNeeds(t *testing.T) {
+	t.Parallel()
+	p := newParts(t)
+	api := newAPI(t, admit.Policy{Errors: p.Errors})
+	mux := http.NewServeMux()
+	api.Handle(mux, "/all/{id}", p.Policy, http.HandlerFunc(streams), errSoldOut)
+	r := &recorder{TB: t}
+	c := admittest.NewContract(r, api, admit.Policy{Errors: p.Errors}.Wrap(admit.Mux(mux)))
+	c.Provoke(admittest.Credentials{})
+	c.AllReached("any request: 405 method_not_allowed")
+	failures := strings.Join(r.take(), "\n")
+	for _, want := range []string{
+		"/all/{id}: 402 plan_required: a request of Provoke's was answered 401 key_missing; give Credentials.Keys or Sign, so that it is let in",
+		"/all/{id}: 403 scope_required: a request",
+		"/all/{id}: 408 request_timeout: a request",
+		"/all/{id}: 409 sold_out: it is the service's own; make a request",
+		"/all/{id}: 503 handler_timeout: it takes 35s; set Credentials.Patience, or call Provoke in a bubble of testing/synctest",
+	} {
+		assert.Contains(t, failures, want)
+	}
+	for _, reached := range []string{"400 bad_request", "401", "405", "429 overloaded", "500", "501", "503 maintenance"} {
+		assert.NotContains(t, failures, ": "+reached)
+	}
+}
+
+// What would take too many requests, or a handler that is not there, is said.
+func TestProvokeSaysWhatItDoesNotReach(t *testing.T) {
+	t.Parallel()
+	p := newParts(t)
+	many, err := admit.NewInFlight(admit.InFlightConfig{Max: 1000})
+	require.NoError(t, err)
+	most, err := admit.NewInFlight(admit.InFlightConfig{Max: 999})
+	require.NoError(t, err)
+	addresses, err := admit.NewLimiter(admit.LimiterConfig{Name: "a", Limits: []admit.Limit{admit.PerDay(1000)}})
+	require.NoError(t, err)
+	free, err := admit.NewLimiter(admit.LimiterConfig{Name: "b", Limits: []admit.Limit{admit.PerDay(1)}, Cost: func(*http.Request) int { return 0 }})
+	require.NoError(t, err)
+	api := newAPI(t, admit.Policy{Errors: p.Errors})
+	mux := http.NewServeMux()
+	declared := admit.Policy{Timeout: time.Second, MaxBody: 5, Methods: []string{"POST"}}
+	api.Declare("/declared", declared)
+	mux.Handle("/declared", declared.Wrap(nothing))
+	api.Handle(mux, "/many", admit.Policy{InFlight: many, AddressLimiter: addresses, Limiter: free}, nothing)
+	api.Handle(mux, "/most", admit.Policy{InFlight: most}, nothing)
+	r := &recorder{TB: t}
+	c := admittest.NewContract(r, api, admit.Policy{Errors: p.Errors}.Wrap(admit.Mux(mux)))
+	c.Provoke(admittest.Credentials{})
+	c.AllReached("any request: 405 method_not_allowed")
+	failures := strings.Join(r.take(), "\n")
+	for _, want := range []string{
+		"/declared: 400 bad_request: a request of Provoke's was answered 200 OK; the handler of a route that is only declared is the service's own",
+		"/declared: 408 request_timeout: a request of Provoke's was answered 200 OK; the handler",
+		"/declared: 503 handler_timeout: a request of Provoke's was answered 200 OK; the handler",
+		"/many: 429 overloaded: it takes more than 1000 requests; make them",
+		"/many: 429 rate_limited: a request of Provoke's was answered 204 No Content, after 999 like it",
+	} {
+		assert.Contains(t, failures, want)
+	}
+	assert.Equal(t, 4, strings.Count(failures, "\n"), failures)
+}
+
+// Nothing panics for want of a Recover, and what is on stays on.
+func TestProvokeLeavesAllAsItWas(t *testing.T) {
+	t.Parallel()
+	maintenance := new(admit.Maintenance)
+	maintenance.On(time.Time{})
+	bare := http.NewServeMux()
+	bare.Handle("/x", maintenance.Wrap(nothing))
+	api := newAPI(t, admit.Policy{})
+	api.Handle(http.NewServeMux(), "/x", admit.Policy{Maintenance: maintenance}, nothing)
+	r := &recorder{TB: t}
+	c := admittest.NewContract(r, api, bare)
+	c.Provoke(admittest.Credentials{})
+	c.AllReached("400 bad_request", "404 not_found", "405 method_not_allowed")
+	failures := strings.Join(r.take(), "\n")
+	assert.Contains(t, failures, "/x: 500 internal: a request of Provoke's was answered 200 OK")
+	assert.NotContains(t, failures, "503 maintenance")
+	assert.Equal(t, 503, get(c, "/x"))
+	maintenance.Off()
+	assert.Equal(t, 200, get(c, "/x"))
+}
+
+// What others may share is left alone, unless the test says that nobody does.
+func TestProvokeSparesOtherStores(t *testing.T) {
+	t.Parallel()
+	var asked []string
+	store := takeFunc(func(_ context.Context, key string, _ int, limits []admit.Limit) (admit.Decision, error) {
+		asked = append(asked, key)
+		d := admit.Decision{Allowed: len(asked) == 1, RetryAfter: time.Second, States: make([]admit.LimitState, len(limits))}
+		d.States[0].Exceeded = !d.Allowed
+		return d, nil
+	})
+	shared, err := admit.NewLimiter(admit.LimiterConfig{Name: "shared", Limits: []admit.Limit{admit.PerDay(5)}, Store: store, StoreDown: admit.RefuseAll})
+	require.NoError(t, err)
+	lookUps := 0
+	keys, err := admit.NewAuth(admit.AuthConfig{Failures: admit.PerMinute(5), Store: lookUp(func(ctx context.Context, _ admit.Digest) (*admit.Key, error) {
+		lookUps++
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		return nil, admit.ErrKeyNotFound
+	})})
+	require.NoError(t, err)
+	api := newAPI(t, admit.Policy{})
+	mux := http.NewServeMux()
+	api.Handle(mux, "GET /limited", admit.Policy{Limiter: shared}, http.HandlerFunc(streams))
+	api.Handle(mux, "GET /keyed", admit.Policy{Auth: keys}, http.HandlerFunc(streams))
+	r := &recorder{TB: t}
+	c := admittest.NewContract(r, api, admit.Policy{Errors: &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}}.Wrap(admit.Mux(mux)))
+	c.Provoke(admittest.Credentials{})
+	assert.Empty(t, asked)
+	assert.Zero(t, lookUps)
+	c.AllReached()
+	failures := strings.Join(r.take(), "\n")
+	assert.Contains(t, failures, "/limited: 429 rate_limited: its limits are in a store that others may share; set Credentials.OtherStores")
+	assert.Contains(t, failures, "/keyed: 401 key_invalid: its keys are in a store that others may share; set Credentials.OtherStores")
+
+	c.Provoke(admittest.Credentials{OtherStores: true})
+	c.AllReached("GET /limited: 503 store_unavailable", "403 address_not_allowed")
+	assert.Empty(t, r.take())
+	assert.NotEmpty(t, asked)
+	assert.Positive(t, lookUps)
+}
+
+type takeFunc func(context.Context, string, int, []admit.Limit) (admit.Decision, error)
+
+func (f takeFunc) Take(ctx context.Context, key string, cost int, limits []admit.Limit) (admit.Decision, error) {
+	return f(ctx, key, cost, limits)
+}
+
+type lookUp func(context.Context, admit.Digest) (*admit.Key, error)
+
+func (f lookUp) LookupKey(ctx context.Context, d admit.Digest) (*admit.Key, error) { return f(ctx, d) }
