@@ -225,7 +225,7 @@ func (d *document) pathItem(p *path) *jsontree.Value {
 			continue
 		}
 		op := d.operation(method, p)
-		if !same {
+		if !same && !slices.Equal(servers[method], d.servers("")) {
 			op.Set("servers", serverObjects(servers[method]))
 		}
 		if fixed {

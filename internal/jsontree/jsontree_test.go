@@ -99,7 +99,7 @@ func TestDepth(t *testing.T) {
 	assert.Equal(t, written, parse(t, string(written)).Write())
 }
 
-func FuzzParse(f *testing.F) {
+func FuzzTree(f *testing.F) {
 	for _, seed := range []string{`{"a":[1,"b\u0000",{}],"":null}`, "[", `{"a":1,"a":2}`, "\ufeff[1e5]", `"\ud800"`, "1 2", `[[],{"x":[{}]}]`} {
 		f.Add([]byte(seed))
 	}
