@@ -22,7 +22,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/contract"
 	"github.com/admit-go/admit/internal/jsonfault"
+	"github.com/admit-go/admit/internal/jsontree"
 	"github.com/admit-go/admit/internal/keyform"
 	"github.com/admit-go/admit/internal/mediatype"
 	"github.com/admit-go/admit/internal/mint"
@@ -101,6 +103,18 @@ func costs(t *testing.T) map[string][]parsing {
 		around(`{"keys":[{"`, "a", `":1}]}`), around(`{"keys":`, "[", ""),
 		counted(`{"keys":[`, `{"id":"%d","digest":"%064[1]x"},`+"\n", "{}]}"), counted(`{"keys":[{"id":"a","meta":{`, `"%d":"",`, `"":""}}]}`), counted(`{"format":9,`, `"%d":1,`, `"keys":[]}`),
 	}
+	api, err := contract.New(contract.Info{Title: "T", Version: "1"}, admit.Policy{})
+	require.NoError(t, err)
+	api.Declare("GET /v1/x/{id}", admit.Policy{Auth: newAuth(t, admit.AuthConfig{Store: admit.KeyMap{}})})
+	const openapi = `{"openapi":"3.1.0",`
+	documents := []text{
+		around(openapi+`"x":`, "[", ""), around(openapi+`"x":[`, strings.Repeat("[", 100)+strings.Repeat("]", 100)+",", "1]}"), around(openapi+`"x":"`, `\u0041`, `"}`), around("", "openapi:", ""), around("", "\n", ""),
+		counted(openapi+`"x":{`, `"%d":[],`, `"":1}}`), counted(openapi+`"paths":{`, `"/%d/{x}":{},`, `"/":{}}}`), counted(openapi+`"paths":{`, `"/v1/x/{%d}":{},`, `"/":{}}}`), around(openapi+`"paths":{"`, "{a}", `":{}}}`), around(openapi+`"paths":{"`, "{", `":{}}}`),
+		counted(openapi+`"components":{"schemas":{"Error":1,`, `"Error%d":1,`, `"":1}}}`), counted(openapi+`"x":[`, `{"operationId":"getV1XId%d"},`, "1]}"),
+		counted(openapi+`"servers":[`, `{"url":"/%d"},`, `{"url":"/v1"}]}`), around(openapi+`"servers":[{"url":"`, "{a}", `","variables":{"a":{"default":"b"}}}]}`), around(openapi+`"servers":[{"url":"{a}{a}{a}","variables":{"a":{"default":"`, "b", `"}}}]}`),
+		counted(openapi+`"paths":{"/x/{a}":{"servers":[`, `{"url":"/v%d"},`, `{"url":"/v1"}]}}}`), counted(openapi+`"paths":{`, `"/%d":{"servers":[{"url":"/v1"}]},`, `"/":{}}}`),
+		counted(openapi+`"paths":{"/v1/x/{a}":{"parameters":[`, `{"name":"%d"},`, `1]}}}`), counted(openapi+`"paths":{"/v1/x/{a}":{"get":{"responses":{`, `"%d":{},`, `"":1}}}}}`),
+	}
 
 	return map[string][]parsing{
 		"FuzzContentType": {
@@ -137,6 +151,7 @@ func costs(t *testing.T) map[string][]parsing {
 			require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 			_, _ = admit.ReadKeyFile(file)
 		}}},
+		"FuzzMerge": {{documents, func(text string) { _, _ = api.Merge([]byte(text)) }}},
 		"FuzzNegotiate": {{append(of(ranges...), counted("text/html", ";a%d=b", ""), counted("", "text/html;a=%d,", "")), func(text string) {
 			mediatype.Negotiate([]string{text}, offers)
 			mediatype.Prefers([]string{text}, offers[0], offers[1])
@@ -158,10 +173,16 @@ func costs(t *testing.T) map[string][]parsing {
 			}, body(form, "multipart/form-data; boundary=b")},
 			{of(";", ";a=b", `;a="`, " ", "\\", "a"), func(text string) { body(form, "multipart/form-data; boundary=b"+text)("--b--\r\n") }},
 		},
-		"FuzzPattern":    {{of("a", "*", "+", ";"), func(text string) { _, _ = mediatype.ParsePattern("a/" + text) }}},
-		"FuzzPer":        {{of("1", "1h", "1ns", ".", "-", "\u00b5"), func(text string) { _, _ = keyform.ParsePer(text) }}},
-		"FuzzQuote":      {{of("a", `"`, `\`, "\x00"), func(text string) { _ = mediatype.Quote(text) }}},
-		"FuzzRequestID":  {{of("a", "-", " "), header(admit.RequestID(ok), "X-Request-Id")}},
+		"FuzzPattern":   {{of("a", "*", "+", ";"), func(text string) { _, _ = mediatype.ParsePattern("a/" + text) }}},
+		"FuzzPer":       {{of("1", "1h", "1ns", ".", "-", "\u00b5"), func(text string) { _, _ = keyform.ParsePer(text) }}},
+		"FuzzQuote":     {{of("a", `"`, `\`, "\x00"), func(text string) { _ = mediatype.Quote(text) }}},
+		"FuzzRequestID": {{of("a", "-", " "), header(admit.RequestID(ok), "X-Request-Id")}},
+		"FuzzTree": {{append(values, of("[", "[[]", " ", `"`, "\xff", "\ufeff")...), func(text string) {
+			if v, err := jsontree.Parse([]byte(text)); err == nil {
+				jsontree.Equal(v, v.Map(func(_, text string) string { return text }))
+				v.Write()
+			}
+		}}},
 		"FuzzWellFormed": {{of("a", "_", "-"), func(text string) { mint.WellFormed(text) }}},
 	}
 }
@@ -264,11 +285,13 @@ func TestCostsAreOfAllParsers(t *testing.T) {
 	for _, path := range here {
 		look(path)
 	}
-	require.NoError(t, filepath.WalkDir("internal", func(path string, _ fs.DirEntry, err error) error {
-		if err == nil && strings.HasSuffix(path, "_test.go") {
-			look(path)
-		}
-		return err
-	}))
+	for _, dir := range []string{"internal", "contract"} {
+		require.NoError(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+			if err == nil && strings.HasSuffix(path, "_test.go") {
+				look(path)
+			}
+			return err
+		}))
+	}
 	assert.ElementsMatch(t, found, slices.Collect(maps.Keys(costs(t))))
 }

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/admit-go/admit/internal/mediatype"
+	"github.com/admit-go/admit/internal/published"
 )
 
 // appendEnvelope appends the JSON body of every error. The order of the members is
@@ -33,33 +34,12 @@ func appendProblem(b []byte, e *Error, requestID string) []byte {
 	b = append(b, `{"type":`...)
 	b = appendString(b, kind)
 	b = append(b, `,"title":`...)
-	b = appendString(b, problemTitle(e.Status))
+	b = appendString(b, published.Title(e.Status))
 	b = append(b, `,"status":`...)
 	b = strconv.AppendInt(b, int64(e.Status), 10)
 	b = append(b, `,"detail":`...)
 	b = appendString(b, e.Message)
 	return appendMembers(b, e, requestID)
-}
-
-// problemTitle returns the name of a status in RFC 9110, or of its class.
-func problemTitle(status int) string {
-	switch status { // net/http has older names
-	case http.StatusRequestEntityTooLarge:
-		return "Content Too Large"
-	case http.StatusUnprocessableEntity:
-		return "Unprocessable Content"
-	case http.StatusRequestedRangeNotSatisfiable:
-		return "Range Not Satisfiable"
-	case http.StatusRequestURITooLong:
-		return "URI Too Long"
-	}
-	if text := http.StatusText(status); text != "" {
-		return text
-	}
-	if status >= 500 {
-		return "Server Error"
-	}
-	return "Client Error"
 }
 
 // prefersProblem reports whether the client names application/problem+json with a

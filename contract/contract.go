@@ -71,6 +71,7 @@ type Answer struct {
 	Example Example `json:"example,omitzero"`
 
 	field string // of the Policy; "handler", "HandlerFunc", "mux", or "" for what every Policy has
+	own   bool   // its body is that of ErrorWriter.Encode
 }
 
 // Example is an answer as it is sent. The names of its headers are written as their

@@ -8,9 +8,9 @@ import (
 
 // Markdown returns the contract as text to be checked in and reviewed: one row a line, in a
 // stable order, and nothing that changes from one run to the next.
-func (a *API) Markdown() []byte { return a.model().document().markdown() }
+func (a *API) Markdown() []byte { return a.model().page().markdown() }
 
-func (d document) markdown() []byte {
+func (d pageDoc) markdown() []byte {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("# %s %s", plain(d.Title), plain(d.Version))
@@ -78,7 +78,7 @@ func (d document) markdown() []byte {
 	return []byte(b.String())
 }
 
-func (d document) limitsTo(line func(string, ...any)) {
+func (d pageDoc) limitsTo(line func(string, ...any)) {
 	if len(d.Limits) > 0 {
 		line("\n## Limits\n")
 		line("A limit is a bucket that fills up evenly. Answers say in `RateLimit-Policy` which limits hold for the caller (`q` requests in `w`")

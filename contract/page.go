@@ -93,7 +93,7 @@ func (a *API) rendered() map[string]rendered {
 	if pages != nil {
 		return pages
 	}
-	d := a.model().document()
+	d := a.model().page()
 	pages = map[string]rendered{
 		"text/html":        newRendered("text/html; charset=utf-8", d.html()),
 		"text/markdown":    newRendered("text/markdown; charset=utf-8", d.markdown()),
@@ -112,14 +112,14 @@ func newRendered(contentType string, body []byte) rendered {
 	return rendered{contentType, `"` + hex.EncodeToString(sum[:12]) + `"`, body}
 }
 
-func (d document) json() []byte {
+func (d pageDoc) json() []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	if err := e.Encode(struct {
 		Result string   `json:"result"`
-		Data   document `json:"data"`
+		Data   pageDoc `json:"data"`
 	}{"success", d}); err != nil {
 		panic(err) // never: SecurityScheme.Flows has been looked at
 	}
@@ -151,7 +151,7 @@ var (
 	}).Parse(pageText))
 )
 
-func (d document) html() []byte {
+func (d pageDoc) html() []byte {
 	var b bytes.Buffer
 	if err := pageTemplate.Execute(&b, d); err != nil {
 		panic(err) // never: the template is ours

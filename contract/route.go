@@ -112,6 +112,7 @@ func (r *route) put(row Answer, e *admit.Error) {
 	}
 	if e != nil {
 		row.Example = write(r.errors, e, nil)
+		row.own = r.errors != nil && r.errors.Encode != nil
 	}
 	for _, l := range r.chain.Limits {
 		if l.Field == row.field && slices.Contains(row.Headers, "RateLimit") && row.Example.Header["RateLimit"] == nil {

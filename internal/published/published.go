@@ -166,3 +166,24 @@ func Retryable(status int) bool {
 	}
 	return false
 }
+
+// Title returns the name of a status in RFC 9110, or of its class.
+func Title(status int) string {
+	switch status { // net/http has older names
+	case http.StatusRequestEntityTooLarge:
+		return "Content Too Large"
+	case http.StatusUnprocessableEntity:
+		return "Unprocessable Content"
+	case http.StatusRequestedRangeNotSatisfiable:
+		return "Range Not Satisfiable"
+	case http.StatusRequestURITooLong:
+		return "URI Too Long"
+	}
+	if text := http.StatusText(status); text != "" {
+		return text
+	}
+	if status >= 500 {
+		return "Server Error"
+	}
+	return "Client Error"
+}

@@ -12,8 +12,8 @@ import (
 	"github.com/admit-go/admit/internal/published"
 )
 
-// document is the contract as it is read: the page, Markdown and JSON have the same.
-type document struct {
+// pageDoc is the contract as it is read: the page, Markdown and JSON have the same.
+type pageDoc struct {
 	Title       string          `json:"title"`
 	Version     string          `json:"version"`
 	Description string          `json:"description,omitempty"`
@@ -96,8 +96,8 @@ type answerDoc struct {
 	Retry  string `json:"retry"`
 }
 
-func (m model) document() document {
-	d := document{Title: m.info.Title, Version: m.info.Version, Description: m.info.Description, Servers: m.info.Servers}
+func (m model) page() pageDoc {
+	d := pageDoc{Title: m.info.Title, Version: m.info.Version, Description: m.info.Description, Servers: m.info.Servers}
 	for _, name := range slices.Sorted(maps.Keys(m.schemes)) {
 		s := m.schemes[name]
 		d.Auth = append(d.Auth, credentialDoc{ID: name, How: s.how(), SecurityScheme: s})

@@ -1,0 +1,378 @@
+package contract
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/admit-go/admit/internal/jsontree"
+	"github.com/admit-go/admit/internal/published"
+)
+
+// parts are the components of a document.
+type parts struct {
+	headers         map[string]*jsontree.Value
+	schemas         map[string]bool
+	securitySchemes *jsontree.Value
+	used            map[string]bool // of the security schemes
+	shared          *jsontree.Value // responses
+}
+
+func (p *parts) init() {
+	p.headers, p.schemas, p.used = make(map[string]*jsontree.Value), make(map[string]bool), make(map[string]bool)
+	p.securitySchemes, p.shared = jsontree.Object(), jsontree.Object()
+}
+
+// responses returns the Responses Object of an operation: its success, and one response for
+// each status with the codes that it may have.
+func (d *document) responses(routes []routeModel) *jsontree.Value {
+	byStatus := make(map[int][]Answer)
+	for _, r := range routes {
+		for _, row := range r.answers {
+			same := func(o Answer) bool { return o.Code == row.Code && o.Message == row.Message && o.When == row.When }
+			if r.reaches(row) && !slices.ContainsFunc(byStatus[row.Status], same) {
+				byStatus[row.Status] = append(byStatus[row.Status], row)
+			}
+		}
+	}
+	all := jsontree.Object("2XX", d.success(routes))
+	for _, status := range slices.Sorted(maps.Keys(byStatus)) {
+		all.Set(strconv.Itoa(status), d.response(status, byStatus[status]))
+	}
+	return all
+}
+
+// success is what a Policy knows of the answer of a handler.
+func (d *document) success(routes []routeModel) *jsontree.Value {
+	names, content := []string{"X-Request-ID"}, jsontree.Object()
+	for _, r := range routes {
+		offers := r.chain.Offers
+		if len(offers) > 0 {
+			names = union(names, []string{"Vary"})
+		} else {
+			offers = []string{"application/json"}
+		}
+		for _, offer := range offers {
+			media := jsontree.Object()
+			if offer == "application/json" {
+				media.Set("schema", d.schema("Success"))
+			}
+			content.Set(offer, media)
+		}
+		for _, l := range r.chain.Limits {
+			names = union(names, []string{"RateLimit", "RateLimit-Policy"})
+			if l.Legacy {
+				names = union(names, []string{"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"})
+			}
+		}
+	}
+	return jsontree.Object("description", "Success, of which the service itself says more.", "headers", d.headersOf(names), "content", content)
+}
+
+// response describes all answers with a status.
+func (d *document) response(status int, rows []Answer) *jsontree.Value {
+	var names, codes, reasons []string
+	whens := make(map[string][]string) // by code
+	for _, row := range rows {
+		names = union(names, row.Headers)
+		for name := range row.Example.Header {
+			if name != "Content-Type" {
+				names = union(names, []string{name})
+			}
+		}
+		codes = union(codes, []string{row.Code})
+		whens[row.Code] = union(whens[row.Code], []string{row.When})
+	}
+	for _, code := range codes {
+		reason := "- "
+		if code != "" {
+			reason += "`" + code + "`: "
+		}
+		reasons = append(reasons, reason+strings.Join(whens[code], " "))
+	}
+	description := published.Title(status) + ".\n\n" + strings.Join(reasons, "\n")
+	if published.Retryable(status) && slices.ContainsFunc(rows, func(a Answer) bool { return a.Retryable }) {
+		description += "\n\nThe same request may be let in later."
+	}
+	var headers, content *jsontree.Value
+	if len(names) > 0 {
+		headers = d.headersOf(names)
+		content = d.content(rows)
+	}
+	return jsontree.Object("description", description, "headers", headers, "content", content)
+}
+
+// content has the bodies of a status. Those of others may be anything.
+func (d *document) content(rows []Answer) *jsontree.Value {
+	examples := make(map[string]*jsontree.Value) // by media type
+	var codes []string
+	own, foreign := false, false
+	for _, row := range rows {
+		if row.Code == "" {
+			foreign = true
+			continue
+		}
+		if own = own || row.own; !row.own {
+			codes = union(codes, []string{row.Code})
+		}
+		mediaType := row.Example.Header["Content-Type"][0]
+		if examples[mediaType] == nil {
+			examples[mediaType] = jsontree.Object()
+		}
+		value, err := jsontree.Parse([]byte(row.Example.Body))
+		if err != nil || !isJSON(mediaType) {
+			value = jsontree.Of(row.Example.Body)
+		}
+		name := firstFree(row.Code, func(name string) bool { return examples[mediaType].Get(name) == nil })
+		examples[mediaType].Set(name, jsontree.Object("summary", row.When, "value", value))
+	}
+	content := jsontree.Object()
+	for _, mediaType := range slices.Sorted(maps.Keys(examples)) {
+		var schema *jsontree.Value
+		if mediaType == "application/json" && !own && !foreign {
+			schema = d.withCodes("Error", codes)
+		}
+		content.Set(mediaType, jsontree.Object("schema", schema, "examples", examples[mediaType]))
+	}
+	if len(codes) > 0 {
+		content.Set("application/problem+json", jsontree.Object("schema", d.withCodes("Problem", codes)))
+	}
+	if foreign {
+		content.Set("*/*", jsontree.Object())
+	}
+	return content
+}
+
+func isJSON(mediaType string) bool {
+	essence, _, _ := strings.Cut(mediaType, ";")
+	essence = strings.ToLower(strings.TrimSpace(essence))
+	return essence == "application/json" || strings.HasSuffix(essence, "+json")
+}
+
+// withCodes is a schema for some codes alone.
+func (d *document) withCodes(schema string, codes []string) *jsontree.Value {
+	enum := jsontree.Object("type", "string", "enum", codes)
+	return jsontree.Object("allOf", jsontree.Array(d.schema(schema), jsontree.Object("type", "object", "properties", jsontree.Object("code", enum))))
+}
+
+// schema refers to a schema that is a component.
+func (d *document) schema(name string) *jsontree.Value {
+	d.schemas[name] = true
+	return reference("schemas", name)
+}
+
+func reference(section, name string) *jsontree.Value {
+	return jsontree.Object("$ref", "#/components/"+section+"/"+name)
+}
+
+// headersOf refers to headers that are components.
+func (d *document) headersOf(names []string) *jsontree.Value {
+	all := jsontree.Object()
+	for _, name := range slices.Sorted(slices.Values(names)) {
+		component := strings.Map(func(r rune) rune {
+			if strings.ContainsRune("!#$%&'*+^`|~", r) { // a token may have them, a component may not
+				return '_'
+			}
+			return r
+		}, name)
+		if d.headers[component] == nil {
+			d.headers[component] = d.header(name)
+		}
+		all.Set(name, reference("headers", component))
+	}
+	return all
+}
+
+// header describes a header of an answer.
+func (d *document) header(name string) *jsontree.Value {
+	text := func(description, example string) *jsontree.Value {
+		var value *jsontree.Value
+		if example != "" {
+			value = jsontree.Of(example)
+		}
+		return jsontree.Object("description", description, "schema", jsontree.Object("type", "string"), "example", value)
+	}
+	number := func(description string) *jsontree.Value {
+		return jsontree.Object("description", description, "schema", jsontree.Object("type", "integer", "minimum", 0))
+	}
+	var policy, exhausted string
+	if len(d.limits) > 0 {
+		policy, exhausted = d.limits[0].Policy, d.limits[0].Exhausted
+	}
+	switch name {
+	case "Retry-After":
+		return number("How many seconds to wait before the request is sent again (RFC 9110 §10.2.3).")
+	case "WWW-Authenticate":
+		return text("How to say who calls (RFC 9110 §11.6.1).", "")
+	case "Allow":
+		return text("The methods that the resource takes (RFC 9110 §10.2.1).", "")
+	case "Accept", "Accept-Post", "Accept-Patch", "Accept-Query":
+		return text("The media types that the resource takes.", "")
+	case "Accept-Encoding":
+		return text("The content codings that the resource takes (RFC 9110 §12.5.3).", "")
+	case "RateLimit":
+		return text("What is left of each limit: r requests, of which the next is free in t seconds at the latest.", exhausted)
+	case "RateLimit-Policy":
+		return text("The limits: q requests in w seconds.", policy)
+	case "X-RateLimit-Limit":
+		return number("The requests of the limit that is nearest to its end.")
+	case "X-RateLimit-Remaining":
+		return number("What is left of that limit.")
+	case "X-RateLimit-Reset":
+		return number("When that limit is whole again.")
+	case "X-Request-ID":
+		return text("The id of the request, to be named to those who run the service.", exampleID)
+	case "Vary":
+		return text("The headers of the request on which the answer depends (RFC 9110 §12.5.5).", "")
+	case "Cache-Control":
+		return text("Whether the answer may be kept (RFC 9111 §5.2).", "")
+	case "X-Content-Type-Options":
+		return text("The Content-Type is what the body is.", "")
+	default:
+		return text("See the service.", "")
+	}
+}
+
+// share makes a component of each response that several operations have.
+func (d *document) share(paths *jsontree.Value) *jsontree.Value {
+	uses, texts := make(map[string]int), make(map[*jsontree.Value]string)
+	each := func(f func(responses *jsontree.Value, status string, response *jsontree.Value)) {
+		for _, item := range paths.All() {
+			for op := range operationsOf(item) {
+				for status, response := range op.Get("responses").All() {
+					f(op.Get("responses"), status, response)
+				}
+			}
+		}
+	}
+	each(func(_ *jsontree.Value, _ string, response *jsontree.Value) {
+		texts[response] = string(response.Write())
+		uses[texts[response]]++
+	})
+	names := make(map[string]string)
+	each(func(responses *jsontree.Value, status string, response *jsontree.Value) {
+		text := texts[response]
+		if uses[text] == 1 {
+			return
+		}
+		if names[text] == "" {
+			name := "Success"
+			if n, err := strconv.Atoi(status); err == nil {
+				name = word(published.Title(n))
+			}
+			names[text] = firstFree(name, func(name string) bool { return d.shared.Get(name) == nil })
+			d.shared.Set(names[text], response)
+		}
+		responses.Set(status, reference("responses", names[text]))
+	})
+	return paths
+}
+
+// operationsOf yields the operations of a Path Item Object.
+func operationsOf(item *jsontree.Value) func(yield func(*jsontree.Value) bool) {
+	return func(yield func(*jsontree.Value) bool) {
+		for name, op := range item.All() {
+			switch {
+			case slices.Contains(fixedMethods, strings.ToUpper(name)):
+				if !yield(op) {
+					return
+				}
+			case name == "additionalOperations":
+				for _, op := range op.All() {
+					if !yield(op) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// components returns the Components Object, with what is referred to. It is called when the
+// paths are there.
+func (d *document) components() *jsontree.Value {
+	schemas, headers, schemes := jsontree.Object(), jsontree.Object(), jsontree.Object()
+	for _, name := range slices.Sorted(maps.Keys(d.schemas)) {
+		schemas.Set(name, schemaObjects[name]())
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.headers)) {
+		headers.Set(name, d.headers[name])
+	}
+	for name, scheme := range d.securitySchemes.All() {
+		if d.used[name] {
+			schemes.Set(name, scheme)
+		}
+	}
+	components := jsontree.Object()
+	for _, section := range []struct {
+		name string
+		of   *jsontree.Value
+	}{{"schemas", schemas}, {"responses", d.shared}, {"headers", headers}, {"securitySchemes", schemes}} {
+		if section.of.Len() > 0 {
+			components.Set(section.name, section.of)
+		}
+	}
+	return components
+}
+
+// schemaObjects are the bodies that admit writes.
+var schemaObjects = map[string]func() *jsontree.Value{
+	"Success": func() *jsontree.Value {
+		return jsontree.Object(
+			"description", "The envelope of a success.",
+			"type", "object",
+			"required", []string{"result"},
+			"properties", jsontree.Object(
+				"result", jsontree.Object("type", "string", "const", "success"),
+				"data", jsontree.Object("description", "What was asked for."),
+			),
+		)
+	},
+	"Error": func() *jsontree.Value {
+		properties := jsontree.Object(
+			"result", jsontree.Object("type", "string", "const", "error"),
+			"message", jsontree.Object("type", "string", "description", "For people."),
+		)
+		addMembers(properties)
+		return jsontree.Object(
+			"description", "The envelope of every error. Some codes have further members.",
+			"type", "object",
+			"required", []string{"result", "message", "code"},
+			"properties", properties,
+		)
+	},
+	"Problem": func() *jsontree.Value {
+		properties := jsontree.Object(
+			"type", jsontree.Object("type", "string", "format", "uri-reference"),
+			"title", jsontree.Object("type", "string", "description", "The name of the status."),
+			"status", jsontree.Object("type", "integer", "minimum", http.StatusBadRequest, "maximum", 599),
+			"detail", jsontree.Object("type", "string", "description", "For people."),
+		)
+		addMembers(properties)
+		return jsontree.Object(
+			"description", "The same error as problem details (RFC 9457), for a client that prefers application/problem+json.",
+			"type", "object",
+			"required", []string{"type", "title", "status", "detail", "code"},
+			"properties", properties,
+		)
+	},
+}
+
+// addMembers adds what an error has in either form.
+func addMembers(properties *jsontree.Value) {
+	text := jsontree.Object("type", "string")
+	properties.Set("code", jsontree.Object("type", "string", "description", "For programs."))
+	properties.Set("request_id", jsontree.Object("type", "string", "description", "As in X-Request-ID."))
+	properties.Set("retry_after", jsontree.Object("type", "integer", "minimum", 1, "description", "Seconds, as in Retry-After."))
+	properties.Set("errors", jsontree.Object(
+		"type", "array",
+		"description", "What is wrong with the content of the request.",
+		"items", jsontree.Object(
+			"type", "object",
+			"required", []string{"path", "code", "message"},
+			"properties", jsontree.Object("path", text, "code", text, "message", text),
+		),
+	))
+}
