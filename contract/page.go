@@ -118,7 +118,7 @@ func (d pageDoc) json() []byte {
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	if err := e.Encode(struct {
-		Result string   `json:"result"`
+		Result string  `json:"result"`
 		Data   pageDoc `json:"data"`
 	}{"success", d}); err != nil {
 		panic(err) // never: SecurityScheme.Flows has been looked at

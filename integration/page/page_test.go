@@ -5,6 +5,7 @@ package page
 import (
 	_ "embed"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
@@ -31,6 +32,15 @@ var (
 	large  = view{1440, "light", false}
 )
 
+// exampleViews are all of them where somebody wants to see them, else those in which each
+// width, each scheme and each state of the details comes twice.
+func exampleViews() []view {
+	if os.Getenv("ADMIT_SCREENSHOTS") != "" {
+		return views
+	}
+	return []view{opened, dark, {768, "light", false}, {1440, "dark", true}}
+}
+
 func TestPages(t *testing.T) {
 	b := startBrowser(t)
 
@@ -40,7 +50,7 @@ func TestPages(t *testing.T) {
 		views []view
 	}{
 		{"sample", html(sample), []view{small, dark, opened, large}},
-		{"example", exampleContract(t), views},
+		{"example", exampleContract(t), exampleViews()},
 		{"hostile", hostileContract(t), []view{{320, "light", true}, {1440, "dark", true}}},
 	} {
 		t.Run(shown.name, func(t *testing.T) {
