@@ -124,8 +124,7 @@ var attempts = []attempt{
 		q.standIn = nil
 		return q.Method == http.MethodGet // others may do something
 	}},
-	{fields: of("handler"), status: 400, change: ownHandler("{")},
-	{fields: of("handler"), status: 400, change: ownHandler("%zz")},
+	{fields: of("handler"), status: 400, change: ownHandler("%zz")},           // neither JSON nor a form
 	{fields: of("handler"), status: 401, handler: true, change: from(nobody)}, // of an Identity
 	{fields: of("handler"), status: 408, change: func(q *exchange) bool {
 		q.with(broken{os.ErrDeadlineExceeded}, 1)

@@ -93,7 +93,11 @@ func (p *parts) sign(r *http.Request, key *admit.Key) {
 }
 
 func decodes(w http.ResponseWriter, r *http.Request) error {
-	v, err := admit.Decode[struct{ Name string }](r)
+	return decodesA[struct{ Name string }](w, r)
+}
+
+func decodesA[T any](w http.ResponseWriter, r *http.Request) error {
+	v, err := admit.Decode[T](r)
 	if err != nil {
 		return err
 	}
@@ -238,6 +242,43 @@ func TestProvokeSaysWhatItNeeds(t *testing.T) {
 	}
 	for _, reached := range []string{"400 bad_request", "401", "405", "429 overloaded", "500", "501", "503 maintenance"} {
 		assert.NotContains(t, failures, ": "+reached)
+	}
+}
+
+// A row that may be had in several ways is reached where there is one way alone.
+func TestProvokeTriesEachWay(t *testing.T) {
+	t.Parallel()
+	p := newParts(t)
+	for name, test := range map[string]struct {
+		types   admit.ContentTypesConfig
+		handler admit.HandlerFunc
+		errs    []*admit.Error
+	}{
+		"of a kind":            {admit.ContentTypesConfig{Allow: []string{"application/*"}}, nil, nil},
+		"encoded":              {admit.ContentTypesConfig{Allow: []string{"text/*"}, Encodings: []string{"x-admittest"}}, nil, nil},
+		"a form":               {admit.ContentTypesConfig{}, parsesForms, contract.Forms()},
+		"an urlencoded form":   {admit.ContentTypesConfig{Allow: []string{"application/x-www-form-urlencoded"}}, parsesForms, contract.Forms()},
+		"JSON, an object":      {admit.ContentTypesConfig{}, decodesA[map[string]int], contract.Decodes()},
+		"JSON, a string":       {admit.ContentTypesConfig{}, decodesA[string], contract.Decodes()},
+		"JSON, with that type": {admit.ContentTypesConfig{Allow: []string{"application/json"}}, decodesA[[]int], contract.Decodes()},
+	} {
+		policy := admit.Policy{Methods: []string{"POST"}}
+		if test.types.Allow != nil {
+			types, err := admit.NewContentTypes(test.types)
+			require.NoError(t, err)
+			policy.ContentTypes = types
+		}
+		if test.handler == nil {
+			test.handler = func(http.ResponseWriter, *http.Request) error { return nil }
+		}
+		api := newAPI(t, admit.Policy{Errors: p.Errors})
+		mux := http.NewServeMux()
+		api.Handle(mux, "/x", policy, test.handler, test.errs...)
+		r := &recorder{TB: t}
+		c := admittest.NewContract(r, api, admit.Policy{Errors: p.Errors}.Wrap(admit.Mux(mux)))
+		c.Provoke(admittest.Credentials{})
+		c.AllReached("any request: 405 method_not_allowed")
+		assert.Empty(t, r.take(), name)
 	}
 }
 
