@@ -113,7 +113,12 @@ func (m *model) route(r, outer *route) routeModel {
 		rm.methods = c.Methods
 	}
 	rm.security = m.security(c)
-	rm.answers = slices.Concat(outer.answers, r.answers)
+	for _, row := range outer.answers {
+		if rm.reaches(row) {
+			rm.answers = append(rm.answers, row)
+		}
+	}
+	rm.answers = append(rm.answers, r.answers...)
 	slices.SortStableFunc(rm.answers, func(a, b Answer) int {
 		return cmp.Or(cmp.Compare(a.Status, b.Status), cmp.Compare(a.Code, b.Code))
 	})
@@ -191,4 +196,10 @@ func (m *model) put(row Answer) {
 	if !slices.ContainsFunc(c.rows, func(o Answer) bool { return o.Message == row.Message }) {
 		c.rows = append(c.rows, row)
 	}
+}
+
+// reaches reports whether who asks for the route may get a row that any request may: what a
+// mux answers by itself is for others, of which only the wrong method is worth to be told.
+func (r *routeModel) reaches(row Answer) bool {
+	return row.field != "mux" || row.Status == http.StatusMethodNotAllowed && r.method != ""
 }

@@ -474,9 +474,3 @@ func (d *document) description() string {
 	}
 	return strings.Join(paragraphs, "\n\n")
 }
-
-// reaches reports whether a request with an operation's method and path may get a row: what
-// the mux answers, it answers to others, of which the method is worth to be told.
-func (r *routeModel) reaches(row Answer) bool {
-	return row.field != "mux" || row.Status == http.StatusMethodNotAllowed && r.method != ""
-}
