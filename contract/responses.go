@@ -32,7 +32,7 @@ func (d *document) responses(routes []routeModel) *jsontree.Value {
 	for _, r := range routes {
 		for _, row := range r.answers {
 			same := func(o Answer) bool { return o.Code == row.Code && o.Message == row.Message && o.When == row.When }
-			if r.reaches(row) && !slices.ContainsFunc(byStatus[row.Status], same) {
+			if !slices.ContainsFunc(byStatus[row.Status], same) {
 				byStatus[row.Status] = append(byStatus[row.Status], row)
 			}
 		}
