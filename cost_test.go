@@ -144,6 +144,7 @@ func costs(t *testing.T) map[string][]parsing {
 		"FuzzMemoryStoreIsExact": nil, // nor has it
 		"FuzzForwardedGrammar":   nil, // those of FuzzForwarding
 		"FuzzForwardedHost":      nil, // those of FuzzForwarding
+		"FuzzMarkdown":           nil, // it writes, and the service alone chooses the text
 
 		"FuzzExplain":    {{values, explain}},
 		"FuzzForwarding": {{of(hops...), header(proxies["Forwarded"], "Forwarded")}, {of(hops...), header(proxies["X-Forwarded-For"], "X-Forwarded-For")}},
