@@ -14,6 +14,7 @@ package contract
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -216,5 +217,31 @@ func (info Info) check() error {
 			fault(fmt.Sprintf("Servers[%d]", i), fmt.Sprintf("is %q; give an http or https URL, such as https://api.example.com", server))
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(info.SecuritySchemes)) {
+		if reason := info.SecuritySchemes[name].check(); reason != "" {
+			fault(fmt.Sprintf("SecuritySchemes[%q]", name), reason)
+		}
+	}
 	return errors.Join(faults...)
+}
+
+// check says what the scheme lacks (OpenAPI 3.1 §4.8.27), or "".
+func (s SecurityScheme) check() string {
+	places := []string{"header", "query", "cookie"}
+	switch {
+	case s.Type == "apiKey" && (s.Name == "" || !slices.Contains(places, s.In)):
+		return "is an apiKey, and needs a Name, and an In of header, query or cookie"
+	case s.Type == "http" && s.Scheme == "":
+		return "is http, and needs a Scheme, such as bearer"
+	case s.Type == "openIdConnect" && s.OpenIDConnectURL == "":
+		return "is openIdConnect, and needs an OpenIDConnectURL"
+	case s.Type == "oauth2" && s.Flows == nil:
+		return "is oauth2, and needs Flows"
+	case !slices.Contains([]string{"apiKey", "http", "openIdConnect", "oauth2", "mutualTLS"}, s.Type):
+		return fmt.Sprintf("has the Type %q; it is apiKey, http, mutualTLS, oauth2 or openIdConnect", s.Type)
+	}
+	if _, err := json.Marshal(s.Flows); err != nil {
+		return fmt.Sprintf("has Flows that are not JSON: %v", err)
+	}
+	return ""
 }

@@ -168,6 +168,22 @@ func TestFaults(t *testing.T) {
 		assert.ErrorContains(t, err, part, "each fault is told")
 	}
 
+	for _, scheme := range []contract.SecurityScheme{
+		{},
+		{Type: "jwt"},
+		{Type: "apiKey", In: "header"},
+		{Type: "apiKey", Name: "X", In: "body"},
+		{Type: "http"},
+		{Type: "oauth2"},
+		{Type: "oauth2", Flows: func() {}},
+		{Type: "openIdConnect"},
+	} {
+		wrong := info
+		wrong.SecuritySchemes = map[string]contract.SecurityScheme{"who": scheme}
+		_, err := contract.New(wrong, admit.Policy{})
+		assert.ErrorContains(t, err, `Info.SecuritySchemes["who"]`)
+	}
+
 	api := newAPI(t, admit.Policy{})
 	mux := http.NewServeMux()
 	api.Handle(mux, "GET /x", admit.Policy{}, nothing)

@@ -34,8 +34,7 @@ const (
 // hosts, or in what OpenAPI does not tell apart, as {name} and {name...}, become one
 // operation with the answers of all.
 //
-// The error says that there is no such version, or that Info.SecuritySchemes has Flows that
-// are not JSON.
+// The error says that there is no such version.
 func (a *API) OpenAPI(version OpenAPIVersion) ([]byte, error) {
 	if version != OpenAPI31 && version != OpenAPI32 {
 		return nil, fmt.Errorf("contract: OpenAPI: there is no document of the version %q; give OpenAPI31 or OpenAPI32", version)
@@ -50,7 +49,7 @@ func (a *API) OpenAPI(version OpenAPIVersion) ([]byte, error) {
 func (a *API) openAPI(version OpenAPIVersion) (*jsontree.Value, error) {
 	d := document{version: version, model: a.model(), ids: make(map[string]bool)}
 	d.parts.init()
-	if err := d.addSchemes(); err != nil {
+	if err := d.addSchemes(); err != nil { // New has looked at them
 		return nil, err
 	}
 	paths := jsontree.Object()

@@ -305,10 +305,7 @@ func TestOpenAPIOwnErrors(t *testing.T) {
 
 func TestOpenAPIFaults(t *testing.T) {
 	t.Parallel()
-	info := contract.Info{Title: "T", Version: "1", SecuritySchemes: map[string]contract.SecurityScheme{"oauth": {Type: "oauth2", Flows: func() {}}}}
-	api, err := contract.New(info, admit.Policy{Identity: func(h http.Handler) http.Handler { return h }})
-	require.NoError(t, err)
-	api.Declare("GET /x", admit.Policy{})
-	_, err = api.OpenAPI(contract.OpenAPI31)
-	assert.ErrorContains(t, err, `Info.SecuritySchemes["oauth"]`)
+	api := newAPI(t, admit.Policy{})
+	_, err := api.OpenAPI("3.0.3")
+	assert.ErrorContains(t, err, `"3.0.3"; give OpenAPI31 or OpenAPI32`)
 }
