@@ -240,8 +240,39 @@ func TestCurlLines(t *testing.T) {
 		curl(admit.FromAuthorization("Token"), "POST /x/{rest...}", admit.Policy{ContentType: []string{"application/json"}}))
 	assert.Equal(t, []string{"-i", "-X", "DELETE", "-H", "X-It's: the key", "-H", "Accept: text/csv; header=present", "https://other.example/x/"},
 		curl(admit.FromHeader("X-It's"), "DELETE other.example/x/{$}", admit.Policy{Accept: []string{"text/csv; header=present"}}))
-	assert.Equal(t, []string{"-i", "https://example.com/api/it's?$k=the key"}, curl(admit.FromQuery("$k"), "GET /it's", admit.Policy{}))
+	assert.Equal(t, []string{"-i", "https://example.com/api/it%27s?%24k=the key"}, curl(admit.FromQuery("$k"), "GET /it's", admit.Policy{}))
 	assert.Equal(t, []string{"-i", "-b", "c=the key", "https://example.com/api/"}, curl(admit.FromCookie("c"), "GET /{$}", admit.Policy{}))
+}
+
+// A line that is said to be answered with a code is there only where admit does that.
+func TestCurlLinesThatProvoke(t *testing.T) {
+	t.Parallel()
+	lines := func(api *contract.API) map[string]string {
+		var got struct {
+			Data struct {
+				Statuses []struct{ Codes []struct{ Code, Curl string } }
+			}
+		}
+		require.NoError(t, json.Unmarshal(show(t, api, "GET", "application/json").Body.Bytes(), &got))
+		all := map[string]string{}
+		for _, s := range got.Data.Statuses {
+			for _, c := range s.Codes {
+				all[c.Code] = c.Curl
+			}
+		}
+		return all
+	}
+	own := newAPI(t, admit.Policy{})
+	own.Declare("GET /x", admit.Policy{}, admit.NewError(406, ""), &admit.Error{Status: 401, Code: "key_missing"})
+	all := lines(own)
+	assert.Empty(t, all["not_acceptable"], "the handler decides")
+	assert.Empty(t, all["key_missing"])
+	assert.NotEmpty(t, all["not_found"])
+
+	own.Declare("/{any}", admit.Policy{Auth: newAuth(t)})
+	all = lines(own)
+	assert.NotEmpty(t, all["key_missing"])
+	assert.Empty(t, all["not_found"], "there is a route for every path")
 }
 
 func BenchmarkPage(b *testing.B) {
