@@ -97,25 +97,48 @@ func (d pageDoc) limitsTo(line func(string, ...any)) {
 		line("\n## Plans\n")
 		line("| plan | has all of | features | where to get it |\n|---|---|---|---|")
 		for _, p := range d.Plans {
-			line("| %s | %s | %s | %s |", code(p.Name), code(p.Includes), plain(strings.Join(p.Features, ", ")), plain(p.UpgradeURL))
+			line("| %s | %s | %s | %s |", code(p.Name), code(p.Includes), plain(strings.Join(p.Features, ", ")), link(p.UpgradeURL))
 		}
 	}
 }
 
-// plain is text in which nothing is markup, on one line.
+// plain is text in which nothing is markup, on one line. Nor is anything a link, which some
+// readers make of an address: they would show the backslashes in it.
 func plain(s string) string {
 	var b strings.Builder
-	for _, r := range oneLine(s) {
+	s = oneLine(s)
+	for i, r := range s {
 		if r == '|' { // which ends a cell in some readers even after a backslash
 			b.WriteString("&#124;")
 			continue
 		}
-		if strings.ContainsRune("\\`*_{}[]<>#~&", r) {
+		if strings.ContainsRune("\\`*_{}[]<>#~&@$", r) || beginsLink(s[:i], s[i:]) || beginsList(s[:i], s[i:]) {
 			b.WriteByte('\\')
 		}
 		b.WriteRune(r)
 	}
 	return b.String()
+}
+
+// link is an address that is one to a reader too.
+func link(address string) string {
+	if address == "" || strings.ContainsAny(address, "<>|\\` ") || address != oneLine(address) {
+		return plain(address)
+	}
+	return "<" + address + ">"
+}
+
+func beginsLink(before, rest string) bool {
+	return strings.HasPrefix(rest, "://") || rest[0] == '.' && strings.HasSuffix(strings.ToLower(before), "www")
+}
+
+// beginsList reports whether a text would be a list, or a line across the page, by its first
+// words.
+func beginsList(before, rest string) bool {
+	if rest[0] == '-' || rest[0] == '+' || rest[0] == '=' {
+		return before == ""
+	}
+	return (rest[0] == '.' || rest[0] == ')') && before != "" && strings.Trim(before, "0123456789") == "" && (len(rest) == 1 || rest[1] == ' ')
 }
 
 // code is text as it is, in a cell of a table or a heading; "" is nothing.
@@ -146,11 +169,12 @@ func codes(list []string) string {
 
 // oneLine makes one space of all white space and of what no text has.
 func oneLine(s string) string {
-	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
+	return strings.Join(strings.FieldsFunc(strings.ToValidUTF8(s, "\ufffd"), func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
 }
 
 // block is text as it is, on lines of its own.
 func block(s string) string {
+	s = strings.ToValidUTF8(s, "\ufffd")
 	fence := "```"
 	for strings.Contains(s, fence) {
 		fence += "`"
