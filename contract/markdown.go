@@ -18,10 +18,13 @@ func (d pageDoc) markdown() []byte {
 		line("\n%s", plain(p))
 	}
 	line("\n## Errors\n")
-	line("Every error has a status of 400 or above and a body with `\"result\":\"error\"`. Programs go by the `code`, which never changes; the")
-	line("`message` is for people, and may. `request_id` names the request to those who run the service, `retry_after` is the header")
-	line("`Retry-After`, and `errors` lists what is wrong in the body of the request. A client that prefers `application/problem+json` gets that")
-	line("(RFC 9457). A status of 500 or above is momentary: the request may be sent once more if doing it twice is harmless.")
+	line("Every error has a status of 400 or above. Programs go by the `code`, which never changes; the message is for people, and may.")
+	line("Whether to send the same request again is said with each.")
+	if d.Envelope {
+		line("The body has `\"result\":\"error\"`, the `message` and the `code`. `request_id` names the request to those who run the service,")
+		line("`retry_after` is the header `Retry-After`, and `errors` lists what is wrong in the body of the request. A client that prefers")
+		line("`application/problem+json` gets that (RFC 9457).")
+	}
 	line("What is no HTTP request at all the server refuses by itself, as plain text, with 400 or 431.")
 
 	if len(d.Auth) > 0 {
@@ -43,7 +46,7 @@ func (d pageDoc) markdown() []byte {
 		line("| code | when | message | headers | send again? |\n|---|---|---|---|---|")
 		for _, c := range s.Codes {
 			for _, r := range c.Reasons {
-				line("| %s | %s | %s | %s | %s |", code(c.Code), plain(r.When), plain(r.Message), codes(r.Headers), plain(c.Retry))
+				line("| %s | %s | %s | %s | %s |", code(c.Code), plain(r.When), plain(r.Message), codes(r.Headers), plain(r.Retry))
 			}
 		}
 		for _, c := range s.Codes {

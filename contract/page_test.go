@@ -275,6 +275,27 @@ func TestCurlLinesThatProvoke(t *testing.T) {
 	assert.Empty(t, all["not_found"], "there is a route for every path")
 }
 
+// What the page says of all errors is true of each.
+func TestPageIsTrue(t *testing.T) {
+	t.Parallel()
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerSecond(5)}, Cost: func(*http.Request) int { return 1 }})
+	require.NoError(t, err)
+	api := newAPI(t, admit.Policy{})
+	api.Declare("/x", admit.Policy{Limiter: limiter, MaxBody: 1}, admit.NewError(501, ""))
+	for _, form := range []string{string(api.Markdown()), show(t, api, "GET", browser).Body.String()} {
+		assert.Contains(t, form, "Content Too Large", "as in its problem details")
+		assert.Contains(t, form, "No: such a request is never let in.", "though most that are rate_limited are, later")
+		assert.Contains(t, form, "Yes, after Retry-After.")
+		assert.NotContains(t, form, "momentary", "501 is not")
+		assert.Contains(t, form, "problem+json")
+	}
+	own := newAPI(t, admit.Policy{Errors: &admit.ErrorWriter{Encode: func(_ *http.Request, e *admit.Error) (string, []byte) { return "text/x-own", []byte(e.Code) }}})
+	for _, form := range []string{string(own.Markdown()), show(t, own, "GET", browser).Body.String()} {
+		assert.NotContains(t, form, "problem+json", "the service has bodies of its own")
+		assert.NotContains(t, form, "request_id")
+	}
+}
+
 func BenchmarkPage(b *testing.B) {
 	api := newFull(b, "plain")
 	h := api.Page()
