@@ -2,6 +2,7 @@ package contract
 
 import (
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -49,12 +50,11 @@ func (m model) curl(r routeModel, change curlChange) string {
 		case s.Type == "http":
 			words = append(words, "-H", `"Authorization: `+inDouble(s.Scheme)+" "+key+`"`)
 		case s.In == "header" && strings.EqualFold(s.Name, "Authorization"):
-			scheme := strings.TrimSuffix(s.Description[strings.LastIndex(s.Description, ": ")+1:], " KEY")
-			words = append(words, "-H", `"Authorization:`+inDouble(scheme)+" "+key+`"`)
+			words = append(words, "-H", `"Authorization: `+inDouble(r.scheme(r.security[0]))+key+`"`)
 		case s.In == "header":
 			words = append(words, "-H", `"`+inDouble(s.Name)+": "+key+`"`)
 		case s.In == "query":
-			query = `"?` + inDouble(s.Name) + "=" + key + `"`
+			query = `"?` + url.QueryEscape(s.Name) + "=" + key + `"`
 		case s.In == "cookie":
 			words = append(words, "-b", `"`+inDouble(s.Name)+"="+key+`"`)
 		case s.Type == "mutualTLS":
@@ -81,32 +81,56 @@ func (m model) curl(r routeModel, change curlChange) string {
 	return strings.Join(append(words, shell(strings.TrimSuffix(server, "/")+path)+query), " ")
 }
 
+// scheme is what stands before a key in the header Authorization, with a space after it, or
+// "": an Identity knows what it reads.
+func (r routeModel) scheme(id string) string {
+	for _, s := range r.chain.Sources {
+		if name, _ := schemeOf(s); name == id && s.In == "authorization" {
+			return s.Name + " "
+		}
+	}
+	return ""
+}
+
+// provocations are requests that admit itself answers with a code, by code. Another one's
+// error may have the same code: the fields of the Policy are those that it comes from.
+var provocations = map[string]struct {
+	fields []string
+	change curlChange
+}{
+	"key_missing":            {[]string{"Auth"}, curlChange{noKey: true}},
+	"key_invalid":            {[]string{"Auth"}, curlChange{key: "unknown"}},
+	"method_not_allowed":     {[]string{"Methods"}, curlChange{method: http.MethodTrace}},
+	"not_implemented":        {[]string{"Methods"}, curlChange{method: "BREW"}},
+	"not_acceptable":         {[]string{"Accept", "Negotiator"}, curlChange{accept: "application/x-none"}},
+	"unsupported_media_type": {[]string{"ContentType", "ContentTypes"}, curlChange{contentType: "application/x-none"}},
+}
+
 // provoke returns a line that gets an answer with this code, where one is easy to make, or "".
 func (m model) provoke(c codeModel) string {
-	change, ok := map[string]curlChange{
-		"key_missing":            {noKey: true},
-		"key_invalid":            {key: "unknown"},
-		"method_not_allowed":     {method: http.MethodTrace},
-		"not_implemented":        {method: "BREW"},
-		"not_acceptable":         {accept: "application/x-none"},
-		"unsupported_media_type": {contentType: "application/x-none"},
-	}[c.code]
-	if c.code == "not_found" && slices.Contains(c.routes, "") {
+	if c.code == "not_found" && slices.ContainsFunc(c.rows, func(a Answer) bool { return a.field == "mux" }) && !m.catchesAll() {
 		return m.curl(routeModel{}, curlChange{path: "/no-such-resource"})
 	}
+	how, ok := provocations[c.code]
 	if !ok {
 		return ""
 	}
 	for _, r := range m.routes {
-		if !slices.Contains(c.routes, r.pattern) {
-			continue
+		if slices.ContainsFunc(r.answers, func(a Answer) bool {
+			return a.Status == c.rows[0].Status && a.Code == c.code && slices.Contains(how.fields, a.field)
+		}) {
+			return m.curl(r, how.change)
 		}
-		if change.contentType != "" && len(r.chain.Types) == 0 {
-			continue // another reason of the code
-		}
-		return m.curl(r, change)
 	}
 	return ""
+}
+
+// catchesAll reports whether a route may take a path that nobody has thought of.
+func (m model) catchesAll() bool {
+	return slices.ContainsFunc(m.routes, func(r routeModel) bool {
+		first, _, _ := strings.Cut(strings.TrimPrefix(r.path, "/"), "/")
+		return r.path == "/" || strings.HasPrefix(first, "{") && first != "{$}"
+	})
 }
 
 // examplePath is a path that a pattern of net/http matches.
@@ -122,8 +146,11 @@ func examplePath(pattern string) string {
 		case segment == "{$}":
 		case wildcard:
 			b.WriteString(strings.ToUpper(name))
-		default:
-			b.WriteString(segment)
+		default: // which net/http compares unescaped
+			if literal, err := url.PathUnescape(segment); err == nil {
+				segment = literal
+			}
+			b.WriteString(url.PathEscape(segment))
 		}
 	}
 	return b.String()

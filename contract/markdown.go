@@ -18,10 +18,13 @@ func (d pageDoc) markdown() []byte {
 		line("\n%s", plain(p))
 	}
 	line("\n## Errors\n")
-	line("Every error has a status of 400 or above and a body with `\"result\":\"error\"`. Programs go by the `code`, which never changes; the")
-	line("`message` is for people, and may. `request_id` names the request to those who run the service, `retry_after` is the header")
-	line("`Retry-After`, and `errors` lists what is wrong in the body of the request. A client that prefers `application/problem+json` gets that")
-	line("(RFC 9457). A status of 500 or above is momentary: the request may be sent once more if doing it twice is harmless.")
+	line("Every error has a status of 400 or above. Programs go by the `code`, which never changes; the message is for people, and may.")
+	line("Whether to send the same request again is said with each.")
+	if d.Envelope {
+		line("The body has `\"result\":\"error\"`, the `message` and the `code`. `request_id` names the request to those who run the service,")
+		line("`retry_after` is the header `Retry-After`, and `errors` lists what is wrong in the body of the request. A client that prefers")
+		line("`application/problem+json` gets that (RFC 9457).")
+	}
 	line("What is no HTTP request at all the server refuses by itself, as plain text, with 400 or 431.")
 
 	if len(d.Auth) > 0 {
@@ -43,7 +46,7 @@ func (d pageDoc) markdown() []byte {
 		line("| code | when | message | headers | send again? |\n|---|---|---|---|---|")
 		for _, c := range s.Codes {
 			for _, r := range c.Reasons {
-				line("| %s | %s | %s | %s | %s |", code(c.Code), plain(r.When), plain(r.Message), codes(r.Headers), plain(c.Retry))
+				line("| %s | %s | %s | %s | %s |", code(c.Code), plain(r.When), plain(r.Message), codes(r.Headers), plain(r.Retry))
 			}
 		}
 		for _, c := range s.Codes {
@@ -97,25 +100,48 @@ func (d pageDoc) limitsTo(line func(string, ...any)) {
 		line("\n## Plans\n")
 		line("| plan | has all of | features | where to get it |\n|---|---|---|---|")
 		for _, p := range d.Plans {
-			line("| %s | %s | %s | %s |", code(p.Name), code(p.Includes), plain(strings.Join(p.Features, ", ")), plain(p.UpgradeURL))
+			line("| %s | %s | %s | %s |", code(p.Name), code(p.Includes), plain(strings.Join(p.Features, ", ")), link(p.UpgradeURL))
 		}
 	}
 }
 
-// plain is text in which nothing is markup, on one line.
+// plain is text in which nothing is markup, on one line. Nor is anything a link, which some
+// readers make of an address: they would show the backslashes in it.
 func plain(s string) string {
 	var b strings.Builder
-	for _, r := range oneLine(s) {
+	s = oneLine(s)
+	for i, r := range s {
 		if r == '|' { // which ends a cell in some readers even after a backslash
 			b.WriteString("&#124;")
 			continue
 		}
-		if strings.ContainsRune("\\`*_{}[]<>#~&", r) {
+		if strings.ContainsRune("\\`*_{}[]<>#~&@$", r) || beginsLink(s[:i], s[i:]) || beginsList(s[:i], s[i:]) {
 			b.WriteByte('\\')
 		}
 		b.WriteRune(r)
 	}
 	return b.String()
+}
+
+// link is an address that is one to a reader too.
+func link(address string) string {
+	if address == "" || strings.ContainsAny(address, "<>|\\` ") || address != oneLine(address) {
+		return plain(address)
+	}
+	return "<" + address + ">"
+}
+
+func beginsLink(before, rest string) bool {
+	return strings.HasPrefix(rest, "://") || rest[0] == '.' && strings.HasSuffix(strings.ToLower(before), "www")
+}
+
+// beginsList reports whether a text would be a list, or a line across the page, by its first
+// words.
+func beginsList(before, rest string) bool {
+	if rest[0] == '-' || rest[0] == '+' || rest[0] == '=' {
+		return before == ""
+	}
+	return (rest[0] == '.' || rest[0] == ')') && before != "" && strings.Trim(before, "0123456789") == "" && (len(rest) == 1 || rest[1] == ' ')
 }
 
 // code is text as it is, in a cell of a table or a heading; "" is nothing.
@@ -146,11 +172,12 @@ func codes(list []string) string {
 
 // oneLine makes one space of all white space and of what no text has.
 func oneLine(s string) string {
-	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
+	return strings.Join(strings.FieldsFunc(strings.ToValidUTF8(s, "\ufffd"), func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
 }
 
 // block is text as it is, on lines of its own.
 func block(s string) string {
+	s = strings.ToValidUTF8(s, "\ufffd")
 	fence := "```"
 	for strings.Contains(s, fence) {
 		fence += "`"

@@ -240,8 +240,60 @@ func TestCurlLines(t *testing.T) {
 		curl(admit.FromAuthorization("Token"), "POST /x/{rest...}", admit.Policy{ContentType: []string{"application/json"}}))
 	assert.Equal(t, []string{"-i", "-X", "DELETE", "-H", "X-It's: the key", "-H", "Accept: text/csv; header=present", "https://other.example/x/"},
 		curl(admit.FromHeader("X-It's"), "DELETE other.example/x/{$}", admit.Policy{Accept: []string{"text/csv; header=present"}}))
-	assert.Equal(t, []string{"-i", "https://example.com/api/it's?$k=the key"}, curl(admit.FromQuery("$k"), "GET /it's", admit.Policy{}))
+	assert.Equal(t, []string{"-i", "https://example.com/api/it%27s?%24k=the key"}, curl(admit.FromQuery("$k"), "GET /it's", admit.Policy{}))
 	assert.Equal(t, []string{"-i", "-b", "c=the key", "https://example.com/api/"}, curl(admit.FromCookie("c"), "GET /{$}", admit.Policy{}))
+}
+
+// A line that is said to be answered with a code is there only where admit does that.
+func TestCurlLinesThatProvoke(t *testing.T) {
+	t.Parallel()
+	lines := func(api *contract.API) map[string]string {
+		var got struct {
+			Data struct {
+				Statuses []struct{ Codes []struct{ Code, Curl string } }
+			}
+		}
+		require.NoError(t, json.Unmarshal(show(t, api, "GET", "application/json").Body.Bytes(), &got))
+		all := map[string]string{}
+		for _, s := range got.Data.Statuses {
+			for _, c := range s.Codes {
+				all[c.Code] = c.Curl
+			}
+		}
+		return all
+	}
+	own := newAPI(t, admit.Policy{})
+	own.Declare("GET /x", admit.Policy{}, admit.NewError(406, ""), &admit.Error{Status: 401, Code: "key_missing"})
+	all := lines(own)
+	assert.Empty(t, all["not_acceptable"], "the handler decides")
+	assert.Empty(t, all["key_missing"])
+	assert.NotEmpty(t, all["not_found"])
+
+	own.Declare("/{any}", admit.Policy{Auth: newAuth(t)})
+	all = lines(own)
+	assert.NotEmpty(t, all["key_missing"])
+	assert.Empty(t, all["not_found"], "there is a route for every path")
+}
+
+// What the page says of all errors is true of each.
+func TestPageIsTrue(t *testing.T) {
+	t.Parallel()
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerSecond(5)}, Cost: func(*http.Request) int { return 1 }})
+	require.NoError(t, err)
+	api := newAPI(t, admit.Policy{})
+	api.Declare("/x", admit.Policy{Limiter: limiter, MaxBody: 1}, admit.NewError(501, ""))
+	for _, form := range []string{string(api.Markdown()), show(t, api, "GET", browser).Body.String()} {
+		assert.Contains(t, form, "Content Too Large", "as in its problem details")
+		assert.Contains(t, form, "No: such a request is never let in.", "though most that are rate_limited are, later")
+		assert.Contains(t, form, "Yes, after Retry-After.")
+		assert.NotContains(t, form, "momentary", "501 is not")
+		assert.Contains(t, form, "problem+json")
+	}
+	own := newAPI(t, admit.Policy{Errors: &admit.ErrorWriter{Encode: func(_ *http.Request, e *admit.Error) (string, []byte) { return "text/x-own", []byte(e.Code) }}})
+	for _, form := range []string{string(own.Markdown()), show(t, own, "GET", browser).Body.String()} {
+		assert.NotContains(t, form, "problem+json", "the service has bodies of its own")
+		assert.NotContains(t, form, "request_id")
+	}
 }
 
 func BenchmarkPage(b *testing.B) {

@@ -23,6 +23,8 @@ type pageDoc struct {
 	Limits      []limitsDoc     `json:"limits,omitempty"`
 	Statuses    []statusDoc     `json:"statuses"`
 	Routes      []routeDoc      `json:"routes"`
+
+	Envelope bool `json:"-"` // errors have that of admit, and none of the service's own
 }
 
 type credentialDoc struct {
@@ -62,7 +64,7 @@ type statusDoc struct {
 type codeDoc struct {
 	Code    string      `json:"code"`
 	Reasons []reasonDoc `json:"reasons"`
-	Retry   string      `json:"retry"`
+	Retry   string      `json:"retry"`            // of its first reason; others may differ
 	Routes  []string    `json:"routes,omitempty"` // nil: any request
 	Curl    string      `json:"curl,omitempty"`
 	Example Example     `json:"example,omitzero"`
@@ -72,6 +74,7 @@ type reasonDoc struct {
 	When    string   `json:"when"`
 	Message string   `json:"message,omitempty"`
 	Headers []string `json:"headers,omitempty"` // that it has, or may have
+	Retry   string   `json:"retry"`
 }
 
 type routeDoc struct {
@@ -110,8 +113,14 @@ func (m model) page() pageDoc {
 			d.Limits = append(d.Limits, limitsOf(l))
 		}
 	}
+	d.Envelope = true
 	for _, s := range m.statuses {
 		d.Statuses = append(d.Statuses, m.statusOf(s))
+		for _, c := range s.codes {
+			d.Envelope = d.Envelope && !slices.ContainsFunc(c.rows, func(a Answer) bool {
+				return a.Example.Body != "" && !strings.HasPrefix(a.Example.Body, `{"result":"error",`)
+			})
+		}
 	}
 	for _, r := range m.routes {
 		d.Routes = append(d.Routes, m.routeOf(r))
@@ -179,12 +188,12 @@ func short(d time.Duration) string {
 }
 
 func (m model) statusOf(s statusModel) statusDoc {
-	d := statusDoc{Status: s.status, Name: statusName(s.status), Meaning: meaningOf(s.status)}
+	d := statusDoc{Status: s.status, Name: published.Title(s.status), Meaning: meaningOf(s.status)}
 	for _, c := range s.codes {
 		first := c.rows[0]
 		code := codeDoc{Code: c.code, Retry: retryOf(first), Example: first.Example}
 		for _, row := range c.rows {
-			code.Reasons = append(code.Reasons, reasonDoc{row.When, row.Message, row.Headers})
+			code.Reasons = append(code.Reasons, reasonDoc{row.When, row.Message, row.Headers, retryOf(row)})
 		}
 		if !slices.Contains(c.routes, "") {
 			code.Routes = c.routes
@@ -245,7 +254,7 @@ func (m model) routeOf(r routeModel) routeDoc {
 		fact("Whole answer within", short(c.Total))
 	}
 	for i, a := range r.answers {
-		if i > 0 && a.Status == r.answers[i-1].Status && a.Code == r.answers[i-1].Code {
+		if i > 0 && a.Status == r.answers[i-1].Status && a.Code == r.answers[i-1].Code && retryOf(a) == retryOf(r.answers[i-1]) {
 			last := &d.Answers[len(d.Answers)-1]
 			if !strings.Contains(last.When, a.When) {
 				last.When += " " + a.When
@@ -263,8 +272,6 @@ func atLeast(plan string) string {
 	}
 	return plan + " or above"
 }
-
-func statusName(status int) string { return cmp.Or(http.StatusText(status), "Error") }
 
 // meaningOf says what a status means in any contract (RFC 9110 §15, RFC 6585).
 func meaningOf(status int) string {

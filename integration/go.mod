@@ -35,6 +35,7 @@ require (
 	github.com/throttled/throttled/v2 v2.15.0
 	github.com/ulule/limiter/v3 v3.11.2
 	github.com/valkey-io/valkey-go v1.0.79
+	github.com/yuin/goldmark v1.8.7
 	golang.org/x/perf v0.0.0-20260211190930-8161c38c6cdc
 	golang.org/x/sys v0.47.0
 	golang.org/x/time v0.15.0
