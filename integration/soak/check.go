@@ -230,7 +230,7 @@ func (q *request) headers(a *answer, e envelope) error {
 	default:
 		note(errors.Join(want("Accept-Encoding"), want("Accept"), want("Accept-Post")))
 	}
-	if q.varies && a.admitted() {
+	if q.varies && (a.admitted() || q.kind == "contract") {
 		note(want("Vary", "Accept"))
 	} else {
 		note(want("Vary"))

@@ -67,8 +67,13 @@ func (g *generator) next() *request {
 		q.want, q.right = []outcome{{200, "", false}}, isData(`{"status":"up"}`)
 		g.method(q)
 		return q
+	case n < 5:
+		q := g.request("contract", "GET", "/")
+		q.header.Set("Accept", "application/json")
+		q.want, q.right, q.varies = []outcome{{200, "", false}}, isContract, true
+		return q
 	case n < 9:
-		path := pick(g, "/", "/v1", "/v1/prices/", "/v2/prices/btc-usd", "/healthz/x", "/v1/orders/1", "/favicon.ico", "/%00", "/v1/prices/btc-usd/x")
+		path := pick(g, "/v0", "/v1", "/v1/prices/", "/v2/prices/btc-usd", "/healthz/x", "/v1/orders/1", "/favicon.ico", "/%00", "/v1/prices/btc-usd/x")
 		q := g.request("no route", pick(g, "GET", "POST", "DELETE", "BREW"), path)
 		q.want = []outcome{{404, "not_found", false}}
 		return q
@@ -459,4 +464,20 @@ func isHistory(pair string) func(*answer) error {
 func isOrder(a *answer) error {
 	_, err := data[map[string]string](a)
 	return err
+}
+
+// isContract wants the page of the example's contract, as JSON.
+func isContract(a *answer) error {
+	var page struct {
+		Result string
+		Data   struct {
+			Title  string
+			Routes []struct{}
+		}
+	}
+	err := json.Unmarshal(a.body, &page)
+	if err == nil && (page.Result != "success" || page.Data.Title != "Market data" || len(page.Data.Routes) == 0) {
+		err = fmt.Errorf("the contract is %+v", page)
+	}
+	return errors.Join(err, isType(a, "application/json"))
 }
