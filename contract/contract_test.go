@@ -138,6 +138,16 @@ func TestAnswersOfAPatternWithAMethod(t *testing.T) {
 	assert.Len(t, row(api, "QUERY /x", "bad_request"), 2)
 	assert.Len(t, row(api, "/y", "bad_request"), 2)
 	assert.Empty(t, row(api, "PUT /x", "method_not_allowed"), "the mux answers it")
+
+	// Nor does a Policy that names the method once more.
+	p.Methods = []string{"GET", "POST"}
+	for _, pattern := range []string{"POST /z", "GET /z", "HEAD /z"} {
+		api.Declare(pattern, p)
+		assert.Empty(t, row(api, pattern, "method_not_allowed"), pattern)
+		assert.Empty(t, row(api, pattern, "not_implemented"), pattern)
+	}
+	api.Declare("DELETE /z", p)
+	assert.Len(t, row(api, "DELETE /z", "method_not_allowed"), 1, "it refuses all that comes")
 }
 
 func TestFaults(t *testing.T) {

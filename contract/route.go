@@ -41,8 +41,8 @@ func newRoute(a *API, pattern string, p admit.Policy, errs []*admit.Error) (*rou
 		as.Methods = []string{r.method} // since no other comes
 	}
 	for _, e := range as.Answers() {
-		if e.Field == "Methods" && len(p.Methods) == 0 {
-			continue
+		if e.Field == "Methods" && r.method != "" && slices.Contains(published.Of(as).Methods, r.method) {
+			continue // the mux has refused all others before
 		}
 		r.put(Answer{Status: e.Status, Code: e.Code, Message: e.Message, Headers: e.Headers, Retryable: e.Retryable, When: e.When, field: e.Field}, e.Error)
 	}
