@@ -122,8 +122,10 @@ func New(info Info, outer admit.Policy, errs ...*admit.Error) (*API, error) {
 
 // Handle registers the handler on the mux, inside the Policy, and tells the contract of the
 // route. The errs are those that the handler itself answers with, and no Policy knows of: for
-// one that uses Decode, Decodes()... is among them. It panics with what Policy.Chain returns,
-// and on a pattern that a ServeMux does not take.
+// one that uses Decode, Decodes()... is among them. The mux is one that sees the whole path: for
+// a mux inside http.StripPrefix, register by itself what the Policy wraps, and Declare the
+// pattern as clients see it. It panics with what Policy.Chain returns, and on a pattern that a
+// ServeMux does not take.
 func (a *API) Handle(mux interface{ Handle(string, http.Handler) }, pattern string, p admit.Policy, handler http.Handler, errs ...*admit.Error) {
 	if mux == nil || handler == nil {
 		panic(fmt.Sprintf("contract: Handle(%q): the mux or the handler is nil", pattern))
