@@ -296,6 +296,21 @@ func TestUndeclared(t *testing.T) {
 	}
 }
 
+// A request for "*" is the mux's own, also where a pattern would match the path /*.
+func TestUndeclaredOfTheWholeServer(t *testing.T) {
+	t.Parallel()
+	outer := admit.Policy{Errors: &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}}
+	api := newAPI(t, outer)
+	mux := http.NewServeMux()
+	api.Handle(mux, "/{any}", admit.Policy{}, nothing)
+	api.Undeclared(func(_ *http.Request, status int, code string) { t.Errorf("%d %s is undeclared", status, code) })
+	r := httptest.NewRequest("GET", "/", nil)
+	r.RequestURI, r.URL.Path = "*", "*"
+	w := httptest.NewRecorder()
+	api.Wrap(outer.Wrap(admit.Mux(mux))).ServeHTTP(w, r)
+	assert.Equal(t, http.StatusBadRequest, w.Code)
+}
+
 // It is logged once, and a stranger cannot fill the log.
 func TestUndeclaredIsLoggedOnce(t *testing.T) {
 	t.Parallel()

@@ -89,6 +89,9 @@ func (a *API) routeOf(r *http.Request, noted string) string {
 	if a.routes[noted] != nil {
 		return noted
 	}
+	if r.RequestURI == "*" {
+		return "" // no resource, and a mux refuses it, whatever its patterns
+	}
 	_, pattern := a.matcher.Handler(r)
 	return pattern
 }
