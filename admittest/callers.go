@@ -104,10 +104,11 @@ func (p *provoker) sign(q *exchange) {
 	key := p.key(q.to, q.as)
 	token, signed := p.tokens[key.ID], false
 	for _, c := range []published.Chain{p.outer.Chain, q.to.Chain} {
-		switch {
-		case c.Sources != nil && token != "":
+		keyed := c.Sources != nil && token != ""
+		if keyed {
 			put(q.Request, c.Sources[0], token)
-		case (c.Sources != nil || c.Identity) && p.with.Sign != nil && !signed:
+		}
+		if (c.Identity || c.Sources != nil && !keyed) && p.with.Sign != nil && !signed {
 			p.with.Sign(q.Request, key)
 			signed = true
 		}

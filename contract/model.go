@@ -84,8 +84,11 @@ func (m *model) route(r, outer *route) routeModel {
 	c := r.chain
 	m.inherit(c)
 	o := outer.chain
-	if !c.Identity && c.Sources == nil {
+	switch {
+	case !c.Identity && c.Sources == nil:
 		c.Identity, c.Sources, c.Realm, c.Optional, c.Throttle = o.Identity, o.Sources, o.Realm, o.Optional, o.Throttle
+	case c.Identity && o.Optional:
+		c.Sources, c.Realm, c.Throttle = o.Sources, o.Realm, o.Throttle // a key, or what the Identity takes
 	}
 	c.Scopes = union(o.Scopes, c.Scopes)
 	c.Features = union(o.Features, c.Features)

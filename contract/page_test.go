@@ -205,6 +205,26 @@ func TestJSON(t *testing.T) {
 	assert.Len(t, got.Data.Routes, 2)
 }
 
+// Where an Auth that is optional stands around an Identity, a key will do as well.
+func TestKeyOrIdentity(t *testing.T) {
+	t.Parallel()
+	auth, err := admit.NewAuth(admit.AuthConfig{Store: admit.KeyMap{}, Optional: true, Sources: []admit.KeySource{admit.FromHeader("X-API-Key")}})
+	require.NoError(t, err)
+	api, err := contract.New(contract.Info{
+		Title: "x", Version: "1", SecuritySchemes: map[string]contract.SecurityScheme{"jwt": {Type: "http", Scheme: "bearer"}},
+	}, admit.Policy{Auth: auth})
+	require.NoError(t, err)
+	api.Declare("/x", admit.Policy{Identity: func(next http.Handler) http.Handler { return next }})
+	assert.Contains(t, string(api.Markdown()), "- Authentication: header\\_x\\_api\\_key or jwt\n")
+	doc, err := api.OpenAPI(contract.OpenAPI31)
+	require.NoError(t, err)
+	var got struct {
+		Paths map[string]map[string]struct{ Security []map[string][]string }
+	}
+	require.NoError(t, json.Unmarshal(doc, &got))
+	assert.Equal(t, []map[string][]string{{"header_x_api_key": {}}, {"jwt": {}}}, got.Paths["/x"]["get"].Security)
+}
+
 // A line for curl is one command to a shell, with the words that are meant.
 func TestCurlLines(t *testing.T) {
 	t.Parallel()
