@@ -18,7 +18,7 @@ type curlChange struct {
 }
 
 // curl returns a line for a shell that sends a request to a route. The key is the variable
-// KEY; wildcards of the path are in capitals.
+// KEY; wildcards of the path and of media types are in capitals.
 func (m model) curl(r routeModel, change curlChange) string {
 	method := change.method
 	if method == "" && len(r.methods) > 0 {
@@ -26,7 +26,10 @@ func (m model) curl(r routeModel, change curlChange) string {
 	}
 	hasBody := method != "" && !slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodDelete, http.MethodOptions}, method)
 	words := []string{"curl", "-i"}
-	if method != "" && method != http.MethodGet && (method != http.MethodPost || !hasBody) {
+	switch {
+	case method == http.MethodHead:
+		words = append(words, "-I") // with -X, it would wait for a body
+	case method != "" && method != http.MethodGet && (method != http.MethodPost || !hasBody):
 		words = append(words, "-X", shell(method))
 	}
 	server := m.info.Servers[0]
@@ -71,14 +74,31 @@ func (m model) curl(r routeModel, change curlChange) string {
 	if hasBody {
 		contentType := change.contentType
 		if contentType == "" && len(r.chain.Types) > 0 {
-			contentType = r.chain.Types[0]
+			contentType = exampleType(r.chain.Types[0])
 		}
-		if contentType != "" {
-			words = append(words, "-H", shell("Content-Type: "+contentType))
-		}
-		words = append(words, "-d", "@body")
+		words = append(words, bodyOf(contentType)...)
 	}
 	return strings.Join(append(words, shell(strings.TrimSuffix(server, "/")+path)+query), " ")
+}
+
+// bodyOf returns the words that send the file body.
+func bodyOf(contentType string) []string {
+	if contentType == "" {
+		return []string{"-d", "@body"}
+	}
+	if essence, _, _ := strings.Cut(contentType, ";"); strings.EqualFold(strings.TrimSpace(essence), "multipart/form-data") {
+		return []string{"-F", "file=@body"} // curl adds the boundary
+	}
+	send := "--data-binary" // -d takes the line breaks out
+	if isJSON(contentType) {
+		send = "-d"
+	}
+	return []string{"-H", shell("Content-Type: " + contentType), send, "@body"}
+}
+
+// exampleType is a media type that a pattern takes, with its wildcard in capitals.
+func exampleType(pattern string) string {
+	return strings.Replace(strings.Replace(pattern, "*/*", "application/*", 1), "/*", "/TYPE", 1)
 }
 
 // scheme is what stands before a key in the header Authorization, with a space after it, or

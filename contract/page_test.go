@@ -261,6 +261,15 @@ func TestCurlLines(t *testing.T) {
 	assert.Equal(t, []string{"-i", "-X", "DELETE", "-H", "X-It's: the key", "-H", "Accept: text/csv; header=present", "https://other.example/x/"},
 		curl(admit.FromHeader("X-It's"), "DELETE other.example/x/{$}", admit.Policy{Accept: []string{"text/csv; header=present"}}))
 	assert.Equal(t, []string{"-i", "https://example.com/api/it%27s?%24k=the key"}, curl(admit.FromQuery("$k"), "GET /it's", admit.Policy{}))
+	assert.Equal(t, []string{"-i", "-I", "-b", "c=the key", "https://example.com/api/"}, curl(admit.FromCookie("c"), "HEAD /{$}", admit.Policy{}))
+	for contentType, want := range map[string][]string{
+		"multipart/form-data": {"-F", "file=@body"},
+		"image/*":             {"-H", "Content-Type: image/TYPE", "--data-binary", "@body"},
+		"text/csv":            {"-H", "Content-Type: text/csv", "--data-binary", "@body"},
+	} {
+		line := curl(admit.FromBearer(), "PUT /x", admit.Policy{ContentType: []string{contentType}})
+		assert.Equal(t, want, line[5:len(line)-1])
+	}
 	assert.Equal(t, []string{"-i", "-b", "c=the key", "https://example.com/api/"}, curl(admit.FromCookie("c"), "GET /{$}", admit.Policy{}))
 }
 
