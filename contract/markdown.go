@@ -25,7 +25,7 @@ func (d pageDoc) markdown() []byte {
 		line("`retry_after` is the header `Retry-After`, and `errors` lists what is wrong in the body of the request. A client that prefers")
 		line("`application/problem+json` gets that (RFC 9457).")
 	}
-	line("What is no HTTP request at all the server refuses by itself, as plain text, with 400 or 431.")
+	line("What HTTP does not allow the server refuses by itself, in a form of its own, such as with 400 or 431.")
 
 	if len(d.Auth) > 0 {
 		line("\n## Authentication\n")

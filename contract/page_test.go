@@ -310,12 +310,15 @@ func TestPageIsTrue(t *testing.T) {
 	limiter, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerSecond(5)}, Cost: func(*http.Request) int { return 1 }})
 	require.NoError(t, err)
 	api := newAPI(t, admit.Policy{})
-	api.Declare("/x", admit.Policy{Limiter: limiter, MaxBody: 1}, admit.NewError(501, ""))
+	api.Declare("/x", admit.Policy{Limiter: limiter, MaxBody: 1}, admit.NewError(501, ""), admit.NewError(507, ""),
+		&admit.Error{Status: 503, Code: "busy", RetryAfter: time.Second})
 	for _, form := range []string{string(api.Markdown()), show(t, api, "GET", browser).Body.String()} {
 		assert.Contains(t, form, "Content Too Large", "as in its problem details")
 		assert.Contains(t, form, "No: such a request is never let in.", "though most that are rate_limited are, later")
 		assert.Contains(t, form, "Yes, after Retry-After.")
-		assert.NotContains(t, form, "momentary", "501 is not")
+		assert.NotContains(t, form, "momentary", "501 and 507 are not")
+		assert.Contains(t, form, "Yes, after Retry-After, if to do it twice is harmless.", "the handler may have begun")
+		assert.NotContains(t, form, "without a plan", "there are none")
 		assert.Contains(t, form, "problem+json")
 	}
 	own := newAPI(t, admit.Policy{Errors: &admit.ErrorWriter{Encode: func(_ *http.Request, e *admit.Error) (string, []byte) { return "text/x-own", []byte(e.Code) }}})

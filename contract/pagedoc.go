@@ -110,7 +110,7 @@ func (m model) page() pageDoc {
 	}
 	for _, l := range m.limits {
 		if !l.DryRun {
-			d.Limits = append(d.Limits, limitsOf(l))
+			d.Limits = append(d.Limits, m.limitsOf(l))
 		}
 	}
 	d.Envelope = true
@@ -146,12 +146,12 @@ func (s SecurityScheme) how() string {
 	}
 }
 
-func limitsOf(l published.Limits) limitsDoc {
+func (m model) limitsOf(l published.Limits) limitsDoc {
 	d := limitsDoc{Policy: l.Policy, Legacy: l.Legacy}
 	switch {
 	case l.By == "address":
 		d.For = "each client address"
-	case l.By == "":
+	case l.By == "", !m.planned(l):
 		d.For = "each caller"
 	case l.Plan != "":
 		d.For = "each caller on the plan " + l.Plan
@@ -162,6 +162,11 @@ func limitsOf(l published.Limits) limitsDoc {
 		d.Limits = append(d.Limits, limitDoc{Name: limit.Name, Requests: limit.Requests, Seconds: limit.Per.Seconds(), Burst: limit.Burst})
 	}
 	return d
+}
+
+// planned reports whether callers of some plan have other limits of the same Limiter.
+func (m model) planned(l published.Limits) bool {
+	return slices.ContainsFunc(m.limits, func(o published.Limits) bool { return o.Field == l.Field && o.Name == l.Name && o.Plan != "" })
 }
 
 // String says a limit as people do.
@@ -214,7 +219,9 @@ func retryOf(a Answer) string {
 		return "No: change the request first."
 	case after && a.Code == "maintenance":
 		return "Yes, after Retry-After if it is there, else later."
-	case after:
+	case after && a.Status >= 500 && a.field == "handler":
+		return "Yes, after Retry-After, if to do it twice is harmless."
+	case after: // nothing has been done: admit has refused it before, or says so with 429
 		return "Yes, after Retry-After."
 	case a.Status >= 500:
 		return "Yes, once, if to do it twice is harmless."
@@ -279,7 +286,7 @@ func meaningOf(status int) string {
 		return m
 	}
 	if status >= 500 {
-		return "The service could not answer. This is momentary."
+		return "The service could not answer."
 	}
 	return "The request cannot be answered as it is."
 }

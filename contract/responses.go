@@ -213,7 +213,7 @@ func (d *document) header(name string) *jsontree.Value {
 	case "Accept-Encoding":
 		return text("The content codings that the resource takes (RFC 9110 §12.5.3).", "")
 	case "RateLimit":
-		return text("What is left of each limit: r requests, of which the next is free in t seconds at the latest.", exhausted)
+		return text("What is left of each limit: r requests, over t seconds if they are spread evenly; at r of 0 the next is let in after t seconds.", exhausted)
 	case "RateLimit-Policy":
 		return text("The limits: q requests in w seconds.", policy)
 	case "X-RateLimit-Limit":
