@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/admit-go/admit"
@@ -103,6 +104,10 @@ func (p *provoker) sign(q *exchange) {
 	}
 	key := p.key(q.to, q.as)
 	token, signed := p.tokens[key.ID], false
+	if q.as != limited && token == "" { // another one each time: a service may not take its Limits
+		p.signed++
+		key.ID += "-" + strconv.Itoa(p.signed)
+	}
 	for _, c := range []published.Chain{p.outer.Chain, q.to.Chain} {
 		keyed := c.Sources != nil && token != ""
 		if keyed {

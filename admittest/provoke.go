@@ -76,6 +76,7 @@ type provoker struct {
 	tokens    map[string]string // of Credentials.Keys, by the ID of the key
 	addresses atomic.Uint32     // that have been given out
 	signing   sync.Mutex
+	signed    int // callers of Sign so far, by signing
 }
 
 // endMaintenance switches every Maintenance off, and returns what switches it back.

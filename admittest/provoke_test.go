@@ -171,6 +171,31 @@ func TestProvokeReachesTheOuterRows(t *testing.T) {
 	})
 }
 
+// A token, such as a JWT, has no limits of its own: those of the service are not in the way of
+// other rows, and are used up for theirs.
+func TestProvokeWithTokensWithoutLimits(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		p := newParts(t)
+		limiter, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(1)}})
+		require.NoError(t, err)
+		quiet := admit.Policy{Errors: p.Errors}
+		api := newAPI(t, quiet)
+		mux := http.NewServeMux()
+		api.Handle(mux, "POST /a", admit.Policy{
+			Identity: p.identity, Limiter: limiter, Scopes: []string{"a"}, ContentType: []string{"application/json"}, MaxBody: 100,
+			BodyTimeout: admit.BodyTimeout{Grace: time.Second, Max: time.Second}, Timeout: 2 * time.Second,
+		}, admit.HandlerFunc(decodes), append(contract.Decodes(), errWho)...)
+		r := &recorder{TB: t}
+		c := admittest.NewContract(r, api, quiet.Wrap(admit.Mux(mux)))
+		c.Provoke(admittest.Credentials{Patience: time.Minute, Sign: func(r *http.Request, key *admit.Key) {
+			p.sign(r, &admit.Key{ID: key.ID, Scopes: key.Scopes, Networks: key.Networks})
+		}})
+		c.AllReached()
+		assert.Empty(t, r.take())
+	})
+}
+
 // A row that the contract has and the service cannot answer is not reached, whichever wrapper is
 // missing there.
 func TestProvokeFindsMissingWrappers(t *testing.T) {
