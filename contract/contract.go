@@ -89,7 +89,7 @@ type API struct {
 
 	mu      sync.Mutex
 	routes  map[string]*route   // by pattern
-	matcher *http.ServeMux      // finds the route of a request that no Handle has seen
+	matcher *http.ServeMux      // finds the route of a request that no Handle has seen; needs no mu to read
 	pages   map[string]rendered // by media type; nil: to be written
 
 	rendering sync.Mutex

@@ -85,13 +85,14 @@ func (a *API) find(r *http.Request, o published.Outcome) (Answer, bool) {
 // has found it, else as a mux would.
 func (a *API) routeOf(r *http.Request, noted string) string {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.routes[noted] != nil {
+	known := a.routes[noted] != nil
+	a.mu.Unlock()
+	if known {
 		return noted
 	}
 	if r.RequestURI == "*" {
 		return "" // no resource, and a mux refuses it, whatever its patterns
 	}
-	_, pattern := a.matcher.Handler(r)
+	_, pattern := a.matcher.Handler(r) // not under the lock: a client decides how long the path is
 	return pattern
 }
