@@ -214,7 +214,7 @@ func (p *provoker) try(j job) {
 				q.status, q.code = next.status, next.code
 			}
 		}
-		p.because(j.at, p.explain(q, n))
+		p.because(j.at, p.explain(j.at, q, n))
 	}
 }
 
@@ -314,7 +314,7 @@ func (p *provoker) sendTogether(j job, to target, first *exchange) *exchange {
 }
 
 // explain says why the last of n requests has not reached a row.
-func (p *provoker) explain(q *exchange, n int) string {
+func (p *provoker) explain(at row, q *exchange, n int) string {
 	var text string
 	switch {
 	case q.status == 0:
@@ -328,6 +328,10 @@ func (p *provoker) explain(q *exchange, n int) string {
 	switch {
 	case q.status == http.StatusUnauthorized && q.as != nobody:
 		return text + "; give Credentials.Keys or Sign, so that it is let in"
+	case q.status == at.status && q.code == at.code:
+		return text + ", which is a row of the route " + strconv.Quote(q.to.Pattern) + " too; make a request to a route that has no such row, or except this one"
+	case q.status < 400 && q.as == elsewhere && p.with.Sign != nil:
+		return text + "; let Credentials.Sign give the request the Networks of the key, or except the row if no caller has any"
 	case q.status < 400 && q.to.Pattern != "" && !q.to.Handled:
 		return text + "; the handler of a route that is only declared is the service's own, so make a request that it answers so"
 	}

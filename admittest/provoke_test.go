@@ -307,6 +307,24 @@ func TestProvokeTriesEachWay(t *testing.T) {
 	}
 }
 
+// A row that another one is in the way of, and one that the callers of the service cannot have,
+// are told apart from what is broken.
+func TestProvokeSaysWhatToExcept(t *testing.T) {
+	t.Parallel()
+	p := newParts(t)
+	outer := admit.Policy{Errors: p.Errors, MaxBody: 10}
+	api := newAPI(t, outer)
+	mux := http.NewServeMux()
+	api.Handle(mux, "POST /a", admit.Policy{MaxBody: 5, Identity: p.identity}, nothing, errWho)
+	r := &recorder{TB: t}
+	c := admittest.NewContract(r, api, outer.Wrap(admit.Mux(mux)))
+	c.Provoke(admittest.Credentials{Sign: func(r *http.Request, key *admit.Key) { p.sign(r, &admit.Key{ID: key.ID}) }})
+	c.AllReached()
+	failures := strings.Join(r.take(), "\n")
+	assert.Contains(t, failures, `any request: 408 request_timeout: a request of Provoke's was answered 408 request_timeout, which is a row of the route "POST /a" too`)
+	assert.Contains(t, failures, "POST /a: 403 address_not_allowed: a request of Provoke's was answered 204 No Content; let Credentials.Sign give the request the Networks")
+}
+
 // What would take too many requests, or a handler that is not there, is said.
 func TestProvokeSaysWhatItDoesNotReach(t *testing.T) {
 	t.Parallel()
