@@ -40,7 +40,8 @@ type Info struct {
 	Servers []string
 
 	// SecuritySchemes describe by name how a request says who calls where a Policy has an
-	// Identity. Required then.
+	// Identity. Required then. A name is not one that the contract gives to the keys of an
+	// Auth, such as bearer or header_x_api_key.
 	SecuritySchemes map[string]SecurityScheme
 }
 
@@ -107,7 +108,7 @@ func New(info Info, outer admit.Policy, errs ...*admit.Error) (*API, error) {
 	if len(info.Servers) == 0 {
 		info.Servers = []string{"http://localhost:8080"}
 	}
-	info.Servers = slices.Clone(info.Servers)
+	info.Servers, info.SecuritySchemes = slices.Clone(info.Servers), maps.Clone(info.SecuritySchemes)
 	a := &API{info: info, routes: make(map[string]*route), matcher: http.NewServeMux(), logged: make(map[[3]any]bool)}
 	outside, err := newRoute(a, "", outer, errs)
 	if err := errors.Join(info.check(), err); err != nil {

@@ -152,6 +152,8 @@ func TestAnswersOfAPatternWithAMethod(t *testing.T) {
 
 func TestFaults(t *testing.T) {
 	t.Parallel()
+	named := info
+	named.SecuritySchemes = map[string]contract.SecurityScheme{"bearer": {Type: "http", Scheme: "basic"}}
 	identity := admit.Policy{Identity: func(h http.Handler) http.Handler { return h }}
 	for name, test := range map[string]struct {
 		info  contract.Info
@@ -166,6 +168,7 @@ func TestFaults(t *testing.T) {
 		"a wrong policy":   {info, admit.Policy{MaxBody: -1}, nil, "Policy.MaxBody"},
 		"a nil error":      {info, admit.Policy{}, []*admit.Error{errSoldOut, nil}, "errs[1]"},
 		"unknown identity": {info, identity, nil, "Info.SecuritySchemes"},
+		"a name of Auth's": {named, admit.Policy{Auth: newAuth(t)}, nil, `Info.SecuritySchemes["bearer"]`},
 	} {
 		api, err := contract.New(test.info, test.outer, test.errs...)
 		var fault *admit.ConfigError
