@@ -130,7 +130,7 @@ func TestCurlLinesOfSchemes(t *testing.T) {
 		{contract.SecurityScheme{Type: "apiKey", In: "header", Name: "Authorization", Description: "A token of ours: ask for one"}, []string{"-H", "Authorization: secret"}},
 		{contract.SecurityScheme{Type: "http", Scheme: evil}, []string{"-H", "Authorization: " + evil + " secret"}},
 		{contract.SecurityScheme{Type: "http", Scheme: "bearer", Description: evil}, []string{"-H", "Authorization: Bearer secret"}},
-		{contract.SecurityScheme{Type: "oauth2"}, []string{"-H", "Authorization: Bearer secret"}},
+		{contract.SecurityScheme{Type: "oauth2", Flows: map[string]any{}}, []string{"-H", "Authorization: Bearer secret"}},
 		{contract.SecurityScheme{Type: "mutualTLS"}, []string{"--cert", "certificate", "--key", "secret"}},
 	} {
 		api, err := contract.New(contract.Info{
