@@ -18,8 +18,7 @@ func TestValidatorsFindWhatIsBroken(t *testing.T) {
 	t.Parallel()
 	docs, foundBy := documents{}, map[string][]string{}
 	for _, version := range []string{"3.1", "3.2"} {
-		good, err := os.ReadFile("testdata/good-" + version + ".json")
-		require.NoError(t, err)
+		good := read(t, "testdata/good-"+version+".json")
 		docs[version] = good
 		for _, b := range brokens {
 			require.Equal(t, 1, bytes.Count(good, []byte(b.good)), "%s: %s", version, b.good)
@@ -106,4 +105,11 @@ var brokens = []struct {
 		name: "a component that nothing uses", good: `"schemas": {`, bad: `"schemas": {"Unused": {"type": "string"}, `,
 		foundBy: "redocly, spectral",
 	},
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return text
 }
