@@ -269,6 +269,7 @@ func TestUndeclared(t *testing.T) {
 	api.Handle(sub, "GET /below", admit.Policy{}, fails(errSoldOut), errSoldOut)
 	mux.Handle("/mounted/", http.StripPrefix("/mounted", sub))
 	mux.Handle("/unknown", fails(errSoldOut))
+	mux.Handle("/unknown/404", fails(admit.NewError(404, "")))
 	api.Declare("GET /elsewhere/{id}", admit.Policy{}, errSoldOut)
 	mux.Handle("/elsewhere/", fails(errSoldOut))
 	h := api.Wrap(quiet.Wrap(admit.Mux(mux)))
@@ -284,6 +285,7 @@ func TestUndeclared(t *testing.T) {
 		"/mounted/below": nil,
 		"/mounted/none":  {"/mounted/none Not Found "},
 		"/unknown":       {"/unknown Conflict sold_out"},
+		"/unknown/404":   {"/unknown/404 Not Found not_found"},
 		"/elsewhere/1":   nil,
 	} {
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", path, nil))
@@ -296,6 +298,14 @@ func TestUndeclared(t *testing.T) {
 		h.ServeHTTP(w, r)
 		assert.Equal(t, status, w.Code)
 		assert.Empty(t, said.take(), "the mux answers %d", status)
+	}
+
+	// A route for all that is no route does not hide those that nobody has declared.
+	api.Handle(mux, "/", admit.Policy{}, fails(admit.NewError(404, "")), admit.NewError(404, ""))
+	mux.Handle("GET /raw/{id}", fails(admit.NewError(404, "")))
+	for path, want := range map[string][]string{"/raw/1": {"/raw/1 Not Found not_found"}, "/none": nil, "/mounted/below": nil, "/elsewhere/1": nil} {
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", path, nil))
+		assert.Equal(t, want, said.take(), path)
 	}
 }
 

@@ -3,6 +3,7 @@ package contract
 import (
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"github.com/admit-go/admit/internal/published"
 )
@@ -73,7 +74,7 @@ func (a *API) find(r *http.Request, o published.Outcome) (Answer, bool) {
 			continue
 		}
 		for _, row := range at.answers {
-			if row.Status == o.Status && row.Code == o.Code && (row.field != "mux" || pattern == "") {
+			if row.Status == o.Status && row.Code == o.Code && (row.field != "mux" || pattern == "" && mayEnd(o.Route)) {
 				return row, true
 			}
 		}
@@ -94,5 +95,23 @@ func (a *API) routeOf(r *http.Request, noted string) string {
 		return "" // no resource, and a mux refuses it, whatever its patterns
 	}
 	_, pattern := a.matcher.Handler(r) // not under the lock: a client decides how long the path is
+	if noted != "" && wider(pattern, noted) {
+		return "" // a route that nobody has declared, below one for all that is no route
+	}
 	return pattern
+}
+
+// wider reports whether a pattern is for all paths below one, and other is one of those: the
+// other way round it is where a mux is mounted.
+func wider(pattern, other string) bool {
+	_, _, path := splitPattern(pattern)
+	_, _, below := splitPattern(other)
+	base := path[:strings.LastIndexByte(path, '/')+1]
+	return mayEnd(pattern) && path != below && strings.HasPrefix(below, base) && len(below) > len(base)
+}
+
+// mayEnd reports whether a mux may still answer by itself where this pattern has matched: no
+// one has, or one for all paths below it, where another mux may be mounted.
+func mayEnd(pattern string) bool {
+	return pattern == "" || strings.HasSuffix(pattern, "/") || strings.HasSuffix(pattern, "...}")
 }
