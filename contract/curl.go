@@ -32,11 +32,7 @@ func (m model) curl(r routeModel, change curlChange) string {
 	case method != "" && method != http.MethodGet && (method != http.MethodPost || !hasBody):
 		words = append(words, "-X", shell(method))
 	}
-	server := m.info.Servers[0]
-	if r.host != "" {
-		scheme, _, _ := strings.Cut(server, "://")
-		server = scheme + "://" + r.host
-	}
+	server := m.servers(r.host)[0]
 	path := change.path
 	if path == "" {
 		path = examplePath(r.path)

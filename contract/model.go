@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -205,4 +206,20 @@ func (m *model) put(row Answer) {
 // mux answers by itself is for others, of which only the wrong method is worth to be told.
 func (r *routeModel) reaches(row Answer) bool {
 	return row.field != "mux" || row.Status == http.StatusMethodNotAllowed && r.method != ""
+}
+
+// servers returns the base URLs of a host, which is "" for those of the API.
+func (m *model) servers(host string) []string {
+	var all []string
+	for _, server := range m.info.Servers {
+		u, err := url.Parse(server)
+		if err != nil {
+			continue // never: New has looked
+		}
+		if host != "" {
+			u.Host = host
+		}
+		all = union(all, []string{strings.TrimRight(u.String(), "/")})
+	}
+	return all
 }

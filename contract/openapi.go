@@ -273,22 +273,6 @@ func (d *document) serversOf(routes []routeModel) []string {
 	return all
 }
 
-// servers returns the base URLs of a host, which is "" for those of the API.
-func (d *document) servers(host string) []string {
-	var all []string
-	for _, server := range d.info.Servers {
-		u, err := url.Parse(server)
-		if err != nil {
-			continue // never: New has looked
-		}
-		if host != "" {
-			u.Host = host
-		}
-		all = union(all, []string{strings.TrimRight(u.String(), "/")})
-	}
-	return all
-}
-
 func serverObjects(urls []string) *jsontree.Value {
 	all := jsontree.Array()
 	for _, u := range urls {

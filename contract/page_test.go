@@ -258,7 +258,7 @@ func TestCurlLines(t *testing.T) {
 		curl(admit.FromBearer(), "/x/{id}", admit.Policy{}))
 	assert.Equal(t, []string{"-i", "-H", "Authorization: Token the key", "-H", "Content-Type: application/json", "-d", "@body", "https://example.com/api/x/REST"},
 		curl(admit.FromAuthorization("Token"), "POST /x/{rest...}", admit.Policy{ContentType: []string{"application/json"}}))
-	assert.Equal(t, []string{"-i", "-X", "DELETE", "-H", "X-It's: the key", "-H", "Accept: text/csv; header=present", "https://other.example/x/"},
+	assert.Equal(t, []string{"-i", "-X", "DELETE", "-H", "X-It's: the key", "-H", "Accept: text/csv; header=present", "https://other.example/api/x/"},
 		curl(admit.FromHeader("X-It's"), "DELETE other.example/x/{$}", admit.Policy{Accept: []string{"text/csv; header=present"}}))
 	assert.Equal(t, []string{"-i", "https://example.com/api/it%27s?%24k=the key"}, curl(admit.FromQuery("$k"), "GET /it's", admit.Policy{}))
 	assert.Equal(t, []string{"-i", "-I", "-b", "c=the key", "https://example.com/api/"}, curl(admit.FromCookie("c"), "HEAD /{$}", admit.Policy{}))
