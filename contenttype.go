@@ -320,19 +320,27 @@ func (r refusal) of(method string) *Error {
 	return r[""]
 }
 
-func (c *ContentTypes) answers(query bool) []Answer {
+// answers are those to requests of some methods; nil: of any.
+func (c *ContentTypes) answers(methods []string) []Answer {
+	takes := func(method string) bool { return methods == nil || slices.Contains(methods, method) }
+	var hints []string
+	for _, h := range c.hints {
+		if takes(h.method) {
+			hints = append(hints, h.name)
+		}
+	}
 	all := []Answer{
 		answer(errTwoContentTypes, "The request has the header Content-Type twice."),
-		answer(c.refusals[faultType].of(""), "The resource does not take bodies of this media type."),
-		answer(c.refusals[faultMalformed].of(""), "The header Content-Type is not a media type."),
-		answer(c.refusals[faultCharset].of(""), "The resource does not take bodies in this charset."),
+		answer(c.refusals[faultType].of(""), "The resource does not take bodies of this media type.", hints...),
+		answer(c.refusals[faultMalformed].of(""), "The header Content-Type is not a media type.", hints...),
+		answer(c.refusals[faultCharset].of(""), "The resource does not take bodies in this charset.", hints...),
 		answer(c.encoding, "The resource does not take bodies in this content coding."),
 	}
 	if c.allowMissing {
 		return all
 	}
-	if query {
+	if takes(methodQuery) {
 		all = append(all, answer(c.refusals[faultMissing].of(methodQuery), "A QUERY has no header Content-Type."))
 	}
-	return append(all, answer(c.refusals[faultMissing].of(""), "A request with a body has no header Content-Type."))
+	return append(all, answer(c.refusals[faultMissing].of(""), "A request with a body has no header Content-Type.", hints...))
 }

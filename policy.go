@@ -248,7 +248,7 @@ func (c *policyChain) what() {
 
 // answersOf leaves out what only a QUERY is answered, where that is not taken.
 func (c *policyChain) answersOf(t *ContentTypes) func() []Answer {
-	return func() []Answer { return t.answers(len(c.Methods) == 0 || slices.Contains(c.Methods, methodQuery)) }
+	return func() []Answer { return t.answers(c.Methods) }
 }
 
 // timeoutAnswers leaves out what a body is answered where no method that is taken has one. A

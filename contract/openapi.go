@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/admit-go/admit/internal/jsontree"
+	"github.com/admit-go/admit/internal/published"
 )
 
 // OpenAPIVersion is a version of the OpenAPI Specification.
@@ -47,7 +48,7 @@ func (a *API) OpenAPI(version OpenAPIVersion) ([]byte, error) {
 }
 
 func (a *API) openAPI(version OpenAPIVersion) (*jsontree.Value, error) {
-	d := document{version: version, model: a.model(), ids: make(map[string]bool)}
+	d := document{version: version, model: a.model(), outer: a.outer.chain, ids: make(map[string]bool)}
 	d.parts.init()
 	if err := d.addSchemes(); err != nil { // New has looked at them
 		return nil, err
@@ -72,6 +73,7 @@ type document struct {
 	model
 	parts
 	version OpenAPIVersion
+	outer   published.Chain
 	ids     map[string]bool // operationIds
 	left    []string        // operations that the version does not have
 }

@@ -31,9 +31,12 @@ func (d *document) responses(routes []routeModel) *jsontree.Value {
 	byStatus := make(map[int][]Answer)
 	for _, r := range routes {
 		for _, row := range r.answers {
-			same := func(o Answer) bool { return o.Code == row.Code && o.Message == row.Message && o.When == row.When }
-			if !slices.ContainsFunc(byStatus[row.Status], same) {
-				byStatus[row.Status] = append(byStatus[row.Status], row)
+			row.Headers = union(row.Headers, d.around(r, row))
+			all := byStatus[row.Status]
+			if i := slices.IndexFunc(all, row.same); i >= 0 {
+				all[i].Headers = union(all[i].Headers, row.Headers)
+			} else {
+				byStatus[row.Status] = append(all, row)
 			}
 		}
 	}
@@ -42,6 +45,50 @@ func (d *document) responses(routes []routeModel) *jsontree.Value {
 		all.Set(strconv.Itoa(status), d.response(status, byStatus[status]))
 	}
 	return all
+}
+
+func (row Answer) same(o Answer) bool {
+	return o.Code == row.Code && o.Message == row.Message && o.When == row.When
+}
+
+// inOrder are the fields of a Policy that answer, in the order of the chain. What is not among
+// them is inside of all.
+var inOrder = []string{
+	"Maintenance", "InFlight", "AddressLimiter", "Methods", "Auth", "Identity", "Scopes", "AtLeast", "Features", "Limiter",
+	"Accept", "Negotiator", "ContentType", "ContentTypes", "MaxBody", "BodyTimeout", "Timeout", "HandlerTimeout",
+}
+
+// around returns the headers that wrappers around of what answers have set before.
+func (d *document) around(r routeModel, row Answer) (names []string) {
+	isInside := func(field string, outer bool) bool {
+		at := slices.Index(inOrder, row.field)
+		switch own := row.Route != ""; {
+		case row.field == "" || outer && own:
+			return true
+		case own != !outer:
+			return false
+		default:
+			return at < 0 || at > slices.Index(inOrder, field)
+		}
+	}
+	for i, l := range r.chain.Limits {
+		if isInside(l.Field, i < len(d.outer.Limits)) {
+			names = union(names, limitHeaders(l))
+		}
+	}
+	if len(r.chain.Offers) > 0 && isInside("Negotiator", slices.Equal(r.chain.Offers, d.outer.Offers)) {
+		names = union(names, []string{"Vary"})
+	}
+	return names
+}
+
+// limitHeaders are those that a Limiter sets.
+func limitHeaders(l published.Limits) []string {
+	names := []string{"RateLimit", "RateLimit-Policy"}
+	if l.Legacy {
+		names = append(names, "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+	}
+	return names
 }
 
 // success is what a Policy knows of the answer of a handler.
@@ -62,10 +109,7 @@ func (d *document) success(routes []routeModel) *jsontree.Value {
 			content.Set(offer, media)
 		}
 		for _, l := range r.chain.Limits {
-			names = union(names, []string{"RateLimit", "RateLimit-Policy"})
-			if l.Legacy {
-				names = union(names, []string{"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"})
-			}
+			names = union(names, limitHeaders(l))
 		}
 	}
 	return jsontree.Object("description", "Success, of which the service itself says more.", "headers", d.headersOf(names), "content", content)
