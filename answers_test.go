@@ -145,3 +145,34 @@ func TestAnswersSayWhatIsRetryable(t *testing.T) {
 	assert.Len(t, retryable, 2)
 	assert.False(t, retryable[never.Message])
 }
+
+// The answers of a chain come in its order, which is that of the fields: package contract
+// relies on it.
+func TestAnswersAreInTheOrderOfTheFields(t *testing.T) {
+	t.Parallel()
+	var order []string
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[admit.Policy]()) {
+		order = append(order, f.Name)
+	}
+	all := answering(t)
+	whole := reflect.ValueOf(&admit.Policy{}).Elem()
+	for _, field := range order {
+		if slices.Contains([]string{"Identity", "Negotiator", "ContentTypes", "HandlerTimeout", "AddressLimiter"}, field) {
+			continue // instead of another, or the same Limiter
+		}
+		if test, ok := all[field]; ok {
+			whole.FieldByName(field).Set(reflect.ValueOf(test.policy).FieldByName(field))
+		}
+	}
+	p := whole.Interface().(admit.Policy)
+	p.Plans = newPlans(t)
+	p.AddressLimiter = newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(10)}})
+	var at []int
+	for _, a := range p.Answers() {
+		if a.Field != "" {
+			at = append(at, slices.Index(order, a.Field))
+		}
+	}
+	assert.Greater(t, len(at), 20)
+	assert.True(t, slices.IsSorted(at), at)
+}

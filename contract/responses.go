@@ -3,10 +3,12 @@ package contract
 import (
 	"maps"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/admit-go/admit"
 	"github.com/admit-go/admit/internal/jsontree"
 	"github.com/admit-go/admit/internal/published"
 )
@@ -51,12 +53,14 @@ func (row Answer) same(o Answer) bool {
 	return o.Code == row.Code && o.Message == row.Message && o.When == row.When
 }
 
-// inOrder are the fields of a Policy that answer, in the order of the chain. What is not among
+// inOrder are the fields of a Policy, which are in the order of the chain. What is not among
 // them is inside of all.
-var inOrder = []string{
-	"Maintenance", "InFlight", "AddressLimiter", "Methods", "Auth", "Identity", "Scopes", "AtLeast", "Features", "Limiter",
-	"Accept", "Negotiator", "ContentType", "ContentTypes", "MaxBody", "BodyTimeout", "Timeout", "HandlerTimeout",
-}
+var inOrder = func() (names []string) {
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[admit.Policy]()) {
+		names = append(names, field.Name)
+	}
+	return names
+}()
 
 // around returns the headers that wrappers around of what answers have set before.
 func (d *document) around(r routeModel, row Answer) (names []string) {
