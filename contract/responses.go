@@ -373,14 +373,14 @@ var schemaObjects = map[string]func() *jsontree.Value{
 			"type", "object",
 			"required", []string{"result"},
 			"properties", jsontree.Object(
-				"result", jsontree.Object("type", "string", "const", "success"),
+				"result", jsontree.Object("type", "string", "enum", []string{"success"}),
 				"data", jsontree.Object("description", "What was asked for."),
 			),
 		)
 	},
 	"Error": func() *jsontree.Value {
 		properties := jsontree.Object(
-			"result", jsontree.Object("type", "string", "const", "error"),
+			"result", jsontree.Object("type", "string", "enum", []string{"error"}),
 			"message", jsontree.Object("type", "string", "description", "For people."),
 		)
 		addMembers(properties)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/admit-go/admit/integration/contract/answers"
 )
 
 // outcome is what a request can get: a status, with the code of the envelope for an
@@ -98,6 +101,16 @@ func (q *request) check(a *answer) error {
 		}
 	}
 	return errors.Join(q.headers(a, e), q.limits(a, possible[at].counted))
+}
+
+// documented returns an error unless the document has the answer.
+func (q *request) documented(d *answers.Document, a *answer) error {
+	r, err := q.build(context.Background(), "localhost")
+	if err != nil {
+		return err
+	}
+	_, err = d.Check(r, answers.Answer{Status: a.status, Header: a.header, Body: a.body})
+	return err
 }
 
 var requestID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)

@@ -1,7 +1,7 @@
 // Command soak runs the example's service in a process of its own under mixed load with
-// random faults, and proves that it holds: every answer is what the request can get, no
-// caller is admitted above its limits, and at the end goroutines, file descriptors and
-// memory are back where they were.
+// random faults, and proves that it holds: every answer is what the request can get, and
+// in the OpenAPI document of the service, no caller is admitted above its limits, and at the
+// end goroutines, file descriptors and memory are back where they were.
 //
 //	go run ./integration/soak -for 10m
 //
@@ -22,6 +22,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/contract"
+	"github.com/admit-go/admit/example/service"
+	"github.com/admit-go/admit/integration/contract/answers"
 	"github.com/admit-go/admit/integration/internal/cli"
 )
 
@@ -75,14 +79,15 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 
 // soak is one run.
 type soak struct {
-	seed    uint64
-	dir     string
-	keys    *keyring
-	child   *child
-	tally   *tally
-	began   time.Time
-	rounds  uint64 // of load: the warm-up is one
-	clients []*client
+	seed     uint64
+	dir      string
+	keys     *keyring
+	document *answers.Document // the OpenAPI document of the service
+	child    *child
+	tally    *tally
+	began    time.Time
+	rounds   uint64 // of load: the warm-up is one
+	clients  []*client
 }
 
 func start(seed uint64) (s *soak, err error) {
@@ -92,6 +97,9 @@ func start(seed uint64) (s *soak, err error) {
 			s.stop()
 		}
 	}()
+	if s.document, err = documentOf(); err != nil {
+		return nil, err
+	}
 	if s.dir, err = os.MkdirTemp("", "admit-soak-"); err != nil {
 		return nil, err
 	}
@@ -103,6 +111,21 @@ func start(seed uint64) (s *soak, err error) {
 	}
 	s.clients = []*client{newClient(s.child.addr, false), newClient(s.child.addr, true)}
 	return s, nil
+}
+
+// documentOf returns the OpenAPI document of a service like that of the child.
+func documentOf() (*answers.Document, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	_, api, err := service.New(ctx, service.Config{Keys: admit.KeyMap{}})
+	if err != nil {
+		return nil, err
+	}
+	text, err := api.OpenAPI(contract.OpenAPI31)
+	if err != nil {
+		return nil, err
+	}
+	return answers.Read(text)
 }
 
 func (s *soak) stop() {
@@ -189,6 +212,9 @@ func (s *soak) judge(q *request, a *answer) {
 	}
 	if err := q.check(a); err != nil {
 		s.tally.violation(err.Error(), q.String()+"\n"+a.String())
+	}
+	if a.err == nil && q.kind != "contract" { // which tells of the API, and is no part of it
+		s.tally.documented(q, a, q.documented(s.document, a))
 	}
 }
 

@@ -36,6 +36,7 @@ func TestShortSoak(t *testing.T) {
 	err := run(context.Background(), []string{"-for", "1s"}, &out)
 	require.NoError(t, err, "%s", &out)
 	assert.Contains(t, out.String(), "none of")
+	assert.Contains(t, out.String(), "in the OpenAPI document")
 }
 
 func TestRunRefuses(t *testing.T) {
@@ -242,7 +243,11 @@ func TestVerdictFails(t *testing.T) {
 				s.tally.admit(c, span{0, 1})
 			}
 		}, calm, time.Second},
-		"has not happened: 200, 201": {func(*soak) {}, calm, shortRun},
+		"1 answers are not in the OpenAPI document": {func(s *soak) {
+			q, a := refused()
+			s.tally.documented(q, a, errors.New("this"))
+		}, calm, time.Second},
+		"has not happened: an answer that is in the document, 200, 201": {func(*soak) {}, calm, shortRun},
 	}
 	for says, tt := range tests {
 		t.Run(says, func(t *testing.T) {

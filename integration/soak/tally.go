@@ -26,6 +26,8 @@ type tally struct {
 	admitted   map[*caller][]span
 	log        map[string]int
 	rotating   map[string]int // answers to keys that came and went
+	inDocument int            // answers that the OpenAPI document has
+	outside    int            // and does not have
 	violations int
 	first      []string // of the violations, in full
 }
@@ -96,6 +98,20 @@ func (t *tally) violation(what, detail string) {
 	t.violations++
 	if len(t.first) < maxShown {
 		t.first = append(t.first, fmt.Sprintf("after %v: %s\n%s", time.Since(t.began).Round(time.Millisecond), what, detail))
+	}
+}
+
+// documented notes whether the OpenAPI document has an answer.
+func (t *tally) documented(q *request, a *answer, err error) {
+	t.mu.Lock()
+	if err == nil {
+		t.inDocument++
+	} else {
+		t.outside++
+	}
+	t.mu.Unlock()
+	if err != nil {
+		t.violation(err.Error(), q.String()+"\n"+a.String())
 	}
 }
 
@@ -207,6 +223,10 @@ func (s *soak) verdict(w io.Writer, before, after state, lasted time.Duration) e
 		answers += n
 	}
 	check(err, "each of %d answers was the envelope, or the route's own, with the right status and headers", answers)
+	if err = nil; t.outside > 0 {
+		err = fmt.Errorf("%d answers are not in the OpenAPI document of the service", t.outside)
+	}
+	check(err, "each of %d answers was in the OpenAPI document of the service", t.inDocument)
 	n, err := t.excesses()
 	check(err, "none of %d callers was admitted above its limits", n)
 	check(after.exceeds(before), "goroutines and descriptors are back where they were, and so is the heap within %d KiB", heapTolerance>>10)
@@ -230,6 +250,9 @@ func (t *tally) excesses() (callers int, err error) {
 
 func (t *tally) missing() error {
 	var missing []string
+	if t.inDocument == 0 {
+		missing = append(missing, "an answer that is in the document")
+	}
 	for _, status := range expectedStatuses {
 		if t.statuses[status] == 0 {
 			missing = append(missing, fmt.Sprint(status))

@@ -42,6 +42,9 @@ func Read(text []byte) (*Document, error) {
 		return nil, err
 	}
 	doc.Servers = nil
+	// A schema of 3.1 is compiled for each answer, which takes a millisecond. Ours have
+	// nothing that 3.0 does not have.
+	doc.OpenAPI = "3.0.3"
 	router, err := gorillamux.NewRouter(doc)
 	if err != nil {
 		return nil, err
