@@ -411,11 +411,11 @@ func TestWriteStallIsTheClients(t *testing.T) {
 // inside a queue.
 func TestWriteStallLeavesTheWriteTimeout(t *testing.T) {
 	t.Parallel()
-	const timeout = time.Second
+	const timeout = 3 * time.Second
 	var last atomic.Int64
-	h := admit.WriteStall(600 * time.Millisecond)(ok)
+	h := admit.WriteStall(2 * time.Second)(ok)
 	s := serve(t, testkit.HTTP1, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		time.Sleep(700 * time.Millisecond) // in a queue
+		time.Sleep(1500 * time.Millisecond) // in a queue
 		h.ServeHTTP(&deadlines{w, &last}, r)
 	}), func(s *http.Server) { s.WriteTimeout = timeout })
 	began := time.Now()
