@@ -24,13 +24,7 @@ type Answer struct {
 // answer describes e, which is sent for a reason, and with more headers than it has itself.
 func answer(e *Error, when string, more ...string) Answer {
 	c := e.complete()
-	headers := slices.Clone(more)
-	for name := range c.Header {
-		headers = append(headers, published.HeaderName(name))
-	}
-	if c.RetryAfter > 0 {
-		headers = append(headers, "Retry-After")
-	}
+	headers := append(published.HeaderNames(c.Header, c.RetryAfter), more...)
 	slices.Sort(headers)
 	return Answer{
 		Status: c.Status, Code: c.Code, Message: c.Message, Headers: slices.Compact(headers),

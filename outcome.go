@@ -40,10 +40,10 @@ func (o *outcome) of(r *http.Request, status int) published.Outcome {
 }
 
 // setRoute leaves the pattern that has matched: the innermost is the last one.
-func setRoute(r *http.Request, pattern string) {
+func setRoute(r *http.Request, pattern *string) {
 	for s := stateOf(r.Context()); s != nil; s = s.outer {
 		if s.filled&slotOutcome != 0 {
-			s.outcome.route.Store(&pattern)
+			s.outcome.route.Store(pattern)
 		}
 	}
 }

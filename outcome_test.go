@@ -99,7 +99,7 @@ func silentLog(s *http.Server) { s.ErrorLog = log.New(io.Discard, "", 0) }
 // noted is what package contract does.
 func noted(pattern string, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		published.SetRoute(r, pattern)
+		published.SetRoute(r, &pattern)
 		h.ServeHTTP(w, r)
 	})
 }

@@ -18,7 +18,9 @@ func init() {
 	notAllowed.Header = http.Header{"Allow": {"GET, HEAD"}} // for example: a ServeMux sets it
 	published.Mux = []*Error{NewError(http.StatusBadRequest, ""), errNotFound, &notAllowed}
 	published.Handlers = []*Error{errInternal, errDeadline}
-	published.Decodes = []*Error{errBodyEmpty, errBodyMalformed, errBodyTrailing, errBodyUnread, errRequestTimeout, errBodyTooLarge, sampleInvalid()}
+	published.Decodes = func() any {
+		return []*Error{errBodyEmpty, errBodyMalformed, errBodyTrailing, errBodyUnread, errRequestTimeout, errBodyTooLarge, sampleInvalid()}
+	}
 	published.Forms = []*Error{
 		errQueryMalformed, errFormMalformed, errNoBoundary, errTwoContentTypes, errBodyUnread, errRequestTimeout, errBodyTooLarge,
 		formTypes.refusals[faultType].of(""),

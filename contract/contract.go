@@ -134,7 +134,7 @@ func (a *API) Handle(mux interface{ Handle(string, http.Handler) }, pattern stri
 	a.declare("Handle", pattern, p, errs, handler)
 	noted := p.Wrap(a.standing(handler))
 	mux.Handle(pattern, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		published.SetRoute(r, pattern)
+		published.SetRoute(r, &pattern)
 		noted.ServeHTTP(w, r)
 	}))
 }

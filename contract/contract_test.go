@@ -358,3 +358,19 @@ func TestConcurrentUse(t *testing.T) {
 	all.Wait()
 	assert.Len(t, row(api, "/x", "sold_out"), 1)
 }
+
+// A route of Handle inside of Wrap allocates no more than the same chain alone.
+func TestHandleAllocatesNothing(t *testing.T) {
+	api := newAPI(t, admit.Policy{})
+	mux, bare := http.NewServeMux(), http.NewServeMux()
+	api.Handle(mux, "GET /x", admit.Policy{}, nothing)
+	bare.Handle("GET /x", admit.Policy{}.Wrap(nothing))
+	r := httptest.NewRequest("GET", "/x", nil)
+	r.Header.Set("X-Request-Id", "known")
+	allocs := func(h http.Handler) float64 {
+		w := httptest.NewRecorder()
+		return testing.AllocsPerRun(200, func() { h.ServeHTTP(w, r) })
+	}
+	outer := admit.Policy{}
+	assert.LessOrEqual(t, allocs(api.Wrap(outer.Wrap(admit.Mux(mux)))), allocs(outer.Wrap(admit.Mux(bare))))
+}

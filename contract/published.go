@@ -11,11 +11,8 @@ import (
 func init() {
 	published.Routes = func(api any) []published.Route { return api.(*API).published() }
 	published.Find = func(api any, r *http.Request, o published.Outcome) (published.Row, bool) {
-		a := api.(*API)
-		if row, found := a.find(r, o); found {
-			return row.published(), true
-		}
-		return published.Row{Route: a.routeOf(r, o.Route), Status: o.Status, Code: o.Code}, false
+		row, found := api.(*API).find(r, o)
+		return row.published(), found
 	}
 	published.StandIn = func(api any, f func(*http.Request) http.Handler) { api.(*API).standIn.Store(&f) }
 }

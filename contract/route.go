@@ -94,16 +94,8 @@ func (r *route) add(field string, e *admit.Error) {
 	}
 	var sent *admit.Error
 	write(r.errors, e, func(complete *admit.Error) { sent = complete })
-	var headers []string
-	for name := range sent.Header {
-		headers = append(headers, published.HeaderName(name))
-	}
-	if sent.RetryAfter > 0 {
-		headers = append(headers, "Retry-After")
-	}
-	slices.Sort(headers)
 	r.put(Answer{
-		Status: sent.Status, Code: sent.Code, Message: sent.Message, Headers: headers,
+		Status: sent.Status, Code: sent.Code, Message: sent.Message, Headers: published.HeaderNames(sent.Header, sent.RetryAfter),
 		Retryable: published.Retryable(sent.Status), When: sent.Message, field: field,
 	}, e)
 }
@@ -176,7 +168,7 @@ func (w *recorder) WriteHeader(int)             {}
 func (w *recorder) Write(p []byte) (int, error) { return w.body.Write(p) }
 
 // Decodes are the errors of a handler that uses Decode, to be passed to Handle.
-func Decodes() []*admit.Error { return slices.Clone(published.Decodes.([]*admit.Error)) }
+func Decodes() []*admit.Error { return published.Decodes().([]*admit.Error) }
 
 // Forms are the errors of a handler that uses ParseForm, to be passed to Handle.
 func Forms() []*admit.Error { return slices.Clone(published.Forms.([]*admit.Error)) }

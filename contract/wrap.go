@@ -19,15 +19,15 @@ func (a *API) Wrap(next http.Handler) http.Handler {
 		if o.Status < 400 {
 			return
 		}
-		if _, found := a.find(r, o); !found {
-			a.tell(r, o)
+		if row, found := a.find(r, o); !found {
+			a.tell(r, row)
 		}
 	})
 }
 
 // Undeclared sets the function that Wrap tells of an answer that no row has, with the
 // request as Wrap got it; the code is "" where admit has not written the answer. It is called
-// when the answer has been given, by any number of goroutines.
+// when the answer has been given, by any number of goroutines; a panic of it passes on.
 func (a *API) Undeclared(f func(r *http.Request, status int, code string)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -37,11 +37,11 @@ func (a *API) Undeclared(f func(r *http.Request, status int, code string)) {
 // maxLogged bounds the lines that a client can cause by routes that nobody has declared.
 const maxLogged = 1000
 
-func (a *API) tell(r *http.Request, o published.Outcome) {
-	route := a.routeOf(r, o.Route)
+// tell is told of the row that is missing.
+func (a *API) tell(r *http.Request, missing Answer) {
 	a.mu.Lock()
 	f := a.undeclared
-	what := [3]any{route, o.Status, o.Code}
+	what := [3]any{missing.Route, missing.Status, missing.Code}
 	first := !a.logged[what] && len(a.logged) < maxLogged
 	if first {
 		a.logged[what] = true
@@ -49,10 +49,10 @@ func (a *API) tell(r *http.Request, o published.Outcome) {
 	a.mu.Unlock()
 	if first {
 		a.logger().LogAttrs(r.Context(), slog.LevelWarn, "contract: an answer is not in the contract; give its error to Handle, Declare or New",
-			slog.String("route", route), slog.String("method", r.Method), slog.Int("status", o.Status), slog.String("code", o.Code))
+			slog.String("route", missing.Route), slog.String("method", r.Method), slog.Int("status", missing.Status), slog.String("code", missing.Code))
 	}
 	if f != nil {
-		f(r, o.Status, o.Code)
+		f(r, missing.Status, missing.Code)
 	}
 }
 
@@ -63,8 +63,9 @@ func (a *API) logger() *slog.Logger {
 	return slog.Default()
 }
 
-// find returns the row of an answer: one of the route, else one that any request may get. What
-// the mux answers by itself it does where there is no route.
+// find returns the row of an answer: one of the route, else one that any request may get, else
+// false, with what such a row would have. What the mux answers by itself it does where there
+// is no route.
 func (a *API) find(r *http.Request, o published.Outcome) (Answer, bool) {
 	pattern := a.routeOf(r, o.Route)
 	a.mu.Lock()
@@ -79,7 +80,7 @@ func (a *API) find(r *http.Request, o published.Outcome) (Answer, bool) {
 			}
 		}
 	}
-	return Answer{}, false
+	return Answer{Route: pattern, Status: o.Status, Code: o.Code}, false
 }
 
 // routeOf returns the pattern of a request as the contract has it, or "": as Handle or a mux

@@ -5,6 +5,7 @@ package published
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -96,7 +97,8 @@ var (
 	Outcomes func(next http.Handler, f func(*http.Request, Outcome)) http.Handler
 
 	// SetRoute says which pattern a request has matched, to every Outcomes around.
-	SetRoute func(r *http.Request, pattern string)
+	// It keeps the pointer, so that a request allocates nothing for it.
+	SetRoute func(r *http.Request, pattern *string)
 
 	// SwitchMaintenance lets an *admit.Maintenance refuse until a time, or for the zero time
 	// until it is switched again, or for nil lets in; and returns what it did before.
@@ -105,7 +107,8 @@ var (
 	// Decodes, Forms and Proxies are, as []*admit.Error, what Decode, ParseForm and
 	// ProxyError answer, and Handlers what an admit.HandlerFunc does beside its own errors.
 	// Mux is what an admit.Mux answers by itself: 400 to a request for "*", 404 and 405.
-	Decodes, Forms, Proxies, Handlers, Mux any
+	Forms, Proxies, Handlers, Mux any
+	Decodes                       func() any // since it decodes a sample
 
 	// Routes are those of a *contract.API, which package contract sets; the first is for
 	// any request, and has the empty pattern. Find returns the row of an answer, or one
@@ -133,6 +136,19 @@ type Row struct {
 	Status int
 	Code   string
 	Field  string // of the Policy; "handler", "HandlerFunc", "mux", or "" for what every Policy has
+}
+
+// HeaderNames are the names of the headers that an error has by itself, sorted.
+func HeaderNames(h http.Header, retryAfter time.Duration) []string {
+	var names []string
+	for name := range h {
+		names = append(names, HeaderName(name))
+	}
+	if retryAfter > 0 {
+		names = append(names, "Retry-After")
+	}
+	slices.Sort(names)
+	return names
 }
 
 // HeaderName writes the name of a header as its specification does, and not as http.Header.
