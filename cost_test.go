@@ -141,6 +141,7 @@ func costs(t *testing.T) map[string][]parsing {
 			serve(admit.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return admit.NewError(400, text) }), get("/"))
 		}}},
 		"FuzzFailures":           nil, // it has no text
+		"FuzzGate":               nil, // nor has it
 		"FuzzMemoryStoreIsExact": nil, // nor has it
 		"FuzzForwardedGrammar":   nil, // those of FuzzForwarding
 		"FuzzForwardedHost":      nil, // those of FuzzForwarding

@@ -1,0 +1,160 @@
+// Package gate has places for work, and a queue of those who wait for one. It decides who
+// comes in next and who is turned away: by priority, then by how many places a caller has,
+// then by age. It bounds the wait by how long the queue has been standing, as CoDel does.
+package gate
+
+import (
+	"container/list"
+	"sync"
+	"time"
+)
+
+// Config says how many may work and wait, and for how long.
+type Config struct {
+	Places, Queue int
+	// One waits for Interval at most; for Target, where somebody of the same priority was
+	// waiting at each moment of the last Interval.
+	Target, Interval time.Duration
+	// Now is the clock, which is read only where somebody waits.
+	Now func() time.Duration
+}
+
+// Who has places, or waits for one. The callers of a priority share evenly; a caller has one
+// priority.
+type Who struct {
+	Caller   uint64
+	Priority int // the highest comes first
+}
+
+// Stats has what is, and what was so far.
+type Stats struct {
+	Running, Waiting int
+	Admitted, Shed   uint64
+}
+
+// Gate is safe for concurrent use. Nothing goes on in it while nobody calls it.
+type Gate struct {
+	c Config
+
+	mu      sync.Mutex
+	stats   Stats
+	callers map[uint64]*caller // by Who.Caller; those with a place or a wait
+	unused  []*caller
+	levels  []*level // with a wait each, the highest priority first
+	arrived uint64   // waiters
+	pace    pace
+}
+
+// Waiter waits for a place until Decided is closed, for so long as it has Patience. Settle
+// is to follow.
+type Waiter struct {
+	Decided  chan struct{}
+	Patience time.Duration
+
+	caller   *caller
+	at       *list.Element // of caller.waits; nil: it is decided
+	number   uint64        // in the order of arrival
+	admitted bool
+}
+
+// New returns a Gate.
+func New(c Config) *Gate {
+	return &Gate{c: c, callers: make(map[uint64]*caller)}
+}
+
+// Enter takes a place, or returns who waits for one. Leave is to follow once there is a
+// place.
+func (g *Gate) Enter(who Who) *Waiter {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.stats.Running < g.c.Places {
+		g.stats.Running++
+		g.admit(g.caller(who))
+		return nil
+	}
+	w := g.enqueue(who)
+	if g.stats.Waiting > g.c.Queue {
+		g.shed(g.last()) // which may be w
+	}
+	return w
+}
+
+// Settle ends a wait, and reports whether there is a place. If nothing is decided yet, there
+// is none: w has lost its patience, or is gone, and nobody is turned away then.
+func (g *Gate) Settle(w *Waiter, gone bool) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case w.at == nil:
+	case gone:
+		g.dequeue(w)
+		g.tidy(w.caller)
+	default:
+		g.shed(w)
+	}
+	return w.admitted
+}
+
+// Leave gives a place to who is next, or back.
+func (g *Gate) Leave(who Who) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := g.callers[who.Caller]
+	c.places--
+	g.arrange(c)
+	if len(g.levels) == 0 || g.stats.Running > g.c.Places {
+		g.stats.Running--
+	} else {
+		w := g.next()
+		g.dequeue(w)
+		g.admit(w.caller)
+		w.admitted = true
+		close(w.Decided)
+	}
+	g.tidy(c)
+}
+
+// Return takes a place that was left for a while, beyond Places if need be.
+func (g *Gate) Return(who Who) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := g.caller(who)
+	c.places++
+	g.stats.Running++
+	g.arrange(c)
+}
+
+// Backlog is how long the places need for as many as were turned away in the last second.
+func (g *Gate) Backlog() time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.pace.backlog(g.stats)
+}
+
+// Stats returns what is now.
+func (g *Gate) Stats() Stats {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.stats
+}
+
+// Callers returns how many callers have a place or wait.
+func (g *Gate) Callers() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.callers)
+}
+
+func (g *Gate) admit(c *caller) {
+	c.places++
+	g.arrange(c)
+	g.stats.Admitted++
+}
+
+func (g *Gate) shed(w *Waiter) {
+	g.dequeue(w)
+	g.tidy(w.caller)
+	g.stats.Shed++
+	g.pace.look(g.c.Now(), g.stats)
+	close(w.Decided)
+}

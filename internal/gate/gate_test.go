@@ -1,0 +1,438 @@
+package gate_test
+
+import (
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/admit-go/admit/internal/gate"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	target   = 5 * time.Millisecond
+	interval = 100 * time.Millisecond
+)
+
+// newGate returns a Gate on the clock of the bubble that it is called in.
+func newGate(places, queue int) *gate.Gate {
+	start := time.Now()
+	return gate.New(gate.Config{
+		Places: places, Queue: queue, Target: target, Interval: interval,
+		Now: func() time.Duration { return time.Since(start) },
+	})
+}
+
+func who(caller, priority int) gate.Who {
+	return gate.Who{Caller: uint64(caller), Priority: priority}
+}
+
+func decided(w *gate.Waiter) bool {
+	select {
+	case <-w.Decided:
+		return true
+	default:
+		return false
+	}
+}
+
+// line is a gate of one place, which is taken, and those who wait for it.
+type line struct {
+	*gate.Gate
+	has     gate.Who
+	waiters map[*gate.Waiter]gate.Who
+}
+
+func newLine(t *testing.T, queue int) *line {
+	l := &line{newGate(1, queue), who(99, 9), map[*gate.Waiter]gate.Who{}}
+	require.Nil(t, l.Enter(l.has))
+	return l
+}
+
+func (l *line) wait(t *testing.T, w gate.Who) *gate.Waiter {
+	waiter := l.Enter(w)
+	require.NotNil(t, waiter)
+	l.waiters[waiter] = w
+	return waiter
+}
+
+// next gives the place away, and returns who has it then.
+func (l *line) next(t *testing.T) *gate.Waiter {
+	l.Leave(l.has)
+	for waiter, who := range l.waiters {
+		if decided(waiter) {
+			require.True(t, l.Settle(waiter, false))
+			delete(l.waiters, waiter)
+			l.has = who
+			return waiter
+		}
+	}
+	require.Fail(t, "nobody has got the place")
+	return nil
+}
+
+func TestPlacesAreFreeUntilAllAreTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(2, 10)
+		assert.Nil(t, g.Enter(who(1, 0)))
+		assert.Nil(t, g.Enter(who(1, 0)))
+		w := g.Enter(who(2, 0))
+		require.NotNil(t, w)
+		assert.Equal(t, gate.Stats{Running: 2, Waiting: 1, Admitted: 2}, g.Stats())
+		g.Leave(who(1, 0))
+		assert.True(t, decided(w))
+		assert.True(t, g.Settle(w, false))
+		g.Leave(who(1, 0))
+		g.Leave(who(2, 0))
+		assert.Equal(t, gate.Stats{Admitted: 3}, g.Stats())
+	})
+}
+
+func TestHigherPriorityGoesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(t, 10)
+		low, high, middle := l.wait(t, who(1, -1)), l.wait(t, who(2, 7)), l.wait(t, who(3, 0))
+		assert.Same(t, high, l.next(t))
+		assert.Same(t, middle, l.next(t))
+		assert.Same(t, low, l.next(t))
+	})
+}
+
+func TestFewestPlacesGoFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(3, 10)
+		for _, caller := range []int{1, 1, 2} {
+			require.Nil(t, g.Enter(who(caller, 0)))
+		}
+		one, two, three := g.Enter(who(1, 0)), g.Enter(who(2, 0)), g.Enter(who(3, 0))
+		g.Leave(who(1, 0)) // now 1 and 2 have one place each, 3 none
+		assert.True(t, decided(three))
+		g.Leave(who(2, 0))
+		assert.True(t, decided(two))
+		assert.False(t, decided(one))
+	})
+}
+
+func TestOldestGoesFirstUntilTheQueueStands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(t, 10)
+		a, b := l.wait(t, who(1, 0)), l.wait(t, who(2, 0))
+		assert.Equal(t, interval, a.Patience)
+		time.Sleep(interval - time.Nanosecond)
+		c, d := l.wait(t, who(1, 0)), l.wait(t, who(3, 0))
+		assert.Equal(t, interval, d.Patience)
+		assert.Same(t, a, l.next(t), "the queue has not been there for an interval")
+		time.Sleep(time.Nanosecond)
+		e := l.wait(t, who(2, 0))
+		assert.Equal(t, target, e.Patience, "it has: a standing queue")
+		assert.Same(t, e, l.next(t))
+		assert.Same(t, d, l.next(t))
+		assert.Same(t, c, l.next(t))
+		assert.Same(t, b, l.next(t))
+		f := l.wait(t, who(1, 0))
+		assert.Equal(t, interval, f.Patience, "the queue was empty")
+	})
+}
+
+func TestQueueOfOnePriorityDoesNotStandForAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(t, 10)
+		l.wait(t, who(1, 0))
+		time.Sleep(interval)
+		assert.Equal(t, target, l.wait(t, who(2, 0)).Patience)
+		assert.Equal(t, interval, l.wait(t, who(3, 1)).Patience)
+	})
+}
+
+func TestFullQueueTurnsAwayTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(t, 3)
+		one, more, two := l.wait(t, who(1, 0)), l.wait(t, who(1, 0)), l.wait(t, who(2, 0))
+		high := l.wait(t, who(3, 1))
+		assert.True(t, decided(more), "of who waits twice, the newer: a burst is served in its order")
+		assert.False(t, l.Settle(more, false))
+		low := l.wait(t, who(4, -1))
+		assert.True(t, decided(low), "who comes is the last")
+		time.Sleep(interval)
+		same := l.wait(t, who(2, 0))
+		assert.True(t, decided(two), "of who waits twice in a queue that stands, the older")
+		for _, w := range []*gate.Waiter{one, same, high} {
+			assert.False(t, decided(w))
+		}
+		assert.Equal(t, uint64(3), l.Stats().Shed)
+	})
+}
+
+// Places count too: who has some has had its turn.
+func TestFullQueueCountsPlacesToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(2, 2)
+		require.Nil(t, g.Enter(who(1, 0)))
+		require.Nil(t, g.Enter(who(1, 0)))
+		one, two := g.Enter(who(1, 0)), g.Enter(who(2, 0))
+		again := g.Enter(who(2, 0))
+		assert.True(t, decided(one))
+		assert.False(t, decided(two))
+		assert.False(t, decided(again))
+	})
+}
+
+func TestWhoIsGoneIsNotShed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(t, 10)
+		gone, impatient := l.wait(t, who(1, 0)), l.wait(t, who(1, 0))
+		assert.False(t, l.Settle(gone, true))
+		assert.False(t, l.Settle(impatient, false))
+		assert.False(t, l.Settle(impatient, false), "once more changes nothing")
+		assert.Equal(t, gate.Stats{Running: 1, Admitted: 1, Shed: 1}, l.Stats())
+		l.Leave(l.has)
+		assert.Equal(t, 0, l.Stats().Running)
+	})
+}
+
+func TestPlaceIsReturnedBeyondTheBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(1, 10)
+		require.Nil(t, g.Enter(who(1, 0)))
+		g.Leave(who(1, 0))
+		require.Nil(t, g.Enter(who(2, 0)))
+		g.Return(who(1, 0))
+		assert.Equal(t, 2, g.Stats().Running)
+		w := g.Enter(who(3, 0))
+		g.Leave(who(1, 0))
+		assert.False(t, decided(w), "one was too many")
+		g.Leave(who(2, 0))
+		assert.True(t, decided(w))
+	})
+}
+
+func TestBacklog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(t, 0)
+		second := func(admitted, shed int) time.Duration {
+			const steps = 100
+			for i := range steps {
+				for range admitted*(i+1)/steps - admitted*i/steps {
+					l.Leave(l.has)
+					l.Enter(l.has)
+				}
+				for range shed*(i+1)/steps - shed*i/steps {
+					l.Enter(who(2, 0))
+				}
+				time.Sleep(time.Second / steps)
+			}
+			return l.Backlog()
+		}
+		assert.Equal(t, time.Duration(0), second(1000, 0))
+		assert.Less(t, second(1000, 100), 200*time.Millisecond, "as long as nobody knows better")
+		second(100, 900)
+		second(100, 900)
+		assert.InDelta(t, 9*time.Second, second(100, 900), float64(500*time.Millisecond))
+		second(1000, 1)
+		second(1000, 1)
+		assert.InDelta(t, time.Millisecond, second(1000, 1), float64(time.Millisecond))
+	})
+}
+
+func TestFreePlaceAllocatesNothing(t *testing.T) {
+	g := gate.New(gate.Config{Places: 4, Now: func() time.Duration { panic("the clock is not needed") }})
+	g.Enter(who(1, 0))
+	caller := 0
+	assert.Zero(t, testing.AllocsPerRun(1000, func() {
+		caller++
+		g.Enter(who(caller, 0))
+		g.Leave(who(caller, 0))
+	}))
+}
+
+// Any number of goroutines come and go, and some lose patience: nothing is lost, and no more
+// than the places are taken.
+func TestGateIsSafeForConcurrentUse(t *testing.T) {
+	start := time.Now()
+	g := gate.New(gate.Config{Places: 3, Queue: 8, Target: target, Interval: interval, Now: func() time.Duration { return time.Since(start) }})
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	inside, most := 0, 0
+	for i := range 24 {
+		all.Go(func() {
+			for n := range 500 {
+				who := who(i%5+10*(i%3), i%3)
+				if w := g.Enter(who); w != nil {
+					if (i+n)%3 > 0 {
+						<-w.Decided
+					}
+					if !g.Settle(w, (i+n)%2 > 0) {
+						continue
+					}
+				}
+				mu.Lock()
+				inside++
+				most = max(most, inside)
+				mu.Unlock()
+				mu.Lock()
+				inside--
+				mu.Unlock()
+				g.Leave(who)
+			}
+		})
+	}
+	all.Wait()
+	assert.LessOrEqual(t, most, 3)
+	s := g.Stats()
+	assert.Zero(t, s.Running)
+	assert.Zero(t, s.Waiting)
+}
+
+// FuzzGate holds a Gate against a model that keeps all who wait in one list, and looks at each
+// of them for each decision.
+func FuzzGate(f *testing.F) {
+	f.Add([]byte("\x02\x03" + "abcdefghijklmnopqrstuvwxyz0123456789"))
+	f.Add([]byte("\x00\x09" + "aaaaaaaabbbbbbbbccccccccAAAAAAAABBBBBBBBzzzzzzzz"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		if len(in) < 2 || len(in) > 1000 {
+			return // the model is slow
+		}
+		var now time.Duration
+		m := &model{places: 1 + int(in[0]%4), queue: int(in[1] % 10)}
+		g := gate.New(gate.Config{
+			Places: m.places, Queue: m.queue, Target: target, Interval: interval,
+			Now: func() time.Duration { return now },
+		})
+		for _, op := range in[2:] {
+			who := who(int(op>>2&7), int(op>>2&1)) // a caller has one priority
+			switch op & 3 {
+			case 0, 1:
+				if w := g.Enter(who); w != nil {
+					m.wait(t, &waiting{w: w, who: who}, now)
+				} else {
+					m.enter(t, who)
+				}
+			case 2:
+				if op&0x80 != 0 {
+					now += time.Duration(op&0x7f) * time.Millisecond
+				} else if i := slices.IndexFunc(m.waiting, func(w *waiting) bool { return w.who == who }); i >= 0 {
+					require.False(t, g.Settle(m.waiting[i].w, op&0x40 != 0))
+					m.remove(m.waiting[i])
+				}
+			case 3:
+				if op&0x80 != 0 {
+					g.Return(who)
+					m.running = append(m.running, who)
+				} else if m.has(who) > 0 {
+					g.Leave(who)
+					m.leave(t, who, now)
+				}
+			}
+			require.Equal(t, len(m.running), g.Stats().Running)
+			require.Equal(t, len(m.waiting), g.Stats().Waiting)
+			for _, w := range m.waiting {
+				require.False(t, decided(w.w))
+			}
+		}
+	})
+}
+
+type model struct {
+	places, queue int
+	running       []gate.Who
+	waiting       []*waiting // the oldest first
+	since         map[int]time.Duration
+}
+
+type waiting struct {
+	w   *gate.Waiter
+	who gate.Who
+	n   int
+}
+
+func (m *model) has(who gate.Who) (n int) {
+	for _, r := range m.running {
+		if r == who {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *model) waits(who gate.Who) (n int) {
+	for _, w := range m.waiting {
+		if w.who == who {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *model) enter(t *testing.T, who gate.Who) {
+	require.Less(t, len(m.running), m.places)
+	m.running = append(m.running, who)
+}
+
+func (m *model) of(priority int) (all []*waiting) {
+	for _, w := range m.waiting {
+		if w.who.Priority == priority {
+			all = append(all, w)
+		}
+	}
+	return all
+}
+
+func (m *model) stands(priority int, now time.Duration) bool {
+	return len(m.of(priority)) > 0 && now-m.since[priority] >= interval
+}
+
+func (m *model) wait(t *testing.T, w *waiting, now time.Duration) {
+	require.GreaterOrEqual(t, len(m.running), m.places)
+	if m.since == nil {
+		m.since = map[int]time.Duration{}
+	}
+	if len(m.of(w.who.Priority)) == 0 {
+		m.since[w.who.Priority] = now
+	}
+	patience := interval
+	if m.stands(w.who.Priority, now) {
+		patience = target
+	}
+	require.Equal(t, patience, w.w.Patience)
+	m.waiting = append(m.waiting, w)
+	if len(m.waiting) > m.queue {
+		last := m.last(now)
+		require.True(t, decided(last.w))
+		m.remove(last)
+	}
+}
+
+func (m *model) last(now time.Duration) *waiting {
+	lowest := slices.MinFunc(m.waiting, func(a, b *waiting) int { return a.who.Priority - b.who.Priority }).who.Priority
+	all := m.of(lowest)
+	if !m.stands(lowest, now) {
+		slices.Reverse(all)
+	}
+	return slices.MaxFunc(all, func(a, b *waiting) int {
+		return m.has(a.who) + m.waits(a.who) - m.has(b.who) - m.waits(b.who)
+	})
+}
+
+func (m *model) leave(t *testing.T, who gate.Who, now time.Duration) {
+	m.running = slices.Delete(m.running, slices.Index(m.running, who), slices.Index(m.running, who)+1)
+	if len(m.waiting) == 0 || len(m.running) >= m.places {
+		return
+	}
+	highest := slices.MaxFunc(m.waiting, func(a, b *waiting) int { return a.who.Priority - b.who.Priority }).who.Priority
+	all := m.of(highest)
+	if m.stands(highest, now) {
+		slices.Reverse(all)
+	}
+	first := slices.MinFunc(all, func(a, b *waiting) int { return m.has(a.who) - m.has(b.who) })
+	require.True(t, decided(first.w))
+	m.remove(first)
+	m.running = append(m.running, first.who)
+}
+
+func (m *model) remove(w *waiting) {
+	i := slices.Index(m.waiting, w)
+	m.waiting = slices.Delete(m.waiting, i, i+1)
+}

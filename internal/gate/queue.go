@@ -1,0 +1,196 @@
+package gate
+
+import (
+	"cmp"
+	"container/heap"
+	"container/list"
+	"slices"
+	"time"
+)
+
+// caller is what one has at one priority. It is kept while that is something.
+type caller struct {
+	who    Who
+	places int
+	waits  list.List // of *Waiter, the oldest first
+	level  *level    // nil: it has no waits
+	next   int       // where it is in the orders of level
+	last   int
+}
+
+// level has the callers of one priority who wait. It is kept while there is one.
+type level struct {
+	priority int
+	since    time.Duration // when the first of them came
+	standing bool
+	next     order // who has the fewest places is first
+	last     order // who has the most places and waits is first
+}
+
+// Of two callers with as many places, who has waited longer comes in first, so that a burst is
+// served in its order. In a queue that stands it is who came last: the others have waited for
+// most of their time in vain already, and their clients may have given up.
+func newLevel(priority int, since time.Duration) *level {
+	l := &level{priority: priority, since: since}
+	l.next = order{
+		place: func(c *caller) *int { return &c.next },
+		less: func(a, b *caller) bool {
+			if a.places != b.places {
+				return a.places < b.places
+			}
+			return l.before(l.front(a), l.front(b))
+		},
+	}
+	l.last = order{
+		place: func(c *caller) *int { return &c.last },
+		less: func(a, b *caller) bool {
+			if x, y := a.places+a.waits.Len(), b.places+b.waits.Len(); x != y {
+				return x > y
+			}
+			return l.before(l.back(b), l.back(a))
+		},
+	}
+	return l
+}
+
+// before reports whether v comes in before w.
+func (l *level) before(v, w *Waiter) bool { return v.number < w.number != l.standing }
+
+// front returns which wait of a caller comes in first, and back which one last.
+func (l *level) front(c *caller) *Waiter { return l.end(c, l.standing) }
+func (l *level) back(c *caller) *Waiter  { return l.end(c, !l.standing) }
+
+func (l *level) end(c *caller, newest bool) *Waiter {
+	if newest {
+		return c.waits.Back().Value.(*Waiter)
+	}
+	return c.waits.Front().Value.(*Waiter)
+}
+
+// look notes whether the queue stands: somebody has been waiting for an interval.
+func (l *level) look(c Config) {
+	if !l.standing && c.Now()-l.since >= c.Interval {
+		l.standing = true
+		heap.Init(&l.next)
+		heap.Init(&l.last)
+	}
+}
+
+// next returns who comes in next, and last who is turned away next, of those who wait.
+func (g *Gate) next() *Waiter {
+	l := g.levels[0]
+	l.look(g.c)
+	return l.front(l.next.callers[0])
+}
+
+func (g *Gate) last() *Waiter {
+	l := g.levels[len(g.levels)-1]
+	l.look(g.c)
+	return l.back(l.last.callers[0])
+}
+
+// enqueue lets who wait.
+func (g *Gate) enqueue(who Who) *Waiter {
+	i, found := slices.BinarySearchFunc(g.levels, who.Priority, func(l *level, priority int) int {
+		return cmp.Compare(priority, l.priority)
+	})
+	if !found {
+		g.levels = slices.Insert(g.levels, i, newLevel(who.Priority, g.c.Now()))
+	}
+	l := g.levels[i]
+	l.look(g.c)
+	g.arrived++
+	g.stats.Waiting++
+	w := &Waiter{Decided: make(chan struct{}), Patience: g.c.Interval, caller: g.caller(who), number: g.arrived}
+	if l.standing {
+		w.Patience = g.c.Target
+	}
+	w.at = w.caller.waits.PushBack(w)
+	if w.caller.level == nil {
+		w.caller.level = l
+		heap.Push(&l.next, w.caller)
+		heap.Push(&l.last, w.caller)
+	}
+	g.arrange(w.caller)
+	return w
+}
+
+// dequeue ends the wait of w.
+func (g *Gate) dequeue(w *Waiter) {
+	c := w.caller
+	l := c.level
+	c.waits.Remove(w.at)
+	w.at = nil
+	g.stats.Waiting--
+	if c.waits.Len() > 0 {
+		g.arrange(c)
+		return
+	}
+	c.level = nil
+	heap.Remove(&l.next, c.next)
+	heap.Remove(&l.last, c.last)
+	if l.next.Len() == 0 {
+		g.levels = slices.DeleteFunc(g.levels, func(other *level) bool { return other == l })
+	}
+}
+
+// arrange follows a change of what c has.
+func (g *Gate) arrange(c *caller) {
+	if l := c.level; l != nil {
+		heap.Fix(&l.next, c.next)
+		heap.Fix(&l.last, c.last)
+	}
+}
+
+// caller returns what who has.
+func (g *Gate) caller(who Who) *caller {
+	c := g.callers[who.Caller]
+	if c != nil {
+		return c
+	}
+	if n := len(g.unused); n > 0 {
+		c, g.unused = g.unused[n-1], g.unused[:n-1]
+	} else {
+		c = new(caller)
+	}
+	c.who = who
+	g.callers[who.Caller] = c
+	return c
+}
+
+// tidy forgets a caller who has nothing.
+func (g *Gate) tidy(c *caller) {
+	if c.places == 0 && c.level == nil {
+		delete(g.callers, c.who.Caller)
+		g.unused = append(g.unused, c)
+	}
+}
+
+// order is a heap of callers, each of which knows its place in it.
+type order struct {
+	callers []*caller
+	less    func(a, b *caller) bool
+	place   func(*caller) *int
+}
+
+func (o *order) Len() int           { return len(o.callers) }
+func (o *order) Less(i, j int) bool { return o.less(o.callers[i], o.callers[j]) }
+
+func (o *order) Swap(i, j int) {
+	o.callers[i], o.callers[j] = o.callers[j], o.callers[i]
+	*o.place(o.callers[i]), *o.place(o.callers[j]) = i, j
+}
+
+func (o *order) Push(x any) {
+	c := x.(*caller)
+	*o.place(c) = len(o.callers)
+	o.callers = append(o.callers, c)
+}
+
+func (o *order) Pop() any {
+	n := len(o.callers) - 1
+	c := o.callers[n]
+	o.callers[n] = nil
+	o.callers = o.callers[:n]
+	return c
+}
