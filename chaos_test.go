@@ -86,13 +86,14 @@ func TestChaos(t *testing.T) { // not parallel: it counts goroutines
 			all.Wait()
 			c.close()
 
-			inUse := func() string { return fmt.Sprint(c.inFlight.InUse()) }
+			const none = "0 0 0, 0 0 0"
+			inUse := func() string { return fmt.Sprint(c.inFlight.InUse()) + ", " + fmt.Sprint(c.shedder.InUse()) }
 			for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-				if inUse() == "0 0 0" && runtime.NumGoroutine() <= before {
+				if inUse() == none && runtime.NumGoroutine() <= before {
 					break
 				}
 			}
-			assert.Equal(t, "0 0 0", inUse(), "every place comes back")
+			assert.Equal(t, none, inUse(), "every place comes back")
 			if n := runtime.NumGoroutine(); n > before {
 				stacks := make([]byte, 1<<20)
 				t.Errorf("%d goroutines, of %d before: %s", n, before, stacks[:runtime.Stack(stacks, true)])
@@ -109,6 +110,7 @@ type chaos struct {
 	wire                  string
 	server, upstream      *httptest.Server
 	inFlight              *admit.InFlight
+	shedder               *admit.Shedder
 	proxy                 http.Handler
 	toUpstream            *http.Transport
 	file                  string
@@ -137,6 +139,7 @@ func newChaos(t *testing.T, wire string) *chaos {
 	}
 
 	c.inFlight = newInFlight(t, admit.InFlightConfig{Max: 8, Queue: 4, Wait: 50 * time.Millisecond})
+	c.shedder = newShedder(t, admit.ShedderConfig{Max: 6, Plans: newPlans(t), Interval: 20 * time.Millisecond})
 	total, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: chaosFirstByte, Total: chaosTotal})
 	require.NoError(t, err)
 	p := admit.Policy{
@@ -146,7 +149,7 @@ func newChaos(t *testing.T, wire string) *chaos {
 		Limiter: newLimiter(t, admit.LimiterConfig{
 			Limits: []admit.Limit{{Requests: 1e9, Per: time.Minute}}, Refund: func(status int) bool { return status >= 500 }, LegacyHeaders: true,
 		}),
-		Accept: []string{"text/plain"}, ContentType: []string{"text/plain"}, MaxBody: chaosBody,
+		Accept: []string{"text/plain"}, ContentType: []string{"text/plain"}, MaxBody: chaosBody, Shedder: c.shedder,
 		BodyTimeout: admit.BodyTimeout{Grace: 100 * time.Millisecond, Max: time.Second, MinRate: 1 << 10},
 		WriteStall:  200 * time.Millisecond, Timeout: chaosFirstByte,
 	}

@@ -48,6 +48,11 @@ func broken() map[string]struct {
 	add("InFlight, zero", nil, func() { new(admit.InFlight).Wrap(ok) })
 	add("InFlight, nil", nil, func() { (*admit.InFlight)(nil).Wrap(ok) })
 
+	shedder, err := admit.NewShedder(admit.ShedderConfig{})
+	add("Shedder", err, func() { shedder.Wrap(ok) })
+	add("Shedder, zero", nil, func() { new(admit.Shedder).Wrap(ok) })
+	add("Shedder, nil", nil, func() { (*admit.Shedder)(nil).Wrap(ok) })
+
 	plans, err := admit.NewPlans()
 	add("Plans", err, func() { plans.AtLeast("pro") })
 	add("Plans, features", err, func() { plans.Features("sso") })
@@ -97,6 +102,7 @@ func TestPolicyReportsBrokenValues(t *testing.T) {
 	auth, _ := admit.NewAuth(admit.AuthConfig{Realm: "\n"})
 	limiter, _ := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{{Requests: 1}}})
 	inFlight, _ := admit.NewInFlight(admit.InFlightConfig{})
+	shedder, _ := admit.NewShedder(admit.ShedderConfig{Max: 1, MaxQueue: -1})
 	plans, _ := admit.NewPlans(admit.Plan{Name: "pro"}, admit.Plan{Name: "pro"})
 	negotiator, _ := admit.NewNegotiator(admit.NegotiatorConfig{Offers: []string{"json"}})
 	types, _ := admit.NewContentTypes(admit.ContentTypesConfig{Allow: []string{"json"}})
@@ -104,12 +110,12 @@ func TestPolicyReportsBrokenValues(t *testing.T) {
 
 	_, err := admit.Policy{
 		InFlight: inFlight, AddressLimiter: new(admit.Limiter), Methods: []string{"GET", "post"}, Auth: auth, Scopes: []string{"ok", "a b"},
-		Plans: plans, AtLeast: "pro", Limiter: limiter, Negotiator: negotiator, ContentTypes: types, MaxBody: -1,
+		Plans: plans, AtLeast: "pro", Limiter: limiter, Negotiator: negotiator, ContentTypes: types, MaxBody: -1, Shedder: shedder,
 		BodyTimeout: admit.BodyTimeout{Max: -1, MinRate: -1}, WriteStall: -1, HandlerTimeout: timeout,
 	}.Chain()
 	assert.Equal(t, []string{
 		"Policy.InFlight.Max", "Policy.AddressLimiter", "Policy.Methods[1]", "Policy.Auth.Store", "Policy.Auth.Realm", "Policy.Scopes[1]",
-		"Policy.Plans[1].Name", "Policy.Limiter.Limits[0].Per", "Policy.Negotiator.Offers[0]", "Policy.ContentTypes.Allow[0]", "Policy.MaxBody",
+		"Policy.Plans[1].Name", "Policy.Limiter.Limits[0].Per", "Policy.Negotiator.Offers[0]", "Policy.ContentTypes.Allow[0]", "Policy.MaxBody", "Policy.Shedder.MaxQueue",
 		"Policy.BodyTimeout.Grace", "Policy.BodyTimeout.Max", "Policy.BodyTimeout.MinRate", "Policy.WriteStall",
 		"Policy.HandlerTimeout.FirstByte", "Policy.HandlerTimeout.Total",
 	}, fieldsOf(t, err))

@@ -34,8 +34,8 @@
 // be, as http.ServeMux.Handle does. What a constructor returns with an error cannot serve:
 // its Wrap panics, and a Policy or a configuration that is handed it reports the error.
 // State, such as the buckets of a rate limit, belongs to the value that was made, and not
-// to each handler that it wraps; a [Limiter] or [InFlight] that is around a request twice
-// counts it once.
+// to each handler that it wraps; a [Limiter], [InFlight] or [Shedder] that is around a
+// request twice counts it once.
 //
 // # The order of a chain
 //
@@ -57,7 +57,10 @@
 //   - [Limiter]: counts by caller, so it needs the key; before anything that parses.
 //   - [Accept] or a [Negotiator], [ContentType] or [ContentTypes]: cheap looks at headers. A
 //     request that is wrong here has been counted: retrying it is not free.
-//   - [MaxBody], [BodyTimeout]: bound what only the handler reads.
+//   - [MaxBody]: refuses a body that is announced as too large.
+//   - [Shedder]: the last that refuses, so that nobody waits for a place to be told 403;
+//     inside Auth, since the plan says who goes first.
+//   - [BodyTimeout]: bounds what only the handler reads; it holds a place meanwhile.
 //   - [WriteStall]: bounds what only the handler writes. In the Policy around a mux it
 //     bounds every answer.
 //   - [Timeout] or a [HandlerTimeout]: innermost, so that it runs only what can be slow in

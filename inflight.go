@@ -31,6 +31,11 @@ type InFlightConfig struct {
 
 // InFlight bounds how many requests are in flight. It is safe for concurrent use; all
 // handlers that it wraps share its places.
+//
+// It is the cheap bound on what a service holds in memory, and stands outside of Auth, so
+// that a flood of strangers costs no look-up. Give it room: as many requests, streams among
+// them, as the process can hold. A Shedder is for what the service can work on: it knows the
+// plans, and refuses by how long requests wait, so that its bound need not be right.
 type InFlight struct {
 	c        InFlightConfig
 	overload *Error
@@ -108,7 +113,8 @@ func (f *InFlight) Wrap(next http.Handler) http.Handler {
 		}
 		s, w, inner := in.fill(w, r, slotPlace)
 		defer s.leave(r, inner)
-		s.place.take(f, from)
+		s.place.take(f)
+		s.place.from = from
 		defer s.place.release()
 		in.ServeHTTP(w, inner)
 	})
@@ -167,10 +173,10 @@ func (f *InFlight) wait(ctx context.Context, from netip.Addr, free chan struct{}
 }
 
 // leave gives a place to who has waited for it the longest, or back.
-func (f *InFlight) leave(from netip.Addr) {
+func (f *InFlight) leave(p *place) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.leaveLocked(from)
+	f.leaveLocked(p.from)
 }
 
 func (f *InFlight) leaveLocked(from netip.Addr) {
@@ -184,12 +190,12 @@ func (f *InFlight) leaveLocked(from netip.Addr) {
 
 // rejoin takes a place that was lent, which somebody else may have by now: who has waited
 // for a client goes on at once, and others come in later.
-func (f *InFlight) rejoin(from netip.Addr) {
+func (f *InFlight) rejoin(p *place) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.running++
 	if f.c.PerAddress > 0 {
-		f.shares[from]++
+		f.shares[p.from]++
 	}
 }
 

@@ -84,3 +84,15 @@ func (f *InFlight) InUse() (running, waiting, addresses int) {
 
 // SameHashes makes s place keys as other does.
 func (s *MemoryStore) SameHashes(other *MemoryStore) { s.seeds = other.seeds }
+
+// InUse is how many requests run, how many wait, and of how many callers.
+func (s *Shedder) InUse() (running, waiting, callers int) {
+	stats := s.gate.Stats()
+	return stats.Running, stats.Waiting, s.gate.Callers()
+}
+
+// WithoutShedders lets Limiters count as where no Shedder is, until again.
+func WithoutShedders() (again func()) {
+	were := shedding.Swap(false)
+	return func() { shedding.Store(were) }
+}

@@ -53,8 +53,10 @@ func TestWrappersCallTheHandlerOnce(t *testing.T) {
 		"Accept":          admit.Accept(jsonType),
 		"ContentType":     admit.ContentType(jsonType),
 		"MaxBody":         admit.MaxBody(10), "BodyTimeout": admit.BodyTimeout{Grace: time.Minute}.Wrap,
-		"Timeout":   admit.Timeout(time.Minute),
-		"Intercept": admit.Intercept,
+		"Shedder":       newShedder(t, admit.ShedderConfig{Max: 1}).Wrap,
+		"Shedder, skip": newShedder(t, admit.ShedderConfig{Max: 1, Skip: skip}).Wrap,
+		"Timeout":       admit.Timeout(time.Minute),
+		"Intercept":     admit.Intercept,
 		"Mux": func(h http.Handler) http.Handler {
 			mux := http.NewServeMux()
 			mux.Handle("/", h)

@@ -3,36 +3,38 @@ package admit
 import (
 	"net/netip"
 	"sync"
+
+	"github.com/admit-go/admit/internal/gate"
 )
 
-// place is what one request holds in an InFlight. It is given back when nothing holds it
-// any more: not the wrapper itself, nor a handler that goes on after its Timeout. While all
-// of them wait for nothing but the client, it is lent to others.
+// place is what one request holds in an InFlight or a Shedder. It is given back when nothing
+// holds it any more: not the wrapper itself, nor a handler that goes on after its Timeout.
+// While all of them wait for nothing but the client, it is lent to others.
 type place struct {
 	of   places
-	from netip.Addr
+	from netip.Addr // in an InFlight
+	who  gate.Who   // in a Shedder
 
-	mu    sync.Mutex
-	holds int
-	lent  int
+	mu      sync.Mutex
+	holds   int
+	lent    int
+	givenUp bool
 }
 
-// places is an InFlight.
+// places is an InFlight or a Shedder.
 type places interface {
-	leave(from netip.Addr)  // gives a place back
-	rejoin(from netip.Addr) // takes one at once, beyond the bound if need be
+	leave(*place)  // gives a place back
+	rejoin(*place) // takes one at once, beyond the bound if need be
 }
 
 // take is called once, for the wrapper.
-func (p *place) take(of places, from netip.Addr) {
-	p.of, p.from, p.holds = of, from, 1
-}
+func (p *place) take(of places) { p.of, p.holds = of, 1 }
 
 // hold keeps the place until release, unless it has been given back.
 func (p *place) hold() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.holds == 0 {
+	if p.holds == 0 || p.givenUp {
 		return false
 	}
 	p.holds++
@@ -42,20 +44,30 @@ func (p *place) hold() bool {
 func (p *place) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.holds--; p.holds == 0 && p.lent == 0 {
-		p.of.leave(p.from)
+	if p.holds--; p.holds == 0 && p.lent == 0 && !p.givenUp {
+		p.of.leave(p)
 	}
+}
+
+// giveUp gives the place back whoever holds it.
+func (p *place) giveUp() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.holds > 0 && p.lent == 0 && !p.givenUp {
+		p.of.leave(p)
+	}
+	p.givenUp = true
 }
 
 // lend gives the place to others until reclaim, if so many holds are all there are.
 func (p *place) lend(holds int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.holds != holds {
+	if p.holds != holds || p.givenUp {
 		return false
 	}
 	if p.lent++; p.lent == 1 {
-		p.of.leave(p.from)
+		p.of.leave(p)
 	}
 	return true
 }
@@ -63,7 +75,7 @@ func (p *place) lend(holds int) bool {
 func (p *place) reclaim() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.lent--; p.lent == 0 && p.holds > 0 {
-		p.of.rejoin(p.from)
+	if p.lent--; p.lent == 0 && p.holds > 0 && !p.givenUp {
+		p.of.rejoin(p)
 	}
 }

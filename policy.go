@@ -31,6 +31,7 @@ type Policy struct {
 	ContentType    []string        // see ContentType
 	ContentTypes   *ContentTypes   // instead of ContentType; see NewContentTypes
 	MaxBody        int64           // bytes; see MaxBody
+	Shedder        *Shedder        // see NewShedder
 	BodyTimeout    BodyTimeout     // see BodyTimeout
 	WriteStall     time.Duration   // see WriteStall
 	Timeout        time.Duration   // see Timeout
@@ -229,6 +230,9 @@ func (c *policyChain) what() {
 	if c.MaxBody != 0 {
 		m, err := maxBody(c.MaxBody)
 		c.add("MaxBody", m, err, maxBodyAnswers)
+	}
+	if c.Shedder != nil {
+		c.add("Shedder", c.Shedder.Wrap, c.Shedder.fault(), c.Shedder.answers)
 	}
 	if c.BodyTimeout != (BodyTimeout{}) {
 		c.add("BodyTimeout", c.BodyTimeout.Wrap, c.BodyTimeout.check(), bodyAnswers)

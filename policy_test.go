@@ -207,6 +207,7 @@ func fullPolicy(t testing.TB, change func(*admit.Policy)) (http.Handler, *http.R
 		Auth:    newAuth(t, admit.AuthConfig{Store: admit.KeyMap{digest: {ID: "k1", Plan: "pro", Scopes: []string{"orders:write"}}}}),
 		Scopes:  []string{"orders:write"}, Plans: plans, AtLeast: "pro", Features: []string{"orders"}, Limiter: limiter,
 		Accept: []string{"application/json", "text/csv"}, ContentType: []string{"application/json"}, MaxBody: 64 << 10,
+		Shedder: newShedder(t, admit.ShedderConfig{Max: 1000, Plans: plans}),
 	}
 	if change != nil {
 		change(&p)

@@ -61,6 +61,9 @@ func (p Policy) published() published.Chain {
 	if f := p.InFlight; f != nil {
 		c.InFlight = published.InFlight{Max: f.c.Max, PerAddress: f.c.PerAddress, Queue: f.c.Queue}
 	}
+	if s := p.Shedder; s != nil {
+		c.Shedder = published.Shedder{Max: s.c.Max, Queue: s.c.MaxQueue, Interval: s.c.Interval}
+	}
 	if t := p.BodyTimeout; t.Grace > 0 {
 		c.BodyWait = t.Grace // Max is no shorter
 	}

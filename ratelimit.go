@@ -245,18 +245,27 @@ func (l *Limiter) handle(in inside, w http.ResponseWriter, r *http.Request) {
 		WriteError(w, r, l.refusal(d, outage))
 		return
 	}
-	// A Limiter around one handler is not inside of itself, so that the note may be left
-	// out where it would cost a copy of the request.
-	if in.open != nil || l.wraps.Load() > 1 {
-		s, inw, inner := in.count(w, r, l)
-		defer s.leave(r, inner)
-		w, r = inw, inner
+	// The note is for this Limiter inside of itself, and for a Shedder. Where it would cost a
+	// copy of the request, it is left out if there can be neither.
+	var s *state
+	byAddress := who.class == unkeyed && l.c.CountBy == nil
+	if in.open != nil || l.wraps.Load() > 1 || !byAddress && shedding.Load() {
+		counted, inw, inner := in.count(w, r, l)
+		defer counted.leave(r, inner)
+		s, w, r = counted, inw, inner
 	}
 	if d.Allowed && cost > 0 && l.c.Refund != nil {
-		l.serve(in, w, r, func() { l.refund(r, who, set, cost, outage) })
+		l.serve(in, w, r, func(status int) {
+			if l.c.Refund(status) || !byAddress && s.wasShed() {
+				l.refund(r, who, set, cost, outage)
+			}
+		})
 		return
 	}
 	in.ServeHTTP(w, r)
+	if d.Allowed && cost > 0 && !byAddress && s.wasShed() {
+		l.refund(r, who, set, cost, outage)
+	}
 }
 
 // Take decides without answering: for the messages of a WebSocket, or for a resource that
@@ -352,8 +361,8 @@ func (l *Limiter) refusal(d Decision, outage error) error {
 	return e
 }
 
-// serve lets a request in, and calls refund if the status of the response says so.
-func (l *Limiter) serve(in inside, w http.ResponseWriter, r *http.Request, refund func()) {
+// serve lets a request in, and calls done with the status of the response.
+func (l *Limiter) serve(in inside, w http.ResponseWriter, r *http.Request, done func(status int)) {
 	w = track(w)
 	t := tracker(w)
 	t.client = r.Context()
@@ -367,9 +376,7 @@ func (l *Limiter) serve(in inside, w http.ResponseWriter, r *http.Request, refun
 		case t.status != 0:
 			status = t.status
 		}
-		if l.c.Refund(status) {
-			refund()
-		}
+		done(status)
 	}()
 	in.ServeHTTP(w, r)
 	status = http.StatusOK

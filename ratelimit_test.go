@@ -837,6 +837,7 @@ func TestRateLimitAllocations(t *testing.T) {
 			h.ServeHTTP(w, r)
 		}
 	}
+	defer admit.WithoutShedders()()
 	limits := []admit.Limit{admit.PerHour(1_000_000), admit.PerDay(1_000_000)}
 	for name, r := range map[string]*http.Request{"a key": key, "an address": get("/"), "an IPv6 address": from("[2001:db8::1]:1")} {
 		t.Run(name, func(t *testing.T) {
@@ -1032,6 +1033,7 @@ func TestLimitsOfAKey(t *testing.T) {
 }
 
 func TestLimitsOfAKeyAllocations(t *testing.T) {
+	defer admit.WithoutShedders()()
 	h := admit.RateLimit(admit.PerHour(1))(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	r := by(&admit.Key{ID: "own", Limits: []admit.Limit{admit.PerSecond(1e9), admit.PerMinute(1e9)}})
 	w := newDiscard()

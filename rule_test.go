@@ -82,7 +82,7 @@ func guests(t testing.TB) map[string]guest {
 		Scopes: []string{"read"}, Plans: plans, AtLeast: "pro", Features: []string{"history"},
 		Limiter: newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(1000)}, Refund: func(int) bool { return true }, LegacyHeaders: true}),
 		Accept:  []string{"text/plain"}, ContentType: []string{"text/plain"}, MaxBody: 3 << 20,
-		BodyTimeout: admit.BodyTimeout{Grace: time.Minute}, WriteStall: time.Minute, Timeout: time.Minute,
+		Shedder: newShedder(t, admit.ShedderConfig{Max: 9}), BodyTimeout: admit.BodyTimeout{Grace: time.Minute}, WriteStall: time.Minute, Timeout: time.Minute,
 	}
 	limits := []string{"Ratelimit", "Ratelimit-Policy"}
 	legacy := append([]string{"X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset"}, limits...)
@@ -96,6 +96,8 @@ func guests(t testing.TB) map[string]guest {
 		"Maintenance, on":   {wrap: on.Wrap, answers: true},
 		"InFlight":          {wrap: newInFlight(t, admit.InFlightConfig{Max: 9, PerAddress: 9, Queue: 1, Wait: time.Minute}).Wrap, shows: "around"},
 		"MaxInFlight":       {wrap: admit.MaxInFlight(9), shows: "around"},
+		"Shedder":           {wrap: newShedder(t, admit.ShedderConfig{Max: 9}).Wrap, shows: "around"},
+		"Shedder, full":     {wrap: fullShedder(t), answers: true},
 		"InFlight, full":    {wrap: fullInFlight(t), answers: true},
 		"Methods":           {wrap: admit.Methods("POST")},
 		"Methods, 405":      {wrap: admit.Methods("GET"), answers: true},
@@ -179,9 +181,17 @@ func limiterThatRefuses(t testing.TB) admit.Middleware {
 	}).Wrap
 }
 
-// fullInFlight has no place.
+// fullInFlight has no place, and fullShedder has none.
 func fullInFlight(t testing.TB) admit.Middleware {
-	f, g := newInFlight(t, admit.InFlightConfig{Max: 1}), newGate()
+	return full(t, newInFlight(t, admit.InFlightConfig{Max: 1}))
+}
+
+func fullShedder(t testing.TB) admit.Middleware {
+	return full(t, newShedder(t, admit.ShedderConfig{Max: 1}))
+}
+
+func full(t testing.TB, f bound) admit.Middleware {
+	g := newGate()
 	answered := send(f.Wrap(g), get("/"))
 	require.Eventually(t, func() bool { return g.inside.Load() == 1 }, 10*time.Second, time.Millisecond)
 	t.Cleanup(func() { close(g.out); <-answered })
@@ -207,7 +217,7 @@ var surroundings = map[string]func(t testing.TB) admit.Middleware{
 			Methods: []string{"POST"}, Auth: newAuth(t, admit.AuthConfig{Sources: []admit.KeySource{admit.FromHeader("X-Host")}}),
 			Scopes: []string{"orders:read"}, Plans: newPlans(t), AtLeast: "pro", Features: []string{"history"},
 			Limiter: newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(1000)}, Refund: func(int) bool { return true }}),
-			Accept:  []string{"text/html", "text/plain"}, ContentType: []string{"text/*"}, MaxBody: 2 << 20,
+			Accept:  []string{"text/html", "text/plain"}, ContentType: []string{"text/*"}, MaxBody: 2 << 20, Shedder: newShedder(t, admit.ShedderConfig{Max: 9}),
 			BodyTimeout: admit.BodyTimeout{Grace: time.Hour}, WriteStall: time.Hour, Timeout: time.Hour,
 		}
 		return func(h http.Handler) http.Handler { return p.Wrap(total.Wrap(h)) }

@@ -24,8 +24,8 @@ import (
 // stands between the two still sees the outer value.
 //
 // So a state has no lock: it is written by the goroutine of its chain before anybody
-// else has it, and only read after that. Three members are an exception, and atomic: seen,
-// rest and outcome, which those inside leave for those outside.
+// else has it, and only read after that. Four members are an exception, and atomic: seen,
+// shed, rest and outcome, which those inside leave for those outside.
 type state struct {
 	context.Context        // the request's own, outside of this state
 	outer           *state // the next state outside, if any
@@ -37,7 +37,8 @@ type state struct {
 	errors    *ErrorWriter
 	mediaType string
 	identity  identity
-	place     place
+	place     place // in an InFlight
+	work      place // in a Shedder
 	body      *body
 	counted   [2]any // the Limiters that have counted the request
 	outcome   outcome
@@ -47,6 +48,9 @@ type state struct {
 
 	// seen is the key that a wrapper inside has found last: for logs, never for a decision.
 	seen atomic.Pointer[Key]
+
+	// shed says that a Shedder inside has refused.
+	shed atomic.Bool
 
 	// rest is for the outermost state: what the server may still wait for when all
 	// handlers have returned.
@@ -68,6 +72,7 @@ const (
 	slotMediaType
 	slotIdentity
 	slotPlace
+	slotWork
 	slotBody
 	slotCounted // the first Limiter
 	slotCountedToo
@@ -259,14 +264,39 @@ func sourceOf(r *http.Request) io.Reader {
 	return r.Body
 }
 
-// holdPlaces keeps every place that the request of ctx has, in the innermost InFlight and
-// those outside, and appends it to held. Each is to be released.
-func holdPlaces(ctx context.Context, held []*place) []*place {
-	for s := find(ctx, slotPlace); s != nil; s = s.outer {
-		if s.filled&slotPlace != 0 && s.place.hold() {
-			held = append(held, &s.place)
+// noteShed tells those outside that a Shedder refuses the request.
+func noteShed(ctx context.Context) {
+	for s := stateOf(ctx); s != nil; s = s.outer {
+		s.shed.Store(true)
+	}
+}
+
+// wasShed reports whether what a Shedder has refused is what the request was answered.
+func (s *state) wasShed() bool {
+	return s != nil && s.shed.Load() && s.writer.status == http.StatusTooManyRequests
+}
+
+// eachPlace calls f with every place that the request of ctx has, in the innermost InFlight
+// or Shedder and those outside.
+func eachPlace(ctx context.Context, f func(*place)) {
+	for s := find(ctx, slotPlace|slotWork); s != nil; s = s.outer {
+		if s.filled&slotWork != 0 {
+			f(&s.work)
+		}
+		if s.filled&slotPlace != 0 {
+			f(&s.place)
 		}
 	}
+}
+
+// holdPlaces keeps every place that the request of ctx has, and appends it to held. Each is
+// to be released.
+func holdPlaces(ctx context.Context, held []*place) []*place {
+	eachPlace(ctx, func(p *place) {
+		if p.hold() {
+			held = append(held, p)
+		}
+	})
 	return held
 }
 
@@ -274,28 +304,25 @@ func holdPlaces(ctx context.Context, held []*place) []*place {
 // place that it appends to lent is to be reclaimed, since the handler may go on. A place
 // that a handler works in elsewhere, because it has overrun, is kept.
 func lendPlaces(ctx context.Context, lent []*place) []*place {
-	for s := find(ctx, slotPlace); s != nil; s = s.outer {
-		if s.filled&slotPlace == 0 {
-			continue
-		}
+	eachPlace(ctx, func(p *place) {
 		waiting := 1
 		runsOf(ctx, func(run *timedRun) {
-			if slices.Contains(run.held, &s.place) {
+			if slices.Contains(run.held, p) {
 				waiting++
 			}
 		})
-		if s.place.lend(waiting) {
-			lent = append(lent, &s.place)
+		if p.lend(waiting) {
+			lent = append(lent, p)
 		}
-	}
+	})
 	return lent
 }
 
-// around reports whether a wrapper of the same Limiter or InFlight is around the caller:
-// it counts a request once.
+// around reports whether a wrapper of the same Limiter, InFlight or Shedder is around the
+// caller: it counts a request once.
 func around(ctx context.Context, what any) bool {
 	for s := stateOf(ctx); s != nil; s = s.outer {
-		if s.filled&slotPlace != 0 && s.place.of == what || s.counted[0] == what || s.counted[1] == what {
+		if s.place.of == what || s.work.of == what || s.counted[0] == what || s.counted[1] == what {
 			return true
 		}
 	}

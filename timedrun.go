@@ -34,8 +34,8 @@ type timedRun struct {
 	body    *body         // nil: none
 	awaited time.Duration // of body, before
 	tracker responseWriter
-	held    []*place // that an InFlight outside must not give away meanwhile
-	few     [1]*place
+	held    []*place // that an InFlight or a Shedder outside must not give away meanwhile
+	few     [2]*place
 
 	began            time.Time
 	firstByte, total time.Duration

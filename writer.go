@@ -307,6 +307,9 @@ func (w *responseWriter) hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	if err == nil {
 		w.hijacked = true
+		if w.state != nil && w.state.filled&slotWork != 0 {
+			w.state.work.giveUp()
+		}
 		if w.state != nil && w.state.body != nil {
 			w.state.body.detach() // nothing of ours touches the connection any more
 		}

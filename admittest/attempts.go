@@ -49,6 +49,10 @@ var attempts = []attempt{
 		return true
 	}},
 	{fields: of("InFlight"), status: 429, when: crowded, change: comeTogether},
+	{fields: of("Shedder"), status: 429, when: crowded, takes: waitForPlace, change: func(q *exchange) bool {
+		q.crowd = crowd{size: q.to.Chain.Shedder.Max + 1, answered: q.to.Chain.Shedder.Max + 1}
+		return true
+	}},
 	{fields: of("AddressLimiter"), status: 429, when: often, change: func(q *exchange) bool {
 		q.uses(leastByAddress(q.to.Chain))
 		return true
@@ -208,6 +212,8 @@ func comeTogether(q *exchange) bool {
 	}
 	return true
 }
+
+func waitForPlace(c published.Chain) time.Duration { return c.Shedder.Interval }
 
 // refusedWithPanic is refused by whatever refuses, and panics meanwhile: an early answer reads
 // what the client still sends. It needs no handler.

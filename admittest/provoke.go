@@ -135,8 +135,10 @@ func (p *provoker) provoke(when phase, jobs []job) {
 func (p *provoker) places() int {
 	places := 100
 	for _, route := range p.all() {
-		if most := route.Chain.InFlight.Max; most > 0 {
-			places = min(places, most)
+		for _, most := range []int{route.Chain.InFlight.Max, route.Chain.Shedder.Max} {
+			if most > 0 {
+				places = min(places, most)
+			}
 		}
 	}
 	return places
@@ -254,7 +256,7 @@ func (p *provoker) forbids(j job, to target) string {
 			}
 		}
 	}
-	if j.when == waiting {
+	if j.takes != nil {
 		if d := j.takes(j.route.Chain); d > p.with.Patience {
 			return fmt.Sprintf("it takes %v; set Credentials.Patience, or call Provoke in a bubble of testing/synctest, where that takes no time", d)
 		}

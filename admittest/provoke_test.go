@@ -48,12 +48,14 @@ func newParts(t testing.TB) *parts {
 	require.NoError(t, err)
 	inFlight, err := admit.NewInFlight(admit.InFlightConfig{Max: 3, Queue: 2, Wait: time.Second})
 	require.NoError(t, err)
+	shedder, err := admit.NewShedder(admit.ShedderConfig{Max: 3, Plans: plans})
+	require.NoError(t, err)
 	p.Policy = admit.Policy{
 		ClientIP: admit.ClientIP("X-Forwarded-For", netip.MustParsePrefix("10.0.0.0/8")),
 		Errors:   &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}, Maintenance: new(admit.Maintenance),
 		InFlight: inFlight, AddressLimiter: addresses, Methods: []string{"GET", "POST"},
 		Auth: auth, Scopes: []string{"orders:write"}, Plans: plans, AtLeast: "free", Features: []string{"export"}, Limiter: limiter,
-		Accept: []string{"application/json"}, ContentType: []string{"application/*+json", "application/json"}, MaxBody: 1000,
+		Accept: []string{"application/json"}, ContentType: []string{"application/*+json", "application/json"}, MaxBody: 1000, Shedder: shedder,
 		BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second, Max: time.Minute}, WriteStall: time.Second, Timeout: 35 * time.Second,
 	}
 	return p

@@ -156,6 +156,8 @@ func (g *generator) values(t *testing.T) map[string][]any {
 	addresses := []any{p.AddressLimiter, limiter(admit.LimiterConfig{}), limiter(admit.LimiterConfig{Name: "a", Store: fails, StoreDown: admit.RefuseAll})}
 	in, err := admit.NewInFlight(admit.InFlightConfig{Max: 1, RetryAfter: time.Minute})
 	require.NoError(t, err)
+	shedder, err := admit.NewShedder(admit.ShedderConfig{Max: 1, Interval: 5 * time.Millisecond, MaxQueue: 1})
+	require.NoError(t, err)
 	falls, err := admit.NewNegotiator(admit.NegotiatorConfig{Offers: []string{"text/csv"}, Fallback: "text/csv"})
 	require.NoError(t, err)
 	missing, err := admit.NewContentTypes(admit.ContentTypesConfig{Allow: []string{"text/*", "application/json"}, Charsets: []string{"latin1"}, Encodings: []string{"gzip"}, AllowMissing: true})
@@ -164,6 +166,7 @@ func (g *generator) values(t *testing.T) map[string][]any {
 	closed.On(time.Now().Add(30 * time.Second))
 	return map[string][]any{
 		"ClientIP": {p.ClientIP}, "Errors": {p.Errors}, "Maintenance": {p.Maintenance, closed}, "InFlight": {p.InFlight, in, others.InFlight},
+		"Shedder":        {p.Shedder, shedder},
 		"AddressLimiter": addresses, "Methods": {[]string{"GET", "POST"}, []string{"GET"}, []string{"POST", "QUERY", "OPTIONS"}},
 		"Auth": {
 			auth(admit.AuthConfig{Store: keys}), auth(admit.AuthConfig{Store: keys, Optional: true}), auth(admit.AuthConfig{Store: down}),

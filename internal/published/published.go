@@ -34,6 +34,7 @@ type Chain struct {
 
 	Limits      []Limits
 	InFlight    InFlight
+	Shedder     Shedder
 	BodyWait    time.Duration // for a byte of a body; 0: not bounded
 	Maintenance any           // *admit.Maintenance, or nil
 	Errors      any           // *admit.ErrorWriter, or nil
@@ -42,6 +43,12 @@ type Chain struct {
 // InFlight is how many requests may be there at once; all is 0 without a bound.
 type InFlight struct {
 	Max, PerAddress, Queue int
+}
+
+// Shedder is how many requests may be worked on at once, and how many may wait, for how long.
+type Shedder struct {
+	Max, Queue int
+	Interval   time.Duration
 }
 
 // Source is where a key may stand in a request.

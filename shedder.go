@@ -1,0 +1,265 @@
+package admit
+
+import (
+	"context"
+	"encoding/binary"
+	"hash/maphash"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/admit-go/admit/internal/gate"
+)
+
+// ShedderConfig configures NewShedder, which refuses with 429 overloaded. Only Max is
+// required.
+type ShedderConfig struct {
+	// Max is how many requests may be worked on at once: as many as the service can, and
+	// rather too many. Up to eight times as many cost latency alone; too few leave the
+	// service idle while requests are refused.
+	Max int
+	// Plans says who goes first: callers of a later plan before those of an earlier one, who
+	// go before those with no plan, or one that is none of them.
+	Plans *Plans
+	// Priority says it instead of Plans: the higher goes first. Nil, without Plans: all are
+	// equal.
+	Priority func(*http.Request) int
+	// Target is how long a request waits for a place at most, where others of its priority
+	// have been waiting for a whole Interval. 0: 5 ms.
+	Target time.Duration
+	// Interval is how long a request waits otherwise: a burst that is over by then costs
+	// nobody anything. Choose it as long as most requests take, or longer. 0: 100 ms.
+	Interval time.Duration
+	// MaxQueue is how many may wait. Who comes on top takes the wait of who would be the last
+	// to go in. 0: ten times Max.
+	MaxQueue int
+	// Skip exempts a request, such as a health check: it takes no place.
+	Skip func(*http.Request) bool
+}
+
+// Shedder keeps a service at work that gets more requests than it can do: so many are
+// worked on at once, others wait for a moment, and the rest is refused at once rather than
+// answered too late. It looks at how long requests wait, so that Max need not be right.
+//
+// Who has waited the longest goes in first while there is a queue now and then; in one that
+// stands it is who came last, whose client is still there. Those of a higher priority go
+// before all others, and within a priority the callers, as by Caller, have equal shares: who
+// has the fewest places goes first.
+//
+// A Shedder stands inside all that refuses, so that nobody waits for a 401, and inside Auth,
+// which knows the plan. An InFlight is the bound before that: on what is held in memory,
+// where a Shedder bounds what is worked on.
+//
+// It is safe for concurrent use; all handlers that it wraps share its places.
+type Shedder struct {
+	c     ShedderConfig
+	gate  *gate.Gate
+	start time.Time
+	seed  maphash.Seed
+	made  made
+
+	priorities map[string]int // of plans
+	unknown    firsts         // keys whose plan nobody knows
+}
+
+// ShedderStats says how a Shedder does.
+type ShedderStats struct {
+	Running, Waiting int    // requests, now
+	Admitted, Shed   uint64 // requests so far; clients that have left while they waited are neither
+}
+
+// NewShedder returns a Shedder. The error has every fault of the configuration; the Shedder
+// that comes with it cannot serve.
+func NewShedder(c ShedderConfig) (*Shedder, error) {
+	var f faults
+	if c.Max < 1 {
+		f.add("ShedderConfig.Max", "is %d; it needs at least 1", c.Max)
+	}
+	if c.Plans != nil {
+		f.value("ShedderConfig.Plans", c.Plans)
+	}
+	if c.Plans != nil && c.Priority != nil {
+		f.add("ShedderConfig.Priority", "is there beside Plans, which says the same; leave out one of them")
+	}
+	if c.MaxQueue < 0 {
+		f.add("ShedderConfig.MaxQueue", "is %d; it is a number of requests, or 0 for ten times Max", c.MaxQueue)
+	}
+	if c.Target < 0 {
+		f.add("ShedderConfig.Target", "is %v; it is a time to wait, or 0 for %v", c.Target, shedTarget)
+	}
+	if c.Interval < 0 {
+		f.add("ShedderConfig.Interval", "is %v; it is a time to wait, or 0 for %v", c.Interval, shedInterval)
+	}
+	f.time("ShedderConfig.Target", c.Target)
+	f.time("ShedderConfig.Interval", c.Interval)
+	if c.Target == 0 {
+		c.Target = shedTarget
+	}
+	if c.Interval == 0 {
+		c.Interval = max(shedInterval, c.Target)
+	}
+	if c.Target > c.Interval {
+		f.add("ShedderConfig.Target", "is %v, but Interval is %v; a request waits for less in a queue that stands", c.Target, c.Interval)
+	}
+	if err := f.err(); err != nil {
+		return &Shedder{made: made{err: err}}, err
+	}
+	if c.MaxQueue == 0 {
+		c.MaxQueue = 10 * c.Max
+	}
+	s := &Shedder{c: c, start: time.Now(), seed: maphash.MakeSeed(), made: made{ok: true}}
+	s.gate = gate.New(gate.Config{
+		Places: c.Max, Queue: c.MaxQueue, Target: c.Target, Interval: c.Interval,
+		Now: func() time.Duration { return time.Since(s.start) },
+	})
+	if c.Plans != nil {
+		s.priorities = make(map[string]int)
+		for i, plan := range c.Plans.plans {
+			s.priorities[plan.Name] = i + 1
+		}
+	}
+	return s, nil
+}
+
+const (
+	shedTarget   = 5 * time.Millisecond
+	shedInterval = 100 * time.Millisecond
+	// longestRetry bounds Retry-After. What was too much in the last second says little of
+	// what will be in a minute.
+	longestRetry = time.Minute
+)
+
+// shedding says that there is a Shedder, so that a Limiter may have to give something back.
+var shedding atomic.Bool
+
+func (s *Shedder) fault() error {
+	if s == nil {
+		return (*made)(nil).fault("Shedder")
+	}
+	return s.made.fault("Shedder")
+}
+
+// Wrap lets a request to next in once it has a place, and keeps it there until next returns,
+// the connection is hijacked, or ReleasePlace is called. A Timeout inside keeps it for as long
+// as the handler that has overrun still runs. While an error is written to a client that
+// still sends, its place is free. A request that is inside of s already has its place, and
+// passes.
+//
+// A Limiter outside gives back what a request has cost that is refused here, if it was
+// counted by Key or CountBy. What was counted by address stays counted.
+func (s *Shedder) Wrap(next http.Handler) http.Handler {
+	must(s.fault())
+	shedding.Store(true)
+	return wrap("Shedder.Wrap", next, func(in inside, w http.ResponseWriter, r *http.Request) {
+		if around(r.Context(), s) || s.c.Skip != nil && s.c.Skip(r) {
+			in.ServeHTTP(w, r)
+			return
+		}
+		who, err := s.who(r)
+		if err != nil {
+			WriteError(w, r, err)
+			return
+		}
+		if err := s.enter(r.Context(), who); err != nil {
+			WriteError(w, r, err)
+			return
+		}
+		st, w, inner := in.fill(w, r, slotWork)
+		defer st.leave(r, inner)
+		st.work.take(s)
+		st.work.who = who
+		defer st.work.release()
+		in.ServeHTTP(w, inner)
+	})
+}
+
+// Stats returns how many requests run and wait, and how many there have been.
+func (s *Shedder) Stats() ShedderStats {
+	if s.fault() != nil {
+		return ShedderStats{}
+	}
+	return ShedderStats(s.gate.Stats())
+}
+
+// ReleasePlace gives back the places that the request has in every Shedder: for a handler
+// that has done its work, and goes on as a stream that mostly waits. Calling it again does
+// nothing. Its place in an InFlight it keeps.
+func ReleasePlace(r *http.Request) {
+	for s := find(r.Context(), slotWork); s != nil; s = s.outer {
+		if s.filled&slotWork != 0 {
+			s.work.giveUp()
+		}
+	}
+}
+
+// who returns the caller and its priority. The error is the answer to a request whose key
+// cannot be used.
+func (s *Shedder) who(r *http.Request) (gate.Who, *Error) {
+	id, err := identified(r)
+	if err != nil {
+		return gate.Who{}, err
+	}
+	var who gate.Who
+	switch {
+	case s.c.Priority != nil:
+		who.Priority = s.c.Priority(r)
+	case s.c.Plans != nil && id != nil && id.key.Plan != "":
+		priority, known := s.priorities[id.key.Plan]
+		if !known && s.unknown.first(id.key.ID+" "+id.key.Plan) {
+			errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: a key has a plan that is not in ShedderConfig.Plans, and goes last",
+				slog.String("key", id.key.ID), slog.String("plan", id.key.Plan))
+		}
+		who.Priority = priority
+	}
+	// One that comes with two priorities is two for the gate.
+	var buf [128]byte
+	b := binary.LittleEndian.AppendUint64(buf[:0], uint64(who.Priority))
+	who.Caller = maphash.Bytes(s.seed, appendCaller(b, r, "", nil))
+	return who, nil
+}
+
+// enter takes a place, for which it may wait. The error is the refusal, or that of ctx.
+func (s *Shedder) enter(ctx context.Context, who gate.Who) error {
+	waiter := s.gate.Enter(who)
+	if waiter == nil {
+		return nil
+	}
+	patience := time.NewTimer(waiter.Patience)
+	defer patience.Stop()
+	select {
+	case <-waiter.Decided:
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+	gone := ctx.Err()
+	admitted := s.gate.Settle(waiter, gone != nil)
+	switch {
+	case gone != nil && admitted:
+		s.gate.Leave(who) // nobody is there any more to use the place
+		return gone
+	case gone != nil:
+		return gone
+	case admitted:
+		return nil
+	}
+	noteShed(ctx)
+	return s.refusal()
+}
+
+// refusal tells clients to come back over twice the time that the places need for as many
+// as are refused in a second: so what was a burst is half of what they can do.
+func (s *Shedder) refusal() *Error {
+	e := *errOverloaded
+	spread := time.Duration(rand.Float64() * 2 * float64(s.gate.Backlog()))
+	e.RetryAfter = min(e.RetryAfter+spread, longestRetry)
+	return &e
+}
+
+func (s *Shedder) leave(p *place)  { s.gate.Leave(p.who) }
+func (s *Shedder) rejoin(p *place) { s.gate.Return(p.who) }
+
+func (s *Shedder) answers() []Answer {
+	return []Answer{answer(errOverloaded, "The service has more to do than it can, and others were let in before this caller.")}
+}

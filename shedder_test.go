@@ -1,0 +1,565 @@
+package admit_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+)
+
+func newShedder(t testing.TB, c admit.ShedderConfig) *admit.Shedder {
+	t.Helper()
+	s, err := admit.NewShedder(c)
+	require.NoError(t, err)
+	return s
+}
+
+// as is a request of a caller with such a key.
+func as(id, plan string) *http.Request {
+	r := get("/" + id)
+	return r.WithContext(admit.WithKey(r.Context(), &admit.Key{ID: id, Plan: plan}))
+}
+
+func TestShedderFaults(t *testing.T) {
+	t.Parallel()
+	plans := newPlans(t)
+	for _, test := range []struct {
+		c      admit.ShedderConfig
+		faults []string
+	}{
+		{admit.ShedderConfig{Max: -1, MaxQueue: -2, Target: -3, Interval: -4}, []string{"Max is -1", "MaxQueue is -2", "Target is -3ns", "Interval is -4ns"}},
+		{admit.ShedderConfig{Max: 1, Target: 5, Interval: 100}, []string{"Target is 5ns; a number alone", "Interval is 100ns; a number alone"}},
+		{admit.ShedderConfig{Max: 1, Target: time.Second, Interval: 100 * time.Millisecond}, []string{"Target is 1s, but Interval is 100ms"}},
+		{admit.ShedderConfig{Max: 1, Interval: time.Millisecond}, []string{"Target is 5ms, but Interval is 1ms"}},
+		{admit.ShedderConfig{Max: 1, Plans: plans, Priority: func(*http.Request) int { return 0 }}, []string{"Priority is there beside Plans"}},
+		{admit.ShedderConfig{Plans: new(admit.Plans)}, []string{"Max is 0", "ShedderConfig.Plans"}},
+	} {
+		s, err := admit.NewShedder(test.c)
+		for _, fault := range test.faults {
+			assert.ErrorContains(t, err, fault)
+		}
+		assert.Panics(t, func() { s.Wrap(ok) })
+		assert.Zero(t, s.Stats())
+	}
+	assert.Panics(t, func() { (*admit.Shedder)(nil).Wrap(ok) })
+	assert.Zero(t, (*admit.Shedder)(nil).Stats())
+	_, err := admit.NewShedder(admit.ShedderConfig{Max: 1, Target: time.Second})
+	assert.NoError(t, err, "the default of Interval is no shorter")
+}
+
+// busy is a service of one worker, which requests leave one by one.
+type busy struct {
+	*admit.Shedder
+	leave chan struct{}
+
+	mu    sync.Mutex
+	began []string // the paths of those that have been let in
+}
+
+func newBusy(t *testing.T, c admit.ShedderConfig) *busy {
+	c.Max = 1
+	b := &busy{Shedder: newShedder(t, c), leave: make(chan struct{})}
+	t.Cleanup(func() { close(b.leave) })
+	return b
+}
+
+func (b *busy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	b.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		b.mu.Lock()
+		b.began = append(b.began, r.URL.Path)
+		b.mu.Unlock()
+		<-b.leave
+	})).ServeHTTP(w, r)
+}
+
+// come sends requests one after the other.
+func (b *busy) come(requests ...*http.Request) (answers []<-chan int) {
+	for _, r := range requests {
+		answers = append(answers, send(b, r))
+		synctest.Wait()
+	}
+	return answers
+}
+
+// finish lets n requests leave one after the other, and returns who has been let in.
+func (b *busy) finish(n int) []string {
+	for range n {
+		b.leave <- struct{}{}
+		synctest.Wait()
+	}
+	return b.began
+}
+
+func TestShedderLetsLaterPlansGoFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		plans, err := admit.NewPlans(admit.Plan{Name: "free"}, admit.Plan{Name: "pro"}, admit.Plan{Name: "enterprise"})
+		require.NoError(t, err)
+		logger, lines := logged()
+		b := newBusy(t, admit.ShedderConfig{Plans: plans})
+		h := (&admit.ErrorWriter{Logger: logger}).Wrap(b)
+		var answers []<-chan int
+		for _, r := range []*http.Request{
+			as("first", "free"), get("/stranger"), as("none", ""), as("foreign", "other"), as("free", "free"), as("most", "enterprise"), as("pro", "pro"),
+		} {
+			answers = append(answers, send(h, r))
+			synctest.Wait()
+		}
+		assert.Equal(t, []string{"/first", "/most", "/pro", "/free", "/stranger", "/none", "/foreign"}, b.finish(7))
+		for _, answer := range answers {
+			assert.Equal(t, http.StatusOK, <-answer)
+		}
+		allowed(t, (&admit.ErrorWriter{Logger: logger}).Wrap(b.Wrap(ok)), as("foreign", "other"))
+		assert.Equal(t, 1, strings.Count(lines.String(), "\n"), "once for each key")
+		assert.Contains(t, lines.String(), `key=foreign plan=other`)
+	})
+}
+
+func TestShedderPriority(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBusy(t, admit.ShedderConfig{Priority: func(r *http.Request) int {
+			n, _ := strconv.Atoi(r.Header.Get("Priority"))
+			return n
+		}})
+		b.come(get("/first"), get("/low", "Priority", "-1"), get("/high", "Priority", "9"), get("/zero"))
+		assert.Equal(t, []string{"/first", "/high", "/zero", "/low"}, b.finish(4))
+	})
+}
+
+// Callers of one plan share: who has no place goes before who has one, and it does not help to
+// ask for more.
+func TestShedderSharesAmongCallers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newShedder(t, admit.ShedderConfig{Max: 2})
+		out := map[string]chan struct{}{"/greedy": make(chan struct{}), "/modest": make(chan struct{}), "": make(chan struct{})}
+		var modest atomic.Int32
+		h := s.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/modest" {
+				modest.Add(1)
+			}
+			<-out[r.URL.Path]
+		}))
+		for range 10 {
+			send(h, as("greedy", ""))
+			synctest.Wait()
+		}
+		send(h, as("modest", ""))
+		synctest.Wait()
+		out["/greedy"] <- struct{}{}
+		synctest.Wait()
+		assert.Equal(t, int32(1), modest.Load(), "the last to come, with the fewest places")
+		for _, c := range out {
+			close(c)
+		}
+	})
+}
+
+func TestShedderBoundsTheWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBusy(t, admit.ShedderConfig{})
+		began := time.Now()
+		wait := func() time.Duration {
+			began := time.Now()
+			body, headers := refused(t, b, get("/"), http.StatusTooManyRequests)
+			assert.Equal(t, "overloaded", body.Code)
+			seconds, err := strconv.Atoi(headers.Get("Retry-After"))
+			require.NoError(t, err)
+			assert.GreaterOrEqual(t, seconds, 1)
+			assert.EqualValues(t, seconds, body.RetryAfter)
+			return time.Since(began)
+		}
+		b.come(get("/first"))
+		assert.Equal(t, 100*time.Millisecond, wait(), "nobody was waiting")
+		for range 3 {
+			b.come(get("/"))
+			time.Sleep(40 * time.Millisecond)
+		}
+		assert.Equal(t, 5*time.Millisecond, wait(), "somebody was, for all of the last 100 ms")
+		time.Sleep(time.Since(began))
+		assert.Equal(t, 100*time.Millisecond, wait(), "the queue was empty")
+		assert.Equal(t, admit.ShedderStats{Running: 1, Admitted: 1, Shed: 6}, b.Stats())
+	})
+}
+
+func TestShedderFullQueue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBusy(t, admit.ShedderConfig{MaxQueue: 2, Plans: newPlans(t)})
+		answers := b.come(get("/"), get("/a"), get("/b"), as("pro", "pro"))
+		assert.Equal(t, http.StatusTooManyRequests, <-answers[2], "the last of the order, at once")
+		assert.Equal(t, []string{"/", "/pro", "/a"}, b.finish(3))
+	})
+	synctest.Test(t, func(t *testing.T) {
+		b := newBusy(t, admit.ShedderConfig{})
+		answers := b.come(from("198.51.100.1:1"))
+		for i := range 10 {
+			answers = append(answers, b.come(from(fmt.Sprintf("192.0.2.%d:1", i)))...)
+		}
+		began := time.Now()
+		refused(t, b, from("192.0.2.99:1"), http.StatusTooManyRequests)
+		assert.Zero(t, time.Since(began), "ten times Max wait")
+		b.finish(11)
+		for _, answer := range answers {
+			assert.Equal(t, http.StatusOK, <-answer)
+		}
+	})
+}
+
+// Clients that have left give up their wait, and a place that comes too late for them.
+func TestShedderAndClientsThatAreGone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBusy(t, admit.ShedderConfig{})
+		ctx, leave := context.WithCancel(t.Context())
+		b.come(get("/first"), get("/gone").WithContext(ctx), get("/stays"))
+		leave()
+		synctest.Wait()
+		inUse(t, b, 1, 1, 1)
+		ctx, leave = context.WithCancel(t.Context())
+		b.come(get("/late").WithContext(ctx))
+		go leave() // at the moment at which a place comes
+		b.leave <- struct{}{}
+		b.finish(1)
+		assert.Contains(t, b.began, "/stays")
+		if len(b.began) == 3 {
+			b.finish(1)
+		}
+		inUse(t, b, 0, 0, 0)
+		assert.Zero(t, b.Stats().Shed)
+	})
+}
+
+func TestShedderSkip(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBusy(t, admit.ShedderConfig{Skip: func(r *http.Request) bool { return r.URL.Path == "/healthz" }})
+		b.come(get("/"))
+		allowed(t, b.Wrap(ok), get("/healthz"))
+		inUse(t, b, 1, 0, 1)
+		b.finish(1)
+	})
+}
+
+// What is refused here costs a caller nothing: of its key, or of what CountBy says. What is
+// counted by address is counted.
+func TestShedderRefundsLimits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		never := func(int) bool { return false }
+		tenant := func(r *http.Request) string { return r.Header.Get("Tenant") }
+		b := newBusy(t, admit.ShedderConfig{})
+		b.come(get("/"))
+		for name, test := range map[string]struct {
+			c       admit.LimiterConfig
+			r       *http.Request
+			around  admit.Middleware // between the Limiter and the Shedder
+			refunds bool
+		}{
+			"by key":              {r: as("one", ""), refunds: true},
+			"by address":          {r: get("/")},
+			"by tenant":           {c: admit.LimiterConfig{CountBy: tenant}, r: get("/", "Tenant", "a"), refunds: true},
+			"with Refund":         {c: admit.LimiterConfig{Refund: never}, r: as("one", ""), refunds: true},
+			"address with Refund": {c: admit.LimiterConfig{Refund: never}, r: get("/")},
+			"of all":              {c: admit.LimiterConfig{Refund: func(int) bool { return true }}, r: get("/"), refunds: true},
+			"through a handler":   {r: as("one", ""), around: passing, refunds: true},
+			"inside a Timeout":    {r: as("one", ""), around: admit.Timeout(time.Minute), refunds: true},
+			"inside a Policy":     {r: as("one", ""), around: func(h http.Handler) http.Handler { return admit.Policy{Methods: []string{"GET"}}.Wrap(h) }, refunds: true},
+			"one of a batch": {r: as("one", ""), around: func(h http.Handler) http.Handler {
+				return inTurn(h, ok)
+			}},
+		} {
+			c := test.c
+			c.Limits = []admit.Limit{admit.PerDay(10)}
+			c.Cost = func(*http.Request) int { return 3 }
+			l := newLimiter(t, c)
+			if test.around == nil {
+				test.around = func(h http.Handler) http.Handler { return h }
+			}
+			h := l.Wrap(test.around(b))
+			for range 2 {
+				status(h, test.r)
+			}
+			left, err := l.Take(test.r, 0)
+			require.NoError(t, err)
+			want := 4
+			if test.refunds {
+				want = 10
+			}
+			assert.Equal(t, want, left.States[0].Remaining, name)
+		}
+		b.finish(1)
+	})
+}
+
+// A request that a Limiter has let in for nothing is given nothing back.
+func TestShedderRefundsOnlyWhatWasTaken(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBusy(t, admit.ShedderConfig{})
+		b.come(get("/"))
+		l := newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(1)}, DryRun: true})
+		_, err := l.Take(as("one", ""), 1)
+		require.NoError(t, err)
+		refused(t, l.Wrap(b), as("one", ""), http.StatusTooManyRequests)
+		left, err := l.Take(as("one", ""), 0)
+		require.NoError(t, err)
+		assert.Zero(t, left.States[0].Remaining)
+		b.finish(1)
+	})
+}
+
+// Refused clients are told to come back over twice the time that is needed for all of them.
+func TestShedderSpreadsRetryAfter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newShedder(t, admit.ShedderConfig{Max: 1, MaxQueue: 1})
+		h := s.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(10 * time.Millisecond) }))
+		seconds := map[int]int{}
+		var mu sync.Mutex
+		var all sync.WaitGroup
+		for i := range 4000 { // ten times as many as can be
+			all.Go(func() {
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, get("/"))
+				if w.Code == http.StatusTooManyRequests && i > 2000 {
+					n, _ := strconv.Atoi(w.Header().Get("Retry-After"))
+					mu.Lock()
+					seconds[n]++
+					mu.Unlock()
+				}
+			})
+			time.Sleep(time.Millisecond)
+		}
+		all.Wait()
+		for n := range seconds {
+			assert.LessOrEqual(t, n, 20)
+		}
+		for n := 2; n <= 18; n++ {
+			assert.InDelta(t, 100, seconds[n], 70, "%d s", n)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		b := newBusy(t, admit.ShedderConfig{MaxQueue: 1})
+		b.come(get("/"))
+		for range 1000 { // nothing becomes free
+			b.come(get("/"))
+			time.Sleep(10 * time.Millisecond)
+			_, headers := refused(t, b, get("/"), http.StatusTooManyRequests)
+			n, _ := strconv.Atoi(headers.Get("Retry-After"))
+			assert.LessOrEqual(t, n, 60)
+		}
+		b.finish(1)
+	})
+}
+
+func TestReleasePlace(t *testing.T) {
+	t.Parallel()
+	admit.ReleasePlace(get("/")) // there is none
+	synctest.Test(t, func(t *testing.T) {
+		outer, inner := newShedder(t, admit.ShedderConfig{Max: 2}), newShedder(t, admit.ShedderConfig{Max: 1})
+		inFlight := newInFlight(t, admit.InFlightConfig{Max: 100})
+		released, end := make(chan struct{}), make(chan struct{})
+		stream := func(_ http.ResponseWriter, r *http.Request) {
+			for range 2 {
+				admit.ReleasePlace(r)
+			}
+			released <- struct{}{}
+			<-end
+		}
+		for name, h := range map[string]http.Handler{
+			"directly":           inner.Wrap(http.HandlerFunc(stream)),
+			"a handler between":  inner.Wrap(passing(http.HandlerFunc(stream))),
+			"inside a Timeout":   inner.Wrap(admit.Timeout(time.Hour)(http.HandlerFunc(stream))),
+			"that it overruns":   inner.Wrap(admit.Timeout(time.Millisecond)(http.HandlerFunc(stream))),
+			"around another one": inner.Wrap(passing(admit.MaxInFlight(99)(http.HandlerFunc(stream)))),
+		} {
+			h := inFlight.Wrap(outer.Wrap(h))
+			var answers []<-chan int
+			for range 10 { // idle streams hold nothing
+				answers = append(answers, send(h, get("/")))
+				<-released
+			}
+			synctest.Wait()
+			inUse(t, outer, 0, 0, 0)
+			inUse(t, inner, 0, 0, 0)
+			running, _, _ := inFlight.InUse()
+			assert.Equal(t, 10, running, name)
+			began := time.Now()
+			allowed(t, outer.Wrap(inner.Wrap(ok)), get("/"))
+			assert.Zero(t, time.Since(began), name)
+			for range answers {
+				end <- struct{}{}
+			}
+			for _, answer := range answers {
+				<-answer
+			}
+			synctest.Wait()
+			inUse(t, outer, 0, 0, 0)
+			inUse(t, inner, 0, 0, 0)
+			inUse(t, inFlight, 0, 0, 0)
+		}
+	})
+}
+
+// A handler that gives its place up, and is refused or refuses then, gives nothing back twice.
+func TestReleasePlaceAndRefusalsThatLinger(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newShedder(t, admit.ShedderConfig{Max: 1})
+		h := s.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Query().Has("before") {
+				admit.ReleasePlace(r)
+			}
+			admit.WriteError(w, r, admit.NewError(409, ""))
+			admit.ReleasePlace(r)
+		}))
+		for _, path := range []string{"/", "/?before"} {
+			c := servePipe(t, h)
+			go func() {
+				_, _ = io.WriteString(c.client, "POST "+path+" HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+			}()
+			synctest.Wait()
+			inUse(t, s, 0, 0, 0)
+			_, _ = answerOn(t, bufio.NewReader(c.client))
+			_ = c.client.Close()
+			time.Sleep(time.Minute)
+			inUse(t, s, 0, 0, 0)
+		}
+	})
+}
+
+// A hijacked connection holds no place, with and without a Timeout inside.
+func TestShedderGivesThePlaceOfAHijackBack(t *testing.T) {
+	t.Parallel()
+	for name, inner := range map[string]admit.Middleware{"plain": passing, "Timeout": admit.Timeout(time.Minute)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newShedder(t, admit.ShedderConfig{Max: 1})
+			held, end := make(chan struct{}), make(chan struct{})
+			server := serve(t, "HTTP/1.1", s.Wrap(inner(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				conn, _, err := http.NewResponseController(w).Hijack()
+				if !assert.NoError(t, err) {
+					return
+				}
+				held <- struct{}{}
+				<-end
+				_ = conn.Close()
+			}))))
+			for range 3 {
+				go func() { _, _ = server.Client().Get(server.URL) }()
+				<-held
+			}
+			inUse(t, s, 0, 0, 0)
+			close(end)
+		})
+	}
+}
+
+// Whatever becomes of them, no more than Max are inside, and every place comes back.
+func TestShedderUnderConcurrency(t *testing.T) {
+	t.Parallel()
+	const most = 4
+	s := newShedder(t, admit.ShedderConfig{
+		Max: most, MaxQueue: 12, Target: time.Millisecond, Interval: 3 * time.Millisecond,
+		Priority: func(r *http.Request) int { return len(r.RemoteAddr) % 2 },
+	})
+	var inside, highest, admitted atomic.Int32
+	work := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n := inside.Add(1)
+		for h := highest.Load(); n > h && !highest.CompareAndSwap(h, n); h = highest.Load() {
+		}
+		admitted.Add(1)
+		for range rand.IntN(100) {
+			runtime.Gosched()
+		}
+		inside.Add(-1)
+		switch r.URL.Path {
+		case "/panic":
+			panic(http.ErrAbortHandler)
+		case "/stream":
+			admit.ReleasePlace(r)
+			runtime.Gosched()
+		}
+	})
+	var late, clients sync.WaitGroup
+	plain, slow := s.Wrap(work), s.Wrap(overrun(work, &late))
+	for c := range 32 {
+		clients.Go(func() {
+			for range 100 {
+				ctx, leave := context.WithCancel(t.Context())
+				r := from(fmt.Sprintf("192.0.2.%d:1", c%12)).WithContext(ctx)
+				switch rand.IntN(5) {
+				case 0:
+					r.URL.Path = "/panic"
+					func() {
+						defer func() { _ = recover() }()
+						status(plain, r)
+					}()
+				case 1:
+					go leave()
+					status(plain, r)
+				case 2:
+					status(slow, r)
+				case 3:
+					r.URL.Path = "/stream"
+					status(plain, r)
+				default:
+					status(plain, r)
+				}
+				leave()
+			}
+		})
+	}
+	clients.Wait()
+	late.Wait()
+	assert.LessOrEqual(t, highest.Load(), int32(most))
+	assert.Positive(t, admitted.Load())
+	inUse(t, s, 0, 0, 0)
+}
+
+func TestShedderAllocations(t *testing.T) {
+	goroutines := runtime.NumGoroutine()
+	w := newDiscard()
+	s := newShedder(t, admit.ShedderConfig{Max: 1, Plans: newPlans(t)})
+	for name, chain := range map[string]func(http.Handler) http.Handler{
+		"by address": admit.RequestID,
+		"by key":     newAuth(t, admit.AuthConfig{Store: admit.KeyMap{admit.DigestOf("good"): {ID: "one", Plan: "pro"}}}).Wrap,
+		"InFlight":   func(h http.Handler) http.Handler { return admit.RequestID(admit.MaxInFlight(1)(h)) },
+	} {
+		with, without := chain(s.Wrap(ok)), chain(ok)
+		r := get("/", "X-API-Key", "good")
+		base := 0.0
+		if !raceDetector {
+			base = testing.AllocsPerRun(200, func() { without.ServeHTTP(w, r) })
+		}
+		t.Run(name, func(t *testing.T) { allocs(t, base, func() { with.ServeHTTP(w, r) }) })
+	}
+	assert.LessOrEqual(t, runtime.NumGoroutine(), goroutines)
+}
+
+func TestShedderAnswersAKeyThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	s := newShedder(t, admit.ShedderConfig{Max: 1})
+	logger, _ := logged()
+	h := (&admit.ErrorWriter{Logger: logger}).Wrap(s.Wrap(ok))
+	refused(t, h, as("", ""), http.StatusInternalServerError)
+}
