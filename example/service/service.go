@@ -74,12 +74,18 @@ func New(ctx context.Context, c Config) (http.Handler, *contract.API, error) {
 		return nil, nil, err
 	}
 
+	shedder, err := admit.NewShedder(admit.ShedderConfig{Max: 64, Plans: plans}) // pro goes first
+	if err != nil {
+		return nil, nil, err
+	}
+
 	// What each route needs is a copy of one of these, changed.
 	keyed := admit.Policy{
 		Methods: []string{"GET"},
 		Auth:    auth,
 		Plans:   plans,
 		Limiter: limiter,
+		Shedder: shedder,
 		Timeout: time.Second, // to the first byte: a stream may go on
 	}
 	prices := keyed
@@ -207,6 +213,7 @@ func streamer(stop context.Context) func(http.ResponseWriter, *http.Request) err
 			if err := controller.Flush(); err != nil {
 				return err
 			}
+			admit.ReleasePlace(r) // from now on it waits more than it works
 			select {
 			case <-r.Context().Done():
 				return nil
