@@ -57,6 +57,7 @@ func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
 		u := in.bound(w, r)
 		defer u.leave()
 		u.body.timeout = t
+		u.state.root().timed.Store(true)
 		in.ServeHTTP(u.w, u.inner)
 		// The server will read on before it answers, and shall not wait for longer than a
 		// handler would; but not for longer than its own ReadTimeout says either.
@@ -103,4 +104,22 @@ func (u *bounded) leave() {
 	}
 	u.body.detach()
 	u.state.leave(u.r, u.inner)
+}
+
+// unbounded warns, once, of places that clients may hold for as long as they like: neither a
+// BodyTimeout nor Server.ReadTimeout bounds how long a handler may have to wait for a body.
+// This is known when a request has been served: either may be anywhere around the handler.
+type unbounded struct{ warned atomic.Bool }
+
+// look is called when r, which had a place, has been served.
+func (u *unbounded) look(s *state, r *http.Request, wrapper string) {
+	if !hasBody(r) || u.warned.Load() || s.writer.status >= 400 || s.root().timed.Load() {
+		return
+	}
+	server := serverOf(r)
+	if server == nil || server.ReadTimeout > 0 || u.warned.Swap(true) {
+		return
+	}
+	errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: a request with a body had a place, and nothing bounds how long a client may take "+
+		"to send one; set BodyTimeout in the Policy, or Server.ReadTimeout", slog.String("wrapper", wrapper))
 }

@@ -40,6 +40,7 @@ type InFlight struct {
 	c        InFlightConfig
 	overload *Error
 	made     made
+	bodies   unbounded
 
 	mu      sync.Mutex
 	running int
@@ -117,6 +118,7 @@ func (f *InFlight) Wrap(next http.Handler) http.Handler {
 		s.place.from = from
 		defer s.place.release()
 		in.ServeHTTP(w, inner)
+		f.bodies.look(s, inner, "InFlight")
 	})
 }
 

@@ -62,6 +62,7 @@ type Shedder struct {
 
 	priorities map[string]int // of plans
 	unknown    firsts         // keys whose plan nobody knows
+	bodies     unbounded
 }
 
 // ShedderStats says how a Shedder does.
@@ -172,6 +173,7 @@ func (s *Shedder) Wrap(next http.Handler) http.Handler {
 		st.work.who = who
 		defer st.work.release()
 		in.ServeHTTP(w, inner)
+		s.bodies.look(st, inner, "Shedder")
 	})
 }
 

@@ -24,8 +24,8 @@ import (
 // stands between the two still sees the outer value.
 //
 // So a state has no lock: it is written by the goroutine of its chain before anybody
-// else has it, and only read after that. Four members are an exception, and atomic: seen,
-// shed, rest and outcome, which those inside leave for those outside.
+// else has it, and only read after that. Five members are an exception, and atomic: seen,
+// shed, timed, rest and outcome, which those inside leave for those outside.
 type state struct {
 	context.Context        // the request's own, outside of this state
 	outer           *state // the next state outside, if any
@@ -49,8 +49,9 @@ type state struct {
 	// seen is the key that a wrapper inside has found last: for logs, never for a decision.
 	seen atomic.Pointer[Key]
 
-	// shed says that a Shedder inside has refused.
-	shed atomic.Bool
+	// shed says that a Shedder inside has refused, and timed, in the outermost state, that the
+	// body has a BodyTimeout.
+	shed, timed atomic.Bool
 
 	// rest is for the outermost state: what the server may still wait for when all
 	// handlers have returned.
