@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"time"
 
 	"github.com/admit-go/admit"
@@ -161,4 +162,73 @@ func ExampleNewInFlight() {
 	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
 	// Output:
 	// 429 {"result":"error","message":"The server has too many requests at once. Try again.","code":"overloaded","retry_after":1}
+}
+
+// A service that can do one thing at a time, and has more to do: who pays goes first, and who
+// has to wait for too long is told when to come back.
+func ExampleNewShedder() {
+	plans, err := admit.NewPlans(admit.Plan{Name: "free"}, admit.Plan{Name: "pro"})
+	if err != nil {
+		panic(err)
+	}
+	shedder, err := admit.NewShedder(admit.ShedderConfig{
+		Max:      1, // a real service: as many as can be worked on at once, and rather more
+		Plans:    plans,
+		Interval: 500 * time.Millisecond,
+		Skip:     func(r *http.Request) bool { return r.URL.Path == "/healthz" },
+	})
+	if err != nil {
+		panic(err)
+	}
+	h := shedder.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		key, _ := admit.KeyFrom(r.Context())
+		fmt.Println("works for", key.Plan)
+		if key.Plan == "free" {
+			time.Sleep(100 * time.Millisecond)
+		} else {
+			time.Sleep(time.Second) // too long for who waits
+		}
+	}))
+
+	var all sync.WaitGroup
+	for _, plan := range []string{"free", "free", "pro"} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r = r.WithContext(admit.WithKey(r.Context(), &admit.Key{ID: plan, Plan: plan}))
+		w := httptest.NewRecorder()
+		all.Go(func() {
+			h.ServeHTTP(w, r)
+			if w.Code != http.StatusOK {
+				fmt.Println(w.Code, "for", plan)
+			}
+		})
+		time.Sleep(10 * time.Millisecond) // one comes after the other
+	}
+	all.Wait()
+	fmt.Printf("%+v\n", shedder.Stats())
+	// Output:
+	// works for free
+	// works for pro
+	// 429 for free
+	// {Running:0 Waiting:0 Admitted:2 Shed:1}
+}
+
+// A stream takes a place to begin, and holds none while it waits for something to say: a
+// hundred of them do not stand in the way of requests.
+func ExampleReleasePlace() {
+	shedder, err := admit.NewShedder(admit.ShedderConfig{Max: 1})
+	if err != nil {
+		panic(err)
+	}
+	h := shedder.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintln(w, "data: the state of things")
+		_ = http.NewResponseController(w).Flush()
+		fmt.Println("at work:", shedder.Stats().Running)
+		admit.ReleasePlace(r)
+		fmt.Println("as a stream:", shedder.Stats().Running)
+		// From here on: wait for news and write them, until r.Context() is done.
+	}))
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/stream", nil))
+	// Output:
+	// at work: 1
+	// as a stream: 0
 }

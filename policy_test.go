@@ -25,8 +25,11 @@ func TestPolicyOrder(t *testing.T) {
 		admit.DigestOf("no sso"):   {ID: "3", Plan: "pro", Scopes: []string{"w"}},
 		admit.DigestOf("all"):      {ID: "4", Plan: "enterprise", Scopes: []string{"w"}},
 	}
+	shedder, work := newShedder(t, admit.ShedderConfig{Max: 1}), newGate()
+	worked := send(shedder.Wrap(work), get("/"))
+	require.Eventually(t, func() bool { return work.inside.Load() == 1 }, 10*time.Second, time.Millisecond)
 	h := admit.Policy{
-		ClientIP: anyProxy, Errors: new(admit.ErrorWriter), Maintenance: &maintenance,
+		ClientIP: anyProxy, Errors: new(admit.ErrorWriter), Maintenance: &maintenance, Shedder: shedder,
 		Methods: []string{"POST"}, Auth: newAuth(t, admit.AuthConfig{Store: store}), Scopes: []string{"w"},
 		Plans: plans, AtLeast: "pro", Features: []string{"sso"},
 		Accept: []string{"application/json"}, ContentType: []string{"application/json"}, MaxBody: 10,
@@ -76,6 +79,9 @@ func TestPolicyOrder(t *testing.T) {
 	headers["Content-Type"] = "application/json"
 	next(413, "body_too_large")
 	body = `"text"`
+	next(429, "overloaded")
+	close(work.out)
+	<-worked
 	next(422, "unprocessable")
 	body = `{`
 	next(400, "bad_request")
