@@ -7,7 +7,8 @@
 //
 // This body is the envelope. After code it has, where there is something to say, request_id
 // (see [RequestID]), retry_after (whole seconds, as the header), errors (a path, a code and a
-// message for each field that is wrong) and the members of [Error].Meta. The codes of this
+// message for each field that is wrong), limits (the names of the rate limits that are
+// reached) and the members of [Error].Meta. The codes of this
 // package never change:
 //
 //	400  bad_request

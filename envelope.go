@@ -20,15 +20,20 @@ import (
 func appendEnvelope(b []byte, e *Error, requestID string) []byte {
 	b = append(b, `{"result":"error","message":`...)
 	b = appendString(b, e.Message)
-	return appendMembers(b, e, requestID)
+	return appendMembers(b, e, requestID, "limits")
 }
 
 // appendProblem appends the same error as problem details (RFC 9457 §3.1); what the
 // envelope has beside them are extension members. The type is about:blank, because
-// the code tells problems apart, unless Meta has one.
+// the code tells problems apart, unless Meta has one, or a limit is reached
+// (draft-ietf-httpapi-ratelimit-headers-11 §6).
 func appendProblem(b []byte, e *Error, requestID string) []byte {
 	kind, _ := e.Meta["type"].(string)
-	if kind == "" {
+	switch {
+	case kind != "":
+	case len(e.limits) > 0:
+		kind = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+	default:
 		kind = "about:blank"
 	}
 	b = append(b, `{"type":`...)
@@ -39,7 +44,7 @@ func appendProblem(b []byte, e *Error, requestID string) []byte {
 	b = strconv.AppendInt(b, int64(e.Status), 10)
 	b = append(b, `,"detail":`...)
 	b = appendString(b, e.Message)
-	return appendMembers(b, e, requestID)
+	return appendMembers(b, e, requestID, "violated-policies")
 }
 
 // prefersProblem reports whether the client names application/problem+json with a
@@ -59,7 +64,9 @@ var (
 	jsonMediaType, _    = mediatype.Parse("application/json")
 )
 
-func appendMembers(b []byte, e *Error, requestID string) []byte {
+// appendMembers appends what both forms have. The limits that are reached have another name
+// in each.
+func appendMembers(b []byte, e *Error, requestID, limits string) []byte {
 	b = append(b, `,"code":`...)
 	b = appendString(b, e.Code)
 	if requestID != "" {
@@ -81,6 +88,14 @@ func appendMembers(b []byte, e *Error, requestID string) []byte {
 			b = append(b, `,"message":`...)
 			b = appendString(b, f.Message)
 			b = append(b, '}')
+		}
+		b = append(b, ']')
+	}
+	if len(e.limits) > 0 {
+		b = append(append(append(b, `,"`...), limits...), `":`...)
+		for i, name := range e.limits {
+			b = append(b, "[,"[min(i, 1)])
+			b = appendString(b, name)
 		}
 		b = append(b, ']')
 	}

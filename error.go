@@ -25,7 +25,8 @@ type Error struct {
 	Meta       map[string]any // further members of the body, such as upgrade_url
 
 	cause  error
-	origin *Error // what this is a copy of
+	origin *Error   // what this is a copy of
+	limits []string // the names of those that refused
 }
 
 // FieldError says what is wrong with one member of the request's content. Path is

@@ -25,6 +25,7 @@ type envelope struct {
 	Code       string             `json:"code"`
 	RequestID  string             `json:"request_id"`
 	RetryAfter int64              `json:"retry_after"`
+	Limits     []string           `json:"limits"`
 	Errors     []admit.FieldError `json:"errors"`
 	UpgradeURL string             `json:"upgrade_url"`
 }

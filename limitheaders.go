@@ -76,6 +76,30 @@ func (set *limitSet) divide(replicas int) error {
 	return nil
 }
 
+// reached returns the names of the limits that refused.
+func (set *limitSet) reached(states []LimitState) (names []string) {
+	for i, st := range states[:min(len(states), len(set.limits))] {
+		if st.Exceeded {
+			names = append(names, set.limits[i].Name)
+		}
+	}
+	return names
+}
+
+// areReached reports whether those are the names.
+func (set *limitSet) areReached(states []LimitState, names []string) bool {
+	for i, st := range states[:min(len(states), len(set.limits))] {
+		if !st.Exceeded {
+			continue
+		}
+		if len(names) == 0 || names[0] != set.limits[i].Name {
+			return false
+		}
+		names = names[1:]
+	}
+	return len(names) == 0
+}
+
 // holds reports whether full buckets hold a cost.
 func (set *limitSet) holds(cost int) bool {
 	return !slices.ContainsFunc(set.limits, func(l Limit) bool { return cost > l.Burst })

@@ -26,7 +26,7 @@ func ExampleRateLimit() {
 	// 200  "second";r=0;t=1, "minute";r=29;t=58
 	// hello
 	// 429 1 "second";r=0;t=1, "minute";r=29;t=58
-	// {"result":"error","message":"The rate limit is reached. Try again later.","code":"rate_limited","retry_after":1}
+	// {"result":"error","message":"The rate limit is reached. Try again later.","code":"rate_limited","retry_after":1,"limits":["second"]}
 }
 
 // Each plan has limits of its own, and who has no key is counted by address.

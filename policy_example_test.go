@@ -110,7 +110,7 @@ func ExamplePolicy_order() {
 	show(h, "GET", "/", "X-API-Key", "a")
 	// Output:
 	// 200 {"result":"success"}
-	// 429 {"result":"error","message":"The rate limit is reached. Try again later.","code":"rate_limited","retry_after":3600}
+	// 429 {"result":"error","message":"The rate limit is reached. Try again later.","code":"rate_limited","retry_after":3600,"limits":["hour"]}
 	// 200 {"result":"success"}
 	// 200 {"result":"success"}
 	// 500 {"result":"error","message":"Something went wrong on our side.","code":"internal"}

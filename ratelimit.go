@@ -45,7 +45,8 @@ type LimiterConfig struct {
 	// Name is the namespace in Store, and required with it: 1 to 64 of A-Z a-z 0-9 . _ -
 	// Limiters of one name in one store share their buckets.
 	Name string
-	// Limits hold for every caller, all or none, except where its Key or Plans say otherwise.
+	// Limits hold for every caller, all or none, except where LimitsFor, its Key or Plans say
+	// otherwise.
 	Limits []Limit
 	// Plans has limits that replace Limits for callers whose Key has such a plan. Those of
 	// the Key itself replace both. A Key whose plan is none of them is logged, once each for
@@ -70,6 +71,10 @@ type LimiterConfig struct {
 	CountBy func(*http.Request) string
 	// Cost is what a request takes: 0 or less takes nothing and is let in. Nil: 1.
 	Cost func(*http.Request) int
+	// LimitsFor returns the limits of one request, such as those of a tenant: they hold
+	// instead of all others. An empty list leaves it at those. The same list again costs
+	// little; one that cannot be is answered 500, and logged. Nil: none.
+	LimitsFor func(*http.Request) []Limit
 	// Skip exempts a request: it is let in, not counted, and gets no headers.
 	Skip func(*http.Request) bool
 	// Refund is asked, when the handler is done, whether to give back what a response with
@@ -106,7 +111,7 @@ type Limiter struct {
 	made   made
 
 	plans   map[string]*limitSet // of the plans that have limits of their own
-	keys    lists.Cache[Limit, *limitSet]
+	lists   lists.Cache[Limit, *limitSet] // of keys, and of LimitsFor
 	wraps   atomic.Int32 // handlers that it is around
 	unknown firsts       // keys whose plan nobody knows
 
@@ -242,7 +247,7 @@ func (l *Limiter) handle(in inside, w http.ResponseWriter, r *http.Request) {
 	set.writeHeaders(in, w.Header(), d, rules, cost, l.c.LegacyHeaders)
 	l.tell(r, cost, set, d, outage)
 	if !d.Allowed && !l.c.DryRun {
-		WriteError(w, r, l.refusal(d, outage))
+		WriteError(w, r, l.refusal(set, d, outage))
 		return
 	}
 	// The note is for this Limiter inside of itself, and for a Shedder. Where it would cost a
@@ -289,7 +294,7 @@ func (l *Limiter) Take(r *http.Request, cost int) (Decision, error) {
 	}
 	l.tell(r, cost, set, d, outage)
 	if outage != nil && !d.Allowed && len(d.States) == 0 {
-		return Decision{}, l.refusal(d, outage)
+		return Decision{}, l.refusal(set, d, outage)
 	}
 	d.Limits = slices.Clone(set.limits)
 	d.Allowed = d.Allowed || l.c.DryRun
@@ -338,17 +343,19 @@ func (l *Limiter) decide(ctx context.Context, states []LimitState, who caller, s
 }
 
 // refusal is the error for a decision that does not let in.
-func (l *Limiter) refusal(d Decision, outage error) error {
+func (l *Limiter) refusal(set *limitSet, d Decision, outage error) error {
 	switch {
 	case outage != nil && len(d.States) == 0:
 		return errStoreUnavailable.WithCause(fmt.Errorf("take from the limit store: %w", outage))
 	case d.RetryAfter < 0:
-		return errCostsTooMuch
+		e := *errCostsTooMuch
+		e.limits = set.reached(d.States)
+		return &e
 	}
 	seconds := max(ceilSeconds(d.RetryAfter), 1)
 	wait := time.Duration(seconds) * time.Second
 	last := &l.refusals[seconds%int64(len(l.refusals))]
-	if e := last.Load(); e != nil && e.RetryAfter == wait {
+	if e := last.Load(); e != nil && e.RetryAfter == wait && set.areReached(d.States, e.limits) {
 		return e
 	}
 	e := &Error{
@@ -356,6 +363,7 @@ func (l *Limiter) refusal(d Decision, outage error) error {
 		Code:       "rate_limited",
 		Message:    "The rate limit is reached. Try again later.",
 		RetryAfter: wait,
+		limits:     set.reached(d.States),
 	}
 	last.Store(e)
 	return e
@@ -417,19 +425,26 @@ func (l *Limiter) costOf(r *http.Request) int {
 	return max(l.c.Cost(r), 0)
 }
 
-// limitsOf returns the limits of the caller: those of its key, if that has any, else those
-// of its plan, else Limits. The error is the answer to a request whose key cannot be used.
+// limitsOf returns the limits of the caller: those of LimitsFor or of its key, if there are
+// any, else those of its plan, else Limits. The error is the answer to a request whose key
+// or limits cannot be used.
 func (l *Limiter) limitsOf(r *http.Request) (*limitSet, *Error) {
 	id, err := identified(r)
-	if err != nil || id == nil {
-		return l.base, err
+	if err != nil {
+		return nil, err
+	}
+	if l.c.LimitsFor != nil {
+		if limits := l.c.LimitsFor(r); len(limits) > 0 {
+			set, err := l.lists.Get(limits, l.newLimits)
+			return set, unusable(nil, err)
+		}
+	}
+	if id == nil {
+		return l.base, nil
 	}
 	if len(id.key.Limits) > 0 {
-		set, err := l.keys.Get(id.key.Limits, l.newLimits)
-		if err != nil {
-			return nil, errInternal.WithCause(fmt.Errorf("admit: the limits of the key %s cannot be used: %w", id.key.ID, err))
-		}
-		return set, nil
+		set, err := l.lists.Get(id.key.Limits, l.newLimits)
+		return set, unusable(id.key, err)
 	}
 	if set := l.plans[id.key.Plan]; set != nil {
 		return set, nil
@@ -439,6 +454,18 @@ func (l *Limiter) limitsOf(r *http.Request) (*limitSet, *Error) {
 			slog.String("limiter", l.c.Name), slog.String("key", id.key.ID), slog.String("plan", id.key.Plan))
 	}
 	return l.base, nil
+}
+
+// unusable is the answer where the limits of a key, or of LimitsFor, cannot be.
+func unusable(key *Key, err error) *Error {
+	if err == nil {
+		return nil
+	}
+	of := "LimiterConfig.LimitsFor"
+	if key != nil {
+		of = "the key " + key.ID
+	}
+	return errInternal.WithCause(fmt.Errorf("admit: the limits of %s cannot be used: %w", of, err))
 }
 
 // firsts tells what it has not been asked before. It remembers so much and no more: what
@@ -463,7 +490,7 @@ func (f *firsts) first(what string) bool {
 	return true
 }
 
-// newLimits prepares the limits of a key, as NewLimiter does those of plans.
+// newLimits prepares limits as NewLimiter does those of plans.
 func (l *Limiter) newLimits(limits []Limit) (*limitSet, error) {
 	set, err := newLimitSet(limits)
 	if err == nil && l.store != nil && l.memory != nil {
@@ -506,8 +533,9 @@ func (l *Limiter) answers() []Answer {
 	if l.c.LegacyHeaders {
 		headers = append(headers, "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 	}
-	example := Decision{RetryAfter: l.base.rules[0].Per / time.Duration(l.base.rules[0].Requests)}
-	all := []Answer{answer(errorOf(l.refusal(example, nil)), "The caller has used up a rate limit, and is let in again after Retry-After.", headers...)}
+	first := l.base.rules[0]
+	example := Decision{RetryAfter: first.Per / time.Duration(first.Requests), States: []LimitState{{Exceeded: true}}}
+	all := []Answer{answer(errorOf(l.refusal(l.base, example, nil)), "The caller has used up a rate limit, and is let in again after Retry-After.", headers...)}
 	if l.c.Cost != nil {
 		never := answer(errCostsTooMuch, "The request costs more than a rate limit of the caller ever holds.", headers...)
 		never.Retryable = false

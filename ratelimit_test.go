@@ -1384,3 +1384,72 @@ func TestLimiterLogsUnknownPlans(t *testing.T) {
 	}
 	assert.Equal(t, 1000, strings.Count(log.String(), "\n"), "a store full of them does not fill the log")
 }
+
+func TestLimitsForARequest(t *testing.T) {
+	t.Parallel()
+	plans, err := admit.NewPlans(admit.Plan{Name: "pro", Limits: []admit.Limit{admit.PerDay(3)}})
+	require.NoError(t, err)
+	tenants := map[string][]admit.Limit{"big": {admit.PerDay(50), admit.PerHour(20)}, "broken": {{Requests: 1}}}
+	logger, lines := logged()
+	l := newLimiter(t, admit.LimiterConfig{
+		Plans: plans, Limits: []admit.Limit{admit.PerDay(2)},
+		LimitsFor: func(r *http.Request) []admit.Limit { return tenants[r.Header.Get("Tenant")] },
+	})
+	h := (&admit.ErrorWriter{Logger: logger}).Wrap(l.Wrap(ok))
+	pro, own := &admit.Key{ID: "pro", Plan: "pro"}, &admit.Key{ID: "own", Plan: "pro", Limits: []admit.Limit{admit.PerDay(4)}}
+	for _, test := range []struct {
+		key    *admit.Key
+		tenant string
+		policy string
+	}{
+		{nil, "", `"day";q=2;w=86400`},
+		{nil, "big", `"day";q=50;w=86400, "hour";q=20;w=3600`},
+		{pro, "", `"day";q=3;w=86400`},
+		{pro, "big", `"day";q=50;w=86400, "hour";q=20;w=3600`},
+		{own, "small", `"day";q=4;w=86400`},
+		{own, "big", `"day";q=50;w=86400, "hour";q=20;w=3600`},
+	} {
+		r := get("/", "Tenant", test.tenant)
+		if test.key != nil {
+			r = r.WithContext(admit.WithKey(r.Context(), test.key))
+		}
+		assert.Equal(t, test.policy, allowed(t, h, r).Get("RateLimit-Policy"), "%v %s", test.key, test.tenant)
+	}
+	refused(t, h, get("/", "Tenant", "broken"), http.StatusInternalServerError)
+	assert.Contains(t, lines.String(), "the limits of LimiterConfig.LimitsFor cannot be used: admit: Limits[0].Per is 0s")
+	_, err = l.Take(get("/", "Tenant", "broken"), 1)
+	assert.ErrorContains(t, err, "LimiterConfig.LimitsFor")
+}
+
+// A refusal says which limits are reached, and not those of another caller who waits as long.
+func TestRefusalNamesTheLimits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		hours := []admit.Limit{{Name: "small", Requests: 1, Per: time.Hour}, {Name: "large", Requests: 100, Per: time.Hour}}
+		tenants := map[string][]admit.Limit{
+			"one": hours, "other": {{Name: `with "quotes"`, Requests: 1, Per: time.Hour}},
+			"both": {{Name: "a", Requests: 1, Per: time.Hour}, {Name: "b", Requests: 1, Per: time.Hour}},
+		}
+		h := newLimiter(t, admit.LimiterConfig{
+			Limits: hours, LimitsFor: func(r *http.Request) []admit.Limit { return tenants[r.URL.Path[1:]] },
+			CountBy: func(r *http.Request) string { return r.URL.Path },
+			Cost:    func(r *http.Request) int { return max(1, len(r.Header.Get("Cost"))) },
+		}).Wrap(ok)
+		for tenant := range tenants {
+			allowed(t, h, get("/"+tenant))
+		}
+		for range 2 {
+			for tenant, names := range map[string][]string{"one": {"small"}, "other": {`with "quotes"`}, "both": {"a", "b"}} {
+				body, _ := refused(t, h, get("/"+tenant), http.StatusTooManyRequests)
+				assert.Equal(t, names, body.Limits)
+			}
+		}
+		body, _ := refused(t, h, get("/one", "Cost", "xx"), http.StatusTooManyRequests)
+		assert.Equal(t, []string{"small"}, body.Limits, "it never holds so much")
+
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, get("/both", "Accept", "application/problem+json"))
+		assert.Equal(t, `{"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","title":"Too Many Requests","status":429,`+
+			`"detail":"The rate limit is reached. Try again later.","code":"rate_limited","retry_after":3600,"violated-policies":["a","b"]}`+"\n", w.Body.String())
+	})
+}

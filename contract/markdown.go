@@ -22,8 +22,8 @@ func (d pageDoc) markdown() []byte {
 	line("Whether to send the same request again is said with each.")
 	if d.Envelope {
 		line("The body has `\"result\":\"error\"`, the `message` and the `code`. `request_id` names the request to those who run the service,")
-		line("`retry_after` is the header `Retry-After`, and `errors` lists what is wrong in the body of the request. A client that prefers")
-		line("`application/problem+json` gets that (RFC 9457).")
+		line("`retry_after` is the header `Retry-After`, `errors` lists what is wrong in the body of the request, and `limits` the rate limits")
+		line("that are reached. A client that prefers `application/problem+json` gets that (RFC 9457).")
 	}
 	line("What HTTP does not allow the server refuses by itself, in a form of its own, such as with 400 or 431.")
 

@@ -383,7 +383,7 @@ var schemaObjects = map[string]func() *jsontree.Value{
 			"result", jsontree.Object("type", "string", "enum", []string{"error"}),
 			"message", jsontree.Object("type", "string", "description", "For people."),
 		)
-		addMembers(properties)
+		addMembers(properties, "limits")
 		return jsontree.Object(
 			"description", "The envelope of every error. Some codes have further members.",
 			"type", "object",
@@ -398,7 +398,7 @@ var schemaObjects = map[string]func() *jsontree.Value{
 			"status", jsontree.Object("type", "integer", "minimum", http.StatusBadRequest, "maximum", 599),
 			"detail", jsontree.Object("type", "string", "description", "For people."),
 		)
-		addMembers(properties)
+		addMembers(properties, "violated-policies")
 		return jsontree.Object(
 			"description", "The same error as problem details (RFC 9457), for a client that prefers application/problem+json.",
 			"type", "object",
@@ -408,8 +408,8 @@ var schemaObjects = map[string]func() *jsontree.Value{
 	},
 }
 
-// addMembers adds what an error has in either form.
-func addMembers(properties *jsontree.Value) {
+// addMembers adds what an error has in either form, and the limits by their name in this one.
+func addMembers(properties *jsontree.Value, limits string) {
 	text := jsontree.Object("type", "string")
 	properties.Set("code", jsontree.Object("type", "string", "description", "For programs."))
 	properties.Set("request_id", jsontree.Object("type", "string", "description", "As in X-Request-ID."))
@@ -422,5 +422,10 @@ func addMembers(properties *jsontree.Value) {
 			"required", []string{"path", "code", "message"},
 			"properties", jsontree.Object("path", text, "code", text, "message", text),
 		),
+	))
+	properties.Set(limits, jsontree.Object(
+		"type", "array",
+		"description", "The names of the rate limits that are reached, as in RateLimit-Policy.",
+		"items", text,
 	))
 }
