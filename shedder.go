@@ -251,11 +251,12 @@ func (s *Shedder) enter(ctx context.Context, who gate.Who) error {
 }
 
 // refusal tells clients to come back over twice the time that the places need for as many
-// as are refused in a second: so what was a burst is half of what they can do.
+// as are refused in a second: so what was a burst is half of what they can do. If that is
+// longer than longestRetry, they come back over all of that, not at its end.
 func (s *Shedder) refusal() *Error {
 	e := *errOverloaded
-	spread := time.Duration(rand.Float64() * 2 * float64(s.gate.Backlog()))
-	e.RetryAfter = min(e.RetryAfter+spread, longestRetry)
+	spread := min(2*s.gate.Backlog(), longestRetry-e.RetryAfter)
+	e.RetryAfter += time.Duration(rand.Float64() * float64(spread))
 	return &e
 }
 

@@ -360,12 +360,17 @@ func TestShedderSpreadsRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBusy(t, admit.ShedderConfig{MaxQueue: 1})
 		b.come(get("/"))
+		seconds := map[int]int{}
 		for range 1000 { // nothing becomes free
 			b.come(get("/"))
 			time.Sleep(10 * time.Millisecond)
 			_, headers := refused(t, b, get("/"), http.StatusTooManyRequests)
 			n, _ := strconv.Atoi(headers.Get("Retry-After"))
+			seconds[n]++
 			assert.LessOrEqual(t, n, 60)
+		}
+		for n := 2; n <= 60; n++ {
+			assert.LessOrEqual(t, seconds[n], 60, "%d s: nor do they all come back at the end of the minute", n)
 		}
 		b.finish(1)
 	})
