@@ -95,8 +95,8 @@ func (f *InFlight) fault() error {
 // returns, also by a panic or after a hijack. A Timeout inside keeps it for as long as
 // the handler that has overrun still runs; http.TimeoutHandler does not. While an error is
 // written to a client that still sends, its place is free; a handler that goes on after it
-// may exceed Max, so return. A request that is inside of f already has its
-// place, and passes.
+// may exceed Max, so return. A request that is inside of f already, and has
+// its place there, passes.
 func (f *InFlight) Wrap(next http.Handler) http.Handler {
 	must(f.fault())
 	return wrap("InFlight.Wrap", next, func(in inside, w http.ResponseWriter, r *http.Request) {

@@ -49,6 +49,16 @@ func (p *place) release() {
 	}
 }
 
+// isOf reports whether it is a place in what, and has not been given back.
+func (p *place) isOf(what any) bool {
+	if p.of != what {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.holds > 0 && !p.givenUp
+}
+
 // giveUp gives the place back whoever holds it.
 func (p *place) giveUp() {
 	p.mu.Lock()

@@ -291,6 +291,26 @@ func TestPlaceIsTakenOnce(t *testing.T) {
 	})
 }
 
+// Who has no place any more takes one for what it does inside, as does work that goes on with
+// the context of a request that has ended.
+func TestPlaceIsTakenAgainByWhoHasNone(t *testing.T) {
+	eachBound(t, func(t *testing.T, newBound func(int) bound) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newBound(1)
+			g := newGate()
+			var after *http.Request
+			allowed(t, f.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { after = r })), get("/"))
+			first := send(f.Wrap(g), after)
+			synctest.Wait()
+			inUse(t, f, 1, 0, 1)
+			refused(t, f.Wrap(ok), after, http.StatusTooManyRequests)
+			close(g.out)
+			assert.Equal(t, http.StatusOK, <-first)
+			inUse(t, f, 0, 0, 0)
+		})
+	})
+}
+
 // Who has no BodyTimeout is told once, where it matters.
 func TestPlaceThatASlowClientHoldsIsLogged(t *testing.T) {
 	eachBound(t, func(t *testing.T, newBound func(int) bound) {

@@ -145,8 +145,8 @@ func (s *Shedder) fault() error {
 // Wrap lets a request to next in once it has a place, and keeps it there until next returns,
 // the connection is hijacked, or ReleasePlace is called. A Timeout inside keeps it for as long
 // as the handler that has overrun still runs. While an error is written to a client that
-// still sends, its place is free. A request that is inside of s already has its place, and
-// passes.
+// still sends, its place is free. A request that is inside of s already, and has its place
+// there, passes.
 //
 // A Limiter outside gives back what a request has cost that is refused here, if it was
 // counted by Key or CountBy. What was counted by address stays counted.

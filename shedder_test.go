@@ -425,6 +425,30 @@ func TestReleasePlace(t *testing.T) {
 	})
 }
 
+// A stream takes a place for each piece of work that it sends through the Shedder, as other
+// requests do.
+func TestStreamWithoutAPlaceTakesOneForItsWork(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newShedder(t, admit.ShedderConfig{Max: 1})
+		g := newGate()
+		stream := s.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			allowed(t, s.Wrap(ok), r) // it has its place
+			admit.ReleasePlace(r)
+			first := send(s.Wrap(g), r)
+			synctest.Wait()
+			inUse(t, s, 1, 0, 1)
+			refused(t, s.Wrap(ok), r, http.StatusTooManyRequests)
+			close(g.out)
+			<-first
+			allowed(t, s.Wrap(s.Wrap(ok)), r)
+			inUse(t, s, 0, 0, 0)
+		}))
+		allowed(t, stream, get("/"))
+		inUse(t, s, 0, 0, 0)
+	})
+}
+
 // A handler that gives its place up, and is refused or refuses then, gives nothing back twice.
 func TestReleasePlaceAndRefusalsThatLinger(t *testing.T) {
 	t.Parallel()

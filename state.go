@@ -320,10 +320,11 @@ func lendPlaces(ctx context.Context, lent []*place) []*place {
 }
 
 // around reports whether a wrapper of the same Limiter, InFlight or Shedder is around the
-// caller: it counts a request once.
+// caller, and the request has its place there still: it counts once. A stream without a place,
+// or work that goes on after its request, takes one for what it sends through again.
 func around(ctx context.Context, what any) bool {
 	for s := stateOf(ctx); s != nil; s = s.outer {
-		if s.place.of == what || s.work.of == what || s.counted[0] == what || s.counted[1] == what {
+		if s.place.isOf(what) || s.work.isOf(what) || s.counted[0] == what || s.counted[1] == what {
 			return true
 		}
 	}
