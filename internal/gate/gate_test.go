@@ -248,6 +248,35 @@ func TestFreePlaceAllocatesNothing(t *testing.T) {
 	}))
 }
 
+// A decision among a hundred times as many waits costs little more, also where each has a
+// caller and a priority of its own.
+func TestDecisionsAmongManyWaits(t *testing.T) {
+	for name, who := range map[string]func(i int) gate.Who{
+		"one caller":   func(int) gate.Who { return who(1, 0) },
+		"any callers":  func(i int) gate.Who { return who(i, 0) },
+		"any priority": func(i int) gate.Who { return who(i, i*7919%10007) },
+	} {
+		cost := func(queue int) time.Duration {
+			const decisions = 3000
+			start, least := time.Now(), time.Hour
+			g := gate.New(gate.Config{Places: 1, Queue: queue, Target: target, Interval: interval, Now: func() time.Duration { return time.Since(start) }})
+			for i := range queue + 1 {
+				g.Enter(who(i))
+			}
+			for range 5 { // the others were disturbed
+				began := time.Now()
+				for i := range decisions {
+					g.Enter(who(queue + 1 + i))
+				}
+				least = min(least, time.Since(began))
+			}
+			return least / decisions
+		}
+		few, many := cost(100), cost(10_000)
+		assert.Less(t, many, 6*few, "%s: %v, and %v among 100", name, many, few)
+	}
+}
+
 // Any number of goroutines come and go, and some lose patience: nothing is lost, and no more
 // than the places are taken.
 func TestGateIsSafeForConcurrentUse(t *testing.T) {

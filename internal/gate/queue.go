@@ -91,9 +91,7 @@ func (g *Gate) last() *Waiter {
 
 // enqueue lets who wait.
 func (g *Gate) enqueue(who Who) *Waiter {
-	i, found := slices.BinarySearchFunc(g.levels, who.Priority, func(l *level, priority int) int {
-		return cmp.Compare(priority, l.priority)
-	})
+	i, found := g.level(who.Priority)
 	if !found {
 		g.levels = slices.Insert(g.levels, i, newLevel(who.Priority, g.c.Now()))
 	}
@@ -130,8 +128,17 @@ func (g *Gate) dequeue(w *Waiter) {
 	heap.Remove(&l.next, c.next)
 	heap.Remove(&l.last, c.last)
 	if l.next.Len() == 0 {
-		g.levels = slices.DeleteFunc(g.levels, func(other *level) bool { return other == l })
+		i, _ := g.level(l.priority)
+		g.levels = slices.Delete(g.levels, i, i+1)
 	}
+}
+
+// level returns where in levels a priority is, or belongs. There may be as many as waits,
+// where clients choose their priority.
+func (g *Gate) level(priority int) (i int, found bool) {
+	return slices.BinarySearchFunc(g.levels, priority, func(l *level, priority int) int {
+		return cmp.Compare(priority, l.priority)
+	})
 }
 
 // arrange follows a change of what c has.
