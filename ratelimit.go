@@ -110,10 +110,10 @@ type Limiter struct {
 	memory *MemoryStore  // also for LimitLocally; else nil
 	made   made
 
-	plans   map[string]*limitSet // of the plans that have limits of their own
+	plans   map[string]*limitSet          // of the plans that have limits of their own
 	lists   lists.Cache[Limit, *limitSet] // of keys, and of LimitsFor
-	wraps   atomic.Int32 // handlers that it is around
-	unknown firsts       // keys whose plan nobody knows
+	wraps   atomic.Int32                  // handlers that it is around
+	unknown firsts                        // keys whose plan nobody knows
 
 	refusals [64]atomic.Pointer[Error] // as last needed, by the seconds to wait
 }

@@ -16,9 +16,10 @@ import (
 // ShedderConfig configures NewShedder, which refuses with 429 overloaded. Only Max is
 // required.
 type ShedderConfig struct {
-	// Max is how many requests may be worked on at once: as many as the service can, and
-	// rather too many. Up to eight times as many cost latency alone; too few leave the
-	// service idle while requests are refused.
+	// Max is how many requests may be worked on at once. Twice as many as the service can work
+	// on is a good start: too few leave it idle while requests are refused, and with too many
+	// they wait inside, where nobody refuses them. That costs latency alone, as long as what
+	// waits inside is done before its clients give up.
 	Max int
 	// Plans says who goes first: callers of a later plan before those of an earlier one, who
 	// go before those with no plan, or one that is none of them.
@@ -26,12 +27,13 @@ type ShedderConfig struct {
 	// Priority says it instead of Plans: the higher goes first. Nil, without Plans: all are
 	// equal.
 	Priority func(*http.Request) int
-	// Target is how long a request waits for a place at most, where others of its priority
-	// have been waiting for a whole Interval. 0: 5 ms.
-	Target time.Duration
-	// Interval is how long a request waits otherwise: a burst that is over by then costs
-	// nobody anything. Choose it as long as most requests take, or longer. 0: 100 ms.
+	// Interval is how long a request waits for a place at most: a burst that is over by then
+	// costs nobody anything. Choose it as long as most requests take, or longer. 0: 100 ms.
 	Interval time.Duration
+	// Target is how long requests wait where some of the same priority have been waiting for
+	// a whole Interval, or one was refused in the last one: as soon as one has waited for
+	// Target, one is refused: the last of the order, which may be another. 0: 5 ms.
+	Target time.Duration
 	// MaxQueue is how many may wait. Who comes on top takes the wait of who would be the last
 	// to go in. 0: ten times Max.
 	MaxQueue int
@@ -230,13 +232,18 @@ func (s *Shedder) enter(ctx context.Context, who gate.Who) error {
 	}
 	patience := time.NewTimer(waiter.Patience)
 	defer patience.Stop()
-	select {
-	case <-waiter.Decided:
-	case <-patience.C:
-	case <-ctx.Done():
+	for waits := true; waits; {
+		select {
+		case <-waiter.Decided:
+			waits = false
+		case <-ctx.Done():
+			waits = false
+		case <-patience.C:
+			patience.Reset(s.gate.Impatient(waiter))
+		}
 	}
 	gone := ctx.Err()
-	admitted := s.gate.Settle(waiter, gone != nil)
+	admitted := s.gate.Settle(waiter)
 	switch {
 	case gone != nil && admitted:
 		s.gate.Leave(who) // nobody is there any more to use the place

@@ -1,10 +1,11 @@
 // Package gate has places for work, and a queue of those who wait for one. It decides who
 // comes in next and who is turned away: by priority, then by how many places a caller has,
-// then by age. It bounds the wait by how long the queue has been standing, as CoDel does.
+// then by age. It turns away by how long they wait, as CoDel does.
 package gate
 
 import (
 	"container/list"
+	"maps"
 	"sync"
 	"time"
 )
@@ -12,8 +13,8 @@ import (
 // Config says how many may work and wait, and for how long.
 type Config struct {
 	Places, Queue int
-	// One waits for Interval at most; for Target, where somebody of the same priority was
-	// waiting at each moment of the last Interval.
+	// One waits for Interval at most. In a queue that stands, somebody is turned away as soon as
+	// one has waited for Target: who would come in last of all with that priority.
 	Target, Interval time.Duration
 	// Now is the clock, which is read only where somebody waits.
 	Now func() time.Duration
@@ -40,26 +41,27 @@ type Gate struct {
 	stats   Stats
 	callers map[uint64]*caller // by Who.Caller; those with a place or a wait
 	unused  []*caller
-	levels  []*level // with a wait each, the highest priority first
-	arrived uint64   // waiters
+	levels  []*level              // with a wait each, the highest priority first
+	arrived uint64                // waiters
+	shedAt  map[int]time.Duration // when a priority turned somebody away last
 	pace    pace
 }
 
-// Waiter waits for a place until Decided is closed, for so long as it has Patience. Settle
-// is to follow.
+// Waiter waits for a place until Decided is closed. Settle is to follow.
 type Waiter struct {
 	Decided  chan struct{}
-	Patience time.Duration
+	Patience time.Duration // Impatient is to follow after that
 
 	caller   *caller
 	at       *list.Element // of caller.waits; nil: it is decided
-	number   uint64        // in the order of arrival
+	came     time.Duration
+	number   uint64 // in the order of arrival
 	admitted bool
 }
 
 // New returns a Gate.
 func New(c Config) *Gate {
-	return &Gate{c: c, callers: make(map[uint64]*caller)}
+	return &Gate{c: c, callers: make(map[uint64]*caller), shedAt: make(map[int]time.Duration)}
 }
 
 // Enter takes a place, or returns who waits for one. Leave is to follow once there is a
@@ -74,23 +76,36 @@ func (g *Gate) Enter(who Who) *Waiter {
 	}
 	w := g.enqueue(who)
 	if g.stats.Waiting > g.c.Queue {
-		g.shed(g.last()) // which may be w
+		g.shed(g.lastOf(g.levels[len(g.levels)-1])) // which may be w
 	}
 	return w
 }
 
-// Settle ends a wait, and reports whether there is a place. If nothing is decided yet, there
-// is none: w has lost its patience, or is gone, and nobody is turned away then.
-func (g *Gate) Settle(w *Waiter, gone bool) bool {
+// Impatient turns somebody away because w has waited for long enough: w, or who comes in after
+// it. It returns how long w waits on, unless it is decided then.
+func (g *Gate) Impatient(w *Waiter) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	switch {
-	case w.at == nil:
-	case gone:
+	left := g.c.Interval
+	if w.at != nil {
+		left -= g.c.Now() - w.came
+		last := w
+		if left > 0 {
+			last = g.lastOf(w.caller.level)
+		}
+		g.shed(last)
+	}
+	return min(left, g.c.Target)
+}
+
+// Settle ends a wait, and reports whether there is a place. If nothing is decided yet, w has
+// left.
+func (g *Gate) Settle(w *Waiter) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if w.at != nil {
 		g.dequeue(w)
 		g.tidy(w.caller)
-	default:
-		g.shed(w)
 	}
 	return w.admitted
 }
@@ -105,7 +120,7 @@ func (g *Gate) Leave(who Who) {
 	if len(g.levels) == 0 || g.stats.Running > g.c.Places {
 		g.stats.Running--
 	} else {
-		w := g.next()
+		w := g.nextOf(g.levels[0])
 		g.dequeue(w)
 		g.admit(w.caller)
 		w.admitted = true
@@ -152,9 +167,31 @@ func (g *Gate) admit(c *caller) {
 }
 
 func (g *Gate) shed(w *Waiter) {
+	now := g.c.Now()
+	g.remember(w.caller.who.Priority, now)
 	g.dequeue(w)
 	g.tidy(w.caller)
 	g.stats.Shed++
-	g.pace.look(g.c.Now(), g.stats)
+	g.pace.look(now, g.stats)
 	close(w.Decided)
+}
+
+// remember keeps when a priority turned somebody away, which counts for an Interval. There
+// may be any number of priorities: a few are remembered.
+func (g *Gate) remember(priority int, now time.Duration) {
+	if _, known := g.shedAt[priority]; !known && len(g.shedAt) >= maxRemembered {
+		maps.DeleteFunc(g.shedAt, func(_ int, at time.Duration) bool { return now-at >= g.c.Interval })
+		if len(g.shedAt) >= maxRemembered {
+			clear(g.shedAt)
+		}
+	}
+	g.shedAt[priority] = now
+}
+
+const maxRemembered = 64
+
+// shedLately reports whether a priority turned somebody away in the last Interval.
+func (g *Gate) shedLately(priority int, now time.Duration) bool {
+	at, known := g.shedAt[priority]
+	return known && now-at < g.c.Interval
 }

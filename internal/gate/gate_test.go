@@ -63,9 +63,11 @@ func (l *line) wait(t *testing.T, w gate.Who) *gate.Waiter {
 func (l *line) next(t *testing.T) *gate.Waiter {
 	l.Leave(l.has)
 	for waiter, who := range l.waiters {
-		if decided(waiter) {
-			require.True(t, l.Settle(waiter, false))
-			delete(l.waiters, waiter)
+		if !decided(waiter) {
+			continue
+		}
+		delete(l.waiters, waiter)
+		if l.Settle(waiter) {
 			l.has = who
 			return waiter
 		}
@@ -84,7 +86,7 @@ func TestPlacesAreFreeUntilAllAreTaken(t *testing.T) {
 		assert.Equal(t, gate.Stats{Running: 2, Waiting: 1, Admitted: 2}, g.Stats())
 		g.Leave(who(1, 0))
 		assert.True(t, decided(w))
-		assert.True(t, g.Settle(w, false))
+		assert.True(t, g.Settle(w))
 		g.Leave(who(1, 0))
 		g.Leave(who(2, 0))
 		assert.Equal(t, gate.Stats{Admitted: 3}, g.Stats())
@@ -137,6 +139,65 @@ func TestOldestGoesFirstUntilTheQueueStands(t *testing.T) {
 	})
 }
 
+// Places may become free in batches, so that a queue is empty for a moment under any load.
+func TestQueueStandsWhileItTurnsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(t, 10)
+		first := l.wait(t, who(1, 0))
+		time.Sleep(interval)
+		l.Impatient(first)
+		require.False(t, l.Settle(first))
+		time.Sleep(interval - time.Nanosecond)
+		assert.Equal(t, interval, l.wait(t, who(5, 1)).Patience, "another priority")
+		second, third := l.wait(t, who(1, 0)), l.wait(t, who(2, 0))
+		assert.Equal(t, target, second.Patience)
+		l.next(t)
+		assert.Same(t, third, l.next(t))
+		assert.Same(t, second, l.next(t))
+		time.Sleep(time.Nanosecond)
+		assert.Equal(t, interval, l.wait(t, who(1, 0)).Patience, "nobody was turned away for an interval")
+	})
+}
+
+// Who has waited for long enough does not go if another would come in later.
+func TestImpatienceFallsOnTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(t, 10)
+		old := l.wait(t, who(1, 0))
+		time.Sleep(interval - time.Millisecond)
+		modest := l.wait(t, who(2, 0))
+		greedy, again := l.wait(t, who(3, 0)), l.wait(t, who(3, 0))
+		lower := l.wait(t, who(4, -1))
+		time.Sleep(time.Millisecond)
+		assert.Equal(t, target, l.Impatient(modest))
+		assert.True(t, decided(greedy), "the older one of who waits twice")
+		l.Impatient(old)
+		assert.True(t, decided(old), "nobody waits for more than an interval")
+		time.Sleep(interval - 3*time.Millisecond)
+		assert.Equal(t, 2*time.Millisecond, l.Impatient(again), "it may wait for as long yet")
+		assert.True(t, decided(modest), "the oldest")
+		assert.False(t, decided(lower), "another priority")
+		time.Sleep(2 * time.Millisecond)
+		l.Impatient(again)
+		assert.True(t, decided(again))
+		assert.Equal(t, uint64(4), l.Stats().Shed)
+	})
+}
+
+// Of priorities that clients choose a few are remembered.
+func TestPrioritiesAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(t, 0)
+		for i := range 100_000 {
+			l.Enter(who(1, i))
+			if i%1000 == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			require.LessOrEqual(t, l.Remembered(), 64)
+		}
+	})
+}
+
 func TestQueueOfOnePriorityDoesNotStandForAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine(t, 10)
@@ -153,7 +214,7 @@ func TestFullQueueTurnsAwayTheLast(t *testing.T) {
 		one, more, two := l.wait(t, who(1, 0)), l.wait(t, who(1, 0)), l.wait(t, who(2, 0))
 		high := l.wait(t, who(3, 1))
 		assert.True(t, decided(more), "of who waits twice, the newer: a burst is served in its order")
-		assert.False(t, l.Settle(more, false))
+		assert.False(t, l.Settle(more))
 		low := l.wait(t, who(4, -1))
 		assert.True(t, decided(low), "who comes is the last")
 		time.Sleep(interval)
@@ -184,9 +245,13 @@ func TestWhoIsGoneIsNotShed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine(t, 10)
 		gone, impatient := l.wait(t, who(1, 0)), l.wait(t, who(1, 0))
-		assert.False(t, l.Settle(gone, true))
-		assert.False(t, l.Settle(impatient, false))
-		assert.False(t, l.Settle(impatient, false), "once more changes nothing")
+		assert.False(t, l.Settle(gone))
+		time.Sleep(interval)
+		l.Impatient(impatient)
+		assert.True(t, decided(impatient))
+		assert.Positive(t, l.Impatient(impatient), "once more changes nothing")
+		assert.False(t, l.Settle(impatient))
+		assert.False(t, l.Settle(impatient))
 		assert.Equal(t, gate.Stats{Running: 1, Admitted: 1, Shed: 1}, l.Stats())
 		l.Leave(l.has)
 		assert.Equal(t, 0, l.Stats().Running)
@@ -293,7 +358,10 @@ func TestGateIsSafeForConcurrentUse(t *testing.T) {
 					if (i+n)%3 > 0 {
 						<-w.Decided
 					}
-					if !g.Settle(w, (i+n)%2 > 0) {
+					if (i+n)%2 > 0 {
+						g.Impatient(w)
+					}
+					if !g.Settle(w) {
 						continue
 					}
 				}
@@ -343,8 +411,14 @@ func FuzzGate(f *testing.F) {
 				if op&0x80 != 0 {
 					now += time.Duration(op&0x7f) * time.Millisecond
 				} else if i := slices.IndexFunc(m.waiting, func(w *waiting) bool { return w.who == who }); i >= 0 {
-					require.False(t, g.Settle(m.waiting[i].w, op&0x40 != 0))
-					m.remove(m.waiting[i])
+					w := m.waiting[i]
+					if op&0x40 != 0 {
+						g.Impatient(w.w)
+						m.impatient(t, w, now)
+					} else {
+						require.False(t, g.Settle(w.w))
+						m.remove(w)
+					}
 				}
 			case 3:
 				if op&0x80 != 0 {
@@ -368,13 +442,18 @@ type model struct {
 	places, queue int
 	running       []gate.Who
 	waiting       []*waiting // the oldest first
-	since         map[int]time.Duration
+	queues        map[int]*queue
+}
+
+type queue struct {
+	since, shed time.Duration // shed < 0: never
+	stands      bool
 }
 
 type waiting struct {
-	w   *gate.Waiter
-	who gate.Who
-	n   int
+	w    *gate.Waiter
+	who  gate.Who
+	came time.Duration
 }
 
 func (m *model) has(who gate.Who) (n int) {
@@ -410,34 +489,53 @@ func (m *model) of(priority int) (all []*waiting) {
 }
 
 func (m *model) stands(priority int, now time.Duration) bool {
-	return len(m.of(priority)) > 0 && now-m.since[priority] >= interval
+	q := m.queues[priority]
+	return q.stands || now-q.since >= interval
+}
+
+func (m *model) shed(t *testing.T, w *waiting, now time.Duration) {
+	require.True(t, decided(w.w))
+	m.queues[w.who.Priority].shed = now
+	m.remove(w)
+}
+
+func (m *model) impatient(t *testing.T, w *waiting, now time.Duration) {
+	last := w
+	if now-w.came < interval {
+		last = m.last(w.who.Priority, now)
+	}
+	m.shed(t, last, now)
 }
 
 func (m *model) wait(t *testing.T, w *waiting, now time.Duration) {
 	require.GreaterOrEqual(t, len(m.running), m.places)
-	if m.since == nil {
-		m.since = map[int]time.Duration{}
+	if m.queues == nil {
+		m.queues = map[int]*queue{}
+	}
+	q := m.queues[w.who.Priority]
+	if q == nil {
+		q = &queue{shed: -interval}
+		m.queues[w.who.Priority] = q
 	}
 	if len(m.of(w.who.Priority)) == 0 {
-		m.since[w.who.Priority] = now
+		q.since, q.stands = now, now-q.shed < interval
 	}
 	patience := interval
 	if m.stands(w.who.Priority, now) {
 		patience = target
 	}
 	require.Equal(t, patience, w.w.Patience)
+	w.came = now
 	m.waiting = append(m.waiting, w)
 	if len(m.waiting) > m.queue {
-		last := m.last(now)
-		require.True(t, decided(last.w))
-		m.remove(last)
+		lowest := slices.MinFunc(m.waiting, func(a, b *waiting) int { return a.who.Priority - b.who.Priority }).who.Priority
+		m.shed(t, m.last(lowest, now), now)
 	}
 }
 
-func (m *model) last(now time.Duration) *waiting {
-	lowest := slices.MinFunc(m.waiting, func(a, b *waiting) int { return a.who.Priority - b.who.Priority }).who.Priority
-	all := m.of(lowest)
-	if !m.stands(lowest, now) {
+func (m *model) last(priority int, now time.Duration) *waiting {
+	all := m.of(priority)
+	if !m.stands(priority, now) {
 		slices.Reverse(all)
 	}
 	return slices.MaxFunc(all, func(a, b *waiting) int {

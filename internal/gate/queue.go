@@ -67,7 +67,9 @@ func (l *level) end(c *caller, newest bool) *Waiter {
 	return c.waits.Front().Value.(*Waiter)
 }
 
-// look notes whether the queue stands: somebody has been waiting for an interval.
+// look notes whether the queue stands: somebody has been waiting at each moment of an Interval.
+// It stands from its beginning if somebody was turned away in the Interval before: places may
+// become free in batches, so that a queue is empty now and then under any load.
 func (l *level) look(c Config) {
 	if !l.standing && c.Now()-l.since >= c.Interval {
 		l.standing = true
@@ -76,30 +78,31 @@ func (l *level) look(c Config) {
 	}
 }
 
-// next returns who comes in next, and last who is turned away next, of those who wait.
-func (g *Gate) next() *Waiter {
-	l := g.levels[0]
+// nextOf returns who comes in next, and lastOf who is turned away next.
+func (g *Gate) nextOf(l *level) *Waiter {
 	l.look(g.c)
 	return l.front(l.next.callers[0])
 }
 
-func (g *Gate) last() *Waiter {
-	l := g.levels[len(g.levels)-1]
+func (g *Gate) lastOf(l *level) *Waiter {
 	l.look(g.c)
 	return l.back(l.last.callers[0])
 }
 
 // enqueue lets who wait.
 func (g *Gate) enqueue(who Who) *Waiter {
+	now := g.c.Now()
 	i, found := g.level(who.Priority)
 	if !found {
-		g.levels = slices.Insert(g.levels, i, newLevel(who.Priority, g.c.Now()))
+		l := newLevel(who.Priority, now)
+		l.standing = g.shedLately(who.Priority, now)
+		g.levels = slices.Insert(g.levels, i, l)
 	}
 	l := g.levels[i]
 	l.look(g.c)
 	g.arrived++
 	g.stats.Waiting++
-	w := &Waiter{Decided: make(chan struct{}), Patience: g.c.Interval, caller: g.caller(who), number: g.arrived}
+	w := &Waiter{Decided: make(chan struct{}), Patience: g.c.Interval, caller: g.caller(who), came: now, number: g.arrived}
 	if l.standing {
 		w.Patience = g.c.Target
 	}
