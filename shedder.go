@@ -48,7 +48,7 @@ type ShedderConfig struct {
 // Who has waited the longest goes in first while there is a queue now and then; in one that
 // stands it is who came last, whose client is still there. Those of a higher priority go
 // before all others, and within a priority the callers, as by Caller, have equal shares: who
-// has the fewest places goes first.
+// has the fewest places goes first, then who was let in the longest ago.
 //
 // A Shedder stands inside all that refuses, so that nobody waits for a 401, and inside Auth,
 // which knows the plan. An InFlight is the bound before that: on what is held in memory,

@@ -172,6 +172,34 @@ func TestShedderSharesAmongCallers(t *testing.T) {
 	})
 }
 
+// Nor does it help where there are more callers than places.
+func TestShedderSharesFewPlacesAmongManyCallers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const callers, places, work, load, lasts = 20, 4, 10 * time.Millisecond, 5, 2 * time.Second
+		var served [callers]atomic.Int32
+		h := newShedder(t, admit.ShedderConfig{Max: places}).Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			i, _ := strconv.Atoi(r.URL.Path[1:])
+			served[i].Add(1)
+			time.Sleep(time.Duration(rand.ExpFloat64() * float64(work)))
+		}))
+		var all sync.WaitGroup
+		for began := time.Now(); time.Since(began) < lasts; time.Sleep(time.Duration(rand.ExpFloat64() * float64(work) / places / load)) {
+			caller := max(0, rand.IntN(callers+9)-9) // one sends ten times as much as each other
+			all.Go(func() { status(h, as(strconv.Itoa(caller), "")) })
+		}
+		all.Wait()
+		var sum, squares float64
+		for i := range served {
+			n := float64(served[i].Load())
+			sum += n
+			squares += n * n
+		}
+		assert.Greater(t, sum*sum/(callers*squares), 0.95, "Jain's index")
+		assert.Greater(t, sum, 0.9*places*float64(lasts/work))
+	})
+}
+
 func TestShedderBoundsTheWait(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

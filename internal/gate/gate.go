@@ -1,6 +1,6 @@
 // Package gate has places for work, and a queue of those who wait for one. It decides who
-// comes in next and who is turned away: by priority, then by how many places a caller has,
-// then by age. It turns away by how long they wait, as CoDel does.
+// comes in next and who is turned away: by priority, then by how many places a caller has and
+// when it was let in last, then by age. It turns away by how long they wait, as CoDel does.
 package gate
 
 import (
@@ -39,8 +39,9 @@ type Gate struct {
 
 	mu      sync.Mutex
 	stats   Stats
-	callers map[uint64]*caller // by Who.Caller; those with a place or a wait
-	unused  []*caller
+	callers map[uint64]*caller // by Who.Caller
+	known   list.List          // of *caller: who has nothing, for the longest first; busy; who has something
+	busy    *list.Element
 	levels  []*level              // with a wait each, the highest priority first
 	arrived uint64                // waiters
 	shedAt  map[int]time.Duration // when a priority turned somebody away last
@@ -61,7 +62,9 @@ type Waiter struct {
 
 // New returns a Gate.
 func New(c Config) *Gate {
-	return &Gate{c: c, callers: make(map[uint64]*caller), shedAt: make(map[int]time.Duration)}
+	g := &Gate{c: c, callers: make(map[uint64]*caller), shedAt: make(map[int]time.Duration)}
+	g.busy = g.known.PushBack(nil)
+	return g
 }
 
 // Enter takes a place, or returns who waits for one. Leave is to follow once there is a
@@ -157,13 +160,18 @@ func (g *Gate) Stats() Stats {
 func (g *Gate) Callers() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return len(g.callers)
+	n := 0
+	for at := g.busy.Next(); at != nil; at = at.Next() {
+		n++
+	}
+	return n
 }
 
 func (g *Gate) admit(c *caller) {
-	c.places++
-	g.arrange(c)
 	g.stats.Admitted++
+	c.places++
+	c.turn = g.stats.Admitted
+	g.arrange(c)
 }
 
 func (g *Gate) shed(w *Waiter) {

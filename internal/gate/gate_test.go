@@ -1,6 +1,7 @@
 package gate_test
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"testing"
@@ -115,6 +116,59 @@ func TestFewestPlacesGoFirst(t *testing.T) {
 		g.Leave(who(2, 0))
 		assert.True(t, decided(two))
 		assert.False(t, decided(one))
+	})
+}
+
+// Of callers with as many places, who was let in the longest ago goes first, so that one who
+// asks for more than others has no more, also where all have the same places: none.
+func TestWhoHadItsTurnGoesAfterOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(t, 10)
+		greedy, more := l.wait(t, who(1, 0)), l.wait(t, who(1, 0))
+		assert.Same(t, greedy, l.next(t))
+		modest := l.wait(t, who(2, 0))
+		assert.Same(t, modest, l.next(t))
+		time.Sleep(interval)
+		assert.Equal(t, target, l.wait(t, who(1, 0)).Patience)
+		again := l.wait(t, who(2, 0))
+		newest := l.next(t)
+		assert.Equal(t, who(1, 0), l.has, "whose last turn was before that of 2")
+		assert.NotSame(t, more, newest, "the queue stands")
+		assert.Same(t, again, l.next(t))
+		assert.Same(t, more, l.next(t))
+	})
+}
+
+// Who has nothing for a moment is not new.
+func TestTurnsAreRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(1, 2)
+		come := func(caller int) {
+			require.Nil(t, g.Enter(who(caller, 0)))
+			g.Leave(who(caller, 0))
+		}
+		first := func(one, two int) (caller int) { // of whom who comes in
+			require.Nil(t, g.Enter(who(99, 0)))
+			a, b := g.Enter(who(one, 0)), g.Enter(who(two, 0))
+			g.Leave(who(99, 0))
+			came, other := one, two
+			if decided(b) {
+				a, b, came, other = b, a, two, one
+			}
+			require.True(t, g.Settle(a))
+			g.Leave(who(came, 0))
+			require.True(t, g.Settle(b))
+			g.Leave(who(other, 0))
+			return came
+		}
+		come(1)
+		assert.Equal(t, 2, first(1, 2), "it has not been here")
+		assert.Equal(t, 2, first(1, 2), "its turn was before")
+		for caller := 3; caller < 8; caller++ {
+			come(caller)
+		}
+		assert.Zero(t, g.Callers())
+		assert.Equal(t, 1, first(1, 2), "as many others have been here as fit in: both are new")
 	})
 }
 
@@ -393,7 +447,7 @@ func FuzzGate(f *testing.F) {
 			return // the model is slow
 		}
 		var now time.Duration
-		m := &model{places: 1 + int(in[0]%4), queue: int(in[1] % 10)}
+		m := &model{places: 1 + int(in[0]%4), queue: int(in[1] % 10), turns: map[gate.Who]int{}}
 		g := gate.New(gate.Config{
 			Places: m.places, Queue: m.queue, Target: target, Interval: interval,
 			Now: func() time.Duration { return now },
@@ -418,11 +472,13 @@ func FuzzGate(f *testing.F) {
 					} else {
 						require.False(t, g.Settle(w.w))
 						m.remove(w)
+						m.tidy(who)
 					}
 				}
 			case 3:
 				if op&0x80 != 0 {
 					g.Return(who)
+					m.know(who)
 					m.running = append(m.running, who)
 				} else if m.has(who) > 0 {
 					g.Leave(who)
@@ -443,6 +499,9 @@ type model struct {
 	running       []gate.Who
 	waiting       []*waiting // the oldest first
 	queues        map[int]*queue
+	turns         map[gate.Who]int // of those who are known
+	idle          []gate.Who       // the longest first
+	admitted      int
 }
 
 type queue struct {
@@ -476,7 +535,31 @@ func (m *model) waits(who gate.Who) (n int) {
 
 func (m *model) enter(t *testing.T, who gate.Who) {
 	require.Less(t, len(m.running), m.places)
+	m.know(who)
+	m.admit(who)
+}
+
+func (m *model) admit(who gate.Who) {
 	m.running = append(m.running, who)
+	m.admitted++
+	m.turns[who] = m.admitted
+}
+
+func (m *model) know(who gate.Who) {
+	if _, known := m.turns[who]; !known {
+		if len(m.turns) > m.places+m.queue && len(m.idle) > 0 {
+			delete(m.turns, m.idle[0])
+			m.idle = m.idle[1:]
+		}
+		m.turns[who] = 0
+	}
+	m.idle = slices.DeleteFunc(m.idle, func(w gate.Who) bool { return w == who })
+}
+
+func (m *model) tidy(who gate.Who) {
+	if m.has(who)+m.waits(who) == 0 {
+		m.idle = append(m.idle, who)
+	}
 }
 
 func (m *model) of(priority int) (all []*waiting) {
@@ -497,6 +580,7 @@ func (m *model) shed(t *testing.T, w *waiting, now time.Duration) {
 	require.True(t, decided(w.w))
 	m.queues[w.who.Priority].shed = now
 	m.remove(w)
+	m.tidy(w.who)
 }
 
 func (m *model) impatient(t *testing.T, w *waiting, now time.Duration) {
@@ -509,6 +593,7 @@ func (m *model) impatient(t *testing.T, w *waiting, now time.Duration) {
 
 func (m *model) wait(t *testing.T, w *waiting, now time.Duration) {
 	require.GreaterOrEqual(t, len(m.running), m.places)
+	m.know(w.who)
 	if m.queues == nil {
 		m.queues = map[int]*queue{}
 	}
@@ -545,6 +630,7 @@ func (m *model) last(priority int, now time.Duration) *waiting {
 
 func (m *model) leave(t *testing.T, who gate.Who, now time.Duration) {
 	m.running = slices.Delete(m.running, slices.Index(m.running, who), slices.Index(m.running, who)+1)
+	defer m.tidy(who)
 	if len(m.waiting) == 0 || len(m.running) >= m.places {
 		return
 	}
@@ -553,10 +639,12 @@ func (m *model) leave(t *testing.T, who gate.Who, now time.Duration) {
 	if m.stands(highest, now) {
 		slices.Reverse(all)
 	}
-	first := slices.MinFunc(all, func(a, b *waiting) int { return m.has(a.who) - m.has(b.who) })
+	first := slices.MinFunc(all, func(a, b *waiting) int {
+		return cmp.Or(m.has(a.who)-m.has(b.who), m.turns[a.who]-m.turns[b.who])
+	})
 	require.True(t, decided(first.w))
 	m.remove(first)
-	m.running = append(m.running, first.who)
+	m.admit(first.who)
 }
 
 func (m *model) remove(w *waiting) {

@@ -8,14 +8,18 @@ import (
 	"time"
 )
 
-// caller is what one has at one priority. It is kept while that is something.
+// caller is what one has at one priority. It is kept while that is something, and after that
+// for as long as there is room: who comes often has its turn after who has not been let in
+// for longer, also where neither has a place.
 type caller struct {
 	who    Who
 	places int
+	turn   uint64    // Stats.Admitted when it was let in last; 0: nobody remembers
 	waits  list.List // of *Waiter, the oldest first
 	level  *level    // nil: it has no waits
 	next   int       // where it is in the orders of level
 	last   int
+	at     *list.Element // of Gate.known
 }
 
 // level has the callers of one priority who wait. It is kept while there is one.
@@ -23,13 +27,14 @@ type level struct {
 	priority int
 	since    time.Duration // when the first of them came
 	standing bool
-	next     order // who has the fewest places is first
+	next     order // who has the fewest places is first, then who was let in the longest ago
 	last     order // who has the most places and waits is first
 }
 
-// Of two callers with as many places, who has waited longer comes in first, so that a burst is
-// served in its order. In a queue that stands it is who came last: the others have waited for
-// most of their time in vain already, and their clients may have given up.
+// Of two callers who are alike in that, as new ones are, who has waited longer comes in first,
+// so that a burst is served in its order. In a queue that stands it is who came last: the
+// others have waited for most of their time in vain already, and their clients may have given
+// up.
 func newLevel(priority int, since time.Duration) *level {
 	l := &level{priority: priority, since: since}
 	l.next = order{
@@ -37,6 +42,9 @@ func newLevel(priority int, since time.Duration) *level {
 		less: func(a, b *caller) bool {
 			if a.places != b.places {
 				return a.places < b.places
+			}
+			if a.turn != b.turn {
+				return a.turn < b.turn
 			}
 			return l.before(l.front(a), l.front(b))
 		},
@@ -152,27 +160,30 @@ func (g *Gate) arrange(c *caller) {
 	}
 }
 
-// caller returns what who has.
+// caller returns what who has. Who has had nothing for the longest is forgotten for it, if more
+// are known than can be in here.
 func (g *Gate) caller(who Who) *caller {
 	c := g.callers[who.Caller]
-	if c != nil {
-		return c
-	}
-	if n := len(g.unused); n > 0 {
-		c, g.unused = g.unused[n-1], g.unused[:n-1]
-	} else {
+	switch {
+	case c != nil:
+	case len(g.callers) > g.c.Places+g.c.Queue && g.known.Front() != g.busy:
+		c = g.known.Front().Value.(*caller)
+		delete(g.callers, c.who.Caller)
+		c.turn = 0
+	default:
 		c = new(caller)
+		c.at = g.known.PushBack(c)
 	}
 	c.who = who
 	g.callers[who.Caller] = c
+	g.known.MoveToBack(c.at)
 	return c
 }
 
-// tidy forgets a caller who has nothing.
+// tidy notes a caller who has nothing.
 func (g *Gate) tidy(c *caller) {
 	if c.places == 0 && c.level == nil {
-		delete(g.callers, c.who.Caller)
-		g.unused = append(g.unused, c)
+		g.known.MoveBefore(c.at, g.busy)
 	}
 }
 
