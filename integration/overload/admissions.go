@@ -59,6 +59,14 @@ func inFlightQueue() admission {
 	}, true}
 }
 
+// shedder prefers plans.
+func shedder(s size) admission {
+	return admission{fmt.Sprintf("Shedder %s", s), func(_ context.Context, workers int, p *admit.Policy) (_ admit.Middleware, err error) {
+		p.Shedder, err = admit.NewShedder(admit.ShedderConfig{Max: s.of(workers), Plans: sold})
+		return nil, err
+	}, true}
+}
+
 // failsafeDefault is failsafe-go's adaptive limiter as it comes: it starts at 20, whatever
 // the service is.
 func failsafeDefault() admission {
@@ -142,6 +150,14 @@ type caller struct {
 }
 
 const paying = 10
+
+var sold = func() *admit.Plans {
+	plans, err := admit.NewPlans(admit.Plan{Name: "free"}, admit.Plan{Name: "pro", Includes: "free"})
+	if err != nil {
+		panic(err)
+	}
+	return plans
+}()
 
 // protect puts the admission in front of the service, until ctx ends.
 func (a admission) protect(ctx context.Context, s *service) (http.Handler, error) {

@@ -37,7 +37,7 @@ func command(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	t := spans{warm: 1500 * time.Millisecond, measured: 4 * time.Second}
+	t := spans{warm: time.Second, measured: 4 * time.Second}
 	if quick {
 		t = spans{warm: 500 * time.Millisecond, measured: 1500 * time.Millisecond}
 	}

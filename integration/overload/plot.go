@@ -20,6 +20,7 @@ type drawn struct {
 }
 
 var (
+	ours   = svg.Pen{Colour: svg.Blue, Width: 2.5}
 	theirs = svg.Pen{Colour: svg.Orange, Width: 1.5}
 	astray = svg.Pen{Colour: svg.Orange, Width: 1.5, Dashed: true}
 	few    = svg.Pen{Colour: svg.Green, Width: 1.5}
@@ -31,6 +32,7 @@ var (
 // drawGoodput shows the first scenario, drawPaying that with the plans.
 func drawGoodput(results []*result) []byte {
 	return named(results, "load").plot("Answered in time, of capacity", 0, []drawn{
+		{shedder(size{times: 2}).name, ours},
 		{failsafeDefault().name, theirs},
 		{failsafeFrom(size{times: 25}).name, astray},
 		{maxInFlight(size{times: 0.2}).name, few},
@@ -42,6 +44,7 @@ func drawGoodput(results []*result) []byte {
 
 func drawPaying(results []*result) []byte {
 	return named(results, "plans").plot("Paying requests answered in time", 0, []drawn{
+		{shedder(size{times: 2}).name, ours},
 		{failsafeDefault().name, theirs},
 		{failsafePlans().name, astray},
 		{maxInFlight(size{times: 5}).name, few},

@@ -210,7 +210,7 @@ func scenarios(t spans) []scenario {
 		{"not answered in time later than 1 s after", "%.0f", failedLater},
 		{"the last of them after", "%.1f s", recovered},
 	}
-	shedders := []admission{} // SHED
+	shedders := []admission{shedder(size{times: 1}), shedder(size{times: 2}), shedder(size{times: 4}), shedder(size{times: 8})}
 	with := func(some ...admission) []admission { return append(some, shedders...) }
 	return []scenario{
 		{
@@ -229,6 +229,7 @@ func scenarios(t spans) []scenario {
 			cells: t.sizes(3, 4, 20, 100),
 			admissions: []admission{
 				maxInFlight(size{fixed: 100}), failsafeDefault(), failsafeQueue(),
+				shedder(size{fixed: 40}), shedder(size{fixed: 100}), shedder(size{times: 2}),
 			},
 			metrics: usual[:2],
 		},
@@ -285,8 +286,8 @@ func scenarios(t spans) []scenario {
 		{
 			name: "sockets", title: "Over sockets", over: overSockets,
 			about:      "10 workers, requests of 20 ms of work, clients that leave after 100 ms; HTTP/1.1, connections are kept.",
-			cells:      t.loads(10, slower, deadline, 2, 5),
-			admissions: []admission{without(true), maxInFlight(size{times: 5}), inFlightQueue(), failsafeDefault()},
+			cells:      t.loads(10, slower, 2*deadline, 2, 5),
+			admissions: []admission{without(true), maxInFlight(size{times: 5}), inFlightQueue(), failsafeDefault(), shedder(size{times: 1}), shedder(size{times: 2}), shedder(size{times: 4})},
 			metrics:    usual,
 		},
 	}
