@@ -308,3 +308,41 @@ func TestOptions(t *testing.T) {
 	cancel()
 	assert.ErrorIs(t, command(ctx, nil, io.Discard), context.Canceled)
 }
+
+// What the doc of Shedder says of places from one to eight times the workers.
+func TestShedderKeepsTheServiceAtWork(t *testing.T) {
+	t.Parallel()
+	short := spans{200 * time.Millisecond, 800 * time.Millisecond}
+	for _, times := range []float64{1, 8} {
+		a := shedder(size{times: times})
+		for _, load := range []float64{2, 5, 10} {
+			r := measureIn(t, short.steady(load, workers, alike, deadline), a)
+			assert.GreaterOrEqual(t, goodput(r), 90.0, "%s at %v", a.name, load)
+		}
+		for _, m := range []mix{alike, uneven} {
+			r := measureIn(t, short.steady(0.7, workers, m, 3*deadline), a)
+			assert.Zero(t, refused(r), "%s, %v", a.name, m.mean)
+			assert.Equal(t, r.counted(all).sent, r.counted(all).good, "%s, %v", a.name, m.mean)
+		}
+	}
+}
+
+func TestShedderLetsPayingRequestsIn(t *testing.T) {
+	t.Parallel()
+	for _, times := range []float64{1, 8} {
+		r := measureIn(t, spans{200 * time.Millisecond, 800 * time.Millisecond}.steady(5, workers, plans, deadline), shedder(size{times: times}))
+		assert.GreaterOrEqual(t, payingGood(r), 99.9, times)
+		assert.GreaterOrEqual(t, goodput(r), 90.0, times)
+	}
+}
+
+func TestShedderRefusesNobodyAfterABurst(t *testing.T) {
+	t.Parallel()
+	c := spans{200 * time.Millisecond, 1200 * time.Millisecond}.change(phase{load: 0.5}, phase{load: 5}, phase{load: 0.5})[0]
+	for _, times := range []float64{1, 8} {
+		r := measureIn(t, c, shedder(size{times: times}))
+		assert.Positive(t, refused(r), times)
+		assert.Zero(t, failedLater(r), times)
+		assert.Less(t, recovered(r), 0.5, times)
+	}
+}

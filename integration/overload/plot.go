@@ -70,11 +70,15 @@ func (r *result) plot(title string, metric int, some []drawn) []byte {
 	for _, percent := range []float64{0, 25, 50, 75, 100} {
 		d.Tick(left, right-left, y(percent), fmt.Sprintf("%.0f%%", percent))
 	}
+	labelled := 0.0
 	for i, c := range r.cells {
-		d.Text(x(load(i)), bottom+18, svg.Middle, svg.Grey, c.name)
+		if at := x(load(i)); at > labelled+30 { // else it would be over the one before
+			d.Text(at, bottom+18, svg.Middle, svg.Grey, c.name)
+			labelled = at
+		}
 	}
 	d.Text((left+right)/2, bottom+36, svg.Middle, svg.Grey, "load, in times of capacity")
-	for i, s := range some {
+	for i, s := range slices.Backward(some) { // the first is on top
 		at := slices.IndexFunc(r.admissions, func(a admission) bool { return a.name == s.name })
 		d.Curve(s.pen, len(r.cells), func(cell int) (float64, float64) { return x(load(cell)), y(r.values[at][cell][metric]) })
 		below := float64(top + 8 + 20*i)

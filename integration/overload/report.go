@@ -58,7 +58,7 @@ func (m metric) text(value float64) string {
 // text is a value, with a mark if the generator was late.
 func (r *result) text(admission, cell, metric int) string {
 	text := r.metrics[metric].text(r.values[admission][cell][metric])
-	if r.late[admission][cell] > tooLate {
+	if text != "" && r.late[admission][cell] > tooLate {
 		text += " †"
 	}
 	return text

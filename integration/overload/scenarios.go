@@ -285,7 +285,7 @@ func scenarios(t spans) []scenario {
 		},
 		{
 			name: "sockets", title: "Over sockets", over: overSockets,
-			about:      "10 workers, requests of 20 ms of work, clients that leave after 100 ms; HTTP/1.1, connections are kept.",
+			about:      "10 workers, requests of 20 ms of work, clients that leave after 200 ms; HTTP/1.1, connections are kept.",
 			cells:      t.loads(10, slower, 2*deadline, 2, 5),
 			admissions: []admission{without(true), maxInFlight(size{times: 5}), inFlightQueue(), failsafeDefault(), shedder(size{times: 1}), shedder(size{times: 2}), shedder(size{times: 4})},
 			metrics:    usual,
