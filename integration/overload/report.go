@@ -105,7 +105,7 @@ func document(t spans, results []*result) string {
 	parts := append([]string{machine.String()}, machine.Modules("failsafe-go/")...)
 	fmt.Fprintf(&b, `# Overload
 
-%s. Written by `+"`make overload`"+`.
+%s. Written by `+"`go run ./integration/overload`"+`.
 
 Requests come as a Poisson process, whether or not those before have been answered. A cell is %v after %v of the same load, with the same arrivals for every admission;
 times are counted from when a request should have been sent. The service has a pool of workers: a request waits for one, in order and without a bound, unless its client leaves; its work is to sleep, so that the processors of
