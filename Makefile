@@ -5,7 +5,7 @@ STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME   ?= 20s
 SOAKTIME   ?= 10m
 
-.PHONY: all test race lint fmt cover allocs test-go vet-platforms vuln fuzz bench soak load
+.PHONY: all test race lint fmt cover allocs test-go vet-platforms vuln fuzz bench soak load overload
 
 all: lint test
 
@@ -76,3 +76,8 @@ soak:
 # Needs wrk and nghttp2-client, and about eight minutes on a machine that does nothing else.
 load:
 	go run ./integration/load -out integration/load/RESULTS.md
+
+# More than a service can do, with different admissions in front of it; about twenty minutes
+# on a machine that does nothing else.
+overload:
+	go run ./integration/overload -out integration/overload

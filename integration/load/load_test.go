@@ -268,7 +268,7 @@ func TestReport(t *testing.T) {
 	assert.Contains(t, document, "| policy | 10.0k | 50.0% (50.0..50.0) | 1.000 ms | 3.000 ms | 50.0 µs |\n")
 	assert.Contains(t, document, "\npolicy to peers: 300.0% (300.0..300.1) of the requests a second, 100.0% (100.0..100.0) of the CPU a request.\n")
 	assert.Contains(t, document, "- **peers**: key + httprate + chi AllowContentType + elnormous Accept + chi Timeout. Does not do: 405, ")
-	assert.Contains(t, machine(), "go1.")
+	assert.Contains(t, machineAndTools(), "go1.")
 }
 
 func TestCPUOf(t *testing.T) {

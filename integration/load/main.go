@@ -176,7 +176,7 @@ func run(ctx context.Context, o options, stdout io.Writer) error {
 	if o.out == "" {
 		return nil
 	}
-	return os.WriteFile(o.out, []byte(m.document(machine(), tables)), 0o644)
+	return os.WriteFile(o.out, []byte(m.document(machineAndTools(), tables)), 0o644)
 }
 
 // installed reports every program that is missing.

@@ -3,13 +3,12 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"os"
 	"os/exec"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/admit-go/admit/integration/internal/machine"
 )
 
 // measurement is all samples: of each load, of each contestant, of each round.
@@ -142,30 +141,11 @@ around it shows. The CPU is that of the server's process for each request, its p
 %s`, machine, time.Now().UTC().Format("2 January 2006."), len(body), m.options.rounds, m.options.lasts, m.answers(), strings.TrimSuffix(tables, "\n"))
 }
 
-// machine is what the figures depend on.
-func machine() string {
-	parts := []string{
-		fmt.Sprintf("%d × %s, %s/%s, %s", runtime.NumCPU(), processor(), runtime.GOOS, runtime.GOARCH, runtime.Version()),
-		firstLine("wrk", "-v"), firstLine("h2load", "--version"),
-	}
-	if build, ok := debug.ReadBuildInfo(); ok {
-		for _, d := range build.Deps {
-			if strings.Contains(d.Path, "go-chi/") || strings.Contains(d.Path, "elnormous/") {
-				parts = append(parts, d.Path+" "+d.Version)
-			}
-		}
-	}
+// machineAndTools is what the figures depend on.
+func machineAndTools() string {
+	parts := append([]string{machine.String(), firstLine("wrk", "-v"), firstLine("h2load", "--version")},
+		machine.Modules("go-chi/", "elnormous/")...)
 	return strings.Join(parts, "; ") + "."
-}
-
-func processor() string {
-	info, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.SplitSeq(string(info), "\n") {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return "unknown processor"
 }
 
 // firstLine is what a program says of its version; wrk exits with 1 after it.
