@@ -346,3 +346,14 @@ func TestShedderRefusesNobodyAfterABurst(t *testing.T) {
 		assert.Less(t, recovered(r), 0.5, times)
 	}
 }
+
+func TestShedderIsFairToCallers(t *testing.T) {
+	t.Parallel()
+	for _, times := range []float64{1, 2, 4, 8} {
+		for _, load := range []float64{2, 5} {
+			r := measureIn(t, spans{300 * time.Millisecond, time.Second}.steady(load, workers, greedy, deadline), shedder(size{times: times}))
+			assert.GreaterOrEqual(t, jain(r), 0.95, "%v× at %v", times, load)
+			assert.GreaterOrEqual(t, goodput(r), 90.0, "%v× at %v", times, load)
+		}
+	}
+}
