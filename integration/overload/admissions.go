@@ -159,8 +159,8 @@ var sold = func() *admit.Plans {
 	return plans
 }()
 
-// protect puts the admission in front of the service, until ctx ends.
-func (a admission) protect(ctx context.Context, s *service) (http.Handler, error) {
+// protect puts the admission in front of a service with so many workers, until ctx ends.
+func (a admission) protect(ctx context.Context, workers int, service http.Handler) (http.Handler, error) {
 	keys := admit.KeyMap{}
 	for _, c := range callers {
 		keys[admit.DigestOf(c.token)] = c.key
@@ -170,7 +170,7 @@ func (a admission) protect(ctx context.Context, s *service) (http.Handler, error
 		return nil, err
 	}
 	p := admit.Policy{Auth: auth}
-	innermost, err := a.prepare(ctx, cap(s.workers), &p)
+	innermost, err := a.prepare(ctx, workers, &p)
 	if err != nil {
 		return nil, err
 	}
@@ -181,5 +181,5 @@ func (a admission) protect(ctx context.Context, s *service) (http.Handler, error
 	if innermost != nil {
 		chain = chain.Append(innermost)
 	}
-	return chain.Then(s), nil
+	return chain.Then(service), nil
 }

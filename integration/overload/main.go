@@ -58,10 +58,18 @@ func command(ctx context.Context, args []string, stdout io.Writer) error {
 		fmt.Fprintf(stdout, "\n%s\n", r.tables())
 		results = append(results, r)
 	}
+	if only != "" {
+		return nil
+	}
+	places, err := costs(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "\n%s\n", costTable(places))
 	if out == "" {
 		return nil
 	}
-	return write(out, t, results)
+	return write(out, t, results, places)
 }
 
 // choose returns those scenarios that a list names, or all.
@@ -84,9 +92,9 @@ func choose(all []scenario, only string) ([]scenario, error) {
 	return chosen, nil
 }
 
-func write(dir string, t spans, results []*result) error {
+func write(dir string, t spans, results []*result, places []cost) error {
 	for name, content := range map[string][]byte{
-		"RESULTS.md": []byte(document(t, results)),
+		"RESULTS.md": []byte(document(t, results, places)),
 		goodputFile:  drawGoodput(results),
 		payingFile:   drawPaying(results),
 	} {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/xml"
+	"flag"
 	"io"
 	"math"
 	"net/http"
@@ -239,7 +240,7 @@ func TestReport(t *testing.T) {
 	results[0].late[0][0] = tooLate + 1
 
 	dir := t.TempDir()
-	require.NoError(t, write(dir, short, results))
+	require.NoError(t, write(dir, short, results, []cost{{admission: without(true), ns: 1000, allocs: 4}, {admission: shedder(size{times: 1}), ns: 1150, allocs: 4}}))
 	page, err := os.ReadFile(filepath.Join(dir, "RESULTS.md"))
 	require.NoError(t, err)
 	for _, r := range results {
@@ -252,6 +253,7 @@ func TestReport(t *testing.T) {
 		}
 	}
 	assert.Contains(t, string(page), "% † |")
+	assert.Contains(t, string(page), "\n| Shedder 1× | 1150 | 150 | 4 | 0 |\n")
 	assert.Regexp(t, `(?m)^\d+ × .*, .*/.*, go1\..*; github.com/failsafe-go/failsafe-go v0\.`, string(page))
 	for _, name := range []string{goodputFile, payingFile} {
 		assert.Contains(t, string(page), "("+name+")")
@@ -310,6 +312,19 @@ func TestOptions(t *testing.T) {
 }
 
 // What the doc of Shedder says of places from one to eight times the workers.
+// Every admission lets in a request that is alone, and a Shedder allocates nothing for it.
+func TestCosts(t *testing.T) {
+	require.NoError(t, flag.Set("test.benchtime", "10x"))
+	all, err := costs(t.Context())
+	require.NoError(t, err)
+	assert.Len(t, all, 4)
+	for _, c := range all {
+		if strings.HasPrefix(c.name, "Shedder") && !raced {
+			assert.Equal(t, all[0].allocs, c.allocs)
+		}
+	}
+}
+
 func TestShedderKeepsTheServiceAtWork(t *testing.T) {
 	t.Parallel()
 	short := spans{200 * time.Millisecond, 800 * time.Millisecond}

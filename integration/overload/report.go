@@ -100,7 +100,7 @@ func table(b *strings.Builder, rows []admission, columns []string, text func(row
 }
 
 // document is RESULTS.md.
-func document(t spans, results []*result) string {
+func document(t spans, results []*result, places []cost) string {
 	var b strings.Builder
 	parts := append([]string{machine.String()}, machine.Modules("failsafe-go/")...)
 	fmt.Fprintf(&b, `# Overload
@@ -118,5 +118,6 @@ this machine bound nothing. A multiple (1×) is so many times the workers as a n
 	for _, r := range results {
 		b.WriteString("\n" + r.tables())
 	}
+	b.WriteString("\n" + costTable(places))
 	return b.String()
 }

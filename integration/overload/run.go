@@ -27,7 +27,7 @@ func (c cell) measure(a admission, over wire) (*run, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	s := newService(c.workers, a.heedful)
-	h, err := a.protect(ctx, s)
+	h, err := a.protect(ctx, c.workers, s)
 	if err != nil {
 		return nil, err
 	}
