@@ -311,6 +311,17 @@ func TestPlaceIsTakenAgainByWhoHasNone(t *testing.T) {
 	})
 }
 
+// What is found out about a request inside is known outside.
+func TestPlaceHandsBackTheRoute(t *testing.T) {
+	eachBound(t, func(t *testing.T, newBound func(int) bound) {
+		mux := http.NewServeMux()
+		mux.Handle("GET /{x}", ok)
+		r := get("/a")
+		allowed(t, newBound(1).Wrap(mux), r)
+		assert.Equal(t, "GET /{x}", r.Pattern)
+	})
+}
+
 // Who has no BodyTimeout is told once, where it matters.
 func TestPlaceThatASlowClientHoldsIsLogged(t *testing.T) {
 	eachBound(t, func(t *testing.T, newBound func(int) bound) {

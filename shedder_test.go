@@ -125,9 +125,13 @@ func TestShedderLetsLaterPlansGoFirst(t *testing.T) {
 		for _, answer := range answers {
 			assert.Equal(t, http.StatusOK, <-answer)
 		}
-		allowed(t, (&admit.ErrorWriter{Logger: logger}).Wrap(b.Wrap(ok)), as("foreign", "other"))
+		for range 2 {
+			allowed(t, (&admit.ErrorWriter{Logger: logger}).Wrap(b.Wrap(ok)), as("foreign", "other"))
+		}
 		assert.Equal(t, 1, strings.Count(lines.String(), "\n"), "once for each key")
 		assert.Contains(t, lines.String(), `key=foreign plan=other`)
+		allowed(t, (&admit.ErrorWriter{Logger: logger}).Wrap(b.Wrap(ok)), as("foreign", "third"))
+		assert.Equal(t, 2, strings.Count(lines.String(), "\n"), "and plan")
 	})
 }
 
@@ -273,6 +277,55 @@ func TestShedderAndClientsThatAreGone(t *testing.T) {
 		}
 		inUse(t, b, 0, 0, 0)
 		assert.Zero(t, b.Stats().Shed)
+	})
+}
+
+// A place that comes for a client at the moment at which it has left goes to the next.
+func TestShedderPassesOnThePlaceOfWhoHasJustLeft(t *testing.T) {
+	t.Parallel()
+	for range 50 { // the waiter may be faster than the place
+		synctest.Test(t, func(t *testing.T) {
+			s := newShedder(t, admit.ShedderConfig{Max: 1})
+			ctx, leave := context.WithCancel(t.Context())
+			out := make(chan struct{})
+			first := send(s.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+				<-out
+				leave()
+			})), get("/"))
+			synctest.Wait()
+			late := send(s.Wrap(ok), get("/").WithContext(ctx))
+			synctest.Wait()
+			stays := send(s.Wrap(ok), get("/"))
+			synctest.Wait()
+			close(out)
+			<-first
+			<-late
+			assert.Equal(t, http.StatusOK, <-stays)
+			inUse(t, s, 0, 0, 0)
+		})
+	}
+}
+
+// Who leaves is not refused: it has cost what it has cost.
+func TestShedderDoesNotRefuseWhoHasLeft(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBusy(t, admit.ShedderConfig{})
+		b.come(get("/"))
+		l := newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(10)}})
+		errs := &admit.ErrorWriter{Observe: func(_ *http.Request, e *admit.Error) { t.Errorf("refused: %v", e) }}
+		for range 2 {
+			ctx, leave := context.WithCancel(as("one", "").Context())
+			left := send(errs.Wrap(l.Wrap(b)), get("/").WithContext(ctx))
+			synctest.Wait()
+			leave()
+			<-left
+		}
+		d, err := l.Take(as("one", ""), 0)
+		require.NoError(t, err)
+		assert.Equal(t, 8, d.States[0].Remaining)
+		inUse(t, b, 1, 0, 1)
+		b.finish(1)
 	})
 }
 
