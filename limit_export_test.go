@@ -75,6 +75,16 @@ func HoldPlaces(ctx context.Context) (release func()) {
 	}
 }
 
+// LendPlaces is what an answer does while it waits for its client, until reclaim.
+func LendPlaces(ctx context.Context) (reclaim func()) {
+	lent := lendPlaces(ctx, nil)
+	return func() {
+		for _, p := range lent {
+			p.reclaim()
+		}
+	}
+}
+
 // InUse is how many requests are in flight, how many wait, and of how many addresses.
 func (f *InFlight) InUse() (running, waiting, addresses int) {
 	f.mu.Lock()

@@ -30,11 +30,11 @@ type places interface {
 // take is called once, for the wrapper.
 func (p *place) take(of places) { p.of, p.holds = of, 1 }
 
-// hold keeps the place until release, unless it has been given back.
+// hold keeps the place until release, unless nobody holds it any more.
 func (p *place) hold() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.holds == 0 || p.givenUp {
+	if p.holds == 0 {
 		return false
 	}
 	p.holds++

@@ -311,6 +311,41 @@ func TestPlaceIsTakenAgainByWhoHasNone(t *testing.T) {
 	})
 }
 
+// Answers that wait for a client may be several, and may take longer than the handler; who
+// comes back has its place, also where somebody else has got it meanwhile.
+func TestPlaceIsLentAndReclaimed(t *testing.T) {
+	eachBound(t, func(t *testing.T, newBound func(int) bound) {
+		f := newBound(1)
+		var late []func()
+		h := f.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			inUse(t, f, 1, 0, 1)
+			one, two := admit.LendPlaces(r.Context()), admit.LendPlaces(r.Context())
+			inUse(t, f, 0, 0, 0)
+			one()
+			inUse(t, f, 0, 0, 0)
+			allowed(t, f.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+				two()
+				running, _, _ := f.InUse()
+				assert.Equal(t, 2, running)
+			})), get("/"))
+			inUse(t, f, 1, 0, 1)
+			release := admit.HoldPlaces(r.Context())
+			admit.LendPlaces(r.Context())()
+			inUse(t, f, 1, 0, 1)
+			refused(t, f.Wrap(ok), get("/"), http.StatusTooManyRequests) // somebody works there
+			release()
+			late = []func(){admit.LendPlaces(r.Context()), admit.LendPlaces(r.Context())}
+		}))
+		allowed(t, h, get("/"))
+		inUse(t, f, 0, 0, 0)
+		allowed(t, f.Wrap(ok), get("/"))
+		for _, reclaim := range late {
+			reclaim()
+			inUse(t, f, 0, 0, 0)
+		}
+	})
+}
+
 // What is found out about a request inside is known outside.
 func TestPlaceHandsBackTheRoute(t *testing.T) {
 	eachBound(t, func(t *testing.T, newBound func(int) bound) {

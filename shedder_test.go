@@ -557,6 +557,21 @@ func TestReleasePlaceAndRefusalsThatLinger(t *testing.T) {
 	})
 }
 
+func TestReleasePlaceThatIsLent(t *testing.T) {
+	t.Parallel()
+	s := newShedder(t, admit.ShedderConfig{Max: 1})
+	allowed(t, s.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		reclaim := admit.LendPlaces(r.Context())
+		admit.ReleasePlace(r)
+		inUse(t, s, 0, 0, 0)
+		reclaim()
+		inUse(t, s, 0, 0, 0)
+		admit.LendPlaces(r.Context())()
+		inUse(t, s, 0, 0, 0)
+	})), get("/"))
+	inUse(t, s, 0, 0, 0)
+}
+
 // A hijacked connection holds no place, with and without a Timeout inside.
 func TestShedderGivesThePlaceOfAHijackBack(t *testing.T) {
 	t.Parallel()
