@@ -381,6 +381,19 @@ func TestFreePlaceAllocatesNothing(t *testing.T) {
 	}))
 }
 
+// Who has waited for an Interval is turned away itself, and nobody else.
+func TestNobodyWaitsForLongerThanAnInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(t, 10)
+		oldest, one, two := l.wait(t, who(1, 0)), l.wait(t, who(2, 0)), l.wait(t, who(2, 0))
+		time.Sleep(interval)
+		l.Impatient(oldest)
+		assert.True(t, decided(oldest))
+		assert.False(t, l.Settle(oldest))
+		assert.False(t, decided(one) || decided(two))
+	})
+}
+
 // A decision among a hundred times as many waits costs little more, also where each has a
 // caller and a priority of its own.
 func TestDecisionsAmongManyWaits(t *testing.T) {
