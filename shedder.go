@@ -70,7 +70,7 @@ type Shedder struct {
 // ShedderStats says how a Shedder does.
 type ShedderStats struct {
 	Running, Waiting int    // requests, now
-	Admitted, Shed   uint64 // requests so far; clients that have left while they waited are neither
+	Admitted, Shed   uint64 // requests so far; who leaves while it waits is neither
 }
 
 // NewShedder returns a Shedder. The error has every fault of the configuration; the Shedder
@@ -258,11 +258,12 @@ func (s *Shedder) enter(ctx context.Context, who gate.Who) error {
 }
 
 // refusal tells clients to come back over twice the time that the places need for as many
-// as are refused in a second: so what was a burst is half of what they can do. If that is
+// as are refused in a second: so what was a burst is half of what they can do. It is two
+// seconds at least, since nobody knows yet how long that is when a burst begins; if it is
 // longer than longestRetry, they come back over all of that, not at its end.
 func (s *Shedder) refusal() *Error {
 	e := *errOverloaded
-	spread := min(2*s.gate.Backlog(), longestRetry-e.RetryAfter)
+	spread := min(2*max(s.gate.Backlog(), time.Second), longestRetry-e.RetryAfter)
 	e.RetryAfter += time.Duration(rand.Float64() * float64(spread))
 	return &e
 }

@@ -455,6 +455,26 @@ func TestShedderSpreadsRetryAfter(t *testing.T) {
 		}
 		b.finish(1)
 	})
+	synctest.Test(t, func(t *testing.T) { // a burst after a calm, which all come at once
+		s := newShedder(t, admit.ShedderConfig{Max: 1, MaxQueue: 1})
+		for range 10_000 {
+			allowed(t, s.Wrap(ok), get("/"))
+		}
+		g := newGate()
+		first := send(s.Wrap(g), get("/"))
+		seconds := map[int]int{}
+		for range 100 {
+			send(s.Wrap(g), from("192.0.2.9:1"))
+			synctest.Wait()
+			_, headers := refused(t, s.Wrap(ok), from("192.0.2.9:1"), http.StatusTooManyRequests)
+			n, _ := strconv.Atoi(headers.Get("Retry-After"))
+			seconds[n]++
+		}
+		assert.Len(t, seconds, 2, "%v", seconds)
+		assert.InDelta(t, 50, seconds[2], 30)
+		close(g.out)
+		<-first
+	})
 }
 
 func TestReleasePlace(t *testing.T) {

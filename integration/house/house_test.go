@@ -53,6 +53,25 @@ func TestCoreIsWhatTheArchitectureSays(t *testing.T) {
 	}
 }
 
+// What is built is not kept.
+func TestNoBinaries(t *testing.T) {
+	t.Parallel()
+	files := exec.Command("git", "ls-files", "-z")
+	files.Dir = root
+	listed, err := files.Output()
+	if err != nil {
+		t.Skip("this is no clone of the repository")
+	}
+	names := strings.Split(strings.TrimSuffix(string(listed), "\x00"), "\x00")
+	assert.Greater(t, len(names), 100)
+	for _, name := range names {
+		info, err := os.Stat(filepath.Join(root, name))
+		if err == nil {
+			assert.Less(t, info.Size(), int64(1<<20), name)
+		}
+	}
+}
+
 // Each file that the page names is there.
 func TestFilesOfTheArchitectureExist(t *testing.T) {
 	t.Parallel()

@@ -5,7 +5,6 @@ package gate
 
 import (
 	"container/list"
-	"maps"
 	"sync"
 	"time"
 )
@@ -187,11 +186,8 @@ func (g *Gate) shed(w *Waiter) {
 // remember keeps when a priority turned somebody away, which counts for an Interval. There
 // may be any number of priorities: a few are remembered.
 func (g *Gate) remember(priority int, now time.Duration) {
-	if _, known := g.shedAt[priority]; !known && len(g.shedAt) >= maxRemembered {
-		maps.DeleteFunc(g.shedAt, func(_ int, at time.Duration) bool { return now-at >= g.c.Interval })
-		if len(g.shedAt) >= maxRemembered {
-			clear(g.shedAt)
-		}
+	if _, known := g.shedAt[priority]; !known && len(g.shedAt) == maxRemembered {
+		clear(g.shedAt)
 	}
 	g.shedAt[priority] = now
 }
