@@ -41,14 +41,15 @@ type ShedderConfig struct {
 	Skip func(*http.Request) bool
 }
 
-// Shedder keeps a service at work that gets more requests than it can do: so many are
-// worked on at once, others wait for a moment, and the rest is refused at once rather than
-// answered too late. It looks at how long requests wait, so that Max need not be right.
+// Shedder bounds how many requests are worked on at once. Others wait for a place for a short
+// time, and when they wait for too long some are refused, so that the rest is answered in
+// time. It decides by the wait, so that Max need only be about right.
 //
-// Who has waited the longest goes in first while there is a queue now and then; in one that
-// stands it is who came last, whose client is still there. Those of a higher priority go
-// before all others, and within a priority the callers, as by Caller, have equal shares: who
-// has the fewest places goes first, then who was let in the longest ago.
+// A higher priority goes before a lower one. Within a priority the callers, as by Caller,
+// have equal shares: who has the fewest places goes first, then who was let in the longest
+// ago. Of requests that are equal in that, the oldest goes first while there is a queue now
+// and then, so that a burst is served in its order. In a queue that stands it is the newest:
+// the client of an old one may have given up.
 //
 // A Shedder stands inside all that refuses, so that nobody waits for a 401, and inside Auth,
 // which knows the plan. An InFlight is the bound before that: on what is held in memory,
