@@ -3,6 +3,7 @@ package admit
 import (
 	"container/list"
 	"context"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -18,8 +19,9 @@ type InFlightConfig struct {
 	// address, IPv6 by /64. 0: any number.
 	PerAddress int
 	// Queue is how many more may wait for a place, in order. 0: none, so that who comes
-	// when all places are taken is refused at once. A request with a body waits on when its
-	// client has left: net/http does not see that before the body has been read.
+	// when all places are taken is refused at once. Who leaves gives up its wait; over HTTP/1
+	// that is seen of a request with a body only if that is not chunked, and of 16 KiB at
+	// most, which are read and kept meanwhile.
 	Queue int
 	// Wait is how long one of them waits before it is refused. Required with Queue.
 	Wait time.Duration
@@ -108,12 +110,21 @@ func (f *InFlight) Wrap(next http.Handler) http.Handler {
 		if f.c.PerAddress > 0 {
 			from = clientNetwork(r)
 		}
-		if err := f.enter(r.Context(), from); err != nil {
+		body, err := f.enter(r, from)
+		switch {
+		case err == errBrokeOff:
+			errorWriterOf(r.Context()).log(r, slog.LevelDebug, "admit: the client is gone", slog.Any("error", body.err))
+			abort(w)
+			return
+		case err != nil:
 			WriteError(w, r, err)
 			return
 		}
 		s, w, inner := in.fill(w, r, slotPlace)
 		defer s.leave(r, inner)
+		if body != nil {
+			inner.Body = body
+		}
 		s.place.take(f)
 		s.place.from = from
 		defer s.place.release()
@@ -122,13 +133,14 @@ func (f *InFlight) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// enter takes a place, for which it may wait. The error is the refusal, or that of ctx.
-func (f *InFlight) enter(ctx context.Context, from netip.Addr) error {
+// enter takes a place, for which it may wait. It returns the body if that was read meanwhile;
+// the error is the refusal, or says that the client is gone.
+func (f *InFlight) enter(r *http.Request, from netip.Addr) (*ahead, error) {
 	f.mu.Lock()
 	full := f.running >= f.c.Max
 	if full && f.queue.Len() >= f.c.Queue || f.c.PerAddress > 0 && f.shares[from] >= f.c.PerAddress {
 		f.mu.Unlock()
-		return f.overload
+		return nil, f.overload
 	}
 	if f.c.PerAddress > 0 {
 		f.shares[from]++
@@ -136,38 +148,55 @@ func (f *InFlight) enter(ctx context.Context, from netip.Addr) error {
 	if !full {
 		f.running++
 		f.mu.Unlock()
-		return nil
+		return nil, nil
 	}
 	free := make(chan struct{})
 	at := f.queue.PushBack(free)
 	f.mu.Unlock()
-	return f.wait(ctx, from, free, at)
+	body := readAhead(r)
+	return body, f.wait(r.Context(), from, free, at, body)
 }
 
 // wait ends when leave has removed the waiter from the queue and closed free, or when
 // it has removed itself.
-func (f *InFlight) wait(ctx context.Context, from netip.Addr, free chan struct{}, at *list.Element) error {
+func (f *InFlight) wait(ctx context.Context, from netip.Addr, free chan struct{}, at *list.Element, body *ahead) error {
 	patience := time.NewTimer(f.c.Wait)
 	defer patience.Stop()
-	select {
-	case <-free:
-	case <-patience.C:
-	case <-ctx.Done():
+	var arrived chan struct{}
+	if body != nil {
+		arrived = body.arrived
+	}
+	gone := false
+	for waits := true; waits; {
+		select {
+		case <-free:
+			waits = false
+		case <-patience.C:
+			waits = false
+		case <-ctx.Done():
+			waits = false
+		case <-arrived:
+			arrived, gone = nil, body.brokeOff()
+			waits = !gone
+		}
+	}
+	err := ctx.Err()
+	if err == nil && gone {
+		err = errBrokeOff
 	}
 
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	select {
 	case <-free:
-		if err := ctx.Err(); err != nil {
+		if err != nil {
 			f.leaveLocked(from) // nobody is there any more to use the place
-			return err
 		}
-		return nil
+		return err
 	default:
 		f.queue.Remove(at)
 		f.giveUpShare(from)
-		if err := ctx.Err(); err != nil {
+		if err != nil {
 			return err
 		}
 		return f.overload

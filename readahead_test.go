@@ -1,0 +1,233 @@
+package admit_test
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/testkit"
+)
+
+// waitingRoom is a server whose one place is taken until leave is closed.
+type waitingRoom struct {
+	*admit.InFlight
+	server *httptest.Server
+	leave  chan struct{}
+}
+
+func newWaitingRoom(t *testing.T, wire string, h http.Handler) *waitingRoom {
+	w := &waitingRoom{InFlight: newInFlight(t, admit.InFlightConfig{Max: 1, Queue: 3, Wait: time.Minute}), leave: make(chan struct{})}
+	work := w.Wrap(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/first" {
+			<-w.leave
+			return
+		}
+		h.ServeHTTP(rw, r)
+	}))
+	w.server = serve(t, wire, work)
+	go func() { _, _ = w.server.Client().Get(w.server.URL + "/first") }()
+	w.waitFor(t, 1, 0)
+	return w
+}
+
+func (w *waitingRoom) waitFor(t *testing.T, running, waiting int) {
+	t.Helper()
+	assert.Eventually(t, func() bool {
+		r, q, _ := w.InUse()
+		return r == running && q == waiting
+	}, 10*time.Second, time.Millisecond, "%d run, %d wait", running, waiting)
+}
+
+// dial opens a connection by hand.
+func (w *waitingRoom) dial(t *testing.T) net.Conn {
+	t.Helper()
+	addr := w.server.Listener.Addr().String()
+	if w.server.TLS == nil {
+		c, err := net.Dial("tcp", addr)
+		require.NoError(t, err)
+		return c
+	}
+	c, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
+	require.NoError(t, err)
+	return c
+}
+
+// Clients that have left give up their waits, be the body there or not.
+func TestInFlightQueueAndClientsThatLeaveWithABody(t *testing.T) {
+	t.Parallel()
+	for _, wire := range testkit.PlainWires {
+		for name, sent := range map[string]string{
+			"whole body": "Content-Length: 10\r\n\r\n0123456789",
+			"half of it": "Content-Length: 10\r\n\r\n01234",
+			"none of it": "Content-Length: 10\r\n\r\n",
+			"no body":    "\r\n",
+			"the most":   "Content-Length: 16384\r\n\r\n" + strings.Repeat("x", 16384),
+		} {
+			t.Run(wire+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				room := newWaitingRoom(t, wire, ok)
+				for range 2 {
+					var clients []net.Conn
+					for range 3 {
+						c := room.dial(t)
+						_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\n"+sent)
+						require.NoError(t, err)
+						clients = append(clients, c)
+					}
+					room.waitFor(t, 1, 3)
+					for _, c := range clients {
+						require.NoError(t, c.Close())
+					}
+					room.waitFor(t, 1, 0)
+				}
+				close(room.leave)
+				room.waitFor(t, 0, 0)
+				res, _ := do(t, room.server, "POST", "/", "0123456789")
+				assert.Equal(t, http.StatusOK, res.StatusCode)
+			})
+		}
+	}
+}
+
+// What was read while a request waited is what its handler reads, and the connection goes on.
+func TestInFlightQueueKeepsBodies(t *testing.T) {
+	t.Parallel()
+	for _, wire := range wires {
+		for _, n := range []int{0, 1, 16 << 10, 16<<10 + 1, 1 << 20} {
+			t.Run(fmt.Sprintf("%s/%d", wire, n), func(t *testing.T) {
+				t.Parallel()
+				sum := func(r *http.Request) string {
+					body, err := io.ReadAll(r.Body)
+					return fmt.Sprint(len(body), bytes.Count(body, []byte("x")), err)
+				}
+				room := newWaitingRoom(t, wire, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, sum(r)) }))
+				answers := make(chan string)
+				go func() {
+					_, body := do(t, room.server, "POST", "/", strings.Repeat("x", n))
+					answers <- string(body)
+				}()
+				room.waitFor(t, 1, 1)
+				close(room.leave)
+				assert.Equal(t, fmt.Sprint(n, n, nil), <-answers)
+				_, body := do(t, room.server, "POST", "/", "xx")
+				assert.Equal(t, "2 2 <nil>", string(body))
+			})
+		}
+	}
+}
+
+// A client that sends the rest of the body once the request has its place is waited for, by who
+// reads the body, and as long as a BodyTimeout allows.
+func TestInFlightQueueAndBodiesThatAreUnderWay(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		rest   string
+		status int
+	}{"it comes": {"56789", 200}, "it does not": {"", 408}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			room := newWaitingRoom(t, testkit.HTTP1, admit.BodyTimeout{Grace: 200 * time.Millisecond}.Wrap(admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					return err
+				}
+				_, err = w.Write(body)
+				return err
+			})))
+			c := room.dial(t)
+			defer c.Close()
+			_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n01234")
+			require.NoError(t, err)
+			room.waitFor(t, 1, 1)
+			close(room.leave)
+			room.waitFor(t, 1, 0)
+			_, err = io.WriteString(c, test.rest)
+			require.NoError(t, err)
+			res, body := answerOn(t, bufio.NewReader(c))
+			assert.Equal(t, test.status, res.StatusCode)
+			if test.status == 200 {
+				assert.Equal(t, "0123456789", string(body))
+			}
+			room.waitFor(t, 0, 0)
+		})
+	}
+}
+
+// Nobody is asked for a body before it is known that there is a place.
+func TestInFlightQueueDoesNotAskForBodies(t *testing.T) {
+	t.Parallel()
+	room := newWaitingRoom(t, testkit.HTTP1, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(w, r.Body)
+	}))
+	c := room.dial(t)
+	defer c.Close()
+	_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+	require.NoError(t, err)
+	room.waitFor(t, 1, 1)
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+	_, err = c.Read(make([]byte, 1))
+	assert.ErrorContains(t, err, "timeout")
+	require.NoError(t, c.SetReadDeadline(time.Time{}))
+	close(room.leave)
+	in := bufio.NewReader(c)
+	line, err := in.ReadString('\n')
+	require.NoError(t, err)
+	assert.Equal(t, "HTTP/1.1 100 Continue\r\n", line)
+	_, _ = in.ReadString('\n')
+	_, err = io.WriteString(c, "xx")
+	require.NoError(t, err)
+	res, body := answerOn(t, in)
+	assert.Equal(t, http.StatusOK, res.StatusCode)
+	assert.Equal(t, "xx", string(body))
+}
+
+// Who waits in vain gets its answer while it still sends, and keeps the connection if the rest
+// of the body comes soon.
+func TestInFlightQueueRefusesWhoStillSends(t *testing.T) {
+	t.Parallel()
+	for _, wire := range testkit.PlainWires {
+		for _, rest := range []string{"56789", ""} {
+			t.Run(fmt.Sprintf("%s/%q", wire, rest), func(t *testing.T) {
+				t.Parallel()
+				room := newWaitingRoom(t, wire, ok)
+				impatient := newInFlight(t, admit.InFlightConfig{Max: 1, Queue: 1, Wait: 100 * time.Millisecond})
+				first := send(impatient.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-room.leave })), get("/"))
+				server := serve(t, wire, impatient.Wrap(ok))
+				room.server = server
+				c := room.dial(t)
+				defer c.Close()
+				_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n01234")
+				require.NoError(t, err)
+				in := bufio.NewReader(c)
+				if rest != "" {
+					time.Sleep(200 * time.Millisecond) // after it has been refused
+					_, err = io.WriteString(c, rest)
+					require.NoError(t, err)
+				}
+				res, _ := answerOn(t, in)
+				assert.Equal(t, http.StatusTooManyRequests, res.StatusCode)
+				assert.Equal(t, rest == "", res.Close)
+				close(room.leave)
+				<-first
+				if rest != "" {
+					_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+					require.NoError(t, err)
+					res, _ = answerOn(t, in)
+					assert.Equal(t, http.StatusOK, res.StatusCode)
+				}
+			})
+		}
+	}
+}
