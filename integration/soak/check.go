@@ -144,6 +144,8 @@ type envelope struct {
 	RetryAfter int      `json:"retry_after"`
 	UpgradeURL string   `json:"upgrade_url"`
 	Offers     []string `json:"offers"`
+	Limits     []string `json:"limits"`
+	Violated   []string `json:"violated-policies"`
 	Errors     []struct {
 		Path    string `json:"path"`
 		Code    string `json:"code"`
@@ -180,7 +182,12 @@ func (q *request) envelope(a *answer) (e envelope, err error) {
 	}
 	begin := `{"result":"error","message":"`
 	if q.problem {
-		begin = `{"type":"about:blank","title":"` + title(a.status) + `","status":` + strconv.Itoa(a.status) + `,"detail":"`
+		kind := "about:blank"
+		if a.limited(e) {
+			kind = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+		}
+		begin = `{"type":"` + kind + `","title":"` + title(a.status) + `","status":` + strconv.Itoa(a.status) + `,"detail":"`
+		e.Limits, e.Violated = e.Violated, e.Limits
 	}
 	switch {
 	case !bytes.HasPrefix(a.body, []byte(begin)) || string(a.body[dec.InputOffset():]) != "\n":
@@ -189,9 +196,14 @@ func (q *request) envelope(a *answer) (e envelope, err error) {
 		return e, errors.New("the envelope has no message or no code")
 	case e.RequestID != h.Get("X-Request-Id"):
 		return e, errors.New("the envelope does not have the request id")
+	case len(e.Violated) > 0 || a.limited(e) != (len(e.Limits) > 0):
+		return e, fmt.Errorf("the envelope names the limits %q, and %q", e.Limits, e.Violated)
 	}
 	return e, nil
 }
+
+// limited reports whether a is the refusal of a Limiter.
+func (a *answer) limited(e envelope) bool { return a.status == 429 && e.Code == "rate_limited" }
 
 // headers checks what the contract asks for at each status, and that nothing else has it.
 func (q *request) headers(a *answer, e envelope) error {
@@ -232,6 +244,11 @@ func (q *request) headers(a *answer, e envelope) error {
 	wait, _ := strconv.Atoi(h.Get("Retry-After"))
 	if (a.status == 429) != (wait >= 1) || !head && e.RetryAfter != wait {
 		note(fmt.Errorf("Retry-After is %q, retry_after is %d", h["Retry-After"], e.RetryAfter))
+	}
+	for _, name := range e.Limits {
+		if !strings.Contains(h.Get("RateLimit"), `"`+name+`";r=0;`) {
+			note(fmt.Errorf("the limit %q is not reached", name))
+		}
 	}
 	switch {
 	case a.status == 415 && q.encoded:

@@ -65,7 +65,7 @@ func limited() (*request, *answer) {
 	q.caller = &caller{key: admit.Key{ID: "k", Plan: "free"}}
 	q.keys, q.want = new(keyring), []outcome{{200, "", true}, {429, "rate_limited", true}}
 	a.status = 429
-	a.says(`{"result":"error","message":"m","code":"rate_limited","request_id":"1","retry_after":7}` + "\n")
+	a.says(`{"result":"error","message":"m","code":"rate_limited","request_id":"1","retry_after":7,"limits":["minute"]}` + "\n")
 	a.header.Del("Www-Authenticate")
 	a.header.Set("Retry-After", "7")
 	a.header.Set("RateLimit-Policy", `"second";q=5;w=1, "minute";q=100;w=60`)
@@ -118,6 +118,15 @@ func TestCheckComplains(t *testing.T) {
 		}, "credential"},
 		{"a token in a header", refused, func(_ *request, a *answer) { a.header.Set("X-Debug", "s3cret") }, "credential"},
 		{"limits of nobody", refused, func(_ *request, a *answer) { a.header.Set("RateLimit", `"second";r=1;t=1`) }, "not counted"},
+		{"no limit that refuses", limited, func(_ *request, a *answer) {
+			a.says(strings.Replace(string(a.body), `,"limits":["minute"]`, "", 1))
+		}, "names the limits"},
+		{"a limit that is not reached", limited, func(_ *request, a *answer) {
+			a.says(strings.Replace(string(a.body), `"minute"`, `"second"`, 1))
+		}, "is not reached"},
+		{"a name of problem details", limited, func(_ *request, a *answer) {
+			a.says(strings.Replace(string(a.body), `"limits"`, `"violated-policies"`, 1))
+		}, "names the limits"},
 		{"a body for HEAD", refused, func(q *request, _ *answer) { q.method = "HEAD" }, "HEAD"},
 		{"Connection over HTTP/2", refused, func(_ *request, a *answer) {
 			a.proto = 2
