@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"hash/maphash"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"sync/atomic"
@@ -111,7 +112,7 @@ func NewShedder(c ShedderConfig) (*Shedder, error) {
 		return &Shedder{made: made{err: err}}, err
 	}
 	if c.MaxQueue == 0 {
-		c.MaxQueue = 10 * c.Max
+		c.MaxQueue = 10 * min(c.Max, math.MaxInt/10)
 	}
 	s := &Shedder{c: c, start: time.Now(), seed: maphash.MakeSeed(), made: made{ok: true}}
 	s.gate = gate.New(gate.Config{
@@ -188,9 +189,10 @@ func (s *Shedder) Stats() ShedderStats {
 	return ShedderStats(s.gate.Stats())
 }
 
-// ReleasePlace gives back the places that the request has in every Shedder: for a handler
-// that has done its work, and goes on as a stream that mostly waits. Calling it again does
-// nothing. Its place in an InFlight it keeps.
+// ReleasePlace gives back the place that the request has in each Shedder around the caller:
+// for a handler that has done its work, and goes on as a stream that mostly waits. Calling it
+// again, or outside of a Shedder, does nothing. It may be called by any goroutine. The request
+// keeps its place in an InFlight.
 func ReleasePlace(r *http.Request) {
 	for s := find(r.Context(), slotWork); s != nil; s = s.outer {
 		if s.filled&slotWork != 0 {
