@@ -60,6 +60,30 @@ func ExampleNewLimiter() {
 	// "second";q=50;w=1, "minute";q=5000;w=60
 }
 
+// A tenant has limits of its own, which are sold apart from any key.
+func ExampleNewLimiter_limitsFor() {
+	sold := map[string][]admit.Limit{"acme": {admit.PerMinute(5000)}}
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{
+		Limits:    []admit.Limit{admit.PerMinute(100)}, // of tenants without
+		LimitsFor: func(r *http.Request) []admit.Limit { return sold[r.PathValue("tenant")] },
+		CountBy:   func(r *http.Request) string { return r.PathValue("tenant") },
+	})
+	if err != nil {
+		panic(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/{tenant}/orders", limiter.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+
+	for _, path := range []string{"/acme/orders", "/other/orders"} {
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		fmt.Println(path, w.Header().Get("RateLimit-Policy"))
+	}
+	// Output:
+	// /acme/orders "minute";q=5000;w=60
+	// /other/orders "minute";q=100;w=60
+}
+
 // Failed log-ins count, by address and account; what succeeds is given back.
 func ExampleNewLimiter_failures() {
 	limiter, err := admit.NewLimiter(admit.LimiterConfig{
