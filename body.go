@@ -53,6 +53,8 @@ type body struct {
 	limited     bool
 	limit, left int64
 
+	lends *place // while a Read waits; nil: none
+
 	timeout BodyTimeout // zero Grace: none
 	got     int64
 	waited  time.Duration
@@ -100,6 +102,10 @@ func (b *body) read(p []byte, timed bool) (n int, err error) {
 	}
 	if b.limited && int64(len(p))-1 > b.left {
 		p = p[:b.left+1] // one byte more tells whether the bound is passed
+	}
+	if b.lends != nil {
+		b.lends.await()
+		defer b.lends.came()
 	}
 	if outer, ours := b.source.(*body); ours && timed {
 		n, err = outer.read(p, false) // an inner BodyTimeout replaces an outer one

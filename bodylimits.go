@@ -106,13 +106,13 @@ func (u *bounded) leave() {
 	u.state.leave(u.r, u.inner)
 }
 
-// unbounded warns, once, of places that clients may hold for as long as they like: neither a
+// unbounded warns, once, of places in an InFlight that clients may hold for as long as they like: neither a
 // BodyTimeout nor Server.ReadTimeout bounds how long a handler may have to wait for a body.
 // This is known when a request has been served: either may be anywhere around the handler.
 type unbounded struct{ warned atomic.Bool }
 
 // look is called when r, which had a place, has been served.
-func (u *unbounded) look(s *state, r *http.Request, wrapper string) {
+func (u *unbounded) look(s *state, r *http.Request) {
 	if !hasBody(r) || u.warned.Load() || s.writer.status >= 400 || s.root().timed.Load() {
 		return
 	}
@@ -120,6 +120,6 @@ func (u *unbounded) look(s *state, r *http.Request, wrapper string) {
 	if server == nil || server.ReadTimeout > 0 || u.warned.Swap(true) {
 		return
 	}
-	errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: a request with a body had a place, and nothing bounds how long a client may take "+
-		"to send one; set BodyTimeout in the Policy, or Server.ReadTimeout", slog.String("wrapper", wrapper))
+	errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: a request with a body had a place in an InFlight, and nothing bounds how long a client may "+
+		"take to send one; set BodyTimeout in the Policy, or Server.ReadTimeout")
 }

@@ -129,7 +129,7 @@ func (f *InFlight) Wrap(next http.Handler) http.Handler {
 		s.place.from = from
 		defer s.place.release()
 		in.ServeHTTP(w, inner)
-		f.bodies.look(s, inner, "InFlight")
+		f.bodies.look(s, inner)
 	})
 }
 

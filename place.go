@@ -3,6 +3,7 @@ package admit
 import (
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/admit-go/admit/internal/gate"
 )
@@ -15,10 +16,17 @@ type place struct {
 	from netip.Addr // in an InFlight
 	who  gate.Who   // in a Shedder
 
+	// patience is how long the client may be waited for, in a Read or a Write, until the
+	// place is lent; 0: it is kept.
+	patience time.Duration
+
 	mu      sync.Mutex
 	holds   int
 	lent    int
 	givenUp bool
+	awaits  int         // Reads and Writes that are under way
+	timer   *time.Timer // for them; nil: there was none
+	late    bool        // the place is lent because of them
 }
 
 // places is an InFlight or a Shedder.
@@ -76,15 +84,59 @@ func (p *place) lend(holds int) bool {
 	if p.holds != holds || p.givenUp {
 		return false
 	}
+	p.lendLocked()
+	return true
+}
+
+func (p *place) lendLocked() {
 	if p.lent++; p.lent == 1 {
 		p.of.leave(p)
 	}
-	return true
+}
+
+// await says that the request waits for its client from now on, until came.
+func (p *place) await() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.awaits++; p.awaits > 1 {
+		return
+	}
+	if p.timer == nil {
+		p.timer = time.AfterFunc(p.patience, p.expire)
+	} else {
+		p.timer.Reset(p.patience)
+	}
+}
+
+func (p *place) expire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.awaits > 0 && !p.late && p.holds > 0 && !p.givenUp {
+		p.late = true
+		p.lendLocked()
+	}
+}
+
+func (p *place) came() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.awaits--; p.awaits > 0 {
+		return
+	}
+	p.timer.Stop()
+	if p.late {
+		p.late = false
+		p.reclaimLocked()
+	}
 }
 
 func (p *place) reclaim() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.reclaimLocked()
+}
+
+func (p *place) reclaimLocked() {
 	if p.lent--; p.lent == 0 && p.holds > 0 && !p.givenUp {
 		p.of.rejoin(p)
 	}

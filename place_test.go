@@ -359,49 +359,48 @@ func TestPlaceHandsBackTheRoute(t *testing.T) {
 
 // Who has no BodyTimeout is told once, where it matters.
 func TestPlaceThatASlowClientHoldsIsLogged(t *testing.T) {
-	eachBound(t, func(t *testing.T, newBound func(int) bound) {
-		logger, lines := logged()
-		errs := &admit.ErrorWriter{Logger: logger}
-		reads := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body)
-			if r.Method == http.MethodPut {
-				w.WriteHeader(http.StatusConflict)
-			}
-		})
-		bounded := admit.BodyTimeout{Grace: time.Minute}
-		for name, test := range map[string]struct {
-			around, inside admit.Middleware
-			method         string
-			readTimeout    time.Duration
-			warned         int
-		}{
-			"no bound":              {method: "POST", warned: 1},
-			"a BodyTimeout inside":  {method: "POST", inside: bounded.Wrap},
-			"in an inner Policy":    {method: "POST", inside: func(h http.Handler) http.Handler { return passing(admit.Policy{BodyTimeout: bounded}.Wrap(h)) }},
-			"a BodyTimeout outside": {method: "POST", around: bounded.Wrap},
-			"the server's":          {method: "POST", readTimeout: time.Minute},
-			"no body":               {method: "GET"},
-			"refused":               {method: "PUT"},
-		} {
-			lines.Reset()
-			h := http.Handler(reads)
-			if test.inside != nil {
-				h = test.inside(h)
-			}
-			h = newBound(1).Wrap(h)
-			if test.around != nil {
-				h = test.around(h)
-			}
-			s := serve(t, "HTTP/1.1", errs.Wrap(h), func(s *http.Server) { s.ReadTimeout = test.readTimeout })
-			for range 2 {
-				body := "x"
-				if test.method == "GET" {
-					body = ""
-				}
-				do(t, s, test.method, "/", body)
-			}
-			s.Close()
-			assert.Equal(t, test.warned, strings.Count(lines.String(), "had a place"), name)
+	t.Parallel()
+	logger, lines := logged()
+	errs := &admit.ErrorWriter{Logger: logger}
+	reads := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if r.Method == http.MethodPut {
+			w.WriteHeader(http.StatusConflict)
 		}
 	})
+	bounded := admit.BodyTimeout{Grace: time.Minute}
+	for name, test := range map[string]struct {
+		around, inside admit.Middleware
+		method         string
+		readTimeout    time.Duration
+		warned         int
+	}{
+		"no bound":              {method: "POST", warned: 1},
+		"a BodyTimeout inside":  {method: "POST", inside: bounded.Wrap},
+		"in an inner Policy":    {method: "POST", inside: func(h http.Handler) http.Handler { return passing(admit.Policy{BodyTimeout: bounded}.Wrap(h)) }},
+		"a BodyTimeout outside": {method: "POST", around: bounded.Wrap},
+		"the server's":          {method: "POST", readTimeout: time.Minute},
+		"no body":               {method: "GET"},
+		"refused":               {method: "PUT"},
+	} {
+		lines.Reset()
+		h := http.Handler(reads)
+		if test.inside != nil {
+			h = test.inside(h)
+		}
+		h = newInFlight(t, admit.InFlightConfig{Max: 1}).Wrap(h)
+		if test.around != nil {
+			h = test.around(h)
+		}
+		s := serve(t, "HTTP/1.1", errs.Wrap(h), func(s *http.Server) { s.ReadTimeout = test.readTimeout })
+		for range 2 {
+			body := "x"
+			if test.method == "GET" {
+				body = ""
+			}
+			do(t, s, test.method, "/", body)
+		}
+		s.Close()
+		assert.Equal(t, test.warned, strings.Count(lines.String(), "had a place"), name)
+	}
 }

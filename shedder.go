@@ -66,7 +66,6 @@ type Shedder struct {
 
 	priorities map[string]int // of plans
 	unknown    firsts         // keys whose plan nobody knows
-	bodies     unbounded
 }
 
 // ShedderStats says how a Shedder does.
@@ -148,9 +147,13 @@ func (s *Shedder) fault() error {
 
 // Wrap lets a request to next in once it has a place, and keeps it there until next returns,
 // the connection is hijacked, or ReleasePlace is called. A Timeout inside keeps it for as long
-// as the handler that has overrun still runs. While an error is written to a client that
-// still sends, its place is free. A request that is inside of s already, and has its place
-// there, passes.
+// as the handler that has overrun still runs. A request that is inside of s already, and has
+// its place there, passes.
+//
+// While a handler waits for its client, in a Read of the body or a Write of the answer, for
+// longer than Target, and while an error is written to a client that still sends, the place is
+// lent to others: slow clients take none from those who want work to be done. The request
+// takes it again when the client goes on, then even beyond Max.
 //
 // A Limiter outside gives back what a request has cost that is refused here, if it was
 // counted by Key or CountBy. What was counted by address stays counted.
@@ -174,10 +177,15 @@ func (s *Shedder) Wrap(next http.Handler) http.Handler {
 		st, w, inner := in.fill(w, r, slotWork)
 		defer st.leave(r, inner)
 		st.work.take(s)
-		st.work.who = who
+		st.work.who, st.work.patience = who, s.c.Target
 		defer st.work.release()
+		if hasBody(inner) {
+			u := in.bound(w, inner)
+			defer u.leave()
+			u.body.lends = &st.work
+			w, inner = u.w, u.inner
+		}
 		in.ServeHTTP(w, inner)
-		s.bodies.look(st, inner, "Shedder")
 	})
 }
 

@@ -709,3 +709,124 @@ func TestShedderAnswersAKeyThatCannotBeUsed(t *testing.T) {
 	h := (&admit.ErrorWriter{Logger: logger}).Wrap(s.Wrap(ok))
 	refused(t, h, as("", ""), http.StatusInternalServerError)
 }
+
+// Clients that send or take so slowly that their handlers wait take no place from others, with
+// all that may stand around the handler.
+func TestShedderLendsThePlaceOfWhoWaitsForItsClient(t *testing.T) {
+	t.Parallel()
+	chains := map[string]struct{ outside, inside admit.Middleware }{
+		"alone": {},
+		"bounds": {outside: admit.MaxBody(1 << 20), inside: func(h http.Handler) http.Handler {
+			return admit.BodyTimeout{Grace: time.Minute}.Wrap(admit.WriteStall(time.Minute)(h))
+		}},
+		"Timeout":  {inside: admit.Timeout(time.Minute)},
+		"handlers": {outside: passing, inside: passing},
+		"all": {outside: admit.RequestID, inside: func(h http.Handler) http.Handler {
+			return admit.Policy{MaxBody: 1 << 20, BodyTimeout: admit.BodyTimeout{Grace: time.Minute}, WriteStall: time.Minute, Timeout: time.Minute}.Wrap(h)
+		}},
+	}
+	for _, wire := range wires {
+		for name, chain := range chains {
+			t.Run(wire+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				s := newShedder(t, admit.ShedderConfig{Max: 1, Interval: 10 * time.Second})
+				took := make(chan string, 1)
+				h := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					switch r.URL.Path {
+					case "/upload":
+						body, err := io.ReadAll(r.Body)
+						took <- fmt.Sprint(string(body), err)
+					case "/download":
+						for range 16 {
+							_, _ = w.Write(make([]byte, 1<<20))
+						}
+					}
+				}))
+				if chain.inside != nil {
+					h = chain.inside(h)
+				}
+				h = s.Wrap(h)
+				if chain.outside != nil {
+					h = chain.outside(h)
+				}
+				server := serve(t, wire, h)
+				waitFor := func(running int) {
+					t.Helper()
+					assert.Eventually(t, func() bool { return s.Stats().Running == running }, 10*time.Second, time.Millisecond)
+				}
+
+				body, client := io.Pipe()
+				uploaded := make(chan int)
+				go func() {
+					r, err := http.NewRequest("POST", server.URL+"/upload", body)
+					assert.NoError(t, err)
+					res, err := server.Client().Do(r)
+					if assert.NoError(t, err) {
+						_ = res.Body.Close()
+						uploaded <- res.StatusCode
+					}
+				}()
+				_, err := client.Write([]byte("slow"))
+				require.NoError(t, err)
+				assert.Eventually(t, func() bool { return s.Stats().Admitted == 1 }, 10*time.Second, time.Millisecond)
+				waitFor(0)
+				res, _ := do(t, server, "GET", "/", "")
+				assert.Equal(t, http.StatusOK, res.StatusCode)
+				_, err = client.Write([]byte("ly"))
+				require.NoError(t, err)
+				require.NoError(t, client.Close())
+				assert.Equal(t, "slowly<nil>", <-took)
+				assert.Equal(t, http.StatusOK, <-uploaded)
+				waitFor(0)
+
+				r, err := http.NewRequestWithContext(t.Context(), "GET", server.URL+"/download", nil)
+				require.NoError(t, err)
+				download, err := server.Client().Do(r)
+				require.NoError(t, err)
+				assert.Eventually(t, func() bool { return s.Stats().Admitted == 3 }, 10*time.Second, time.Millisecond)
+				waitFor(0)
+				res, _ = do(t, server, "GET", "/", "")
+				assert.Equal(t, http.StatusOK, res.StatusCode)
+				n, err := io.Copy(io.Discard, download.Body)
+				require.NoError(t, err)
+				assert.Equal(t, int64(16<<20), n)
+				_ = download.Body.Close()
+				waitFor(0)
+				assert.Zero(t, s.Stats().Shed)
+			})
+		}
+	}
+}
+
+// A client that keeps up lends nothing: no more than Max are inside.
+func TestShedderKeepsThePlaceOfWhoDoesNotWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newShedder(t, admit.ShedderConfig{Max: 1, Interval: time.Second})
+		var inside, most atomic.Int32
+		h := s.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			most.Store(max(most.Load(), inside.Add(1)))
+			defer inside.Add(-1)
+			_, _ = io.ReadAll(&paced{r.Body})
+			for range 5 {
+				_, _ = w.Write(make([]byte, 4096))
+				time.Sleep(10 * time.Millisecond) // at work
+			}
+		}))
+		var all sync.WaitGroup
+		for range 5 {
+			all.Go(func() { assert.Equal(t, http.StatusOK, status(h, newRequest("POST", "/", strings.Repeat("x", 100)))) })
+		}
+		all.Wait()
+		assert.Equal(t, int32(1), most.Load())
+		inUse(t, s, 0, 0, 0)
+	})
+}
+
+// paced works between its Reads.
+type paced struct{ io.Reader }
+
+func (p *paced) Read(b []byte) (int, error) {
+	time.Sleep(6 * time.Millisecond)
+	return p.Reader.Read(b[:min(len(b), 30)])
+}

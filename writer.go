@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"math"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 
 	"github.com/admit-go/admit/internal/mediatype"
@@ -27,6 +29,7 @@ type responseWriter struct {
 
 	client       context.Context // ends when the client leaves; nil: nobody asks
 	state        *state          // that this is the writer of; nil: of none
+	written      int             // bytes, as long as the server may hold all of them back
 	held         int             // bytes that the server may hold back, and the header with them
 	interception interception    // of Intercept; nil: nothing is replaced
 }
@@ -176,6 +179,10 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	w.begin(http.StatusOK)
+	if place := w.lends(len(p)); place != nil {
+		place.await()
+		defer place.came()
+	}
 	b := w.undrained()
 	if b == nil { // apart, so that it needs little of the stack of a new goroutine
 		return w.ResponseWriter.Write(p)
@@ -189,11 +196,27 @@ func (w *responseWriter) WriteString(s string) (int, error) {
 		return len(s), nil
 	}
 	w.begin(http.StatusOK)
+	if place := w.lends(len(s)); place != nil {
+		place.await()
+		defer place.came()
+	}
 	b := w.undrained()
 	if b == nil {
 		return io.WriteString(w.ResponseWriter, s)
 	}
 	return w.pass(b, len(s), func(from, to int) (int, error) { return io.WriteString(w.ResponseWriter, s[from:to]) })
+}
+
+// lends returns the place that is lent while n more bytes wait for the client, or nil: there
+// is none, or the server holds them back.
+func (w *responseWriter) lends(n int) *place {
+	if w.state == nil || w.state.filled&slotWork == 0 {
+		return nil
+	}
+	if w.written = min(w.written+n, headerHeld); w.written < headerHeld {
+		return nil
+	}
+	return &w.state.work
 }
 
 // headerHeld is with how many bytes of the response net/http sends its header, at the
@@ -259,6 +282,13 @@ func (w *responseWriter) copyRest(src io.Reader) (int64, error) {
 			return 0, err
 		}
 	}
+	if place := w.lends(headerHeld); place != nil {
+		if file, _ := fileIn(src); file == nil {
+			return io.Copy(struct{ io.Writer }{w}, src) // which may be slow by itself
+		}
+		place.await()
+		defer place.came()
+	}
 	return io.Copy(w.ResponseWriter, src)
 }
 
@@ -270,6 +300,22 @@ func readSome(src io.Reader, p []byte) (n int, err error) {
 	return n, err
 }
 
+// fileIn returns the file on a disk that src is, and how much of it src has at most.
+func fileIn(src io.Reader) (*os.File, int64) {
+	left := int64(math.MaxInt64)
+	if l, ok := src.(*io.LimitedReader); ok {
+		src, left = l.R, l.N
+	}
+	f, ok := src.(*os.File)
+	if !ok {
+		return nil, 0
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, 0
+	}
+	return f, left
+}
+
 // FlushError is what http.ResponseController calls.
 func (w *responseWriter) FlushError() error {
 	if w.replaced {
@@ -279,6 +325,10 @@ func (w *responseWriter) FlushError() error {
 		w.state.begins(http.StatusOK)
 	}
 	flush := func() (int, error) { return 0, http.NewResponseController(w.ResponseWriter).Flush() }
+	if place := w.lends(headerHeld); place != nil {
+		place.await()
+		defer place.came()
+	}
 	var err error
 	if b := w.undrained(); b != nil {
 		w.held = headerHeld

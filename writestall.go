@@ -3,10 +3,8 @@ package admit
 import (
 	"bufio"
 	"io"
-	"math"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 )
@@ -207,22 +205,6 @@ func (w *stallWriter) ReadFrom(src io.Reader) (written int64, err error) {
 		}
 	}
 	return written, nil
-}
-
-// fileIn returns the file on a disk that src is, and how much of it src has at most.
-func fileIn(src io.Reader) (*os.File, int64) {
-	left := int64(math.MaxInt64)
-	if l, ok := src.(*io.LimitedReader); ok {
-		src, left = l.R, l.N
-	}
-	f, ok := src.(*os.File)
-	if !ok {
-		return nil, 0
-	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, 0
-	}
-	return f, left
 }
 
 // FlushError is what http.ResponseController calls.
