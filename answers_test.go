@@ -55,7 +55,7 @@ func answering(t testing.TB) map[string]struct {
 		"ContentTypes":   {p{ContentTypes: types}, []string{"bad_request", "unsupported_media_type"}},
 		"MaxBody":        {p{MaxBody: 1}, []string{"bad_request", "body_too_large", "request_timeout"}},
 		"BodyTimeout":    {p{BodyTimeout: admit.BodyTimeout{Grace: time.Second}}, []string{"bad_request", "request_timeout"}},
-		"Shedder":        {p{Shedder: newShedder(t, admit.ShedderConfig{Max: 1})}, []string{"overloaded"}},
+		"Shedder":        {p{Shedder: newShedder(t, admit.ShedderConfig{Max: 1})}, []string{"bad_request", "overloaded", "request_timeout"}},
 		"Timeout":        {p{Timeout: time.Second}, []string{"bad_request", "handler_timeout", "request_timeout"}},
 		"HandlerTimeout": {p{HandlerTimeout: total}, []string{"bad_request", "handler_timeout", "request_timeout"}},
 	}

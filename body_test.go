@@ -157,6 +157,7 @@ func TestBodyEndsWithItsWrapper(t *testing.T) {
 	t.Parallel()
 	wrappers := map[string]admit.Middleware{
 		"MaxBody": admit.MaxBody(100), "BodyTimeout": admit.BodyTimeout{Grace: time.Minute}.Wrap, "Timeout": admit.Timeout(time.Minute),
+		"Shedder": newShedder(t, admit.ShedderConfig{Max: 100}).Wrap,
 	}
 	for outer, wrapper := range wrappers {
 		for inner, another := range wrappers {
@@ -1074,6 +1075,7 @@ func TestBodyIsNotClosedLate(t *testing.T) {
 	t.Parallel()
 	for name, wrapper := range map[string]admit.Middleware{
 		"MaxBody": admit.MaxBody(100), "BodyTimeout": admit.BodyTimeout{Grace: time.Minute}.Wrap, "Timeout": admit.Timeout(time.Minute),
+		"Shedder": newShedder(t, admit.ShedderConfig{Max: 100}).Wrap,
 		"two": func(h http.Handler) http.Handler {
 			return wrap(h, admit.MaxBody(100), between(t, 0, func([]byte, error) {}), admit.MaxBody(10))
 		},

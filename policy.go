@@ -232,7 +232,7 @@ func (c *policyChain) what() {
 		c.add("MaxBody", m, err, maxBodyAnswers)
 	}
 	if c.Shedder != nil {
-		c.add("Shedder", c.Shedder.Wrap, c.Shedder.fault(), c.Shedder.answers)
+		c.add("Shedder", c.Shedder.Wrap, c.Shedder.fault(), func() []Answer { return c.withBody(c.Shedder.answers()) })
 	}
 	if c.BodyTimeout != (BodyTimeout{}) {
 		c.add("BodyTimeout", c.BodyTimeout.Wrap, c.BodyTimeout.check(), bodyAnswers)
@@ -255,10 +255,13 @@ func (c *policyChain) answersOf(t *ContentTypes) func() []Answer {
 	return func() []Answer { return t.answers(c.Methods) }
 }
 
-// timeoutAnswers leaves out what a body is answered where no method that is taken has one. A
-// Timeout knows that an error of reading it, which a handler returns, is the client's.
 func (c *policyChain) timeoutAnswers() []Answer {
-	all := []Answer{answer(errHandlerTimeout, "The service did not answer in time.")}
+	return c.withBody([]Answer{answer(errHandlerTimeout, "The service did not answer in time.")})
+}
+
+// withBody adds what a body is answered, unless no method that is taken has one. A Timeout and
+// a Shedder know that an error of reading it, which a handler returns, is the client's.
+func (c *policyChain) withBody(all []Answer) []Answer {
 	bodiless := func(method string) bool { return method == http.MethodGet || method == http.MethodHead }
 	if len(c.Methods) > 0 && !slices.ContainsFunc(c.Methods, func(m string) bool { return !bodiless(m) }) {
 		return all

@@ -96,7 +96,7 @@ var attempts = []attempt{
 		q.with(strings.NewReader("x"), q.to.Chain.MaxBody+1)
 		return true
 	}},
-	{fields: of("MaxBody", "BodyTimeout", "Timeout", "HandlerTimeout"), status: 400, handler: true, change: func(q *exchange) bool {
+	{fields: of("MaxBody", "Shedder", "BodyTimeout", "Timeout", "HandlerTimeout"), status: 400, handler: true, change: func(q *exchange) bool {
 		q.with(broken{io.ErrUnexpectedEOF}, 2)
 		q.standIn = reads
 		return true
@@ -107,7 +107,7 @@ var attempts = []attempt{
 		return true
 	}},
 	// Later than that: the status is the same, and that it is the BodyTimeout's proves more.
-	{fields: of("MaxBody", "Timeout", "HandlerTimeout"), status: 408, handler: true, when: crowded, change: func(q *exchange) bool {
+	{fields: of("MaxBody", "Shedder", "Timeout", "HandlerTimeout"), status: 408, handler: true, when: crowded, change: func(q *exchange) bool {
 		q.with(broken{os.ErrDeadlineExceeded}, 1) // as Server.ReadTimeout ends it
 		q.standIn = reads
 		return true
