@@ -737,7 +737,7 @@ func TestShedderLendsThePlaceOfWhoWaitsForItsClient(t *testing.T) {
 						body, err := io.ReadAll(r.Body)
 						took <- fmt.Sprint(string(body), err)
 					case "/download":
-						for range 16 {
+						for range 12 {
 							_, _ = w.Write(make([]byte, 1<<20))
 						}
 					}
@@ -789,7 +789,7 @@ func TestShedderLendsThePlaceOfWhoWaitsForItsClient(t *testing.T) {
 				assert.Equal(t, http.StatusOK, res.StatusCode)
 				n, err := io.Copy(io.Discard, download.Body)
 				require.NoError(t, err)
-				assert.Equal(t, int64(16<<20), n)
+				assert.Equal(t, int64(12<<20), n)
 				_ = download.Body.Close()
 				waitFor(0)
 				assert.Zero(t, s.Stats().Shed)

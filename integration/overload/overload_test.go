@@ -325,8 +325,17 @@ func TestCosts(t *testing.T) {
 	}
 }
 
+// notRaced leaves out figures that are the same with the race detector, and take long with it.
+func notRaced(t *testing.T) {
+	t.Helper()
+	if raced {
+		t.Skip("the same as without the race detector")
+	}
+}
+
 func TestShedderKeepsTheServiceAtWork(t *testing.T) {
 	t.Parallel()
+	notRaced(t)
 	short := spans{200 * time.Millisecond, 800 * time.Millisecond}
 	for _, times := range []float64{1, 8} {
 		a := shedder(size{times: times})
@@ -344,6 +353,7 @@ func TestShedderKeepsTheServiceAtWork(t *testing.T) {
 
 func TestShedderLetsPayingRequestsIn(t *testing.T) {
 	t.Parallel()
+	notRaced(t)
 	for _, times := range []float64{1, 8} {
 		r := measureIn(t, spans{200 * time.Millisecond, 800 * time.Millisecond}.steady(5, workers, plans, deadline), shedder(size{times: times}))
 		assert.GreaterOrEqual(t, payingGood(r), 99.9, times)
@@ -353,6 +363,7 @@ func TestShedderLetsPayingRequestsIn(t *testing.T) {
 
 func TestShedderRefusesNobodyAfterABurst(t *testing.T) {
 	t.Parallel()
+	notRaced(t)
 	c := spans{200 * time.Millisecond, 1200 * time.Millisecond}.change(phase{load: 0.5}, phase{load: 5}, phase{load: 0.5})[0]
 	for _, times := range []float64{1, 8} {
 		r := measureIn(t, c, shedder(size{times: times}))
@@ -364,6 +375,7 @@ func TestShedderRefusesNobodyAfterABurst(t *testing.T) {
 
 func TestShedderIsFairToCallers(t *testing.T) {
 	t.Parallel()
+	notRaced(t)
 	for _, times := range []float64{1, 2, 4, 8} {
 		for _, load := range []float64{2, 5} {
 			r := measureIn(t, spans{300 * time.Millisecond, time.Second}.steady(load, workers, greedy, deadline), shedder(size{times: times}))
