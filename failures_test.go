@@ -180,12 +180,6 @@ func TestFailuresMemory(t *testing.T) {
 	}
 	a := newAuth(t, admit.AuthConfig{Store: newRemote(), Failures: tenFailures})
 	h := a.Wrap(ok)
-	heap := func() int {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int(m.HeapAlloc)
-	}
 	begin := heap()
 	r := tryFrom("", "guess")
 	for i := range 300_000 {

@@ -701,12 +701,6 @@ func TestKeyCacheMemory(t *testing.T) {
 	cache := newCache(t, storeFunc(func(context.Context, admit.Digest) (*admit.Key, error) {
 		return nil, admit.ErrKeyNotFound
 	}), admit.KeyCacheConfig{TTL: time.Hour, NegativeTTL: time.Hour})
-	heap := func() int {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int(m.HeapAlloc)
-	}
 	begin := heap()
 	for i := range 200_000 {
 		var d admit.Digest
