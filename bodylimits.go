@@ -106,9 +106,10 @@ func (u *bounded) leave() {
 	u.state.leave(u.r, u.inner)
 }
 
-// unbounded warns, once, of places in an InFlight that clients may hold for as long as they like: neither a
-// BodyTimeout nor Server.ReadTimeout bounds how long a handler may have to wait for a body.
-// This is known when a request has been served: either may be anywhere around the handler.
+// unbounded warns, once, of places in an InFlight that clients may hold for as long as they
+// like: neither a BodyTimeout nor Server.ReadTimeout bounds how long a handler may have to
+// wait for a body. This is known when a request has been served: either may be anywhere
+// around the handler.
 type unbounded struct{ warned atomic.Bool }
 
 // look is called when r, which had a place, has been served.

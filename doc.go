@@ -61,7 +61,7 @@
 //   - [MaxBody]: refuses a body that is announced as too large.
 //   - [Shedder]: the last that refuses, so that nobody waits for a place to be told 403;
 //     inside Auth, since the plan says who goes first.
-//   - [BodyTimeout]: bounds what only the handler reads; it holds a place meanwhile.
+//   - [BodyTimeout]: bounds what only the handler reads.
 //   - [WriteStall]: bounds what only the handler writes. In the Policy around a mux it
 //     bounds every answer.
 //   - [Timeout] or a [HandlerTimeout]: innermost, so that it runs only what can be slow in

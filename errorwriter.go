@@ -47,9 +47,9 @@ func (ew *ErrorWriter) Wrap(next http.Handler) http.Handler {
 // *http.MaxBytesError is 413, context.DeadlineExceeded 503, http.ErrNotMultipart 415,
 // http.ErrMissingBoundary and http.ErrMissingFile 400, multipart.ErrMessageTooLarge 413,
 // and anything else 500 with a fixed message; but the error of a Read of the body inside
-// MaxBody, BodyTimeout, Shedder or Timeout is 400, or 408 once Server.ReadTimeout is over. When the
-// client is gone, or the response has begun inside an ErrorWriter, Recover or HandlerFunc, it panics with http.ErrAbortHandler, which cuts
-// the connection.
+// MaxBody, BodyTimeout, Shedder or Timeout is 400, or 408 once Server.ReadTimeout is over.
+// When the client is gone, or the response has begun inside an ErrorWriter, Recover or
+// HandlerFunc, it panics with http.ErrAbortHandler, which cuts the connection.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	errorWriterOf(r.Context()).write(w, r, err)
 }

@@ -3,10 +3,8 @@ package admit_test
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -209,56 +207,9 @@ func TestInFlightSharesForAddresses(t *testing.T) {
 	})
 }
 
-// Whatever becomes of them, no more than Max are inside, and every place comes back.
 func TestInFlightUnderConcurrency(t *testing.T) {
 	t.Parallel()
-	const most = 4
-	f := newInFlight(t, admit.InFlightConfig{Max: most, PerAddress: 6, Queue: 6, Wait: 2 * time.Millisecond})
-	var inside, highest, admitted atomic.Int32
-	work := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		n := inside.Add(1)
-		defer inside.Add(-1)
-		for h := highest.Load(); n > h && !highest.CompareAndSwap(h, n); h = highest.Load() {
-		}
-		admitted.Add(1)
-		for range rand.IntN(100) {
-			runtime.Gosched()
-		}
-		if r.URL.Path == "/panic" {
-			panic(http.ErrAbortHandler)
-		}
-	})
-	var late, clients sync.WaitGroup
-	plain, slow := f.Wrap(work), f.Wrap(overrun(work, &late))
-	for c := range 32 {
-		clients.Go(func() {
-			for range 100 {
-				ctx, leave := context.WithCancel(t.Context())
-				r := from(fmt.Sprintf("192.0.2.%d:1", c%8)).WithContext(ctx)
-				switch rand.IntN(4) {
-				case 0:
-					r.URL.Path = "/panic"
-					func() {
-						defer func() { _ = recover() }()
-						status(plain, r)
-					}()
-				case 1:
-					go leave()
-					status(plain, r)
-				case 2:
-					status(slow, r)
-				default:
-					status(plain, r)
-				}
-				leave()
-			}
-		})
-	}
-	clients.Wait()
-	late.Wait()
-	assert.LessOrEqual(t, highest.Load(), int32(most))
-	assert.Positive(t, admitted.Load())
-	inUse(t, f, 0, 0, 0)
+	storm(t, newInFlight(t, admit.InFlightConfig{Max: 4, PerAddress: 6, Queue: 6, Wait: 2 * time.Millisecond}), 4)
 }
 
 func TestInFlightAllocations(t *testing.T) {

@@ -95,9 +95,10 @@ func NotFound(w http.ResponseWriter, r *http.Request) { WriteError(w, r, errNotF
 func MethodNotAllowed(w http.ResponseWriter, r *http.Request) { WriteError(w, r, errMethodNotAllowed) }
 
 // ProxyError is an httputil.ReverseProxy.ErrorHandler: 504 if the time of the Transport or
-// of the request is over, else 502; a Timeout outside that is shorter answers 503. What the client's own body is to blame for keeps its
-// status (413, 408, and 400 for one that was cut or is malformed, inside MaxBody, BodyTimeout, Shedder or Timeout), and nothing is written to
-// a client that is gone.
+// of the request is over, else 502; a Timeout outside that is shorter answers 503. What the
+// client's own body is to blame for keeps its status (413, 408, and 400 for one that was cut
+// or is malformed, inside MaxBody, BodyTimeout, Shedder or Timeout), and nothing is written
+// to a client that is gone.
 func ProxyError(w http.ResponseWriter, r *http.Request, err error) {
 	var e *Error
 	var tooLarge *http.MaxBytesError

@@ -2,12 +2,16 @@ package admit_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -403,4 +407,62 @@ func TestPlaceThatASlowClientHoldsIsLogged(t *testing.T) {
 		s.Close()
 		assert.Equal(t, test.warned, strings.Count(lines.String(), "had a place"), name)
 	}
+}
+
+// storm has many callers come, leave, panic, overrun and go on as streams: whatever becomes of
+// them, no more than most are at work, and every place comes back.
+func storm(t *testing.T, b bound, most int32) {
+	t.Helper()
+	var inside, highest, admitted atomic.Int32
+	work := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		n := inside.Add(1)
+		for h := highest.Load(); n > h && !highest.CompareAndSwap(h, n); h = highest.Load() {
+		}
+		admitted.Add(1)
+		for range rand.IntN(100) {
+			runtime.Gosched()
+		}
+		inside.Add(-1)
+		switch r.URL.Path {
+		case "/panic":
+			panic(http.ErrAbortHandler)
+		case "/stream":
+			admit.ReleasePlace(r)
+			runtime.Gosched()
+		}
+	})
+	var late, clients sync.WaitGroup
+	plain, slow := b.Wrap(work), b.Wrap(overrun(work, &late))
+	for c := range 32 {
+		clients.Go(func() {
+			for range 100 {
+				ctx, leave := context.WithCancel(t.Context())
+				r := from(fmt.Sprintf("192.0.2.%d:1", c%12)).WithContext(ctx)
+				switch rand.IntN(5) {
+				case 0:
+					r.URL.Path = "/panic"
+					func() {
+						defer func() { _ = recover() }()
+						status(plain, r)
+					}()
+				case 1:
+					go leave()
+					status(plain, r)
+				case 2:
+					status(slow, r)
+				case 3:
+					r.URL.Path = "/stream"
+					status(plain, r)
+				default:
+					status(plain, r)
+				}
+				leave()
+			}
+		})
+	}
+	clients.Wait()
+	late.Wait()
+	assert.LessOrEqual(t, highest.Load(), most)
+	assert.Positive(t, admitted.Load())
+	inUse(t, b, 0, 0, 0)
 }

@@ -619,66 +619,12 @@ func TestShedderGivesThePlaceOfAHijackBack(t *testing.T) {
 	}
 }
 
-// Whatever becomes of them, no more than Max are inside, and every place comes back.
 func TestShedderUnderConcurrency(t *testing.T) {
 	t.Parallel()
-	const most = 4
-	s := newShedder(t, admit.ShedderConfig{
-		Max: most, MaxQueue: 12, Target: time.Millisecond, Interval: 3 * time.Millisecond,
+	storm(t, newShedder(t, admit.ShedderConfig{
+		Max: 4, MaxQueue: 12, Target: time.Millisecond, Interval: 3 * time.Millisecond,
 		Priority: func(r *http.Request) int { return len(r.RemoteAddr) % 2 },
-	})
-	var inside, highest, admitted atomic.Int32
-	work := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n := inside.Add(1)
-		for h := highest.Load(); n > h && !highest.CompareAndSwap(h, n); h = highest.Load() {
-		}
-		admitted.Add(1)
-		for range rand.IntN(100) {
-			runtime.Gosched()
-		}
-		inside.Add(-1)
-		switch r.URL.Path {
-		case "/panic":
-			panic(http.ErrAbortHandler)
-		case "/stream":
-			admit.ReleasePlace(r)
-			runtime.Gosched()
-		}
-	})
-	var late, clients sync.WaitGroup
-	plain, slow := s.Wrap(work), s.Wrap(overrun(work, &late))
-	for c := range 32 {
-		clients.Go(func() {
-			for range 100 {
-				ctx, leave := context.WithCancel(t.Context())
-				r := from(fmt.Sprintf("192.0.2.%d:1", c%12)).WithContext(ctx)
-				switch rand.IntN(5) {
-				case 0:
-					r.URL.Path = "/panic"
-					func() {
-						defer func() { _ = recover() }()
-						status(plain, r)
-					}()
-				case 1:
-					go leave()
-					status(plain, r)
-				case 2:
-					status(slow, r)
-				case 3:
-					r.URL.Path = "/stream"
-					status(plain, r)
-				default:
-					status(plain, r)
-				}
-				leave()
-			}
-		})
-	}
-	clients.Wait()
-	late.Wait()
-	assert.LessOrEqual(t, highest.Load(), int32(most))
-	assert.Positive(t, admitted.Load())
-	inUse(t, s, 0, 0, 0)
+	}), 4)
 }
 
 func TestShedderAllocations(t *testing.T) {
