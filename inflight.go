@@ -110,7 +110,15 @@ func (f *InFlight) Wrap(next http.Handler) http.Handler {
 		if f.c.PerAddress > 0 {
 			from = clientNetwork(r)
 		}
-		body, err := f.enter(r, from)
+		body, err := f.enter(w, r, from)
+		rest := settleTime // after a refusal, or a panic
+		if body != nil {
+			defer func() {
+				if body.stop(rest) {
+					closeAfterReply(w)
+				}
+			}()
+		}
 		switch {
 		case err == errBrokeOff:
 			errorWriterOf(r.Context()).log(r, slog.LevelDebug, "admit: the client is gone", slog.Any("error", body.err))
@@ -120,22 +128,23 @@ func (f *InFlight) Wrap(next http.Handler) http.Handler {
 			WriteError(w, r, err)
 			return
 		}
-		s, w, inner := in.fill(w, r, slotPlace)
+		s, tracked, inner := in.fill(w, r, slotPlace)
 		defer s.leave(r, inner)
 		if body != nil {
-			inner.Body = body
+			inner.Body, s.ahead = body, body
 		}
 		s.place.take(f)
 		s.place.from = from
 		defer s.place.release()
-		in.ServeHTTP(w, inner)
+		in.ServeHTTP(tracked, inner)
+		rest = s.restOfBody()
 		f.bodies.look(s, inner)
 	})
 }
 
 // enter takes a place, for which it may wait. It returns the body if that was read meanwhile;
 // the error is the refusal, or says that the client is gone.
-func (f *InFlight) enter(r *http.Request, from netip.Addr) (*ahead, error) {
+func (f *InFlight) enter(w http.ResponseWriter, r *http.Request, from netip.Addr) (*ahead, error) {
 	f.mu.Lock()
 	full := f.running >= f.c.Max
 	if full && f.queue.Len() >= f.c.Queue || f.c.PerAddress > 0 && f.shares[from] >= f.c.PerAddress {
@@ -153,7 +162,7 @@ func (f *InFlight) enter(r *http.Request, from netip.Addr) (*ahead, error) {
 	free := make(chan struct{})
 	at := f.queue.PushBack(free)
 	f.mu.Unlock()
-	body := readAhead(r)
+	body := readAhead(w, r)
 	return body, f.wait(r.Context(), from, free, at, body)
 }
 

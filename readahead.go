@@ -1,35 +1,44 @@
 package admit
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"net/http"
 	"os"
 	"reflect"
+	"time"
 )
 
 // ahead reads the body of a request while that waits: over HTTP/1 net/http looks whether a
 // client has left only once the body has been read. The reader ends when the client has sent
-// the body, or left, or with the connection.
+// the body, or left, or with stop.
 type ahead struct {
 	source  io.ReadCloser
-	arrived chan struct{} // closed when nothing more is read
-	rest    []byte        // what nobody has got yet; valid then, as is err
-	err     error         // that follows; io.EOF after a whole body
+	w       http.ResponseWriter // for the connection
+	arrived chan struct{}       // closed when nothing more is read
+	rest    []byte              // what nobody has got yet; valid then, as is err
+	err     error               // that follows; io.EOF after a whole body
 }
 
 // aheadBytes is the longest body that is kept for that. There may be as many of them as
 // requests that wait.
 const aheadBytes = 16 << 10
 
+// aheadRest is how long a request that has been answered waits for the rest of its body, where
+// no BodyTimeout says it.
+const aheadRest = 10 * time.Second
+
 // readAhead begins to read the body of r, or returns nil: there is none, or it is too long, or
-// it is not the server's, or to read it would ask the client to send it.
-func readAhead(r *http.Request) *ahead {
+// it is not the server's, or to read it would ask the client to send it, or it could not be
+// stopped. Who gets one calls stop before its ServeHTTP ends.
+func readAhead(w http.ResponseWriter, r *http.Request) *ahead {
 	n := r.ContentLength
-	if r.ProtoMajor != 1 || n <= 0 || n > aheadBytes || reflect.TypeOf(r.Body) != serverBody || r.Header["Expect"] != nil || r.Header["Upgrade"] != nil {
+	if r.ProtoMajor != 1 || n <= 0 || n > aheadBytes || reflect.TypeOf(r.Body) != serverBody || r.Header["Expect"] != nil || r.Header["Upgrade"] != nil || !canWake(w) {
 		return nil
 	}
-	a := &ahead{source: r.Body, arrived: make(chan struct{})}
+	a := &ahead{source: r.Body, w: w, arrived: make(chan struct{})}
 	go func() {
 		defer close(a.arrived)
 		body := make([]byte, n)
@@ -40,6 +49,36 @@ func readAhead(r *http.Request) *ahead {
 		}
 	}()
 	return a
+}
+
+// stop ends the reading, and waits for the rest of the body first, for as long as patience. The
+// server may put the buffers of a connection to another use once the handler has returned or
+// panicked, or when the connection is hijacked: a Read that went on would take bytes of somebody
+// else. It reports whether the body has not come: what wakes the Read spoils the connection. It
+// may be called again.
+func (a *ahead) stop(patience time.Duration) (spoiled bool) {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-a.arrived:
+		return false
+	case <-timer.C:
+	}
+	_ = http.NewResponseController(a.w).SetReadDeadline(longAgo)
+	<-a.arrived
+	return true
+}
+
+// unread puts in front of what is buffered of a hijacked connection what was read ahead of it
+// and nobody has got, as if it had not been.
+func (a *ahead) unread(buffered *bufio.ReadWriter) {
+	if len(a.rest) == 0 {
+		return
+	}
+	n := len(a.rest) + buffered.Reader.Buffered()
+	all := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(a.rest), buffered.Reader), max(n, 4096))
+	_, _ = all.Peek(n) // which is there: many look at Buffered, and then read the connection
+	buffered.Reader, a.rest = all, nil
 }
 
 // brokeOff reports whether the client has left before the body was whole. One that is too slow

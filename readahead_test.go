@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -23,20 +24,21 @@ import (
 // waitingRoom is a server whose one place is taken until leave is closed.
 type waitingRoom struct {
 	*admit.InFlight
+	work   http.Handler
 	server *httptest.Server
 	leave  chan struct{}
 }
 
 func newWaitingRoom(t *testing.T, wire string, h http.Handler) *waitingRoom {
 	w := &waitingRoom{InFlight: newInFlight(t, admit.InFlightConfig{Max: 1, Queue: 3, Wait: time.Minute}), leave: make(chan struct{})}
-	work := w.Wrap(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.work = w.Wrap(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/first" {
 			<-w.leave
 			return
 		}
 		h.ServeHTTP(rw, r)
 	}))
-	w.server = serve(t, wire, work)
+	w.server = serve(t, wire, w.work)
 	go func() { _, _ = w.server.Client().Get(w.server.URL + "/first") }()
 	w.waitFor(t, 1, 0)
 	return w
@@ -227,6 +229,65 @@ func TestInFlightQueueRefusesWhoStillSends(t *testing.T) {
 					res, _ = answerOn(t, in)
 					assert.Equal(t, http.StatusOK, res.StatusCode)
 				}
+			})
+		}
+	}
+}
+
+// Nothing reads the connection any more once the handler has returned, panicked or hijacked:
+// its buffers may be somebody else's then.
+func TestInFlightQueueReadsNothingAfterTheEnd(t *testing.T) { // not parallel: it looks at all goroutines
+	reads := func() bool {
+		stacks := make([]byte, 1<<20)
+		for stack := range bytes.SplitSeq(stacks[:runtime.Stack(stacks, true)], []byte("\n\n")) {
+			if bytes.Contains(stack, []byte("io.ReadFull")) && bytes.Contains(stack, []byte("admit.readAhead")) {
+				return true
+			}
+		}
+		return false
+	}
+	hijacked := make(chan string, 1)
+	ends := map[string]http.HandlerFunc{
+		"returns": func(http.ResponseWriter, *http.Request) {},
+		"answers": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "done") },
+		"panics":  func(http.ResponseWriter, *http.Request) { panic("as asked for") },
+		"aborts":  func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"hijacks": func(w http.ResponseWriter, _ *http.Request) {
+			conn, buffered, err := http.NewResponseController(w).Hijack()
+			if !assert.NoError(t, err) {
+				return
+			}
+			defer conn.Close()
+			assert.False(t, reads(), "while the connection is the handler's")
+			got := make([]byte, 10)
+			_, err = io.ReadFull(buffered, got)
+			assert.NoError(t, err)
+			hijacked <- string(got)
+		},
+	}
+	for _, wire := range testkit.PlainWires {
+		for name, end := range ends {
+			t.Run(wire+"/"+name, func(t *testing.T) {
+				room := newWaitingRoom(t, wire, admit.BodyTimeout{Grace: 200 * time.Millisecond}.Wrap(end))
+				ended := make(chan bool)
+				guarded := wrap(room.work, (&admit.ErrorWriter{Logger: discardLogs}).Wrap, admit.Recover)
+				room.server = serve(t, wire, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					defer func() { ended <- !reads() }()
+					guarded.ServeHTTP(w, r)
+				}))
+				c := room.dial(t)
+				defer c.Close()
+				_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n01234")
+				require.NoError(t, err)
+				room.waitFor(t, 1, 1)
+				close(room.leave)
+				if name == "hijacks" {
+					time.Sleep(50 * time.Millisecond)
+					_, err = io.WriteString(c, "56789")
+					require.NoError(t, err)
+					assert.Equal(t, "0123456789", <-hijacked, "what was read ahead is not lost")
+				}
+				assert.True(t, <-ended)
 			})
 		}
 	}

@@ -40,6 +40,7 @@ type state struct {
 	place     place // in an InFlight
 	work      place // in a Shedder
 	body      *body
+	ahead     *ahead // what InFlight has read of the body
 	counted   [2]any // the Limiters that have counted the request
 	outcome   outcome
 
@@ -345,6 +346,14 @@ func (s *state) begins(status int) {
 	if s.body != nil && s.body.spoiled() {
 		closeAfterReply(s.writer.ResponseWriter)
 	}
+}
+
+// restOfBody is how long the rest of the body is waited for once the handler has returned.
+func (s *state) restOfBody() time.Duration {
+	if d := s.root().rest.read.Load(); d > 0 {
+		return time.Duration(d)
+	}
+	return aheadRest
 }
 
 // boundRest bounds what the server waits for when the outermost wrapper has returned:

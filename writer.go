@@ -345,6 +345,9 @@ func (w *responseWriter) FlushError() error {
 func (w *responseWriter) hijack() (net.Conn, *bufio.ReadWriter, error) {
 	var conn net.Conn
 	var buffered *bufio.ReadWriter
+	if w.state != nil && w.state.ahead != nil {
+		w.state.ahead.stop(settleTime)
+	}
 	hijack := func() (_ int, err error) {
 		conn, buffered, err = http.NewResponseController(w.ResponseWriter).Hijack()
 		return 0, err
@@ -362,6 +365,9 @@ func (w *responseWriter) hijack() (net.Conn, *bufio.ReadWriter, error) {
 		}
 		if w.state != nil && w.state.body != nil {
 			w.state.body.detach() // nothing of ours touches the connection any more
+		}
+		if w.state != nil && w.state.ahead != nil {
+			w.state.ahead.unread(buffered)
 		}
 	}
 	return conn, buffered, err
