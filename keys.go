@@ -29,6 +29,9 @@ type Key struct {
 	// Limits, if there are any, replace those of the plan and of the Limiter for this key, in
 	// every Limiter inside of the Auth.
 	Limits []Limit
+	// Quotas, if there are any, replace those of the plan that have the same names, at once and
+	// in mid-period, and add to the others: see Quotas.
+	Quotas []Quota
 	// Networks, if there are any, are where the key may be used from: a request from another
 	// address, as ClientIPFrom finds it, or from none, is refused with 403
 	// address_not_allowed.
@@ -182,6 +185,7 @@ func (m KeyMap) fault() error {
 			}
 		}
 		f.within(field+".Limits", checkLimits(k.Limits))
+		f.within(field+".Quotas", checkQuotas(k.Quotas))
 		if err := f.err(); err != nil {
 			return err
 		}

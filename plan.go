@@ -18,6 +18,8 @@ type Plan struct {
 	// Limits of this plan's callers, for a Limiter that has the Plans. They are not
 	// inherited.
 	Limits []Limit
+	// Quotas of this plan's callers, for a Quotas that has the Plans. They are not inherited.
+	Quotas []Quota
 	// UpgradeURL is where to buy this plan.
 	UpgradeURL string
 }
@@ -40,7 +42,7 @@ func NewPlans(plans ...Plan) (*Plans, error) {
 	}
 	for i, plan := range plans {
 		field := fmt.Sprintf("Plans[%d]", i)
-		plan.Features, plan.Limits = slices.Clone(plan.Features), slices.Clone(plan.Limits)
+		plan.Features, plan.Limits, plan.Quotas = slices.Clone(plan.Features), slices.Clone(plan.Limits), slices.Clone(plan.Quotas)
 		p.plans = append(p.plans, plan)
 		if _, double := p.index[plan.Name]; double {
 			f.add(field+".Name", "is %q, which another plan has too", plan.Name)
@@ -57,6 +59,13 @@ func NewPlans(plans ...Plan) (*Plans, error) {
 			f.add(field+".UpgradeURL", "is %q, which is not an http or https URL", plan.UpgradeURL)
 		}
 		f.within(field+".Limits", checkLimits(plan.Limits))
+		f.within(field+".Quotas", checkQuotas(plan.Quotas))
+		for j, q := range plan.Quotas {
+			name := q.complete().Name
+			if slices.ContainsFunc(plan.Limits, func(l Limit) bool { return l.Name == name }) {
+				f.add(fmt.Sprintf("%s.Quotas[%d].Name", field, j), "is %q, which a limit of the plan has too; clients tell them apart by it", name)
+			}
+		}
 	}
 	for i, plan := range p.plans {
 		if plan.Includes == "" {

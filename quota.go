@@ -1,0 +1,116 @@
+package admit
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/admit-go/admit/internal/calendar"
+)
+
+// Quota is how much of a service an account has bought: so many Requests in each day, week or
+// month of a calendar, which Quotas counts. It is spent at any speed; a Limit beside it bounds
+// that.
+type Quota struct {
+	Name     string // 1 to 64 printable ASCII characters; the default is that of Every, such as month
+	Requests int64  // 1 to 999,999,999,999,999
+	Every    Period // Day, Week or Month
+	Soft     bool   // what exceeds it is counted and told, and never refused
+}
+
+// Period is a part of a calendar: see QuotasConfig.Anchor for when it begins. The zero Period
+// is none.
+type Period int
+
+// The periods of a Quota.
+const (
+	Day   = Period(calendar.Day)
+	Week  = Period(calendar.Week)
+	Month = Period(calendar.Month)
+)
+
+var periodNames = map[Period]string{Day: "day", Week: "week", Month: "month"}
+
+// String returns day, week or month.
+func (p Period) String() string {
+	if name, known := periodNames[p]; known {
+		return name
+	}
+	return "Period(" + strconv.Itoa(int(p)) + ")"
+}
+
+// MarshalText implements encoding.TextMarshaler: see String.
+func (p Period) MarshalText() ([]byte, error) {
+	if name, known := periodNames[p]; known {
+		return []byte(name), nil
+	}
+	return nil, fmt.Errorf("admit: %v is no period; there are Day, Week and Month", p)
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *Period) UnmarshalText(text []byte) error {
+	for period, name := range periodNames {
+		if name == string(text) {
+			*p = period
+			return nil
+		}
+	}
+	return fmt.Errorf("admit: %q is no period; there are day, week and month", text)
+}
+
+// What a Quota may ask for. A header holds no larger Integer (RFC 9651 section 3.3.1).
+const (
+	maxQuota  = maxInteger
+	maxQuotas = 16 // of one caller
+)
+
+// CompleteQuotas returns the quotas of one caller with their defaults filled in, or all that
+// NewPlans would find wrong with them. It is for those who keep the quotas of keys.
+func CompleteQuotas(quotas []Quota) ([]Quota, error) {
+	var f faults
+	f.within("Quotas", checkQuotas(quotas))
+	if err := f.err(); err != nil {
+		return nil, err
+	}
+	complete := slices.Clone(quotas)
+	for i, q := range complete {
+		complete[i] = q.complete()
+	}
+	return complete, nil
+}
+
+func (q Quota) complete() Quota {
+	if q.Name == "" {
+		q.Name = q.Every.String()
+	}
+	return q
+}
+
+// checkQuotas looks at the quotas of one caller, which may be none.
+func checkQuotas(quotas []Quota) error {
+	var f faults
+	if len(quotas) > maxQuotas {
+		f.add("Quotas", "has %d quotas; each costs a look at every request, and %d are the most", len(quotas), maxQuotas)
+		return f.err()
+	}
+	names := make(map[string]bool)
+	for i, q := range quotas {
+		field := fmt.Sprintf("Quotas[%d]", i)
+		if _, known := periodNames[q.Every]; !known {
+			f.add(field+".Every", "is %v; it is Day, Week or Month", q.Every)
+			continue
+		}
+		if q.Requests < 1 || q.Requests > maxQuota {
+			f.add(field+".Requests", "is %d; it needs 1 to %d", q.Requests, int64(maxQuota))
+		}
+		q = q.complete()
+		if !validLimitName(q.Name) {
+			f.add(field+".Name", "is %q; a header needs 1 to 64 printable ASCII characters", q.Name)
+		}
+		if names[q.Name] {
+			f.add(field+".Name", "is %q, which another quota has too", q.Name)
+		}
+		names[q.Name] = true
+	}
+	return f.err()
+}
