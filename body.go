@@ -265,6 +265,14 @@ func (b *body) spoiled() bool {
 	return exceeded || b.woken
 }
 
+// refused reports whether it was too large or too slow.
+func (b *body) refused() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, exceeded := b.err.(*http.MaxBytesError)
+	return exceeded || b.err == errBodyTooSlow
+}
+
 // busy reports whether somebody is in Read.
 func (b *body) busy() bool {
 	b.mu.Lock()

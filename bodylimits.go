@@ -103,6 +103,9 @@ func (u *bounded) leave() {
 		closeAfterReply(u.state.writer.ResponseWriter)
 	}
 	u.body.detach()
+	if status := u.state.writer.status; u.body.refused() && (status == http.StatusRequestEntityTooLarge || status == http.StatusRequestTimeout) {
+		noteReached(u.state, false)
+	}
 	u.state.leave(u.r, u.inner)
 }
 

@@ -31,6 +31,7 @@ func wrap(name string, next http.Handler, serve serveFunc) http.Handler {
 // ServeHTTP begins a chain.
 func (h *wrapper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if stateOf(r.Context()) != nil {
+		noteReached(r.Context(), false) // what is before has let it through, and we may not
 		h.serve(inside{next: h.next}, w, r)
 		return
 	}
@@ -58,6 +59,7 @@ func (in inside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.serve(inside{h.next, in.open}, w, r)
 		return
 	}
+	noteReached(r.Context(), true)
 	in.next.ServeHTTP(w, r)
 }
 

@@ -26,6 +26,7 @@ type Policy struct {
 	AtLeast        string          // see Plans.AtLeast
 	Features       []string        // see Plans.Features
 	Limiter        *Limiter        // see NewLimiter
+	Quotas         *Quotas         // see NewQuotas
 	Accept         []string        // see Accept
 	Negotiator     *Negotiator     // instead of Accept; see NewNegotiator
 	ContentType    []string        // see ContentType
@@ -133,6 +134,9 @@ func (c *policyChain) together() {
 	if c.Auth != nil && c.Auth.optional && needKey {
 		c.faults.add("Policy.Auth", "is optional, but Scopes, AtLeast or Features need a key; give this Policy an Auth that is not")
 	}
+	if c.Auth != nil && c.Auth.optional && c.Quotas != nil && c.Quotas.made.ok && c.Quotas.c.Skip == nil {
+		c.faults.add("Policy.Auth", "is optional, but Quotas need a key; exempt requests without one by QuotasConfig.Skip, or give this Policy an Auth that is not")
+	}
 	if c.Plans != nil && c.Limiter != nil && c.Limiter.made.ok && c.Limiter.c.Plans == nil && c.Plans.limited() {
 		c.faults.add("Policy.Limiter", "has no Plans, so that the Limits of Policy.Plans would hold for nobody; set LimiterConfig.Plans")
 	}
@@ -197,6 +201,9 @@ func (c *policyChain) who() {
 	}
 	if c.Limiter != nil {
 		c.add("Limiter", c.Limiter.Wrap, c.Limiter.fault(), c.Limiter.answers)
+	}
+	if c.Quotas != nil {
+		c.add("Quotas", c.Quotas.Wrap, c.Quotas.fault(), c.Quotas.answers)
 	}
 }
 

@@ -24,8 +24,8 @@ import (
 // stands between the two still sees the outer value.
 //
 // So a state has no lock: it is written by the goroutine of its chain before anybody
-// else has it, and only read after that. Five members are an exception, and atomic: seen,
-// shed, timed, rest and outcome, which those inside leave for those outside.
+// else has it, and only read after that. Six members are an exception, and atomic: seen,
+// shed, timed, reached, rest and outcome, which those inside leave for those outside.
 type state struct {
 	context.Context        // the request's own, outside of this state
 	outer           *state // the next state outside, if any
@@ -42,6 +42,7 @@ type state struct {
 	body      *body
 	ahead     *ahead // what InFlight has read of the body
 	counted   [2]any // the Limiters that have counted the request
+	metered   *Quotas
 	outcome   outcome
 
 	// source is the body as the outermost wrapper got it.
@@ -53,6 +54,10 @@ type state struct {
 	// shed says that a Shedder inside has refused, and timed, in the outermost state, that the
 	// body has a BodyTimeout.
 	shed, timed atomic.Bool
+
+	// reached says whether the request got through the wrappers inside, to a handler, whose body
+	// did not break it off. It is for Quotas.
+	reached atomic.Bool
 
 	// rest is for the outermost state: what the server may still wait for when all
 	// handlers have returned.
@@ -80,6 +85,7 @@ const (
 	slotCountedToo
 	slotNoStore // a redirect is not to be stored
 	slotOutcome
+	slotMetered
 )
 
 // identity is who calls, as a wrapper has found out.
@@ -278,6 +284,18 @@ func (s *state) wasShed() bool {
 	return s != nil && s.shed.Load() && s.writer.status == http.StatusTooManyRequests
 }
 
+// noteReached tells those outside whether the request has got through the wrappers inside.
+func noteReached(ctx context.Context, reached bool) {
+	if !metering.Load() {
+		return
+	}
+	for s := find(ctx, slotMetered); s != nil; s = s.outer {
+		if s.filled&slotMetered != 0 {
+			s.reached.Store(reached)
+		}
+	}
+}
+
 // eachPlace calls f with every place that the request of ctx has, in the innermost InFlight
 // or Shedder and those outside.
 func eachPlace(ctx context.Context, f func(*place)) {
@@ -325,7 +343,7 @@ func lendPlaces(ctx context.Context, lent []*place) []*place {
 // or work that goes on after its request, takes one for what it sends through again.
 func around(ctx context.Context, what any) bool {
 	for s := stateOf(ctx); s != nil; s = s.outer {
-		if s.place.isOf(what) || s.work.isOf(what) || s.counted[0] == what || s.counted[1] == what {
+		if s.place.isOf(what) || s.work.isOf(what) || s.counted[0] == what || s.counted[1] == what || s.metered == what {
 			return true
 		}
 	}

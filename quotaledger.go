@@ -1,0 +1,478 @@
+package admit
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/admit-go/admit/internal/calendar"
+	"github.com/admit-go/admit/internal/shares"
+)
+
+const (
+	// quotaRest is when a share goes back, from its last use, and when the store hears of what
+	// was used, from its use, at the latest.
+	quotaRest = time.Minute
+	// quotaAgain is when the store is asked again for more of a quota that was used up, or for
+	// more ahead after it has failed.
+	quotaAgain = time.Second
+	// quotaBatch is how many claims one call has at most.
+	quotaBatch = 256
+)
+
+// quotaLedger is what a process knows of quotas, and what asks the store. It has a counter for
+// each account that has come in the last minutes.
+//
+// Counters are changed under the lock, and the store is never asked under it: a counter has at
+// most one claim under way, its flight.
+type quotaLedger struct {
+	store     QuotaStore
+	guard     storeGuard
+	process   string
+	down      StoreDown
+	processes int
+	notify    func(QuotaNotice) // nil: nobody is told
+
+	mu       sync.Mutex
+	seq      int64
+	counters map[counterID]*quotaCounter
+	queue    []*quotaCounter // all, each once, in the order in which they are looked after
+	timer    *time.Timer     // for the first of the queue; nil: the queue is empty
+}
+
+// counterID is a quota of an account. Its periods follow one after the other.
+type counterID struct {
+	account, quota string
+	every          Period
+	anchor         int64
+}
+
+// quotaCounter is one in a period.
+type quotaCounter struct {
+	shares.Counter
+	id     counterID
+	period calendar.Period
+	name   string // of the period
+
+	limit  int64        // as last seen
+	demand int64        // of those who wait for the flight
+	flight *quotaFlight // nil: there is none
+	heard  int64        // QuotaClaim.Heard
+	fullTo time.Time    // until then there is no more
+	fullAt int64        // within this limit
+	quiet  time.Time    // until then nothing is asked for ahead
+
+	lastUse time.Time
+	due     time.Time // when it is looked after
+}
+
+// quotaFlight is a claim that is under way.
+type quotaFlight struct {
+	shares.Claim
+	seq, limit int64
+	done       chan struct{} // closed when it has been answered
+	err        error         // valid then
+}
+
+func newQuotaLedger(c QuotasConfig) *quotaLedger {
+	l := &quotaLedger{
+		store: c.Store, process: rand.Text(), down: c.StoreDown, processes: max(c.Replicas, 1), notify: c.Notify,
+		counters: make(map[counterID]*quotaCounter),
+	}
+	l.guard.begin()
+	return l
+}
+
+// find returns the counter of a quota in the present period.
+func (l *quotaLedger) find(now time.Time, on quotaAccount, q Quota) *quotaCounter {
+	id := counterID{on.account, q.Name, q.Every, on.anchorID}
+	c := l.counters[id]
+	if c == nil || !c.period.Contains(now) {
+		period := calendar.In(now, calendar.Unit(q.Every), on.anchor, on.loc)
+		c = &quotaCounter{id: id, period: period, name: period.Name(), heard: l.seq}
+		l.counters[id] = c
+		l.enqueue(c, now)
+	}
+	c.limit = q.Requests
+	return c
+}
+
+// quotaHolding is a cost that is being spent of each of some counters.
+type quotaHolding struct {
+	counters []*quotaCounter
+	cost     int64
+}
+
+// quotaState is what is left of a quota.
+type quotaState struct {
+	left     int64
+	period   calendar.Period
+	exceeded bool // it refused
+}
+
+// take begins to spend h.cost of all quotas of an account, or of none: then a state says which
+// one refused. It fills h.counters and appends the states. An error is that of the store,
+// without which it was decided, or of ctx.
+func (l *quotaLedger) take(ctx context.Context, on quotaAccount, h *quotaHolding, states []quotaState) (_ []quotaState, allowed bool, err error) {
+	for {
+		l.mu.Lock()
+		now := time.Now()
+		h.counters = h.counters[:0]
+		for _, q := range on.set.quotas {
+			c := l.find(now, on, q)
+			c.lastUse = now
+			h.counters = append(h.counters, c)
+		}
+		states, allowed = l.tryLocked(on.set.quotas, *h, states[:0], err)
+		if err != nil {
+			l.guard.outage.Without()
+		}
+		var asking []*quotaCounter
+		var wait *quotaFlight
+		if !allowed && err == nil {
+			asking, wait = l.askLocked(now, on.set.quotas, *h, states)
+		}
+		if allowed {
+			l.aheadLocked(now, on.set.quotas, *h)
+		}
+		l.mu.Unlock()
+		switch {
+		case wait != nil:
+			select {
+			case <-wait.done:
+				err = wait.err
+			case <-ctx.Done():
+				return nil, false, ctx.Err()
+			}
+		case len(asking) > 0:
+			err = l.ask(ctx, asking)
+		default:
+			return states, allowed, err
+		}
+	}
+}
+
+// tryLocked spends what may be spent without the store: what was taken ahead, and after an
+// outage what StoreDown says.
+func (l *quotaLedger) tryLocked(quotas []Quota, h quotaHolding, states []quotaState, outage error) (_ []quotaState, allowed bool) {
+	allowed = true
+	for i, c := range h.counters {
+		q := quotas[i]
+		got := true
+		switch {
+		case q.Soft || h.cost == 0:
+			c.Force(h.cost)
+		case c.Take(h.cost, q.Requests):
+		case outage != nil && l.down == AdmitAll:
+			c.Force(h.cost)
+		default:
+			got = outage != nil && l.down == LimitLocally && c.TakeWithout(h.cost, q.Requests, l.processes)
+		}
+		allowed = allowed && got
+		states = append(states, quotaState{period: c.period, exceeded: !got})
+	}
+	for i, c := range h.counters {
+		if !allowed && !states[i].exceeded {
+			c.Done(h.cost, false)
+		}
+		states[i].left = c.Left(quotas[i].Requests)
+	}
+	return states, allowed
+}
+
+// askLocked returns the counters to claim more of, or else the flight to wait for. Neither: a
+// quota has no more.
+func (l *quotaLedger) askLocked(now time.Time, quotas []Quota, h quotaHolding, states []quotaState) (ask []*quotaCounter, wait *quotaFlight) {
+	for i, c := range h.counters {
+		if states[i].exceeded && (h.cost > quotas[i].Requests || now.Before(c.fullTo) && quotas[i].Requests <= c.fullAt) {
+			return nil, nil
+		}
+	}
+	for i, c := range h.counters {
+		if states[i].exceeded && c.flight != nil {
+			c.demand = plus(c.demand, h.cost)
+			return nil, c.flight
+		}
+	}
+	for i, c := range h.counters {
+		if states[i].exceeded {
+			l.claim(c, c.Ask(plus(c.demand, h.cost), quotas[i].Requests), quotas[i].Requests)
+			ask = append(ask, c)
+		}
+	}
+	return ask, nil
+}
+
+// aheadLocked asks for more before somebody has to wait for it, and tells the store of what was
+// used of a soft quota, for which nobody ever waits.
+func (l *quotaLedger) aheadLocked(now time.Time, quotas []Quota, h quotaHolding) {
+	for i, c := range h.counters {
+		q := quotas[i]
+		if c.flight != nil || now.Before(c.quiet) || now.Before(c.fullTo) {
+			continue
+		}
+		switch {
+		case q.Soft && c.Behind():
+			l.claim(c, c.Say(q.Requests), q.Requests)
+		case !q.Soft && c.Low():
+			l.claim(c, c.Ask(0, q.Requests), q.Requests)
+		default:
+			continue
+		}
+		time.AfterFunc(0, func() { _ = l.ask(context.Background(), []*quotaCounter{c}) })
+	}
+}
+
+// done ends what take began.
+func (l *quotaLedger) done(h quotaHolding, counted bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	for _, c := range h.counters {
+		c.Done(h.cost, counted)
+		c.lastUse = now
+	}
+}
+
+// claim begins a flight.
+func (l *quotaLedger) claim(c *quotaCounter, claim shares.Claim, limit int64) {
+	l.seq++
+	c.demand = 0
+	c.flight = &quotaFlight{Claim: claim, seq: l.seq, limit: limit, done: make(chan struct{})}
+}
+
+// ask settles the flights of counters. It goes on when the request is gone that asks, since
+// others may wait too.
+func (l *quotaLedger) ask(ctx context.Context, counters []*quotaCounter) error {
+	claims := make([]QuotaClaim, len(counters))
+	for i, c := range counters { // what is read does not change during a flight
+		claims[i] = QuotaClaim{
+			Account: c.id.account, Quota: c.id.quota, Period: c.name, Ends: c.period.End,
+			Process: l.process, Seq: c.flight.seq, Heard: c.heard, Fresh: c.flight.Fresh,
+			Used: c.flight.Used, Want: c.flight.Want, Floor: c.flight.Floor, Limit: c.flight.limit,
+		}
+	}
+	balances, err := l.settle(context.WithoutCancel(ctx), claims)
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, c := range counters {
+		f := c.flight
+		c.flight, f.err = nil, err
+		if err == nil {
+			l.answered(c, f, balances[i])
+		} else {
+			c.quiet = time.Now().Add(quotaAgain)
+		}
+		close(f.done)
+	}
+	return err
+}
+
+// settle asks the store, and tells the log when it begins to fail and when it is back.
+func (l *quotaLedger) settle(ctx context.Context, claims []QuotaClaim) ([]QuotaBalance, error) {
+	look := claims[0]
+	look.Process = ""
+	balances, err := storeCall[[]QuotaBalance]{
+		ask:   func(ctx context.Context) ([]QuotaBalance, error) { return l.store.Settle(ctx, claims) },
+		probe: func(ctx context.Context) ([]QuotaBalance, error) { return l.store.Settle(ctx, []QuotaClaim{look}) },
+	}.in(ctx, &l.guard)
+	if err == nil && len(balances) != len(claims) {
+		err = fmt.Errorf("the store has answered %d claims with %d balances", len(claims), len(balances))
+	}
+	if err != nil {
+		if l.guard.outage.Failed() {
+			slog.Default().Warn("admit: the quota store failed", slog.Any("error", err))
+		}
+		return nil, err
+	}
+	if away, without, tell := l.guard.outage.Worked(); tell {
+		slog.Default().Warn("admit: the quota store is back", slog.Duration("away", away), slog.Int64("decisions_without_it", without))
+	}
+	return balances, nil
+}
+
+func (l *quotaLedger) answered(c *quotaCounter, f *quotaFlight, b QuotaBalance) {
+	c.Answered(f.Claim, shares.Balance{Used: b.Used, Held: b.Held, MyUsed: b.MyUsed, MyHeld: b.MyHeld})
+	c.heard = f.seq
+	if b.MyHeld < f.Want {
+		c.fullTo, c.fullAt = time.Now().Add(quotaAgain), f.limit
+	}
+	if b.Notice != 0 && l.notify != nil {
+		n := QuotaNotice{
+			Account: c.id.account, Quota: c.id.quota, Percent: b.Notice, Limit: f.limit, Used: b.Used,
+			Start: c.period.Start, ResetsAt: c.period.End,
+		}
+		time.AfterFunc(0, func() { l.tell(n) }) // who is told may take its time
+	}
+}
+
+// tell tells of a notice. No request is there that a panic would be the end of.
+func (l *quotaLedger) tell(n QuotaNotice) {
+	defer func() {
+		if v := recover(); v != nil {
+			slog.Default().Error("admit: QuotasConfig.Notify panicked", slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+		}
+	}()
+	l.notify(n)
+}
+
+// enqueue has a counter looked after. Each waits for the same time, so that the queue is in
+// order.
+func (l *quotaLedger) enqueue(c *quotaCounter, now time.Time) {
+	c.due = now.Add(quotaRest)
+	l.queue = append(l.queue, c)
+	if l.timer == nil {
+		l.timer = time.AfterFunc(quotaRest, l.lookAfter)
+	}
+}
+
+// lookAfter tells the store what was used, gives back what nobody spends, and forgets who does
+// not come any more.
+func (l *quotaLedger) lookAfter() {
+	for {
+		l.mu.Lock()
+		now := time.Now()
+		var batch []*quotaCounter
+		for len(batch) < quotaBatch && len(l.queue) > 0 && !now.Before(l.queue[0].due) {
+			c := l.queue[0]
+			l.queue[0], l.queue = nil, l.queue[1:]
+			if l.looksLocked(c, now) {
+				batch = append(batch, c)
+			}
+		}
+		if len(batch) == 0 {
+			switch {
+			case len(l.queue) == 0:
+				l.queue, l.timer = nil, nil
+			default:
+				l.timer = time.AfterFunc(l.queue[0].due.Sub(now), l.lookAfter)
+			}
+			l.mu.Unlock()
+			return
+		}
+		l.mu.Unlock()
+		_ = l.ask(context.Background(), batch) // what could not be told is told next time
+	}
+}
+
+// looksLocked looks after a counter. It reports whether there is something to ask.
+func (l *quotaLedger) looksLocked(c *quotaCounter, now time.Time) bool {
+	rests := now.Sub(c.lastUse) >= quotaRest || !c.period.Contains(now)
+	if rests && c.flight == nil && c.Settled() {
+		if l.counters[c.id] == c {
+			delete(l.counters, c.id)
+		}
+		return false
+	}
+	l.enqueue(c, now)
+	switch {
+	case c.flight != nil:
+		return false
+	case rests && !c.Same():
+		l.claim(c, c.Rest(), c.limit)
+		return true
+	case c.Unreported() > 0:
+		l.claim(c, c.Say(c.limit), c.limit)
+		return true
+	default:
+		return false
+	}
+}
+
+// close tells the store what was used, and gives back all that nobody is spending. It returns
+// how many counters it could not settle, and why.
+func (l *quotaLedger) close(ctx context.Context) (left int, err error) {
+	l.mu.Lock()
+	all := append([]*quotaCounter(nil), l.queue...)
+	l.mu.Unlock()
+	for len(all) > 0 {
+		n := min(len(all), quotaBatch)
+		batch, failed := l.fly(ctx, all[:n], func(c *quotaCounter) (shares.Claim, bool) { return c.Rest(), !c.Same() })
+		if failed == nil && len(batch) > 0 {
+			failed = l.ask(ctx, batch)
+		}
+		if failed != nil {
+			left, err = left+n, failed
+		}
+		if ctx.Err() != nil {
+			return left + len(all) - n, ctx.Err()
+		}
+		all = all[n:]
+	}
+	return left, err
+}
+
+// fly begins a flight of each counter that has something to say, once the one before has ended.
+func (l *quotaLedger) fly(ctx context.Context, counters []*quotaCounter, claim func(*quotaCounter) (shares.Claim, bool)) (flying []*quotaCounter, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range counters {
+		for c.flight != nil {
+			done := c.flight.done
+			l.mu.Unlock()
+			select {
+			case <-done:
+			case <-ctx.Done():
+			}
+			l.mu.Lock()
+			if ctx.Err() != nil {
+				break
+			}
+		}
+	}
+	for _, c := range counters {
+		if c.flight == nil {
+			if said, some := claim(c); some {
+				l.claim(c, said, c.limit)
+				flying = append(flying, c)
+			}
+		}
+	}
+	return flying, ctx.Err()
+}
+
+// look returns the balances of all quotas of an account, with what this process has used.
+func (l *quotaLedger) look(ctx context.Context, on quotaAccount) ([]QuotaUsage, error) {
+	l.mu.Lock()
+	now := time.Now()
+	var mine []*quotaCounter
+	for _, q := range on.set.quotas {
+		if c := l.counters[counterID{on.account, q.Name, q.Every, on.anchorID}]; c != nil && c.period.Contains(now) && c.Unreported() > 0 {
+			mine = append(mine, c)
+		}
+	}
+	l.mu.Unlock()
+	flying, err := l.fly(ctx, mine, func(c *quotaCounter) (shares.Claim, bool) { return c.Say(c.limit), c.Unreported() > 0 })
+	if len(flying) > 0 {
+		if failed := l.ask(ctx, flying); err == nil {
+			err = failed
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	claims := make([]QuotaClaim, len(on.set.quotas))
+	usage := make([]QuotaUsage, len(claims))
+	for i, q := range on.set.quotas {
+		period := calendar.In(now, calendar.Unit(q.Every), on.anchor, on.loc)
+		claims[i] = QuotaClaim{Account: on.account, Quota: q.Name, Period: period.Name(), Ends: period.End, Limit: q.Requests}
+		usage[i] = QuotaUsage{Name: q.Name, Limit: q.Requests, ResetsAt: period.End}
+	}
+	if len(claims) == 0 {
+		return usage, nil
+	}
+	balances, err := l.settle(ctx, claims)
+	if err != nil {
+		return nil, err
+	}
+	for i, b := range balances {
+		usage[i].Used = b.Used
+		usage[i].Remaining = max(usage[i].Limit-b.Used, 0)
+	}
+	return usage, nil
+}
