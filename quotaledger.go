@@ -101,43 +101,36 @@ func (l *quotaLedger) find(now time.Time, on quotaAccount, q Quota) *quotaCounte
 	return c
 }
 
-// quotaHolding is a cost that is being spent of each of some counters.
-type quotaHolding struct {
-	counters []*quotaCounter
-	cost     int64
-}
-
-// quotaState is what is left of a quota.
-type quotaState struct {
+// spending is what a request spends of a quota.
+type spending struct {
+	counter  *quotaCounter
 	left     int64
-	period   calendar.Period
-	exceeded bool // it refused
+	exceeded bool // there is not so much
 }
 
-// take begins to spend h.cost of all quotas of an account, or of none: then a state says which
-// one refused. It fills h.counters and appends the states. An error is that of the store,
-// without which it was decided, or of ctx.
-func (l *quotaLedger) take(ctx context.Context, on quotaAccount, h *quotaHolding, states []quotaState) (_ []quotaState, allowed bool, err error) {
+// take begins to spend a cost of all quotas of an account, or of none, and appends to spent. An
+// error is that of the store, without which it was decided, or of ctx.
+func (l *quotaLedger) take(ctx context.Context, on quotaAccount, cost int64, spent []spending) (_ []spending, allowed bool, err error) {
+	quotas := on.set.quotas
 	for {
 		l.mu.Lock()
 		now := time.Now()
-		h.counters = h.counters[:0]
-		for _, q := range on.set.quotas {
+		spent = spent[:0]
+		for _, q := range quotas {
 			c := l.find(now, on, q)
 			c.lastUse = now
-			h.counters = append(h.counters, c)
+			spent = append(spent, spending{counter: c})
 		}
-		states, allowed = l.tryLocked(on.set.quotas, *h, states[:0], err)
-		if err != nil {
-			l.guard.outage.Without()
-		}
+		allowed = l.tryLocked(quotas, spent, cost, err)
 		var asking []*quotaCounter
 		var wait *quotaFlight
-		if !allowed && err == nil {
-			asking, wait = l.askLocked(now, on.set.quotas, *h, states)
-		}
-		if allowed {
-			l.aheadLocked(now, on.set.quotas, *h)
+		switch {
+		case err != nil:
+			l.guard.outage.Without()
+		case allowed:
+			l.aheadLocked(now, quotas, spent)
+		default:
+			asking, wait = l.askLocked(now, quotas, spent, cost)
 		}
 		l.mu.Unlock()
 		switch {
@@ -146,72 +139,89 @@ func (l *quotaLedger) take(ctx context.Context, on quotaAccount, h *quotaHolding
 			case <-wait.done:
 				err = wait.err
 			case <-ctx.Done():
-				return nil, false, ctx.Err()
+				l.demandLess(wait, spent, cost)
+				return spent, false, ctx.Err()
 			}
 		case len(asking) > 0:
 			err = l.ask(ctx, asking)
 		default:
-			return states, allowed, err
+			return spent, allowed, err
 		}
 	}
 }
 
-// tryLocked spends what may be spent without the store: what was taken ahead, and after an
-// outage what StoreDown says.
-func (l *quotaLedger) tryLocked(quotas []Quota, h quotaHolding, states []quotaState, outage error) (_ []quotaState, allowed bool) {
+// tryLocked spends what may be spent without the store: what was taken ahead, and in an outage
+// what StoreDown says.
+func (l *quotaLedger) tryLocked(quotas []Quota, spent []spending, cost int64, outage error) (allowed bool) {
 	allowed = true
-	for i, c := range h.counters {
-		q := quotas[i]
-		got := true
+	for i, q := range quotas {
+		c := spent[i].counter
 		switch {
-		case q.Soft || h.cost == 0:
-			c.Force(h.cost)
-		case c.Take(h.cost, q.Requests):
+		case q.Soft || cost == 0:
+			c.Force(cost)
+		case c.Take(cost, q.Requests):
 		case outage != nil && l.down == AdmitAll:
-			c.Force(h.cost)
+			c.Force(cost)
+		case outage != nil && l.down == LimitLocally && c.TakeWithout(cost, q.Requests, l.processes):
 		default:
-			got = outage != nil && l.down == LimitLocally && c.TakeWithout(h.cost, q.Requests, l.processes)
+			spent[i].exceeded, allowed = true, false
 		}
-		allowed = allowed && got
-		states = append(states, quotaState{period: c.period, exceeded: !got})
 	}
-	for i, c := range h.counters {
-		if !allowed && !states[i].exceeded {
-			c.Done(h.cost, false)
+	for i, q := range quotas {
+		c := spent[i].counter
+		if !allowed && !spent[i].exceeded {
+			c.Done(cost, false)
 		}
-		states[i].left = c.Left(quotas[i].Requests)
+		spent[i].left = c.Left(q.Requests)
 	}
-	return states, allowed
+	return allowed
 }
 
-// askLocked returns the counters to claim more of, or else the flight to wait for. Neither: a
+// askLocked returns the counters to ask more for, or else the flight to wait for. Neither: a
 // quota has no more.
-func (l *quotaLedger) askLocked(now time.Time, quotas []Quota, h quotaHolding, states []quotaState) (ask []*quotaCounter, wait *quotaFlight) {
-	for i, c := range h.counters {
-		if states[i].exceeded && (h.cost > quotas[i].Requests || now.Before(c.fullTo) && quotas[i].Requests <= c.fullAt) {
+func (l *quotaLedger) askLocked(now time.Time, quotas []Quota, spent []spending, cost int64) (ask []*quotaCounter, wait *quotaFlight) {
+	for i, q := range quotas {
+		c := spent[i].counter
+		if !spent[i].exceeded {
+			continue
+		}
+		if cost > q.Requests || now.Before(c.fullTo) && q.Requests <= c.fullAt {
 			return nil, nil
 		}
-	}
-	for i, c := range h.counters {
-		if states[i].exceeded && c.flight != nil {
-			c.demand = plus(c.demand, h.cost)
-			return nil, c.flight
+		if c.flight != nil {
+			wait = c.flight
 		}
 	}
-	for i, c := range h.counters {
-		if states[i].exceeded {
-			l.claim(c, c.Ask(plus(c.demand, h.cost), quotas[i].Requests), quotas[i].Requests)
+	for i, q := range quotas {
+		c := spent[i].counter
+		switch {
+		case !spent[i].exceeded:
+		case wait != nil && c.flight == wait:
+			c.demand = plus(c.demand, cost)
+		case wait == nil:
+			l.claim(c, c.Ask(plus(c.demand, cost), q.Requests), q.Requests)
 			ask = append(ask, c)
 		}
 	}
-	return ask, nil
+	return ask, wait
+}
+
+// demandLess is for a request that waits for a flight no more.
+func (l *quotaLedger) demandLess(wait *quotaFlight, spent []spending, cost int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range spent {
+		if s.exceeded && s.counter.flight == wait {
+			s.counter.demand = max(s.counter.demand-cost, 0)
+		}
+	}
 }
 
 // aheadLocked asks for more before somebody has to wait for it, and tells the store of what was
 // used of a soft quota, for which nobody ever waits.
-func (l *quotaLedger) aheadLocked(now time.Time, quotas []Quota, h quotaHolding) {
-	for i, c := range h.counters {
-		q := quotas[i]
+func (l *quotaLedger) aheadLocked(now time.Time, quotas []Quota, spent []spending) {
+	for i, q := range quotas {
+		c := spent[i].counter
 		if c.flight != nil || now.Before(c.quiet) || now.Before(c.fullTo) {
 			continue
 		}
@@ -228,13 +238,13 @@ func (l *quotaLedger) aheadLocked(now time.Time, quotas []Quota, h quotaHolding)
 }
 
 // done ends what take began.
-func (l *quotaLedger) done(h quotaHolding, counted bool) {
+func (l *quotaLedger) done(spent []spending, cost int64, counted bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	for _, c := range h.counters {
-		c.Done(h.cost, counted)
-		c.lastUse = now
+	for _, s := range spent {
+		s.counter.Done(cost, counted)
+		s.counter.lastUse = now
 	}
 }
 

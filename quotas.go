@@ -229,30 +229,29 @@ func (q *Quotas) handle(in inside, w http.ResponseWriter, r *http.Request) {
 		in.ServeHTTP(w, r)
 		return
 	}
-	var few [4]*quotaCounter
-	var fewStates [4]quotaState
-	h := quotaHolding{counters: few[:0], cost: q.costOf(r)}
-	states, allowed, outage := q.ledger.take(r.Context(), on, &h, fewStates[:0])
+	var few [4]spending
+	cost := q.costOf(r)
+	spent, allowed, outage := q.ledger.take(r.Context(), on, cost, few[:0])
 	if gone := r.Context().Err(); outage != nil && gone != nil {
 		if allowed {
-			q.ledger.done(h, false)
+			q.ledger.done(spent, cost, false)
 		}
 		WriteError(w, r, gone) // no outage
 		return
 	}
 	now := time.Now()
 	if outage == nil || q.c.StoreDown == LimitLocally {
-		on.set.writeHeaders(in, w.Header(), now, states)
+		on.set.writeHeaders(in, w.Header(), now, spent)
 	}
 	if !allowed {
-		WriteError(w, r, q.refusal(on.set, now, states, h.cost, outage))
+		WriteError(w, r, q.refusal(on.set, now, spent, cost, outage))
 		return
 	}
-	q.serve(in, w, r, h)
+	q.serve(in, w, r, spent, cost)
 }
 
 // serve lets a request in, and counts it by how it has ended.
-func (q *Quotas) serve(in inside, w http.ResponseWriter, r *http.Request, h quotaHolding) {
+func (q *Quotas) serve(in inside, w http.ResponseWriter, r *http.Request, spent []spending, cost int64) {
 	s, tracked, inner := in.fill(w, r, slotMetered)
 	defer s.leave(r, inner)
 	s.metered = q
@@ -268,7 +267,7 @@ func (q *Quotas) serve(in inside, w http.ResponseWriter, r *http.Request, h quot
 		case t.status != 0:
 			status = t.status
 		}
-		q.ledger.done(h, s.reached.Load() && q.counts(status))
+		q.ledger.done(spent, cost, s.reached.Load() && q.counts(status))
 	}()
 	in.ServeHTTP(tracked, inner)
 	status = http.StatusOK
@@ -346,16 +345,17 @@ func (q *Quotas) quotasOf(ctx context.Context, key *Key) (*quotaSet, error) {
 
 // writeHeaders tells the client what is left. Where a Limiter outside has set the headers,
 // these are further members.
-func (set *quotaSet) writeHeaders(in inside, h http.Header, now time.Time, states []quotaState) {
+func (set *quotaSet) writeHeaders(in inside, h http.Header, now time.Time, spent []spending) {
 	var buf [2][160]byte
 	policy, limit := buf[0][:0], buf[1][:0]
-	for i, st := range states {
+	for i, s := range spent {
+		period := s.counter.period
 		if i > 0 {
 			policy, limit = append(policy, ", "...), append(limit, ", "...)
 		}
-		policy = strconv.AppendInt(append(policy, set.policies[i]...), ceilSeconds(st.period.End.Sub(st.period.Start)), 10)
-		limit = strconv.AppendInt(append(limit, set.items[i]...), min(st.left, maxInteger), 10)
-		limit = strconv.AppendInt(append(limit, ";t="...), max(ceilSeconds(st.period.End.Sub(now)), 1), 10)
+		policy = strconv.AppendInt(append(policy, set.policies[i]...), ceilSeconds(period.End.Sub(period.Start)), 10)
+		limit = strconv.AppendInt(append(limit, set.items[i]...), min(s.left, maxInteger), 10)
+		limit = strconv.AppendInt(append(limit, ";t="...), max(ceilSeconds(period.End.Sub(now)), 1), 10)
 	}
 	if outer := h[headerPolicy]; outer != nil {
 		h[headerPolicy] = append(outer, string(policy))
@@ -367,7 +367,7 @@ func (set *quotaSet) writeHeaders(in inside, h http.Header, now time.Time, state
 }
 
 // refusal is the error for a request that is not let in.
-func (q *Quotas) refusal(set *quotaSet, now time.Time, states []quotaState, cost int64, outage error) error {
+func (q *Quotas) refusal(set *quotaSet, now time.Time, spent []spending, cost int64, outage error) error {
 	if outage != nil && q.c.StoreDown == RefuseAll {
 		return errStoreUnavailable.WithCause(fmt.Errorf("take from the quota store: %w", outage))
 	}
@@ -375,14 +375,14 @@ func (q *Quotas) refusal(set *quotaSet, now time.Time, states []quotaState, cost
 	never := false
 	var resets time.Time
 	upgrade := ""
-	for i, st := range states {
-		if !st.exceeded {
+	for i, s := range spent {
+		if !s.exceeded {
 			continue
 		}
 		e.limits = append(e.limits, set.quotas[i].Name)
 		never = never || cost > set.quotas[i].Requests
-		if st.period.End.After(resets) {
-			resets, upgrade = st.period.End, set.upgrades[i]
+		if end := s.counter.period.End; end.After(resets) {
+			resets, upgrade = end, set.upgrades[i]
 		}
 	}
 	if never {
@@ -500,15 +500,15 @@ func (q *Quotas) answers() []Answer {
 		}
 	}
 	now := time.Now()
-	states := make([]quotaState, len(on.quotas))
+	spent := make([]spending, len(on.quotas))
 	for i, quota := range on.quotas {
-		states[i].exceeded = !quota.Soft
-		states[i].period = calendar.In(now, calendar.Unit(quota.Every), time.Time{}, time.UTC)
+		spent[i].exceeded = !quota.Soft
+		spent[i].counter = &quotaCounter{period: calendar.In(now, calendar.Unit(quota.Every), time.Time{}, q.c.Location)}
 	}
 	headers := []string{"RateLimit", "RateLimit-Policy"}
-	all := []Answer{answer(errorOf(q.refusal(&on, now, states, 0, nil)), "The caller has used up a quota, which is renewed after Retry-After.", headers...)}
+	all := []Answer{answer(errorOf(q.refusal(&on, now, spent, 0, nil)), "The caller has used up a quota, which is renewed after Retry-After.", headers...)}
 	if q.c.Cost != nil {
-		never := answer(errorOf(q.refusal(&on, now, states, math.MaxInt64, nil)), "The request costs more than a quota of the caller ever has.", headers...)
+		never := answer(errorOf(q.refusal(&on, now, spent, math.MaxInt64, nil)), "The request costs more than a quota of the caller ever has.", headers...)
 		never.Retryable = false
 		all = append(all, never)
 	}
