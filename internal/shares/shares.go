@@ -108,11 +108,12 @@ func (c *Counter) Say(limit int64) Claim {
 // Rest claims nothing, and gives back what is held.
 func (c *Counter) Rest() Claim {
 	c.step = 0
-	c.granted = min(c.granted, plus(c.used, c.inUse)) // nothing is spent that is given back
 	return c.claim(0)
 }
 
 func (c *Counter) claim(free int64) Claim {
+	// Whether or not there will be an answer, nothing is spent that is given back.
+	c.granted = min(c.granted, plus(c.used, c.inUse, max(free, 0)))
 	if !c.known {
 		floor := plus(c.used, c.inUse)
 		return Claim{Fresh: true, Want: plus(floor, max(free, 0)), Floor: floor}
