@@ -29,8 +29,9 @@ type QuotasConfig struct {
 	// request that has to wait for the Store does so for 400 ms at most.
 	Store QuotaStore
 	// StoreDown says what to do while Store fails, once what was taken ahead is spent: by
-	// LimitLocally each process lets in its part of what was left when it last knew, see Replicas;
-	// AdmitAll lets everybody in; RefuseAll answers 503 with the code store_unavailable. What is
+	// LimitLocally each process lets in its part of what was left when it last knew, see Replicas,
+	// and answers 503 with the code store_unavailable after that; AdmitAll lets everybody in;
+	// RefuseAll answers 503. What is
 	// used is counted, and told the Store when it is back. One line of slog.Default() says that
 	// it fails, and one that it is back.
 	StoreDown StoreDown
@@ -368,7 +369,8 @@ func (set *quotaSet) writeHeaders(in inside, h http.Header, now time.Time, spent
 
 // refusal is the error for a request that is not let in.
 func (q *Quotas) refusal(set *quotaSet, now time.Time, spent []spending, cost int64, outage error) error {
-	if outage != nil && q.c.StoreDown == RefuseAll {
+	// What is left then is for when the store is back, and no reason to wait for a reset.
+	if outage != nil && !slices.ContainsFunc(spent, func(s spending) bool { return s.exceeded && s.left < cost }) {
 		return errStoreUnavailable.WithCause(fmt.Errorf("take from the quota store: %w", outage))
 	}
 	e := &Error{Status: http.StatusTooManyRequests, Code: "quota_exceeded", Message: "The quota is used up until it is renewed."}
@@ -512,7 +514,7 @@ func (q *Quotas) answers() []Answer {
 		never.Retryable = false
 		all = append(all, never)
 	}
-	if q.c.StoreDown == RefuseAll {
+	if _, inMemory := q.c.Store.(*MemoryQuotaStore); !inMemory && q.c.StoreDown != AdmitAll {
 		all = append(all, answer(errStoreUnavailable, "The service could not look at its quotas."))
 	}
 	return all
