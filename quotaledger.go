@@ -39,24 +39,32 @@ type quotaLedger struct {
 
 	mu       sync.Mutex
 	seq      int64
-	counters map[counterID]*quotaCounter
+	periods  map[periodID]quotaPeriod // the present ones
+	counters map[countID]*quotaCounter
 	queue    []*quotaCounter // all, each once, in the order in which they are looked after
 	timer    *time.Timer     // for the first of the queue; nil: the queue is empty
 }
 
-// counterID is a quota of an account. Its periods follow one after the other.
-type counterID struct {
-	account, quota string
-	every          Period
-	anchor         int64
+// periodID tells periods apart that begin at different times.
+type periodID struct {
+	every  Period
+	anchor int64
 }
 
-// quotaCounter is one in a period.
+type quotaPeriod struct {
+	calendar.Period
+	name string
+}
+
+// maxPeriods bounds those that are kept. With more billing days than that, some are computed
+// again.
+const maxPeriods = 10_000
+
+// quotaCounter is the quota of an account in a period.
 type quotaCounter struct {
 	shares.Counter
-	id     counterID
+	id     countID
 	period calendar.Period
-	name   string // of the period
 
 	limit  int64        // as last seen
 	demand int64        // of those who wait for the flight
@@ -81,29 +89,45 @@ type quotaFlight struct {
 func newQuotaLedger(c QuotasConfig) *quotaLedger {
 	l := &quotaLedger{
 		store: c.Store, process: rand.Text(), down: c.StoreDown, processes: max(c.Replicas, 1), notify: c.Notify,
-		counters: make(map[counterID]*quotaCounter),
+		periods: make(map[periodID]quotaPeriod), counters: make(map[countID]*quotaCounter),
 	}
 	l.guard.begin()
 	return l
 }
 
-// find returns the counter of a quota in the present period.
-func (l *quotaLedger) find(now time.Time, on quotaAccount, q Quota) *quotaCounter {
-	id := counterID{on.account, q.Name, q.Every, on.anchorID}
+// periodOf returns the present period of a quota.
+func (l *quotaLedger) periodOf(now time.Time, on quotaAccount, q Quota) quotaPeriod {
+	id := periodID{q.Every, on.anchorID}
+	p := l.periods[id]
+	if !p.Contains(now) {
+		p.Period = calendar.In(now, calendar.Unit(q.Every), on.anchor, on.loc)
+		p.name = p.Name()
+		if len(l.periods) >= maxPeriods {
+			clear(l.periods)
+		}
+		l.periods[id] = p
+	}
+	return p
+}
+
+// find returns the counter of a quota in a period. The store knows it by the same name: two
+// counters there would be one here, or what one has used would be taken for the other's.
+func (l *quotaLedger) find(now time.Time, on quotaAccount, q Quota, p quotaPeriod) *quotaCounter {
+	id := countID{on.account, q.Name, p.name}
 	c := l.counters[id]
-	if c == nil || !c.period.Contains(now) {
-		period := calendar.In(now, calendar.Unit(q.Every), on.anchor, on.loc)
-		c = &quotaCounter{id: id, period: period, name: period.Name(), heard: l.seq}
+	if c == nil {
+		c = &quotaCounter{id: id, period: p.Period, heard: l.seq}
 		l.counters[id] = c
 		l.enqueue(c, now)
 	}
-	c.limit = q.Requests
+	c.limit, c.lastUse = q.Requests, now
 	return c
 }
 
 // spending is what a request spends of a quota.
 type spending struct {
 	counter  *quotaCounter
+	period   calendar.Period
 	left     int64
 	exceeded bool // there is not so much
 }
@@ -117,9 +141,8 @@ func (l *quotaLedger) take(ctx context.Context, on quotaAccount, cost int64, spe
 		now := time.Now()
 		spent = spent[:0]
 		for _, q := range quotas {
-			c := l.find(now, on, q)
-			c.lastUse = now
-			spent = append(spent, spending{counter: c})
+			p := l.periodOf(now, on, q)
+			spent = append(spent, spending{counter: l.find(now, on, q, p), period: p.Period})
 		}
 		allowed = l.tryLocked(quotas, spent, cost, err)
 		var asking []*quotaCounter
@@ -157,7 +180,7 @@ func (l *quotaLedger) tryLocked(quotas []Quota, spent []spending, cost int64, ou
 	for i, q := range quotas {
 		c := spent[i].counter
 		switch {
-		case q.Soft || cost == 0:
+		case (q.Soft || cost == 0) && (c.Known() || outage != nil): // else nobody could say what is left
 			c.Force(cost)
 		case c.Take(cost, q.Requests):
 		case outage != nil && l.down == AdmitAll:
@@ -185,7 +208,7 @@ func (l *quotaLedger) askLocked(now time.Time, quotas []Quota, spent []spending,
 		if !spent[i].exceeded {
 			continue
 		}
-		if cost > q.Requests || now.Before(c.fullTo) && q.Requests <= c.fullAt {
+		if !q.Soft && (cost > q.Requests || now.Before(c.fullTo) && q.Requests <= c.fullAt) {
 			return nil, nil
 		}
 		if c.flight != nil {
@@ -261,7 +284,7 @@ func (l *quotaLedger) ask(ctx context.Context, counters []*quotaCounter) error {
 	claims := make([]QuotaClaim, len(counters))
 	for i, c := range counters { // what is read does not change during a flight
 		claims[i] = QuotaClaim{
-			Account: c.id.account, Quota: c.id.quota, Period: c.name, Ends: c.period.End,
+			Account: c.id.account, Quota: c.id.quota, Period: c.id.period, Ends: c.period.End,
 			Process: l.process, Seq: c.flight.seq, Heard: c.heard, Fresh: c.flight.Fresh,
 			Used: c.flight.Used, Want: c.flight.Want, Floor: c.flight.Floor, Limit: c.flight.limit,
 		}
@@ -374,9 +397,7 @@ func (l *quotaLedger) lookAfter() {
 func (l *quotaLedger) looksLocked(c *quotaCounter, now time.Time) bool {
 	rests := now.Sub(c.lastUse) >= quotaRest || !c.period.Contains(now)
 	if rests && c.flight == nil && c.Settled() {
-		if l.counters[c.id] == c {
-			delete(l.counters, c.id)
-		}
+		delete(l.counters, c.id)
 		return false
 	}
 	l.enqueue(c, now)
@@ -450,9 +471,11 @@ func (l *quotaLedger) fly(ctx context.Context, counters []*quotaCounter, claim f
 func (l *quotaLedger) look(ctx context.Context, on quotaAccount) ([]QuotaUsage, error) {
 	l.mu.Lock()
 	now := time.Now()
+	periods := make([]quotaPeriod, len(on.set.quotas))
 	var mine []*quotaCounter
-	for _, q := range on.set.quotas {
-		if c := l.counters[counterID{on.account, q.Name, q.Every, on.anchorID}]; c != nil && c.period.Contains(now) && c.Unreported() > 0 {
+	for i, q := range on.set.quotas {
+		periods[i] = l.periodOf(now, on, q)
+		if c := l.counters[countID{on.account, q.Name, periods[i].name}]; c != nil && c.Unreported() > 0 {
 			mine = append(mine, c)
 		}
 	}
@@ -469,9 +492,8 @@ func (l *quotaLedger) look(ctx context.Context, on quotaAccount) ([]QuotaUsage, 
 	claims := make([]QuotaClaim, len(on.set.quotas))
 	usage := make([]QuotaUsage, len(claims))
 	for i, q := range on.set.quotas {
-		period := calendar.In(now, calendar.Unit(q.Every), on.anchor, on.loc)
-		claims[i] = QuotaClaim{Account: on.account, Quota: q.Name, Period: period.Name(), Ends: period.End, Limit: q.Requests}
-		usage[i] = QuotaUsage{Name: q.Name, Limit: q.Requests, ResetsAt: period.End}
+		claims[i] = QuotaClaim{Account: on.account, Quota: q.Name, Period: periods[i].name, Ends: periods[i].End, Limit: q.Requests}
+		usage[i] = QuotaUsage{Name: q.Name, Limit: q.Requests, ResetsAt: periods[i].End}
 	}
 	if len(claims) == 0 {
 		return usage, nil

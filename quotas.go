@@ -350,13 +350,12 @@ func (set *quotaSet) writeHeaders(in inside, h http.Header, now time.Time, spent
 	var buf [2][160]byte
 	policy, limit := buf[0][:0], buf[1][:0]
 	for i, s := range spent {
-		period := s.counter.period
 		if i > 0 {
 			policy, limit = append(policy, ", "...), append(limit, ", "...)
 		}
-		policy = strconv.AppendInt(append(policy, set.policies[i]...), ceilSeconds(period.End.Sub(period.Start)), 10)
+		policy = strconv.AppendInt(append(policy, set.policies[i]...), ceilSeconds(s.period.End.Sub(s.period.Start)), 10)
 		limit = strconv.AppendInt(append(limit, set.items[i]...), min(s.left, maxInteger), 10)
-		limit = strconv.AppendInt(append(limit, ";t="...), max(ceilSeconds(period.End.Sub(now)), 1), 10)
+		limit = strconv.AppendInt(append(limit, ";t="...), max(ceilSeconds(s.period.End.Sub(now)), 1), 10)
 	}
 	if outer := h[headerPolicy]; outer != nil {
 		h[headerPolicy] = append(outer, string(policy))
@@ -383,8 +382,8 @@ func (q *Quotas) refusal(set *quotaSet, now time.Time, spent []spending, cost in
 		}
 		e.limits = append(e.limits, set.quotas[i].Name)
 		never = never || cost > set.quotas[i].Requests
-		if end := s.counter.period.End; end.After(resets) {
-			resets, upgrade = end, set.upgrades[i]
+		if s.period.End.After(resets) {
+			resets, upgrade = s.period.End, set.upgrades[i]
 		}
 	}
 	if never {
@@ -505,7 +504,7 @@ func (q *Quotas) answers() []Answer {
 	spent := make([]spending, len(on.quotas))
 	for i, quota := range on.quotas {
 		spent[i].exceeded = !quota.Soft
-		spent[i].counter = &quotaCounter{period: calendar.In(now, calendar.Unit(quota.Every), time.Time{}, q.c.Location)}
+		spent[i].period = calendar.In(now, calendar.Unit(quota.Every), time.Time{}, q.c.Location)
 	}
 	headers := []string{"RateLimit", "RateLimit-Policy"}
 	all := []Answer{answer(errorOf(q.refusal(&on, now, spent, 0, nil)), "The caller has used up a quota, which is renewed after Retry-After.", headers...)}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -71,7 +72,7 @@ func newQuotaService(t testing.TB, plan admit.Plan, handler http.Handler, config
 // withQuotaKey takes the key of a request from its headers.
 func withQuotaKey(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		key := &admit.Key{ID: "k", Plan: "free", Owner: r.Header.Get("Owner")}
+		key := &admit.Key{ID: "k", Plan: "free", Owner: r.Header.Get("Owner"), Meta: map[string]string{"hour": r.Header.Get("Hour")}}
 		if text := r.Header.Get("Quota"); text != "" {
 			q := admit.Quota{Every: admit.Month}
 			_, _ = fmt.Sscan(text, &q.Requests)
@@ -344,6 +345,33 @@ func TestQuotasExport(t *testing.T) {
 			sum += r.Requests
 		}
 		assert.EqualValues(t, 200, sum)
+	})
+}
+
+// The keys of an account should have one billing day. If they have not, the account still gets no
+// more than it has bought.
+func TestQuotasOfAnAccountWithSeveralBillingDays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newQuotaService(t, monthly(100), ok, func(c *admit.QuotasConfig) {
+			c.Anchor = func(k *admit.Key) time.Time {
+				hour, _ := strconv.Atoi(k.Meta["hour"])
+				return time.Date(1999, 1, 15, hour, 0, 0, 0, time.UTC)
+			}
+		})
+		admitted := 0
+		for i := range 300 {
+			if s.get(fmt.Sprintf("Hour: %d", i%24)).Code == http.StatusOK {
+				admitted++
+			}
+			if i == 50 {
+				time.Sleep(5 * time.Minute)
+			}
+		}
+		assert.Equal(t, 100, admitted)
+		assert.EqualValues(t, 100, s.used(t))
+		time.Sleep(14*24*time.Hour + 12*time.Hour)
+		assert.Equal(t, http.StatusOK, s.get("Hour: 11").Code, "a new period has begun")
+		assert.Equal(t, http.StatusTooManyRequests, s.get("Hour: 13").Code, "none has")
 	})
 }
 

@@ -75,6 +75,9 @@ func (c *Counter) Low() bool {
 // Behind reports whether the store knows of less than the last step what has been used.
 func (c *Counter) Behind() bool { return c.Unreported() >= max(c.step, 1) }
 
+// Known reports whether the store has answered.
+func (c *Counter) Known() bool { return c.known }
+
 // Unreported returns how much the store does not know of what has been used.
 func (c *Counter) Unreported() int64 { return c.used - c.reported }
 
