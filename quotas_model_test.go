@@ -53,7 +53,11 @@ func TestQuotasAgainstModel(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	cases := 0
-	for _, place := range []string{"UTC", "Europe/Berlin", "America/Sao_Paulo", "Australia/Lord_Howe", "Pacific/Apia", "Africa/Cairo", "America/Scoresbysund"} {
+	places := []string{"UTC", "Europe/Berlin", "America/Sao_Paulo", "Australia/Lord_Howe", "Pacific/Apia", "Africa/Cairo", "America/Scoresbysund"}
+	if raceDetector { // which finds nothing in one goroutine
+		places = places[:2]
+	}
+	for _, place := range places {
 		loc, err := time.LoadLocation(place)
 		require.NoError(t, err)
 		for _, every := range []admit.Period{admit.Day, admit.Week, admit.Month} {

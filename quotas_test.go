@@ -132,13 +132,12 @@ func TestQuotasRefuseWhatExceedsThem(t *testing.T) {
 func TestQuotasAskTheStoreSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newQuotaService(t, monthly(1_000_000), ok)
-		for range 200_000 {
+		for range 50_000 {
 			require.Equal(t, http.StatusOK, s.get().Code)
 		}
 		synctest.Wait()
-		assert.Less(t, s.store.calls, 200_000/1000)
-		assert.EqualValues(t, 200_000, s.used(t))
-		t.Log(s.store.calls)
+		assert.Less(t, s.store.calls, 50_000/1000)
+		assert.EqualValues(t, 50_000, s.used(t))
 	})
 }
 
