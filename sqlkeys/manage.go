@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/sqldb"
 )
 
 // Record is a key with what the table knows besides.
@@ -40,7 +40,7 @@ func (s *Store) Insert(ctx context.Context, d admit.Digest, k *admit.Key) error 
 // Get returns the key with an id, or admit.ErrKeyNotFound.
 func (s *Store) Get(ctx context.Context, id string) (*Record, error) {
 	var r *Record
-	err := again(ctx, func() error {
+	err := sqldb.Again(ctx, func() error {
 		var err error
 		r, err = s.get(ctx, s.db, id)
 		return err
@@ -87,7 +87,7 @@ func (s *Store) Revoke(ctx context.Context, id string, at time.Time) (*Record, e
 	}
 	when, args := s.orNow(at)
 	var r *Record
-	err := s.inTx(ctx, func(tx *sql.Tx) error {
+	err := s.dialect.InTx(ctx, s.db, func(tx *sql.Tx) error {
 		n, err := s.exec(ctx, tx, `UPDATE admit_keys SET revoked_at = CASE WHEN revoked_at IS NULL OR revoked_at > `+when+` THEN `+when+` ELSE revoked_at END WHERE id = ?`,
 			slices.Concat(args, args, []any{id})...)
 		if err == nil && n == 0 {
@@ -110,8 +110,8 @@ func (s *Store) Revoke(ctx context.Context, id string, at time.Time) (*Record, e
 // revoked returns what every row has that is revoked.
 func (s *Store) revoked(ctx context.Context, tx *sql.Tx, id string) (*Record, error) {
 	var d digest
-	var at moment
-	if err := tx.QueryRowContext(ctx, s.query(`SELECT digest, revoked_at FROM admit_keys WHERE id = ?`), id).Scan(&d, &at); err != nil {
+	var at sqldb.Moment
+	if err := tx.QueryRowContext(ctx, s.dialect.Query(`SELECT digest, revoked_at FROM admit_keys WHERE id = ?`), id).Scan(&d, &at); err != nil {
 		return nil, err
 	}
 	return &Record{Key: admit.Key{ID: id, RevokedAt: at.Time}, Digest: d.Digest}, nil
@@ -126,9 +126,9 @@ func (s *Store) Rotate(ctx context.Context, id string, until time.Time, d admit.
 		return admit.ErrKeyNotFound
 	}
 	when, args := s.orNow(until)
-	return s.wrap("rotate a key", s.inTx(ctx, func(tx *sql.Tx) error {
+	return s.wrap("rotate a key", s.dialect.InTx(ctx, s.db, func(tx *sql.Tx) error {
 		n, err := s.exec(ctx, tx, `UPDATE admit_keys SET expires_at = CASE WHEN expires_at IS NULL OR expires_at > `+when+` THEN `+when+` ELSE expires_at END
-			WHERE id = ? AND (expires_at IS NULL OR expires_at > `+s.now()+`) AND (revoked_at IS NULL OR revoked_at > `+s.now()+`)`,
+			WHERE id = ? AND (expires_at IS NULL OR expires_at > `+s.dialect.Now()+`) AND (revoked_at IS NULL OR revoked_at > `+s.dialect.Now()+`)`,
 			slices.Concat(args, args, []any{id})...)
 		if err != nil {
 			return err
@@ -148,7 +148,7 @@ func (s *Store) insert(ctx context.Context, q querier, d admit.Digest, k *admit.
 		return err
 	}
 	columns := `digest, ` + keyColumns
-	args := []any{d[:], k.ID, k.Owner, k.Plan, marshal(k.Scopes, "[]"), marshal(k.Meta, "{}"), s.moment(k.NotBefore), s.moment(k.ExpiresAt), s.moment(k.RevokedAt)}
+	args := []any{d[:], k.ID, k.Owner, k.Plan, marshal(k.Scopes, "[]"), marshal(k.Meta, "{}"), s.dialect.Moment(k.NotBefore), s.dialect.Moment(k.ExpiresAt), s.dialect.Moment(k.RevokedAt)}
 	if len(k.Networks) > 0 || len(k.Limits) > 0 { // else a table of version 1 will do
 		columns += `, networks, limits`
 		args = append(args, formatNetworks(k.Networks), formatLimits(k.Limits))
@@ -195,70 +195,11 @@ func (s *Store) page(ctx context.Context, owner, after string, n int) ([]found, 
 }
 
 func (s *Store) exec(ctx context.Context, q querier, query string, args ...any) (int64, error) {
-	result, err := q.ExecContext(ctx, s.query(query), args...)
+	result, err := q.ExecContext(ctx, s.dialect.Query(query), args...)
 	if err != nil {
 		return 0, err
 	}
 	return result.RowsAffected()
-}
-
-// inTx runs do in a transaction, and once more where the database asks for it.
-func (s *Store) inTx(ctx context.Context, do func(*sql.Tx) error) error {
-	return again(ctx, func() error {
-		tx, err := s.db.BeginTx(ctx, nil)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = tx.Rollback() }() // nothing, once it is committed; also where do panics
-		if err := do(tx); err != nil {
-			return err
-		}
-		return tx.Commit()
-	})
-}
-
-// maxTries is for several who change one key at once: at least one of them succeeds in
-// each turn.
-const maxTries = 10
-
-// again does what has failed once more, if the database says that this is what to do. Of
-// transactions at the isolation level repeatable read or serializable, or in a deadlock,
-// one has to begin anew. After a change of the table each connection fails once with what
-// its driver has prepared on it.
-func again(ctx context.Context, do func() error) error {
-	for try := 1; ; try++ {
-		err := do()
-		if err == nil || try == maxTries || !transient(err) {
-			return err
-		}
-		pause := time.NewTimer(rand.N(time.Duration(try) * 5 * time.Millisecond))
-		select {
-		case <-ctx.Done():
-			pause.Stop()
-			return err
-		case <-pause.C:
-		}
-	}
-}
-
-func transient(err error) bool {
-	switch sqlState(err) {
-	case "40001", "40P01": // serialization_failure, deadlock_detected
-		return true
-	case "0A000", "26000": // of a statement that the driver has prepared: the table has changed, or it is gone
-		return true
-	default:
-		return false
-	}
-}
-
-// sqlState returns the SQLSTATE of an error of a PostgreSQL driver, or "".
-func sqlState(err error) string {
-	var e interface{ SQLState() string }
-	if errors.As(err, &e) {
-		return e.SQLState()
-	}
-	return ""
 }
 
 // wrap says what has failed. An answer is returned as it is.
@@ -276,23 +217,16 @@ func (s *Store) wrap(doing string, err error) error {
 	}
 }
 
-// explain says what to do about a table that is missing or of an earlier version, and
-// about a pool in which what a driver has prepared is elsewhere.
+// explain says what to do about a table that is missing or of an earlier version.
 func (s *Store) explain(err error) error {
 	schema := "admit keys schema " + strings.ToLower(s.dialect.String())
-	state, text := sqlState(err), err.Error()
-	missing := s.dialect == SQLite // where there are no states, the text must do
-	switch {
-	case strings.Contains(text, "admit_keys") && (state == "42P01" || missing && strings.Contains(text, "no such table")):
-		return fmt.Errorf("there is no table admit_keys; make it with: %s: %w", schema, err)
-	case state == "42P05" || state == "26000":
-		return fmt.Errorf("the driver prepares statements, which the pool before PostgreSQL does not know; tell the driver not to, as pgx with default_query_exec_mode=exec: %w", err)
-	case state == "42703" || missing && (strings.Contains(text, "no such column") || strings.Contains(text, "no column named")):
+	state, text := sqldb.State(err), err.Error()
+	if state == "42703" || s.dialect == SQLite && (strings.Contains(text, "no such column") || strings.Contains(text, "no column named")) {
 		for _, column := range []string{"networks", "limits"} {
 			if strings.Contains(text, column) {
 				return fmt.Errorf("the table admit_keys has no column %s; bring it up with: %s --from 1: %w", column, schema, err)
 			}
 		}
 	}
-	return err
+	return s.dialect.Explain(err, schema, "admit_keys")
 }

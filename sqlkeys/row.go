@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/admit-go/admit"
 	"github.com/admit-go/admit/internal/keyform"
+	"github.com/admit-go/admit/internal/sqldb"
 )
 
 // keyColumns are those that each version of the table has.
@@ -83,7 +83,7 @@ func (s *Store) selectKeys(which, order string) string {
 	// A column that admit_keys does not have is that of absent. A statement that a driver or
 	// a pool has prepared is made anew when the column is added, and has the same result
 	// type, without which PostgreSQL would refuse it. SELECT * would not have it.
-	return s.query(`SELECT k.* FROM (SELECT '[]'::jsonb AS networks, '[]'::jsonb AS limits) AS absent,
+	return s.dialect.Query(`SELECT k.* FROM (SELECT '[]'::jsonb AS networks, '[]'::jsonb AS limits) AS absent,
 		LATERAL (SELECT id, owner, plan, scopes, meta, networks, limits, digest, ` + finiteTimes + ` FROM admit_keys ` + which + `) AS k` + order)
 }
 
@@ -103,7 +103,7 @@ type row struct {
 	digest                                           digest
 	id, owner, plan, infinite                        string
 	scopes, meta, networks, limits                   []byte
-	notBefore, expiresAt, revokedAt, created, usedAt moment
+	notBefore, expiresAt, revokedAt, created, usedAt sqldb.Moment
 }
 
 // column returns where a column goes.
@@ -209,35 +209,4 @@ func (d *digest) Scan(v any) error {
 	}
 	d.Digest = admit.Digest(b)
 	return nil
-}
-
-// moment is a time as a column has it: timestamptz in PostgreSQL, microseconds in
-// SQLite. NULL is the zero time.
-type moment struct{ time.Time }
-
-// Scan implements sql.Scanner.
-func (m *moment) Scan(v any) error {
-	switch v := v.(type) {
-	case nil:
-		m.Time = time.Time{}
-	case time.Time:
-		m.Time = v.UTC()
-	case int64:
-		m.Time = time.UnixMicro(v).UTC()
-	default:
-		return fmt.Errorf("a time is a %T", v)
-	}
-	return nil
-}
-
-// moment returns what a parameter for t is.
-func (s *Store) moment(t time.Time) any {
-	switch {
-	case t.IsZero():
-		return nil
-	case s.dialect == SQLite:
-		return t.UnixMicro()
-	default:
-		return t
-	}
 }

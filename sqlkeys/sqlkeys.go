@@ -39,34 +39,22 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/outage"
+	"github.com/admit-go/admit/internal/sqldb"
 )
 
-// Dialect is the database behind a *sql.DB.
-type Dialect int
+// Dialect is the database behind a *sql.DB: PostgreSQL or SQLite. Its String returns that name.
+type Dialect = sqldb.Dialect
 
 // The databases that are supported. The zero Dialect is none.
 const (
-	PostgreSQL Dialect = iota + 1
-	SQLite
+	PostgreSQL = sqldb.PostgreSQL
+	SQLite     = sqldb.SQLite
 )
-
-// String returns the name of the database.
-func (d Dialect) String() string {
-	switch d {
-	case PostgreSQL:
-		return "PostgreSQL"
-	case SQLite:
-		return "SQLite"
-	default:
-		return "Dialect(" + strconv.Itoa(int(d)) + ")"
-	}
-}
 
 // Config says where the keys are.
 type Config struct {
@@ -92,7 +80,7 @@ type Store struct {
 	uses    uses
 	close   func() error
 
-	unwritten outageLog // of uses
+	unwritten outage.Log // of uses
 }
 
 // New returns a Store. It does not ask the database, which may be down when a service
@@ -120,7 +108,7 @@ func New(c Config) (*Store, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	s := &Store{db: c.DB, dialect: c.Dialect, timeout: c.Timeout, logger: c.Logger, unwritten: outageLog{logger: c.Logger}}
+	s := &Store{db: c.DB, dialect: c.Dialect, timeout: c.Timeout, logger: c.Logger, unwritten: outage.Log{Logger: c.Logger}}
 	ctx, stop := context.WithCancel(context.Background())
 	noted := make(chan struct{})
 	s.uses.full = make(chan struct{}, 1)
@@ -150,7 +138,7 @@ func (s *Store) LookupKey(ctx context.Context, d admit.Digest) (*admit.Key, erro
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	var r *Record
-	err := again(ctx, func() error {
+	err := sqldb.Again(ctx, func() error {
 		var err error
 		r, err = s.one(ctx, s.db, `WHERE digest = ?`, d[:])
 		return err
@@ -162,38 +150,10 @@ func (s *Store) LookupKey(ctx context.Context, d admit.Digest) (*admit.Key, erro
 	return &r.Key, nil
 }
 
-// now is an expression for the time by the clock of the database, which all who use it
-// share. In a transaction of PostgreSQL it stands still.
-func (s *Store) now() string {
-	if s.dialect == SQLite {
-		return `CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)`
-	}
-	return `now()`
-}
-
 // orNow returns an expression for a time, which is now for the zero one, and its parameters.
 func (s *Store) orNow(t time.Time) (expr string, args []any) {
 	if t.IsZero() {
-		return s.now(), nil
+		return s.dialect.Now(), nil
 	}
-	return `?`, []any{s.moment(t)}
-}
-
-// query puts the placeholders of the dialect in place of question marks.
-func (s *Store) query(q string) string {
-	if s.dialect != PostgreSQL {
-		return q
-	}
-	var b strings.Builder
-	n := 0
-	for {
-		before, after, more := strings.Cut(q, "?")
-		b.WriteString(before)
-		if !more {
-			return b.String()
-		}
-		n++
-		b.WriteString("$" + strconv.Itoa(n))
-		q = after
-	}
+	return `?`, []any{s.dialect.Moment(t)}
 }

@@ -26,7 +26,7 @@ import (
 // panic on, and Limits and Networks that Insert would refuse.
 func (s *Store) Update(ctx context.Context, id string, change func(*admit.Key) error) (*Record, error) {
 	var r *Record
-	err := s.inTx(ctx, func(tx *sql.Tx) error {
+	err := s.dialect.InTx(ctx, s.db, func(tx *sql.Tx) error {
 		var err error
 		if r, err = s.lock(ctx, tx, id); err != nil {
 			return err
@@ -73,7 +73,7 @@ func (s *Store) lock(ctx context.Context, tx *sql.Tx, id string) (*Record, error
 // not have, as long as they stay as they were.
 func (s *Store) write(ctx context.Context, tx *sql.Tx, old, next *admit.Key) error {
 	set := `owner = ?, plan = ?, scopes = ?, meta = ?, not_before = ?, expires_at = ?`
-	args := []any{next.Owner, next.Plan, marshal(next.Scopes, "[]"), marshal(next.Meta, "{}"), s.moment(next.NotBefore), s.moment(next.ExpiresAt)}
+	args := []any{next.Owner, next.Plan, marshal(next.Scopes, "[]"), marshal(next.Meta, "{}"), s.dialect.Moment(next.NotBefore), s.dialect.Moment(next.ExpiresAt)}
 	if !slices.Equal(next.Networks, old.Networks) {
 		set += `, networks = ?`
 		args = append(args, formatNetworks(next.Networks))

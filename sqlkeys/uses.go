@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/sqldb"
 )
 
 const (
@@ -87,12 +88,12 @@ func (s *Store) flushUses(timeout time.Duration) error {
 	err := s.writeAll(ctx, used)
 	switch {
 	case err == nil:
-		s.unwritten.works("sqlkeys: the last use of keys is written again")
+		s.unwritten.Works("sqlkeys: the last use of keys is written again")
 	case s.mayNotWrite(err):
-		s.unwritten.fails(slog.LevelWarn, "sqlkeys: the last use of keys is not kept: the database does not let this service write", err)
+		s.unwritten.Fails(slog.LevelWarn, "sqlkeys: the last use of keys is not kept: the database does not let this service write", err)
 		return nil
 	default:
-		s.unwritten.fails(slog.LevelError, "sqlkeys: the last use of keys cannot be written", s.explain(err))
+		s.unwritten.Fails(slog.LevelError, "sqlkeys: the last use of keys cannot be written", s.explain(err))
 	}
 	return err
 }
@@ -116,7 +117,7 @@ func (s *Store) closeUses(noted <-chan struct{}) error {
 
 // mayNotWrite reports whether a database is read-only, at least for this user.
 func (s *Store) mayNotWrite(err error) bool {
-	switch sqlState(err) {
+	switch sqldb.State(err) {
 	case "42501", "25006": // insufficient_privilege, read_only_sql_transaction
 		return true
 	default:
@@ -153,8 +154,8 @@ func (s *Store) writeUses(ctx context.Context, digests []any, at time.Time) erro
 	if s.dialect == PostgreSQL {
 		which += ` FOR NO KEY UPDATE SKIP LOCKED`
 	}
-	args := append([]any{s.moment(at)}, digests...)
-	args = append(args, s.moment(at.Add(-useEvery)))
-	_, err := s.db.ExecContext(ctx, s.query(`UPDATE admit_keys SET last_used_at = ? WHERE digest IN (`+which+`)`), args...)
+	args := append([]any{s.dialect.Moment(at)}, digests...)
+	args = append(args, s.dialect.Moment(at.Add(-useEvery)))
+	_, err := s.db.ExecContext(ctx, s.dialect.Query(`UPDATE admit_keys SET last_used_at = ? WHERE digest IN (`+which+`)`), args...)
 	return err
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/outage"
+	"github.com/admit-go/admit/internal/sqldb"
 )
 
 const (
@@ -31,7 +33,7 @@ const (
 // On a table of version 1 it does not learn of digests that a key had before.
 func (s *Store) Watch(ctx context.Context, forget func(admit.Digest)) {
 	w := watcher{store: s, asked: time.Now()}
-	blind := outageLog{logger: s.logger}
+	blind := outage.Log{Logger: s.logger}
 	ticks := time.NewTicker(watchEvery)
 	defer ticks.Stop()
 	for {
@@ -39,9 +41,9 @@ func (s *Store) Watch(ctx context.Context, forget func(admit.Digest)) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			blind.fails(slog.LevelError, "sqlkeys: changes of keys cannot be seen; until they are, caches rely on their TTL", s.explain(err))
+			blind.Fails(slog.LevelError, "sqlkeys: changes of keys cannot be seen; until they are, caches rely on their TTL", s.explain(err))
 		default:
-			blind.works("sqlkeys: changes of keys are seen again")
+			blind.Works("sqlkeys: changes of keys are seen again")
 		}
 		select {
 		case <-ctx.Done():
@@ -71,8 +73,8 @@ type change struct {
 type pass struct {
 	began time.Time
 	seen  changes
-	at    moment // of the last row that was read; zero: none was
-	last  []byte // its digest
+	at    sqldb.Moment // of the last row that was read; zero: none was
+	last  []byte       // its digest
 }
 
 // look goes on with a pass that has failed after some rows, or else makes a new one.
@@ -98,14 +100,14 @@ func (w *watcher) page(ctx context.Context, forget func(admit.Digest)) (n int, e
 	ctx, cancel := context.WithTimeout(ctx, watchTimeout)
 	defer cancel()
 	which, args := w.next()
-	rows, err := w.store.db.QueryContext(ctx, w.store.query(w.store.selectChanges(which)), args...)
+	rows, err := w.store.db.QueryContext(ctx, w.store.dialect.Query(w.store.selectChanges(which)), args...)
 	if err != nil {
 		return 0, err
 	}
 	defer rows.Close()
 	for ; rows.Next(); n++ {
 		var digest, former []byte
-		var at moment
+		var at sqldb.Moment
 		var version int64
 		if err := rows.Scan(&digest, &at, &version, &former); err != nil {
 			return n, err
@@ -132,15 +134,15 @@ func (w *watcher) page(ctx context.Context, forget func(admit.Digest)) (n int, e
 // alone.
 func (w *watcher) next() (which string, args []any) {
 	if !w.pass.at.IsZero() {
-		return `(k.changed_at, k.digest) > (?, ?)`, []any{w.store.moment(w.pass.at.Time), w.pass.last}
+		return `(k.changed_at, k.digest) > (?, ?)`, []any{w.store.dialect.Moment(w.pass.at.Time), w.pass.last}
 	}
 	// The wall clock counts too: the other one stands still while a machine sleeps.
 	now := time.Now()
 	past := max(now.Sub(w.asked), now.Round(0).Sub(w.asked.Round(0))) + watchOverlap
 	if w.store.dialect == SQLite {
-		return `k.changed_at > ` + w.store.now() + ` - ?`, []any{past.Microseconds()}
+		return `k.changed_at > ` + w.store.dialect.Now() + ` - ?`, []any{past.Microseconds()}
 	}
-	return `k.changed_at > ` + w.store.now() + ` - make_interval(secs => ?)`, []any{past.Seconds()}
+	return `k.changed_at > ` + w.store.dialect.Now() + ` - make_interval(secs => ?)`, []any{past.Seconds()}
 }
 
 // selectChanges returns the query for changes, on a table of any version: one that has no

@@ -1,0 +1,27 @@
+package outage
+
+import (
+	"context"
+	"log/slog"
+)
+
+// Log is an Outage that a log is told of: when something begins to fail, and when it works
+// again.
+type Log struct {
+	Logger *slog.Logger
+	outage Outage
+}
+
+// Fails notes a failure.
+func (l *Log) Fails(level slog.Level, message string, err error) {
+	if l.outage.Failed() {
+		l.Logger.Log(context.Background(), level, message, slog.Any("error", err))
+	}
+}
+
+// Works notes that it works.
+func (l *Log) Works(message string) {
+	if away, _, tell := l.outage.Worked(); tell {
+		l.Logger.Info(message, slog.Duration("away", away))
+	}
+}
