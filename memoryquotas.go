@@ -14,7 +14,7 @@ const (
 	offerAfter = 2 * time.Minute
 	// offerAgain is when those are that nobody has acknowledged.
 	offerAgain = 5 * time.Minute
-	// forgetQuotas is when a period is forgotten, from its end.
+	// forgetQuotas is when a period is forgotten, from its end, and a minute of use.
 	forgetQuotas = 35 * 24 * time.Hour
 )
 
@@ -112,7 +112,7 @@ func (s *MemoryQuotaStore) use(id countID, now time.Time, added int64) {
 	s.usage[at].Requests = plus(s.usage[at].Requests, added)
 }
 
-// forget lets go of periods that have been over for long, once an hour.
+// forget lets go of what has been over for long, once an hour.
 func (s *MemoryQuotaStore) forget(now time.Time) {
 	if now.Before(s.sweep) {
 		return
@@ -121,6 +121,11 @@ func (s *MemoryQuotaStore) forget(now time.Time) {
 	for id, count := range s.counts {
 		if now.Sub(count.ends) > forgetQuotas {
 			delete(s.counts, id)
+		}
+	}
+	for at, u := range s.usage {
+		if now.Sub(u.Minute) > forgetQuotas {
+			delete(s.usage, at)
 		}
 	}
 }

@@ -20,6 +20,8 @@ import (
 // of minutes that have been over for some time, at most so many; it does not return them
 // again, also not to others, before they are acknowledged or a while has passed. A record that
 // has been offered never changes. Acknowledge forgets them; an ID that is not known is no error.
+// A record that nobody has acknowledged 35 days after its minute may be forgotten too: no
+// billing system takes it any more, and a service that exports nothing must not fill its store.
 //
 // An error is an outage, and Settle may have been carried out nevertheless: a claim says what
 // has become of the ones before, so that the next one mends it. All methods are called by any
@@ -40,9 +42,12 @@ type QuotaClaim struct {
 	Process string // who claims; empty: nobody, who only looks
 	Seq     int64  // higher with each claim of the Process; one that is not is too late, and looks
 	Heard   int64  // the Seq of the last claim whose balance has arrived
-	Fresh   bool   // Used is not known: it is what the store has
+	Fresh   bool   // no balance has arrived yet: Used is not known, and stays what the store has
 
-	Used  int64 // by the process in this period, in all
+	// Used is what the Process has used in this period, in all; one below that of an earlier
+	// claim changes nothing. In the first claim that a store knows of it is taken for counted:
+	// the store has forgotten the share then, and not the use.
+	Used  int64
 	Want  int64 // to hold, for what comes
 	Floor int64 // of Want, what is being spent now
 	Limit int64 // Quota.Requests
@@ -68,13 +73,15 @@ type QuotaShare struct {
 type QuotaBalance struct {
 	Used, Held     int64 // of the QuotaCount
 	MyUsed, MyHeld int64 // of the QuotaShare
-	Notice         int   // 80 or 100: somebody is to be told that so many percent are used; 0: nobody
+	Notice         int   // 80 or 100: somebody is to be told that so many percent are used; 0: nobody. Again until it is Heard
 }
 
 // Settle carries out a claim. It returns how much the claim adds to the use.
 //
 // A process never gets more than is left of Limit. It is not asked to give back what it has
 // spent, so that a Limit which becomes smaller is exceeded by what had been let in before.
+// Of each percentage of a Limit one process is told, once; when 100 is reached, nobody is told
+// of 80 any more.
 func (c QuotaClaim) Settle(count *QuotaCount, share *QuotaShare) (balance QuotaBalance, added int64) {
 	if c.Process != "" && c.Seq > share.Seq {
 		added = c.settle(count, share)
@@ -86,9 +93,9 @@ func (c QuotaClaim) settle(count *QuotaCount, share *QuotaShare) (added int64) {
 	switch {
 	case c.Fresh:
 	case share.Seq == 0:
-		share.Used = max(c.Used, 0) // the store has forgotten the share, and not the use
+		share.Used = max(c.Used, 0)
 	default:
-		added = max(c.Used-share.Used, 0)
+		added = max(c.Used, share.Used) - share.Used
 	}
 	share.Seq = c.Seq
 	share.Used = plus(share.Used, added)
