@@ -90,19 +90,25 @@ func TestWrongStoresAreFound(t *testing.T) {
 		for _, movable := range []string{"", "yes"} {
 			t.Run(name+" "+movable, func(t *testing.T) {
 				t.Parallel()
-				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-				defer cancel()
-				run := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestWrongStore$/^"+test.within+"$")
-				run.Env = append(os.Environ(), runAs+"="+name, inSleep+"="+movable)
-				began := time.Now()
-				output, err := run.CombinedOutput()
-				var exit *exec.ExitError
-				require.ErrorAs(t, err, &exit, "%s", output)
-				assert.Equal(t, 1, exit.ExitCode(), "%s", output)
-				assert.Contains(t, string(output), "--- FAIL: TestWrongStore/"+test.within)
-				assert.Contains(t, string(output), test.says)
-				assert.Less(t, time.Since(began), 30*time.Second)
+				isFound(t, "TestWrongStore", test.within, test.says, runAs+"="+name, inSleep+"="+movable)
 			})
 		}
 	}
+}
+
+// isFound runs a test in a process of its own, which must fail in one of its parts.
+func isFound(t *testing.T, test, within, says string, env ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	run := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+test+"$/^"+within+"$")
+	run.Env = append(os.Environ(), env...)
+	began := time.Now()
+	output, err := run.CombinedOutput()
+	var exit *exec.ExitError
+	require.ErrorAs(t, err, &exit, "%s", output)
+	assert.Equal(t, 1, exit.ExitCode(), "%s", output)
+	assert.Contains(t, string(output), "--- FAIL: "+test+"/"+within)
+	assert.Contains(t, string(output), says)
+	assert.Less(t, time.Since(began), 30*time.Second)
 }
