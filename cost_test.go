@@ -99,7 +99,8 @@ func costs(t *testing.T) map[string][]parsing {
 	keys := []text{
 		around("", "\n", "{}"), around(`{"keys":[`, "[],", "]}"), around(`{"format":9,`, `"x":1,`, `"keys":[]}`),
 		around(`{"keys":[`, `{"id":"a","digest":"`+strings.Repeat("0", 64)+`"},`, "{}]}"), around(`{"keys":[{"meta":{`, `"a":"b",`, `"c":1}}]}`),
-		around(`{"keys":[{"limits":[`, `{"requests":1,"per":"1s"},`, `1]}]}`), around(`{"keys":[{"networks":[`, `"192.0.2.0/24",`, `1]}]}`), around(`{"keys":[{"scopes":[`, `"a",`, `1]}]}`),
+		around(`{"keys":[{"limits":[`, `{"requests":1,"per":"1s"},`, `1]}]}`), around(`{"keys":[{"quotas":[`, `{"requests":1,"every":"day"},`, `1]}]}`),
+		around(`{"keys":[{"networks":[`, `"192.0.2.0/24",`, `1]}]}`), around(`{"keys":[{"scopes":[`, `"a",`, `1]}]}`),
 		around(`{"keys":[{"`, "a", `":1}]}`), around(`{"keys":`, "[", ""),
 		counted(`{"keys":[`, `{"id":"%d","digest":"%064[1]x"},`+"\n", "{}]}"), counted(`{"keys":[{"id":"a","meta":{`, `"%d":"",`, `"":""}}]}`), counted(`{"format":9,`, `"%d":1,`, `"keys":[]}`),
 	}

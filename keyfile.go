@@ -28,12 +28,14 @@ import (
 //	 "keys": [{"id": "k1", "owner": "ACME", "plan": "pro", "scopes": ["orders:write"],
 //	           "networks": ["192.0.2.0/24", "2001:db8::/32"],
 //	           "limits": [{"name": "minute", "requests": 1000, "per": "1m", "burst": 100}],
+//	           "quotas": [{"name": "month", "requests": 20000, "every": "month", "soft": true}],
 //	           "digest": "9f86d081...", "expires_at": "2030-01-01T00:00:00Z"}]}
 //
 // The members are those of Key in snake_case; only id and digest are required. A network
 // has no host bits, and IPv4 is not in the form of IPv6. Of a limit, requests and per are
-// required; per is a duration of Go. A file without format has format 1, which differs in
-// nothing: format 2 tells older releases that networks and limits may be used.
+// required; per is a duration of Go. Of a quota, requests and every are; every is day, week or
+// month. A file without format has format 1, which differs in nothing: format 2 tells older
+// releases that networks, limits and quotas may be used.
 //
 // It is safe for concurrent use.
 type KeyFile struct {
@@ -48,8 +50,8 @@ type KeyFile struct {
 // link that now leads elsewhere; after a minute, if it is written in place by a tool that
 // leaves its length and its time as they were. What it cannot take it reports whole, with line and
 // column: what is not JSON in UTF-8, members that are unknown, twice or of the wrong type, digests
-// that are none, times that contradict each other, networks and limits that cannot be
-// meant, and an id or digest that is there twice.
+// that are none, times that contradict each other, networks, limits and quotas that cannot
+// be meant, and an id or digest that is there twice.
 //
 // A container sees a change only if the directory is mounted. A single file that is
 // (docker -v ./keys.json:/keys.json, subPath of Kubernetes) stays the one that it was, as a
@@ -150,12 +152,12 @@ func ReadKeyFile(path string) (KeyMap, error) {
 // replaced as a whole; of a symbolic link it is the one that this leads to, which must be
 // there. It keeps its owner, group and permissions; where they cannot be kept
 // nothing is replaced. A new file is readable for its owner alone. It has format 2 if a key
-// has Networks or Limits, and else format 1, which earlier releases read too.
+// has Networks, Limits or Quotas, and else format 1, which earlier releases read too.
 func WriteKeyFile(path string, keys KeyMap) error {
 	file := keyFile{Keys: make([]keyRecord, 0, len(keys))}
 	for d, k := range keys {
 		file.Keys = append(file.Keys, recordOf(d, k))
-		if len(k.Networks) > 0 || len(k.Limits) > 0 {
+		if len(k.Networks) > 0 || len(k.Limits) > 0 || len(k.Quotas) > 0 {
 			file.Format = 2
 		}
 	}
@@ -191,12 +193,15 @@ type keyRecord struct {
 	Scopes    []string          `json:"scopes,omitempty"`
 	Networks  []netip.Prefix    `json:"networks,omitempty"`
 	Limits    []keyform.Limit   `json:"limits,omitempty"`
+	Quotas    []keyQuota        `json:"quotas,omitempty"`
 	Digest    string            `json:"digest"`
 	NotBefore time.Time         `json:"not_before,omitzero"`
 	ExpiresAt time.Time         `json:"expires_at,omitzero"`
 	RevokedAt time.Time         `json:"revoked_at,omitzero"`
 	Meta      map[string]string `json:"meta,omitempty"`
 }
+
+type keyQuota = keyform.Quota[Period]
 
 func recordOf(d Digest, k *Key) keyRecord {
 	r := keyRecord{
@@ -205,6 +210,9 @@ func recordOf(d Digest, k *Key) keyRecord {
 	}
 	for _, l := range k.Limits {
 		r.Limits = append(r.Limits, keyform.Limit{Name: l.Name, Requests: l.Requests, Per: keyform.FormatPer(l.Per), Burst: l.Burst})
+	}
+	for _, q := range k.Quotas {
+		r.Quotas = append(r.Quotas, keyQuota(q))
 	}
 	return r
 }
@@ -386,6 +394,8 @@ func (p *keyParser) record() error {
 			return func(path string) error { return p.networks(path, k) }
 		case "limits":
 			return func(path string) error { return p.limits(path, k) }
+		case "quotas":
+			return func(path string) error { return p.quotas(path, k) }
 		case "digest":
 			return &digest
 		case "not_before":
@@ -494,12 +504,54 @@ func (p *keyParser) limits(path string, k *Key) error {
 	if err != nil || len(p.faults) > before {
 		return err
 	}
+	p.meaningless(at, path, checkLimits(k.Limits))
+	return nil
+}
+
+// quotas reads the quotas of a key. The error is one of syntax.
+func (p *keyParser) quotas(path string, k *Key) error {
+	at, before := p.in.Next(), len(p.faults)
+	err := p.arrayOrNull(path, func(i int) error {
+		at, path := p.in.Next(), fmt.Sprintf("%s[%d]", path, i)
+		var q keyQuota
+		var every string
+		faults := len(p.faults)
+		err := p.object(path, strings.ToLower, func(name string) any {
+			switch name {
+			case "name":
+				return &q.Name
+			case "requests":
+				return &q.Requests
+			case "every":
+				return &every
+			case "soft":
+				return &q.Soft
+			}
+			return nil
+		})
+		if err != nil || len(p.faults) > faults {
+			return err
+		}
+		if err := q.Every.UnmarshalText([]byte(every)); err != nil {
+			p.fault(at, "%s.every: %s", path, strings.TrimPrefix(err.Error(), "admit: "))
+		}
+		k.Quotas = append(k.Quotas, Quota(q))
+		return nil
+	})
+	if err != nil || len(p.faults) > before {
+		return err
+	}
+	p.meaningless(at, path, checkQuotas(k.Quotas))
+	return nil
+}
+
+// meaningless notes what is wrong with values that have the right form.
+func (p *keyParser) meaningless(at int64, path string, err error) {
 	var f faults
-	f.within(path, checkLimits(k.Limits))
+	f.within(path, err)
 	for _, err := range f {
 		p.fault(at, "%s", strings.TrimPrefix(err.Error(), "admit: "))
 	}
-	return nil
 }
 
 // meta reads what else is said of a key. The error is one of syntax.

@@ -114,6 +114,13 @@ func TestKeyFileFaults(t *testing.T) {
 		"limit meaningless": {list(key("a", d1, ",\n\"limits\": [{\"requests\": 0, \"per\": \"1m\"}]")), []string{`3:11: limits[0].Requests is 0`}},
 		"limits of a name":  {list(key("a", d1, ",\n\"limits\": [{\"requests\": 1, \"per\": \"1m\"}, {\"requests\": 2, \"per\": \"60s\"}]")), []string{"3:11: limits[1].Name is"}},
 		"limits wrong":      {list(key("a", d1, ",\n\"limits\": {}"), key("b", d2, ",\n\"limits\": [1, null]")), []string{"3:11: limits must be an array", "5:12: limits[0] must be an object", "5:15: limits[1] must be an object"}},
+		"quota twice":       {list(key("a", d1, ",\n\"quotas\": [{\"requests\": 1, \"every\": \"day\", \"requests\": 1000}]")), []string{"3:44: quotas[0].requests is there twice"}},
+		"quota unknown":     {list(key("a", d1, ",\n\"quotas\": [{\"requests\": 1, \"every\": \"day\", \"hard\": true}]")), []string{"3:44: quotas[0].hard is not known here"}},
+		"quota wrong":       {list(key("a", d1, ",\n\"quotas\": [{\"requests\": 1e3, \"every\": 1, \"soft\": \"yes\"}]")), []string{"3:25: quotas[0].requests must be an integer", "3:39: quotas[0].every must be a string", "3:50: quotas[0].soft must be true or false"}},
+		"quota no period":   {list(key("a", d1, ",\n\"quotas\": [{\"requests\": 1}, {\"requests\": 1, \"every\": \"year\"}]")), []string{`3:12: quotas[0].every: "" is no period`, `3:29: quotas[1].every: "year" is no period; there are day, week and month`}},
+		"quota meaningless": {list(key("a", d1, ",\n\"quotas\": [{\"requests\": 0, \"every\": \"day\"}]")), []string{`3:11: quotas[0].Requests is 0`}},
+		"quotas of a name":  {list(key("a", d1, ",\n\"quotas\": [{\"requests\": 1, \"every\": \"day\"}, {\"name\": \"day\", \"requests\": 1, \"every\": \"week\"}]")), []string{"3:11: quotas[1].Name is"}},
+		"quotas wrong":      {list(key("a", d1, ",\n\"quotas\": {}"), key("b", d2, ",\n\"quotas\": [1, null]")), []string{"3:11: quotas must be an array", "5:12: quotas[0] must be an object", "5:15: quotas[1] must be an object"}},
 		"networks wrong":    {list(key("a", d1, ",\n\"networks\": \"192.0.2.0/24\""), key("b", d2, ",\n\"networks\": [1, null, \"office\"]")), []string{"3:13: networks must be an array", "5:14: networks[0] must be a string", `5:17: networks[1]: "" is not a network`, `5:23: networks[2]: "office" is not a network such as`}},
 		"host bits":         {list(key("a", d1, ",\n\"networks\": [\"192.0.2.7/24\"]")), []string{"3:14: networks[0]: 192.0.2.7/24 is an address within a network; write 192.0.2.0/24 for the network or 192.0.2.7/32 for the address"}},
 		"IPv4 in IPv6":      {list(key("a", d1, ",\n\"networks\": [\"::ffff:192.0.2.0/120\"]")), []string{"3:14: networks[0]: ", "write 192.0.2.0/24"}},
@@ -254,6 +261,7 @@ func TestKeyFileOfBefore(t *testing.T) {
 	for _, k := range []*admit.Key{
 		{ID: "k2", Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}},
 		{ID: "k2", Limits: []admit.Limit{{Requests: 5, Per: time.Second, Burst: 9}, admit.PerDay(100)}},
+		{ID: "k2", Quotas: []admit.Quota{{Requests: 500, Every: admit.Day}, {Name: "sold", Requests: 999_999_999_999_999, Every: admit.Month, Soft: true}}},
 	} {
 		keys[two] = k
 		require.NoError(t, admit.WriteKeyFile(path, keys))
@@ -262,21 +270,25 @@ func TestKeyFileOfBefore(t *testing.T) {
 		assert.True(t, strings.HasPrefix(string(text), "{\n  \"format\": 2,\n  \"keys\": ["), "%s", text)
 		assert.Equal(t, len(k.Networks) > 0, strings.Contains(string(text), "networks"))
 		assert.Equal(t, len(k.Limits) > 0, strings.Contains(string(text), "limits"))
+		assert.Equal(t, len(k.Quotas) > 0, strings.Contains(string(text), "quotas"))
 		back, err := admit.ReadKeyFile(path)
 		require.NoError(t, err)
 		assert.Equal(t, keys, back)
+		for want, of := range map[string]bool{`"per": "24h"`: len(k.Limits) > 0, `"every": "month"`: len(k.Quotas) > 0} {
+			assert.Equal(t, of, strings.Contains(string(text), want))
+		}
 	}
-	assert.Contains(t, string(must(os.ReadFile(path))), `"per": "24h"`)
 	for _, k := range []*admit.Key{
 		{ID: "k2", Networks: []netip.Prefix{{}}},
 		{ID: "k2", Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24")}},
 		{ID: "k2", Limits: []admit.Limit{{}}},
+		{ID: "k2", Quotas: []admit.Quota{{Requests: 1}}},
 	} {
 		assert.Error(t, admit.WriteKeyFile(path, admit.KeyMap{two: k}), "what cannot be read back is not written")
 	}
 
 	for _, format := range []string{"", `"format": 1,`, `"format": 2,`} {
-		keys, err := admit.ReadKeyFile(writeFile(t, `{`+format+` "keys": [{"id": "a", "digest": "`+one.String()+`", "networks": ["192.0.2.0/24"], "limits": null, "meta": null}]}`))
+		keys, err := admit.ReadKeyFile(writeFile(t, `{`+format+` "keys": [{"id": "a", "digest": "`+one.String()+`", "networks": ["192.0.2.0/24"], "limits": null, "quotas": null, "meta": null}]}`))
 		require.NoError(t, err)
 		assert.Equal(t, &admit.Key{ID: "a", Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}, keys[one])
 	}
@@ -309,7 +321,7 @@ func TestKeyFileOfLater(t *testing.T) {
 	}
 	keys := `"keys": [` + strings.Join([]string{
 		record("plain", ""),
-		record("more", `, "colour": "red", "colour": 1, "limits": [{"requests": 1, "per": "1s", "colour": "red"}]`),
+		record("more", `, "colour": "red", "colour": 1, "limits": [{"requests": 1, "per": "1s", "colour": "red"}], "quotas": [{"requests": 1, "every": "day", "colour": "red"}]`),
 		record("met", `, "critical": ["networks", "id"], "networks": ["192.0.2.0/24"]`),
 		record("none", `, "critical": []`),
 		"\n" + record("hours", `, "hours": "9-17", "critical": ["networks", "hours"]`),
@@ -329,6 +341,7 @@ func TestKeyFileOfLater(t *testing.T) {
 		k, err := f.LookupKey(t.Context(), admit.DigestOf("more"))
 		require.NoError(t, err)
 		assert.Equal(t, []admit.Limit{{Requests: 1, Per: time.Second}}, k.Limits)
+		assert.Equal(t, []admit.Quota{{Requests: 1, Every: admit.Day}}, k.Quotas)
 		require.NoError(t, f.Close())
 		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 		require.Len(t, lines, 2, "one for each")
@@ -351,11 +364,12 @@ func TestKeyFileOfLater(t *testing.T) {
 	assert.Equal(t, 20, strings.Count(out.String(), "member=hours"))
 	assert.Contains(t, out.String(), "keys=980")
 	for text, want := range map[string]string{ // what is known is as it is in any format
-		`{"format": 3, "keys": [` + record("a", `, "id": "b"`) + `]}`:                         "id is there twice",
-		`{"format": 3, "keys": [` + record("a", `, "critical": ["x"], "critical": []`) + `]}`: "critical is there twice",
-		`{"format": 3, "keys": [` + record("a", `, "critical": "x"`) + `]}`:                   "critical must be",
-		`{"format": 3, "keys": [` + record("a", `, "critical": [1]`) + `]}`:                   "critical[0] must be a string",
-		`{"format": 3, "keys": [` + record("a", `, "networks": ["x"]`) + `]}`:                 "is not a network",
+		`{"format": 3, "keys": [` + record("a", `, "id": "b"`) + `]}`:                                    "id is there twice",
+		`{"format": 3, "keys": [` + record("a", `, "critical": ["x"], "critical": []`) + `]}`:            "critical is there twice",
+		`{"format": 3, "keys": [` + record("a", `, "critical": "x"`) + `]}`:                              "critical must be",
+		`{"format": 3, "keys": [` + record("a", `, "critical": [1]`) + `]}`:                              "critical[0] must be a string",
+		`{"format": 3, "keys": [` + record("a", `, "networks": ["x"]`) + `]}`:                            "is not a network",
+		`{"format": 3, "keys": [` + record("a", `, "quotas": [{"requests": 1, "every": "hour"}]`) + `]}`: "is no period",
 		`{"format": 3}`:                          `"keys" is missing`,
 		`{"format": 3, "keys": [], "format": 1}`: `"format" is there twice`,
 	} {
@@ -369,7 +383,7 @@ func FuzzKeyFile(f *testing.F) {
 	for _, seed := range []string{
 		``, `{}`, `{"keys":[]}`, `{"keys":[{}]}`, `{"keys":[{"id":"a","digest":"00"}]}`, `{"keys":[[1,{"a":[]}]]}`, `{"keys":null,"keys":{"a":1}}`,
 		`{"keys":[{"id":"a","digest":"` + strings.Repeat("0f", 32) + `","meta":{"a":1}}]}x`,
-		`{"format":2,"keys":[{"id":"a","digest":"` + strings.Repeat("0f", 32) + `","networks":["192.0.2.0/24"],"limits":[{"name":"x","requests":1,"per":"60s","burst":2}]}]}`,
+		`{"format":2,"keys":[{"id":"a","digest":"` + strings.Repeat("0f", 32) + `","networks":["192.0.2.0/24"],"limits":[{"name":"x","requests":1,"per":"60s","burst":2}],"quotas":[{"name":"x","requests":1,"every":"day","soft":true}]}]}`,
 		`{"keys":[{"id":"a","digest":"` + strings.Repeat("0f", 32) + `","critical":["x"],"x":1}],"format":3}`,
 		"\ufeff" + `{"keys":[{"id":"a","ID":"b"}],"format":1.5}`,
 		"{\"keys\":[{\"id\":\"\xfc\",\"digest\":\"" + strings.Repeat("0f", 32) + "\"}]}",
@@ -416,6 +430,9 @@ func FuzzKeyFile(f *testing.F) {
 			if limits, _ := lower["limits"].([]any); len(limits) > 0 {
 				require.Len(t, found.Limits, len(limits))
 			}
+			if quotas, _ := lower["quotas"].([]any); len(quotas) > 0 {
+				require.Len(t, found.Quotas, len(quotas))
+			}
 		}
 		// What a tool has read it writes, and reads back.
 		keys, err := admit.ReadKeyFile(path)
@@ -433,6 +450,7 @@ func FuzzKeyFile(f *testing.F) {
 		for d, k := range keys {
 			require.Equal(t, k.Networks, back[d].Networks)
 			require.Equal(t, k.Limits, back[d].Limits)
+			require.Equal(t, k.Quotas, back[d].Quotas)
 		}
 	})
 }

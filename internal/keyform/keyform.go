@@ -18,6 +18,14 @@ type Limit struct {
 	Burst    int    `json:"burst,omitzero"`
 }
 
+// Quota is an admit.Quota in JSON, where P is admit.Period: one can be converted to the other.
+type Quota[P any] struct {
+	Name     string `json:"name,omitzero"`
+	Requests int64  `json:"requests"`
+	Every    P      `json:"every"`
+	Soft     bool   `json:"soft,omitzero"`
+}
+
 // ParsePer reads a duration of Go, such as 60s or 24h. Whether it makes sense is for the
 // limit to say.
 func ParsePer(s string) (time.Duration, error) {
