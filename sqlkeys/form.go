@@ -75,6 +75,33 @@ func formatLimits(limits []admit.Limit) string {
 	return marshal(all, "[]")
 }
 
+type quota = keyform.Quota[admit.Period]
+
+func checkQuotas(quotas []admit.Quota) error {
+	_, err := admit.CompleteQuotas(quotas)
+	return err
+}
+
+func parseQuotas(text []byte) ([]admit.Quota, error) {
+	var all []quota
+	if err := parseArray(text, &all); err != nil || len(all) == 0 {
+		return nil, err
+	}
+	quotas := make([]admit.Quota, len(all))
+	for i, q := range all {
+		quotas[i] = admit.Quota(q)
+	}
+	return quotas, checkQuotas(quotas)
+}
+
+func formatQuotas(quotas []admit.Quota) string {
+	all := make([]quota, len(quotas))
+	for i, q := range quotas {
+		all[i] = quota(q)
+	}
+	return marshal(all, "[]")
+}
+
 // parseArray takes no member that is not known: it might restrict the key.
 func parseArray(text []byte, into any) error {
 	if !bytes.HasPrefix(bytes.TrimLeft(text, " \t\r\n"), []byte("[")) {

@@ -31,8 +31,8 @@ var (
 )
 
 // Insert adds a key. It returns ErrExists if its id or digest is there. It refuses Limits
-// that admit.CompleteLimits refuses, and Networks with host bits or of IPv4 in the form of
-// IPv6.
+// that admit.CompleteLimits refuses, Quotas that admit.CompleteQuotas does, and Networks with
+// host bits or of IPv4 in the form of IPv6.
 func (s *Store) Insert(ctx context.Context, d admit.Digest, k *admit.Key) error {
 	return s.wrap("insert a key", s.insert(ctx, s.db, d, k))
 }
@@ -144,14 +144,14 @@ func (s *Store) Rotate(ctx context.Context, id string, until time.Time, d admit.
 }
 
 func (s *Store) insert(ctx context.Context, q querier, d admit.Digest, k *admit.Key) error {
-	if err := errors.Join(s.checkTexts(k), checkNetworks(k.Networks), checkLimits(k.Limits)); err != nil {
+	if err := errors.Join(s.checkTexts(k), checkNetworks(k.Networks), checkLimits(k.Limits), checkQuotas(k.Quotas)); err != nil {
 		return err
 	}
 	columns := `digest, ` + keyColumns
 	args := []any{d[:], k.ID, k.Owner, k.Plan, marshal(k.Scopes, "[]"), marshal(k.Meta, "{}"), s.dialect.Moment(k.NotBefore), s.dialect.Moment(k.ExpiresAt), s.dialect.Moment(k.RevokedAt)}
-	if len(k.Networks) > 0 || len(k.Limits) > 0 { // else a table of version 1 will do
-		columns += `, networks, limits`
-		args = append(args, formatNetworks(k.Networks), formatLimits(k.Limits))
+	if len(k.Networks) > 0 || len(k.Limits) > 0 || len(k.Quotas) > 0 { // else a table of version 1 will do
+		columns += `, networks, limits, quotas`
+		args = append(args, formatNetworks(k.Networks), formatLimits(k.Limits), formatQuotas(k.Quotas))
 	}
 	n, err := s.exec(ctx, q, `INSERT INTO admit_keys (`+columns+`) VALUES (?`+strings.Repeat(", ?", len(args)-1)+`) ON CONFLICT DO NOTHING`, args...)
 	if err == nil && n == 0 {
@@ -222,7 +222,7 @@ func (s *Store) explain(err error) error {
 	schema := "admit keys schema " + strings.ToLower(s.dialect.String())
 	state, text := sqldb.State(err), err.Error()
 	if state == "42703" || s.dialect == SQLite && (strings.Contains(text, "no such column") || strings.Contains(text, "no column named")) {
-		for _, column := range []string{"networks", "limits"} {
+		for _, column := range []string{"networks", "limits", "quotas"} {
 			if strings.Contains(text, column) {
 				return fmt.Errorf("the table admit_keys has no column %s; bring it up with: %s --from 1: %w", column, schema, err)
 			}

@@ -3,7 +3,10 @@
 -- networks: where the key may be used from; none: from anywhere. ["192.0.2.0/24", "2001:db8::/32"]
 -- limits: those of this key, instead of its plan's; per is a duration of Go, name and burst
 -- may be left out. [{"name": "minute", "requests": 1000, "per": "1m", "burst": 100}]
--- A key whose networks or limits cannot be read is refused.
+-- quotas: those of this key, instead of the ones of its plan that have the same names; every is
+-- day, week or month, name and soft may be left out.
+-- [{"name": "month", "requests": 20000, "every": "month", "soft": true}]
+-- A key whose networks, limits or quotas cannot be read is refused.
 
 CREATE TABLE admit_keys (
   digest       bytea       PRIMARY KEY CHECK (octet_length(digest) = 32), -- SHA-256 of the token
@@ -14,6 +17,7 @@ CREATE TABLE admit_keys (
   meta         jsonb       NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(meta) = 'object'),
   networks     jsonb       NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(networks) = 'array'),
   limits       jsonb       NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(limits) = 'array'),
+  quotas       jsonb       NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(quotas) = 'array'),
   not_before   timestamptz,
   expires_at   timestamptz,
   revoked_at   timestamptz,
@@ -41,5 +45,5 @@ END
 $$;
 
 CREATE TRIGGER admit_keys_changed
-  BEFORE UPDATE OF digest, id, owner, plan, scopes, meta, networks, limits, not_before, expires_at, revoked_at ON admit_keys
+  BEFORE UPDATE OF digest, id, owner, plan, scopes, meta, networks, limits, quotas, not_before, expires_at, revoked_at ON admit_keys
   FOR EACH ROW EXECUTE FUNCTION admit_keys_changed();

@@ -6,6 +6,7 @@ BEGIN
   ALTER TABLE admit_keys
     ADD COLUMN IF NOT EXISTS networks jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(networks) = 'array'),
     ADD COLUMN IF NOT EXISTS limits   jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(limits) = 'array'),
+    ADD COLUMN IF NOT EXISTS quotas   jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(quotas) = 'array'),
     ADD COLUMN IF NOT EXISTS former   bytea;
 
   CREATE OR REPLACE FUNCTION admit_keys_changed() RETURNS trigger LANGUAGE plpgsql AS $changed$
@@ -21,7 +22,7 @@ BEGIN
 
   DROP TRIGGER IF EXISTS admit_keys_changed ON admit_keys;
   CREATE TRIGGER admit_keys_changed
-    BEFORE UPDATE OF digest, id, owner, plan, scopes, meta, networks, limits, not_before, expires_at, revoked_at ON admit_keys
+    BEFORE UPDATE OF digest, id, owner, plan, scopes, meta, networks, limits, quotas, not_before, expires_at, revoked_at ON admit_keys
     FOR EACH ROW EXECUTE FUNCTION admit_keys_changed();
 END
 $$;

@@ -56,7 +56,7 @@ func (s *Store) rows(ctx context.Context, q querier, which, order string, args .
 	}
 	var all []found
 	for rows.Next() {
-		r := row{networks: []byte("[]"), limits: []byte("[]")}
+		r := row{networks: []byte("[]"), limits: []byte("[]"), quotas: []byte("[]")}
 		into := make([]any, len(columns))
 		for i, column := range columns {
 			into[i] = r.column(column)
@@ -83,8 +83,8 @@ func (s *Store) selectKeys(which, order string) string {
 	// A column that admit_keys does not have is that of absent. A statement that a driver or
 	// a pool has prepared is made anew when the column is added, and has the same result
 	// type, without which PostgreSQL would refuse it. SELECT * would not have it.
-	return s.dialect.Query(`SELECT k.* FROM (SELECT '[]'::jsonb AS networks, '[]'::jsonb AS limits) AS absent,
-		LATERAL (SELECT id, owner, plan, scopes, meta, networks, limits, digest, ` + finiteTimes + ` FROM admit_keys ` + which + `) AS k` + order)
+	return s.dialect.Query(`SELECT k.* FROM (SELECT '[]'::jsonb AS networks, '[]'::jsonb AS limits, '[]'::jsonb AS quotas) AS absent,
+		LATERAL (SELECT id, owner, plan, scopes, meta, networks, limits, quotas, digest, ` + finiteTimes + ` FROM admit_keys ` + which + `) AS k` + order)
 }
 
 // finiteTimes are the times of a row in PostgreSQL, and the names of those that are
@@ -102,7 +102,7 @@ var finiteTimes = func() string {
 type row struct {
 	digest                                           digest
 	id, owner, plan, infinite                        string
-	scopes, meta, networks, limits                   []byte
+	scopes, meta, networks, limits, quotas           []byte
 	notBefore, expiresAt, revokedAt, created, usedAt sqldb.Moment
 }
 
@@ -125,6 +125,8 @@ func (r *row) column(name string) any {
 		return &r.networks
 	case "limits":
 		return &r.limits
+	case "quotas":
+		return &r.quotas
 	case "not_before":
 		return &r.notBefore
 	case "expires_at":
@@ -165,6 +167,8 @@ func (r *row) record() (*Record, error) {
 	read("networks", err)
 	k.Limits, err = parseLimits(r.limits)
 	read("limits", err)
+	k.Quotas, err = parseQuotas(r.quotas)
+	read("quotas", err)
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
@@ -184,7 +188,7 @@ func unmarshal(text []byte, nothing string, into any) error {
 	return json.Unmarshal(text, into)
 }
 
-func marshal[T []string | []keyform.Limit | map[string]string](v T, nothing string) string {
+func marshal[T []string | []keyform.Limit | []quota | map[string]string](v T, nothing string) string {
 	if len(v) == 0 {
 		return nothing
 	}

@@ -36,11 +36,11 @@ func Schema(d Dialect) string {
 }
 
 // SchemaFrom returns the statements that bring a table of an earlier version up to that of
-// Schema. Version 1 is the one without the columns networks, limits and former; from version 2,
-// the present one, there is nothing to do, and SchemaFrom returns "".
+// Schema. Version 1 is the one without the columns networks, limits, quotas and former; from
+// version 2, the present one, there is nothing to do, and SchemaFrom returns "".
 //
-// A Store works on a table of version 1 too, until a key has Networks or Limits; see also
-// Watch. The statements may run beside services that use the table: they need no restart.
+// A Store works on a table of version 1 too, until a key has Networks, Limits or Quotas; see
+// also Watch. The statements may run beside services that use the table: they need no restart.
 //
 // For PostgreSQL it is one DO statement, which may run twice. For SQLite, run the
 // statements in a transaction; a second run fails, since the columns are there, and leaves

@@ -4,7 +4,10 @@
 -- networks: where the key may be used from; none: from anywhere. ["192.0.2.0/24", "2001:db8::/32"]
 -- limits: those of this key, instead of its plan's; per is a duration of Go, name and burst
 -- may be left out. [{"name": "minute", "requests": 1000, "per": "1m", "burst": 100}]
--- A key whose networks or limits cannot be read is refused.
+-- quotas: those of this key, instead of the ones of its plan that have the same names; every is
+-- day, week or month, name and soft may be left out.
+-- [{"name": "month", "requests": 20000, "every": "month", "soft": true}]
+-- A key whose networks, limits or quotas cannot be read is refused.
 
 CREATE TABLE admit_keys (
   digest       BLOB    NOT NULL PRIMARY KEY CHECK (typeof(digest) = 'blob' AND length(digest) = 32), -- SHA-256 of the token
@@ -15,6 +18,7 @@ CREATE TABLE admit_keys (
   meta         TEXT    NOT NULL DEFAULT '{}' CHECK (json_type(meta) = 'object'),
   networks     TEXT    NOT NULL DEFAULT '[]' CHECK (json_type(networks) = 'array'),
   limits       TEXT    NOT NULL DEFAULT '[]' CHECK (json_type(limits) = 'array'),
+  quotas       TEXT    NOT NULL DEFAULT '[]' CHECK (json_type(quotas) = 'array'),
   not_before   INTEGER,
   expires_at   INTEGER,
   revoked_at   INTEGER,
@@ -31,7 +35,7 @@ CREATE INDEX admit_keys_changed_at ON admit_keys (changed_at);
 -- Caches learn of a change by changed_at, whoever makes it, and by former of the digests
 -- that are no key's any more. The last use is no change.
 CREATE TRIGGER admit_keys_changed
-  AFTER UPDATE OF digest, id, owner, plan, scopes, meta, networks, limits, not_before, expires_at, revoked_at ON admit_keys
+  AFTER UPDATE OF digest, id, owner, plan, scopes, meta, networks, limits, quotas, not_before, expires_at, revoked_at ON admit_keys
 BEGIN
   UPDATE admit_keys
   SET changed_at = CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER), version = OLD.version + 1,

@@ -23,7 +23,7 @@ import (
 //
 // Update returns admit.ErrKeyNotFound if there is no such key. Of what change has changed
 // it refuses an ExpiresAt that is not after NotBefore, Scopes that admit.RequireScopes would
-// panic on, and Limits and Networks that Insert would refuse.
+// panic on, and Limits, Quotas and Networks that Insert would refuse.
 func (s *Store) Update(ctx context.Context, id string, change func(*admit.Key) error) (*Record, error) {
 	var r *Record
 	err := s.dialect.InTx(ctx, s.db, func(tx *sql.Tx) error {
@@ -82,6 +82,10 @@ func (s *Store) write(ctx context.Context, tx *sql.Tx, old, next *admit.Key) err
 		set += `, limits = ?`
 		args = append(args, formatLimits(next.Limits))
 	}
+	if !slices.Equal(next.Quotas, old.Quotas) {
+		set += `, quotas = ?`
+		args = append(args, formatQuotas(next.Quotas))
+	}
 	_, err := s.exec(ctx, tx, `UPDATE admit_keys SET `+set+` WHERE id = ?`, append(args, next.ID)...)
 	return err
 }
@@ -91,14 +95,15 @@ type callersError struct{ error }
 
 func clone(k *admit.Key) *admit.Key {
 	c := *k
-	c.Scopes, c.Limits, c.Networks, c.Meta = slices.Clone(k.Scopes), slices.Clone(k.Limits), slices.Clone(k.Networks), maps.Clone(k.Meta)
+	c.Scopes, c.Limits, c.Quotas = slices.Clone(k.Scopes), slices.Clone(k.Limits), slices.Clone(k.Quotas)
+	c.Networks, c.Meta = slices.Clone(k.Networks), maps.Clone(k.Meta)
 	return &c
 }
 
 // same reports whether the table would have the same row for both.
 func same(a, b *admit.Key) bool {
 	return a.Owner == b.Owner && a.Plan == b.Plan && slices.Equal(a.Scopes, b.Scopes) && maps.Equal(a.Meta, b.Meta) &&
-		slices.Equal(a.Limits, b.Limits) && slices.Equal(a.Networks, b.Networks) &&
+		slices.Equal(a.Limits, b.Limits) && slices.Equal(a.Quotas, b.Quotas) && slices.Equal(a.Networks, b.Networks) &&
 		sameMoment(a.NotBefore, b.NotBefore) && sameMoment(a.ExpiresAt, b.ExpiresAt)
 }
 
@@ -128,7 +133,7 @@ func checkChange(old, next *admit.Key) error {
 			faults = append(faults, fmt.Errorf("%q is not a scope: it is one or more printable ASCII characters, without space, quote and backslash", scope))
 		}
 	}
-	faults = append(faults, checkNetworks(next.Networks), checkLimits(next.Limits))
+	faults = append(faults, checkNetworks(next.Networks), checkLimits(next.Limits), checkQuotas(next.Quotas))
 	return errors.Join(faults...)
 }
 

@@ -61,6 +61,7 @@ var (
 	}
 	office  = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}
 	tenADay = []admit.Limit{{Requests: 1, Per: time.Second, Burst: 5}, {Name: "day", Requests: 10, Per: 24 * time.Hour}}
+	aMonth  = []admit.Quota{{Requests: 999_999_999_999_999, Every: admit.Week}, {Name: "sold", Requests: 20_000, Every: admit.Month, Soft: true}}
 )
 
 func testdata(t testing.TB, name string) string {
@@ -130,8 +131,12 @@ func TestOldTable(t *testing.T) {
 		for column, with := range map[string]admit.Key{
 			"networks": {ID: "with", Networks: office},
 			"limits":   {ID: "with", Limits: tenADay},
+			"quotas":   {ID: "with", Quotas: aMonth},
 		} {
-			change := func(k *admit.Key) error { k.Networks, k.Limits = with.Networks, with.Limits; return nil }
+			change := func(k *admit.Key) error {
+				k.Networks, k.Limits, k.Quotas = with.Networks, with.Limits, with.Quotas
+				return nil
+			}
 			_, updated := s.Update(ctx, "new", change)
 			for _, err := range []error{
 				s.Insert(ctx, admit.DigestOf("with"), &with),
@@ -169,19 +174,23 @@ func TestUpgrade(t *testing.T) {
 		r, err := s.Get(t.Context(), "full")
 		require.NoError(t, err)
 		assert.Equal(t, &sqlkeys.Record{Key: oldFull, Digest: admit.DigestOf("full"), CreatedAt: old, LastUsedAt: old}, r)
-		_, err = s.Update(t.Context(), "bare", func(k *admit.Key) error { k.Networks, k.Limits = office, tenADay; return nil })
+		_, err = s.Update(t.Context(), "bare", func(k *admit.Key) error {
+			k.Networks, k.Limits, k.Quotas = office, tenADay, aMonth
+			return nil
+		})
 		require.NoError(t, err)
 		twice()
 		k, err := s.LookupKey(t.Context(), admit.DigestOf("bare"))
 		require.NoError(t, err)
-		assert.Equal(t, &admit.Key{ID: "bare", Networks: office, Limits: tenADay}, k)
+		assert.Equal(t, &admit.Key{ID: "bare", Networks: office, Limits: tenADay, Quotas: aMonth}, k)
 		var version int
 		require.NoError(t, db.QueryRowContext(t.Context(), `SELECT version FROM admit_keys WHERE id = 'bare'`).Scan(&version))
 		assert.Equal(t, 2, version, "by the trigger, once")
-		db.exec(t, `UPDATE admit_keys SET networks = '[]' WHERE id = 'bare'`)
-		db.exec(t, `UPDATE admit_keys SET limits = '[]' WHERE id = 'bare'`)
+		for _, column := range []string{"networks", "limits", "quotas"} {
+			db.exec(t, `UPDATE admit_keys SET `+column+` = '[]' WHERE id = 'bare'`)
+		}
 		require.NoError(t, db.QueryRowContext(t.Context(), `SELECT version FROM admit_keys WHERE id = 'bare'`).Scan(&version))
-		assert.Equal(t, 4, version, "the trigger looks at the new columns")
+		assert.Equal(t, 5, version, "the trigger looks at the new columns")
 		d, before := admit.DigestOf("other"), admit.DigestOf("bare")
 		db.exec(t, `UPDATE admit_keys SET digest = ? WHERE id = 'bare'`, d[:])
 		var former []byte
@@ -189,7 +198,7 @@ func TestUpgrade(t *testing.T) {
 		assert.Equal(t, before[:], former)
 
 		for _, bad := range []string{`{}`, `null`, `"192.0.2.0/24"`} {
-			for _, column := range []string{"networks", "limits"} {
+			for _, column := range []string{"networks", "limits", "quotas"} {
 				_, err := db.ExecContext(t.Context(), `UPDATE admit_keys SET `+column+` = '`+bad+`' WHERE id = 'bare'`)
 				assert.Error(t, err, bad)
 			}
@@ -326,11 +335,11 @@ func TestNoTable(t *testing.T) {
 	})
 }
 
-func TestNetworksAndLimits(t *testing.T) {
+func TestNetworksLimitsAndQuotas(t *testing.T) {
 	everywhere(t, func(t *testing.T, db database) {
 		s := db.store(t)
 		ctx := t.Context()
-		full := admit.Key{ID: "k1", Networks: office, Limits: tenADay}
+		full := admit.Key{ID: "k1", Networks: office, Limits: tenADay, Quotas: aMonth}
 		insert(t, s, "1", full)
 		k, err := s.LookupKey(ctx, admit.DigestOf("1"))
 		require.NoError(t, err)
@@ -343,16 +352,29 @@ func TestNetworksAndLimits(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, want.Networks, r.Networks, i)
 			assert.Equal(t, want.Limits, r.Limits, i)
+			assert.Equal(t, want.Quotas, r.Quotas, i)
 		}
 		var text string
 		require.NoError(t, db.QueryRowContext(ctx, `SELECT limits FROM admit_keys WHERE id = 'k2'`).Scan(&text))
 		assert.JSONEq(t, `[{"requests": 1, "per": "1s", "burst": 5}, {"name": "day", "requests": 10, "per": "24h"}]`, text)
+		require.NoError(t, db.QueryRowContext(ctx, `SELECT quotas FROM admit_keys WHERE id = 'k2'`).Scan(&text))
+		assert.JSONEq(t, `[{"requests": 999999999999999, "every": "week"}, {"name": "sold", "requests": 20000, "every": "month", "soft": true}]`, text)
 		require.NoError(t, db.QueryRowContext(ctx, `SELECT networks FROM admit_keys WHERE id = 'k2'`).Scan(&text))
 		assert.JSONEq(t, `["192.0.2.0/24", "2001:db8::/32"]`, text)
 
-		// One of the two at a time, and none again.
-		for _, want := range []admit.Key{{ID: "k2", Networks: office[:1], Limits: tenADay}, {ID: "k2", Networks: office[:1]}, {ID: "k2", Limits: tenADay[1:]}, {ID: "k2"}} {
-			r, err := s.Update(ctx, "k2", func(k *admit.Key) error { k.Networks, k.Limits = want.Networks, want.Limits; return nil })
+		// One of them at a time, and none again.
+		for _, want := range []admit.Key{
+			{ID: "k2", Networks: office[:1], Limits: tenADay, Quotas: aMonth},
+			{ID: "k2", Networks: office[:1]},
+			{ID: "k2", Limits: tenADay[1:]},
+			{ID: "k2", Quotas: aMonth[1:]},
+			{ID: "k2", Quotas: []admit.Quota{{Name: "sold", Requests: 20_000, Every: admit.Month}}}, // the last one, not soft
+			{ID: "k2"},
+		} {
+			r, err := s.Update(ctx, "k2", func(k *admit.Key) error {
+				k.Networks, k.Limits, k.Quotas = want.Networks, want.Limits, want.Quotas
+				return nil
+			})
 			require.NoError(t, err)
 			assert.Equal(t, want, r.Key)
 		}
@@ -373,6 +395,7 @@ func TestNetworksAndLimits(t *testing.T) {
 			assert.ErrorContains(t, err, want)
 		}
 		assert.ErrorContains(t, s.Insert(ctx, admit.DigestOf("bad"), &admit.Key{ID: "bad", Limits: []admit.Limit{admit.PerDay(0)}}), "Requests is 0")
+		assert.ErrorContains(t, s.Insert(ctx, admit.DigestOf("bad"), &admit.Key{ID: "bad", Quotas: []admit.Quota{{Requests: 1}}}), "Quotas[0].Every")
 		_, err = s.Get(ctx, "bad")
 		assert.ErrorIs(t, err, admit.ErrKeyNotFound)
 	})
@@ -400,6 +423,14 @@ func TestUnreadableRows(t *testing.T) {
 			"limit-large":  `limits = '[{"requests": 1e30, "per": "60s"}]'`,
 			"limit-null":   `limits = '[null]'`,
 			"limit-twice":  `limits = '[{"requests": 1, "per": "60s"}, {"requests": 2, "per": "1m"}]'`,
+			"quota-member": `quotas = '[{"requests": 1, "every": "day", "hard": true}]'`,
+			"quota-every":  `quotas = '[{"requests": 1, "every": "year"}]'`,
+			"quota-none":   `quotas = '[{"requests": 1}]'`,
+			"quota-zero":   `quotas = '[{"requests": 0, "every": "day"}]'`,
+			"quota-large":  `quotas = '[{"requests": 1000000000000000, "every": "day"}]'`,
+			"quota-soft":   `quotas = '[{"requests": 1, "every": "day", "soft": "no"}]'`,
+			"quota-null":   `quotas = '[null]'`,
+			"quota-twice":  `quotas = '[{"requests": 1, "every": "day"}, {"name": "day", "requests": 2, "every": "month"}]'`,
 			"meta":         `meta = '{"customer_id": 42}'`,
 			"scopes":       `scopes = '[1]'`,
 		}

@@ -199,10 +199,10 @@ func TestQueriesAreIndexed(t *testing.T) {
 				WHERE `+which+` AND k.changed_at < 'infinity' ORDER BY k.changed_at, k.digest LIMIT 5000`] = "admit_keys_changed_at"
 		}
 		if db.dialect == sqlkeys.PostgreSQL { // as a Store asks, for a table of any version
-			queries[`SELECT k.* FROM (SELECT '[]'::jsonb AS networks, '[]'::jsonb AS limits) AS absent,
-				LATERAL (SELECT id, networks, limits FROM admit_keys WHERE digest = ?) AS k`] = "admit_keys_pkey"
-			queries[`SELECT k.* FROM (SELECT '[]'::jsonb AS networks, '[]'::jsonb AS limits) AS absent,
-				LATERAL (SELECT id, networks, limits FROM admit_keys WHERE owner = ? AND id > ? ORDER BY id LIMIT 1000) AS k ORDER BY id`] = "admit_keys_owner"
+			queries[`SELECT k.* FROM (SELECT '[]'::jsonb AS networks, '[]'::jsonb AS limits, '[]'::jsonb AS quotas) AS absent,
+				LATERAL (SELECT id, networks, limits, quotas FROM admit_keys WHERE digest = ?) AS k`] = "admit_keys_pkey"
+			queries[`SELECT k.* FROM (SELECT '[]'::jsonb AS networks, '[]'::jsonb AS limits, '[]'::jsonb AS quotas) AS absent,
+				LATERAL (SELECT id, networks, limits, quotas FROM admit_keys WHERE owner = ? AND id > ? ORDER BY id LIMIT 1000) AS k ORDER BY id`] = "admit_keys_owner"
 		}
 		ctx := t.Context()
 		conn, err := db.Conn(ctx) // what is set holds for one connection

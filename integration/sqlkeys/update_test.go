@@ -3,6 +3,7 @@ package sqlkeys_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -51,7 +52,7 @@ func TestUpdate(t *testing.T) {
 		for _, change := range []func(*admit.Key){
 			func(*admit.Key) {},
 			func(k *admit.Key) { k.ExpiresAt = k.ExpiresAt.Add(time.Nanosecond).In(time.FixedZone("x", 3600)) },
-			func(k *admit.Key) { k.Limits, k.Networks = []admit.Limit{}, nil },
+			func(k *admit.Key) { k.Limits, k.Quotas, k.Networks = []admit.Limit{}, []admit.Quota{}, nil },
 		} {
 			r, err = s.Update(ctx, "k1", func(k *admit.Key) error { change(k); return nil })
 			require.NoError(t, err)
@@ -76,6 +77,8 @@ func TestUpdate(t *testing.T) {
 			"no scope":     {func(k *admit.Key) { k.Scopes = []string{""} }, []string{`"" is not a scope`}},
 			"limits":       {func(k *admit.Key) { k.Limits = []admit.Limit{{}} }, []string{"Requests is 0"}},
 			"limits twice": {func(k *admit.Key) { k.Limits = []admit.Limit{admit.PerDay(1), admit.PerDay(2)} }, []string{`"day"`}},
+			"quotas":       {func(k *admit.Key) { k.Quotas = []admit.Quota{{Every: admit.Day}} }, []string{"Quotas[0].Requests is 0"}},
+			"quotas twice": {func(k *admit.Key) { k.Quotas = slices.Concat(aMonth, aMonth) }, []string{`"sold"`}},
 			"all of them": {
 				func(k *admit.Key) { k.ID, k.Scopes, k.RevokedAt = "", []string{"ü"}, time.Time{} },
 				[]string{"the id", `"ü"`, "RevokedAt"},
