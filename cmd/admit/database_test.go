@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The table of an earlier version is good for keys without networks and limits, and is
+// The table of an earlier version is good for keys without networks, limits and quotas, and is
 // brought up by what the error names.
 func TestOldTable(t *testing.T) {
 	t.Parallel()
@@ -34,7 +34,7 @@ func TestOldTable(t *testing.T) {
 		created_at INTEGER NOT NULL DEFAULT 0, last_used_at INTEGER, changed_at INTEGER NOT NULL DEFAULT 0, version INTEGER NOT NULL DEFAULT 1) WITHOUT ROWID`)
 	require.Zero(t, run(t, "keys", "mint", "--id", "a", "--keys", keys).code)
 	require.Zero(t, run(t, "keys", "update", "a", "--plan", "pro", "--keys", keys).code)
-	for _, args := range [][]string{{"mint", "--network", "10.0.0.0/8"}, {"update", "a", "--limit", "minute=1/60s"}} {
+	for _, args := range [][]string{{"mint", "--network", "10.0.0.0/8"}, {"update", "a", "--limit", "minute=1/60s"}, {"update", "a", "--quota", "1/day"}} {
 		r = run(t, append(append([]string{"keys"}, args...), "--keys", keys)...)
 		assert.Equal(t, 1, r.code)
 		assert.Regexp(t, `\Aadmit: [^\n]*bring it up with: admit keys schema sqlite --from 1: [^\n]*\n\z`, r.stderr)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,10 +18,15 @@ import (
 // that of a variable that is not set must not make a key last for ever.
 const never = "never"
 
+// none is what --quota says for a key that has no quotas but those of its plan. An empty one is
+// an error, for the same reason.
+const none = "none"
+
 // settings are what flags say of a key, for mint and for update.
 type settings struct {
 	owner, plan, notBefore, expires string
-	scopes, limits, networks, meta  []string
+	scopes, limits, quotas          []string
+	networks, meta                  []string
 }
 
 func (s *settings) flags(c *cobra.Command) {
@@ -29,10 +35,15 @@ func (s *settings) flags(c *cobra.Command) {
 	f.StringVar(&s.plan, "plan", "", "plan of the owner")
 	f.StringArrayVar(&s.scopes, "scope", nil, "scope of the key (repeat for more)")
 	f.StringArrayVar(&s.limits, "limit", nil, "limit in the place of those of the plan, as `NAME=REQUESTS/PERIOD[:BURST]`,\nsuch as minute=1000/60s (repeat for more)")
+	quotaFlag(c, &s.quotas)
 	f.StringArrayVar(&s.networks, "network", nil, "network, as `CIDR|ADDRESS`, that the key may be used from (repeat for more)")
 	f.StringArrayVar(&s.meta, "meta", nil, "anything else, as `NAME=VALUE` (repeat for more)")
 	f.StringVar(&s.notBefore, "not-before", "", "valid from `TIME` on, in RFC 3339 or from now, such as 12h or 7d")
 	expiresFlag(c, &s.expires)
+}
+
+func quotaFlag(c *cobra.Command, quotas *[]string) {
+	c.Flags().StringArrayVar(quotas, "quota", nil, "quota in the place of that of the plan with its name, as `[NAME=]REQUESTS/PERIOD[:soft]`,\nsuch as 20000/month (repeat for more), or none")
 }
 
 func expiresFlag(c *cobra.Command, expires *string) {
@@ -73,6 +84,20 @@ func limitsOf(texts []string) ([]admit.Limit, error) {
 		return nil, usagef("--limit %s: %w", quoted(texts), err)
 	}
 	return limits, nil
+}
+
+func quotasOf(texts []string) ([]admit.Quota, error) {
+	switch {
+	case len(texts) == 1 && texts[0] == none:
+		return nil, nil
+	case slices.Contains(texts, ""):
+		return nil, usagef("--quota is empty: use --quota none for a key without quotas of its own")
+	}
+	quotas, err := keyinput.ParseQuotas(texts)
+	if err != nil {
+		return nil, usagef("--quota %s: %w", quoted(texts), err)
+	}
+	return quotas, nil
 }
 
 func networksOf(texts []string) ([]netip.Prefix, error) {

@@ -21,10 +21,10 @@ func importCommand(o *options) *cobra.Command {
 checked before anything is written; tokens are kept as digests, and never printed.
 
 JSON has one object a line, with token or digest (the SHA-256 in hexadecimal), and
-whatever there is of id, owner, plan, scopes, limits, networks, not_before, expires_at,
-revoked_at and meta. CSV has the same names in its first row, with meta.NAME for each
-meta; scopes, networks and limits (NAME=REQUESTS/PERIOD[:BURST]) are separated by spaces.
-Times are in RFC 3339. A key without an id gets a random one.
+whatever there is of id, owner, plan, scopes, limits, quotas, networks, not_before,
+expires_at, revoked_at and meta. CSV has the same names in its first row, with meta.NAME
+for each meta; scopes, networks, limits (NAME=REQUESTS/PERIOD[:BURST]) and quotas
+([NAME=]REQUESTS/PERIOD[:soft]) are separated by spaces. Times are in RFC 3339. A key without an id gets a random one.
 
 A token has at least 16 visible ASCII characters: who sees the SHA-256 of a shorter one
 could find it by guessing. A service with AuthConfig.MintedPrefixes must not list the

@@ -173,8 +173,8 @@ func TestLifeOfAKey(t *testing.T) {
 		require.Zero(t, r.code, r.stderr)
 		lines := strings.Split(strings.TrimSpace(r.stdout), "\n")
 		require.Len(t, lines, 4)
-		assert.Regexp(t, `^ID +OWNER +PLAN +STATE +EXPIRES +LAST USED +HINT +SCOPES +LIMITS +NETWORKS$`, lines[0])
-		assert.Regexp(t, `^acme-1 +ACME +pro +revoked +20.* +acme_live_....\.\.\. +orders:read orders:write +- +-$`, lines[1])
+		assert.Regexp(t, `^ID +OWNER +PLAN +STATE +EXPIRES +LAST USED +HINT +SCOPES +LIMITS +QUOTAS +NETWORKS$`, lines[0])
+		assert.Regexp(t, `^acme-1 +ACME +pro +revoked +20.* +acme_live_....\.\.\. +orders:read orders:write +- +- +-$`, lines[1])
 		assert.Regexp(t, `^acme-2 +ACME +pro +valid +- +- +acme_live_....\.\.\. `, lines[2])
 		assert.Regexp(t, `^k-[a-z2-7]{12} +Other\?\[2J +- +valid `, lines[3], "nothing moves the cursor")
 		for _, token := range []string{first, second} {

@@ -25,7 +25,7 @@ func mintCommand(o *options) *cobra.Command {
 kept. Everything else goes to standard error. A key file that does not exist is made.`,
 		Example: `  admit keys mint --keys keys.json --owner ACME --plan pro --prefix acme_live
   admit keys mint --owner ACME --scope orders:read --scope orders:write --expires 90d
-  admit keys mint --owner ACME --network 192.0.2.0/24 --limit minute=1000/60s
+  admit keys mint --owner ACME --network 192.0.2.0/24 --limit minute=1000/60s --quota 20000/month
   admit keys mint --owner ACME | wl-copy`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -61,10 +61,11 @@ kept. Everything else goes to standard error. A key file that does not exist is 
 // key returns the key that the flags describe, without an id.
 func (s *settings) key(now time.Time) (*admit.Key, error) {
 	k := &admit.Key{Owner: s.owner, Plan: s.plan}
-	var faults [5]error
+	var faults [6]error
 	k.Scopes, faults[0] = scopesOf(s.scopes)
 	k.Limits, faults[1] = limitsOf(s.limits)
 	k.Networks, faults[2] = networksOf(s.networks)
+	k.Quotas, faults[5] = quotasOf(s.quotas)
 	faults[3] = s.times(k, now)
 	k.Meta, faults[4] = metaOf(s.meta)
 	if err := errors.Join(faults[:]...); err != nil {

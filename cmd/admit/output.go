@@ -31,24 +31,25 @@ func (o *options) printKey(c *cobra.Command, r *sqlkeys.Record) error {
 // printJSON prints a record as one line, with its token where there is one to show.
 func printJSON(w io.Writer, r *sqlkeys.Record, token string) error {
 	return printLine(w, struct {
-		ID         string            `json:"id"`
-		Token      string            `json:"token,omitzero"`
-		State      string            `json:"state"`
-		Owner      string            `json:"owner,omitzero"`
-		Plan       string            `json:"plan,omitzero"`
-		Scopes     []string          `json:"scopes,omitempty"`
-		Limits     []keyform.Limit   `json:"limits,omitempty"`
-		Networks   []netip.Prefix    `json:"networks,omitempty"`
-		Digest     string            `json:"digest"`
-		NotBefore  time.Time         `json:"not_before,omitzero"`
-		ExpiresAt  time.Time         `json:"expires_at,omitzero"`
-		RevokedAt  time.Time         `json:"revoked_at,omitzero"`
-		CreatedAt  time.Time         `json:"created_at,omitzero"`
-		LastUsedAt time.Time         `json:"last_used_at,omitzero"`
-		Meta       map[string]string `json:"meta,omitempty"`
+		ID         string                        `json:"id"`
+		Token      string                        `json:"token,omitzero"`
+		State      string                        `json:"state"`
+		Owner      string                        `json:"owner,omitzero"`
+		Plan       string                        `json:"plan,omitzero"`
+		Scopes     []string                      `json:"scopes,omitempty"`
+		Limits     []keyform.Limit               `json:"limits,omitempty"`
+		Quotas     []keyform.Quota[admit.Period] `json:"quotas,omitempty"`
+		Networks   []netip.Prefix                `json:"networks,omitempty"`
+		Digest     string                        `json:"digest"`
+		NotBefore  time.Time                     `json:"not_before,omitzero"`
+		ExpiresAt  time.Time                     `json:"expires_at,omitzero"`
+		RevokedAt  time.Time                     `json:"revoked_at,omitzero"`
+		CreatedAt  time.Time                     `json:"created_at,omitzero"`
+		LastUsedAt time.Time                     `json:"last_used_at,omitzero"`
+		Meta       map[string]string             `json:"meta,omitempty"`
 	}{
-		r.ID, token, r.Status(time.Now()).String(), r.Owner, r.Plan, r.Scopes, keyinput.LimitsJSON(r.Limits), r.Networks, r.Digest.String(),
-		r.NotBefore, r.ExpiresAt, r.RevokedAt, r.CreatedAt, r.LastUsedAt, r.Meta,
+		r.ID, token, r.Status(time.Now()).String(), r.Owner, r.Plan, r.Scopes, keyinput.LimitsJSON(r.Limits), keyinput.QuotasJSON(r.Quotas), r.Networks,
+		r.Digest.String(), r.NotBefore, r.ExpiresAt, r.RevokedAt, r.CreatedAt, r.LastUsedAt, r.Meta,
 	})
 }
 
@@ -85,7 +86,7 @@ func printLines(w io.Writer, records iter.Seq[*sqlkeys.Record]) error {
 func printTable(w io.Writer, records iter.Seq[*sqlkeys.Record], unread *[]error) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	head := func() {
-		fmt.Fprintln(t, "ID\tOWNER\tPLAN\tSTATE\tEXPIRES\tLAST USED\tHINT\tSCOPES\tLIMITS\tNETWORKS")
+		fmt.Fprintln(t, "ID\tOWNER\tPLAN\tSTATE\tEXPIRES\tLAST USED\tHINT\tSCOPES\tLIMITS\tQUOTAS\tNETWORKS")
 	}
 	now, lines := time.Now(), 0
 	for r := range records {
@@ -94,7 +95,7 @@ func printTable(w io.Writer, records iter.Seq[*sqlkeys.Record], unread *[]error)
 		}
 		cells := []string{
 			r.ID, r.Owner, r.Plan, r.Status(now).String(), date(r.ExpiresAt), date(r.LastUsedAt),
-			r.Meta["hint"], strings.Join(r.Scopes, " "), limitList(r.Limits), networkList(r.Networks),
+			r.Meta["hint"], strings.Join(r.Scopes, " "), limitList(r.Limits), quotaList(r.Quotas), networkList(r.Networks),
 		}
 		for i, cell := range cells {
 			if cells[i] = clean(cell); cell == "" {
@@ -127,6 +128,7 @@ func printRecord(w io.Writer, r *sqlkeys.Record) error {
 	line("plan", r.Plan)
 	line("scopes", strings.Join(r.Scopes, " "))
 	line("limits", limitList(r.Limits))
+	line("quotas", quotaList(r.Quotas))
 	line("networks", networkList(r.Networks))
 	line("digest", r.Digest.String())
 	line("not before", date(r.NotBefore))
@@ -144,6 +146,14 @@ func limitList(limits []admit.Limit) string {
 	var list []string
 	for _, l := range limits {
 		list = append(list, keyinput.FormatLimit(l))
+	}
+	return strings.Join(list, " ")
+}
+
+func quotaList(quotas []admit.Quota) string {
+	var list []string
+	for _, q := range quotas {
+		list = append(list, keyinput.FormatQuota(q))
 	}
 	return strings.Join(list, " ")
 }

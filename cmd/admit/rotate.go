@@ -114,8 +114,8 @@ func successor(old *admit.Key, now time.Time) *admit.Key {
 	if !next.NotBefore.After(now) {
 		next.NotBefore = time.Time{}
 	}
-	next.Scopes, next.Limits, next.Networks = slices.Clone(old.Scopes), slices.Clone(old.Limits), slices.Clone(old.Networks)
-	next.Meta = maps.Clone(old.Meta)
+	next.Scopes, next.Limits, next.Quotas = slices.Clone(old.Scopes), slices.Clone(old.Limits), slices.Clone(old.Quotas)
+	next.Networks, next.Meta = slices.Clone(old.Networks), maps.Clone(old.Meta)
 	return &next
 }
 

@@ -15,8 +15,9 @@ func schemaCommand() *cobra.Command {
 		Short: "Print the statements that make the table, or bring an older one up",
 		Long: `Print the statements that make the table admit_keys, or with --from those that bring
 the table of an earlier version up, with the keys that it has, while services use it.
-Version 1 is the table that has no columns networks, limits, quotas and former. What is printed for
-PostgreSQL is one statement, which may run again; for SQLite it needs a transaction.`,
+Version 1 is the table that has no columns networks, limits, quotas and former. What is
+printed for PostgreSQL is one statement, which may run again; for SQLite it needs a
+transaction.`,
 		Example: `  admit keys schema postgresql | psql "$ADMIT_KEYS"
   admit keys schema postgresql --from 1 | psql "$ADMIT_KEYS"
   admit keys schema sqlite | sqlite3 keys.db

@@ -17,9 +17,10 @@ func updateCommand(o *options) *cobra.Command {
 		Use:   "update ID",
 		Short: "Change settings of a key",
 		Long: `Change the settings of a key that flags give, and leave the others; print the key as
-it is then. The token stays. --scope, --limit and --network replace the whole list;
---meta NAME=VALUE sets one, and --meta NAME= removes it. An empty value clears:
---plan "", --network "", --not-before ""; but a key without an end is --expires never.
+it is then. The token stays. --scope, --limit, --quota and --network replace the whole
+list; --meta NAME=VALUE sets one, and --meta NAME= removes it. An empty value clears:
+--plan "", --network "", --not-before ""; but a key without an end is --expires never, and
+one without quotas of its own --quota none.
 
 A revoked key stays revoked. A key that has expired is valid again when --expires says so;
 what becomes of a key that way is said on standard error.`,
@@ -79,6 +80,7 @@ func (s *settings) change(changed func(flag string) bool, now time.Time) (func(*
 	given("plan", func(k *admit.Key) { k.Plan = next.Plan })
 	given("scope", func(k *admit.Key) { k.Scopes = next.Scopes })
 	given("limit", func(k *admit.Key) { k.Limits = next.Limits })
+	given("quota", func(k *admit.Key) { k.Quotas = next.Quotas })
 	given("network", func(k *admit.Key) { k.Networks = next.Networks })
 	given("not-before", func(k *admit.Key) { k.NotBefore = next.NotBefore })
 	given("expires", func(k *admit.Key) { k.ExpiresAt = next.ExpiresAt })

@@ -85,6 +85,10 @@ var columnsKnown = map[string]setter{
 		f.limits, err = ParseLimits(strings.Fields(cell))
 		return err
 	},
+	"quotas": func(f *fields, cell string) (err error) {
+		f.quotas, err = ParseQuotas(strings.Fields(cell))
+		return err
+	},
 }
 
 func text(of func(*fields) *string) setter {
@@ -132,8 +136,8 @@ func (p *parser) columns(header []string) []setter {
 			p.fault(1, errors.New("the text is not UTF-8"))
 			return nil
 		case !known:
-			p.fault(1, fmt.Errorf("column %d of the header, %s, is not known: it names id, token or digest, owner, plan, scopes, limits, networks, "+
-				"not_before, expires_at, revoked_at and meta.NAME, with commas between them", i+1, shown(name)))
+			p.fault(1, fmt.Errorf("column %d of the header, %s, is not known: it names id, token or digest, owner, plan, scopes, limits, quotas, "+
+				"networks, not_before, expires_at, revoked_at and meta.NAME, with commas between them", i+1, shown(name)))
 		case seen[name]:
 			p.fault(1, fmt.Errorf("column %d of the header, %s, is there twice", i+1, shown(name)))
 		}

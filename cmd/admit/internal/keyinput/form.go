@@ -39,10 +39,16 @@ func CheckLimits(limits []admit.Limit) error {
 		return nil
 	}
 	_, err := admit.CompleteLimits(limits)
+	return oneLine(err)
+}
+
+// oneLine returns the faults of a configuration without the prefix of each, which the command
+// has itself.
+func oneLine(err error) error {
 	if err == nil {
 		return nil
 	}
-	var faults []string // without the prefix, which the command has itself
+	var faults []string
 	for _, line := range strings.Split(err.Error(), "\n") {
 		faults = append(faults, strings.TrimPrefix(line, "admit: "))
 	}
@@ -100,6 +106,60 @@ func FormatLimit(l admit.Limit) string {
 	s := l.Name + "=" + strconv.Itoa(l.Requests) + "/" + keyform.FormatPer(l.Per)
 	if l.Burst != 0 && l.Burst != l.Requests {
 		s += ":" + strconv.Itoa(l.Burst)
+	}
+	return s
+}
+
+// QuotaForm says how a quota is written.
+const QuotaForm = "[NAME=]REQUESTS/PERIOD[:soft], such as 20000/month or reports=500/day:soft; a PERIOD is day, week or month"
+
+// ParseQuotas reads quotas, and checks them as the plans of a service do. The errors repeat the
+// name of a quota at most, and only if the rest has the form.
+func ParseQuotas(texts []string) ([]admit.Quota, error) {
+	var quotas []admit.Quota
+	for _, text := range texts {
+		q, ok := parseQuota(text)
+		if !ok {
+			return nil, errors.New("a quota is " + QuotaForm)
+		}
+		quotas = append(quotas, q)
+	}
+	return quotas, CheckQuotas(quotas)
+}
+
+// CheckQuotas says what admit.CompleteQuotas finds wrong.
+func CheckQuotas(quotas []admit.Quota) error {
+	_, err := admit.CompleteQuotas(quotas)
+	return oneLine(err)
+}
+
+func parseQuota(text string) (admit.Quota, bool) {
+	at := strings.LastIndexByte(text, '=') // as in a limit
+	if at == 0 {
+		return admit.Quota{}, false
+	}
+	requests, rest, ok := strings.Cut(text[at+1:], "/")
+	if !ok {
+		return admit.Quota{}, false
+	}
+	period, soft, softly := strings.Cut(rest, ":")
+	q := admit.Quota{Name: text[:max(at, 0)], Soft: softly}
+	if softly && soft != "soft" || q.Every.UnmarshalText([]byte(period)) != nil {
+		return admit.Quota{}, false
+	}
+	n, err := strconv.ParseUint(requests, 10, 63) // digits alone
+	q.Requests = int64(n)
+	return q, err == nil
+}
+
+// FormatQuota returns what ParseQuotas reads, without a name that is that of the period.
+func FormatQuota(q admit.Quota) string {
+	s := strconv.FormatInt(q.Requests, 10) + "/" + q.Every.String()
+	if q.Name != "" && q.Name != q.Every.String() {
+		s = q.Name + "=" + s
+	}
+	if q.Soft {
+		s += ":soft"
 	}
 	return s
 }

@@ -49,6 +49,48 @@ func TestLimits(t *testing.T) {
 	assert.Empty(t, limits)
 }
 
+func TestQuotas(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]admit.Quota{
+		"20000/month":                      {Requests: 20_000, Every: admit.Month},
+		"month=20000/month":                {Name: "month", Requests: 20_000, Every: admit.Month},
+		"20000/month:soft":                 {Requests: 20_000, Every: admit.Month, Soft: true},
+		"reports=500/day:soft":             {Name: "reports", Requests: 500, Every: admit.Day, Soft: true},
+		"a=b=1/week":                       {Name: "a=b", Requests: 1, Every: admit.Week},
+		"1/day=1/day":                      {Name: "1/day", Requests: 1, Every: admit.Day},
+		"a,b=999999999999999/month":        {Name: "a,b", Requests: 999_999_999_999_999, Every: admit.Month},
+		strings.Repeat("a", 64) + "=1/day": {Name: strings.Repeat("a", 64), Requests: 1, Every: admit.Day},
+	} {
+		quotas, err := keyinput.ParseQuotas([]string{text})
+		require.NoError(t, err, text)
+		assert.Equal(t, []admit.Quota{want}, quotas, text)
+	}
+	for _, text := range []string{
+		"", "=", "=1/day", "month", "20000", "month=20000", "20000/", "/month", "a=/month", "20000/Month", "20000/months", "20000/30d", "1/year", "1/hour",
+		"-1/day", "+1/day", "1_000/day", "1.5/day", "1e3/day", " 1/day", "1/day ", "1/day:", "1/day:Soft", "1/day:soft:soft", "1/day:2000", "1/day,soft",
+		"99999999999999999999/day", "9223372036854775808/day", "none",
+	} {
+		_, err := keyinput.ParseQuotas([]string{text})
+		require.ErrorContains(t, err, keyinput.QuotaForm, "%q", text)
+	}
+	for texts, says := range map[string]string{
+		"1/day day=2/week":                 `Quotas[1].Name is "day", which another quota has too`,
+		"0/day":                            "Quotas[0].Requests is 0",
+		"1000000000000000/day":             "1 to 999999999999999",
+		"ä=1/day":                          "printable ASCII",
+		strings.Repeat("a", 65) + "=1/day": "1 to 64",
+	} {
+		_, err := keyinput.ParseQuotas(strings.Fields(texts))
+		require.ErrorContains(t, err, says, "%q", texts)
+		require.NotContains(t, err.Error(), "admit: ")
+	}
+	assert.Equal(t, "5/month", keyinput.FormatQuota(admit.Quota{Name: "month", Requests: 5, Every: admit.Month}))
+	assert.Equal(t, "month=5/day:soft", keyinput.FormatQuota(admit.Quota{Name: "month", Requests: 5, Every: admit.Day, Soft: true}))
+	quotas, err := keyinput.ParseQuotas(nil)
+	require.NoError(t, err)
+	assert.Empty(t, quotas)
+}
+
 func TestNetworks(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
@@ -135,6 +177,26 @@ func FuzzLimits(f *testing.F) {
 		want, err := admit.CompleteLimits(limits)
 		require.NoError(t, err)
 		got, err := admit.CompleteLimits(again)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	})
+}
+
+// What FormatQuota writes is read again as a quota that does the same.
+func FuzzQuotas(f *testing.F) {
+	for _, seed := range []string{"month=20000/month:soft", "20000/month", "a=b=1/day", "0/week", "=/", ":", "day=1/week", "month=1/month:"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		quotas, err := keyinput.ParseQuotas([]string{text})
+		if err != nil {
+			return
+		}
+		again, err := keyinput.ParseQuotas([]string{keyinput.FormatQuota(quotas[0])})
+		require.NoError(t, err)
+		want, err := admit.CompleteQuotas(quotas)
+		require.NoError(t, err)
+		got, err := admit.CompleteQuotas(again)
 		require.NoError(t, err)
 		require.Equal(t, want, got)
 	})

@@ -24,20 +24,30 @@ func LimitsJSON(limits []admit.Limit) []keyform.Limit {
 	return list
 }
 
+// QuotasJSON returns quotas as JSON has them, here and in a key file.
+func QuotasJSON(quotas []admit.Quota) []keyform.Quota[admit.Period] {
+	var list []keyform.Quota[admit.Period]
+	for _, q := range quotas {
+		list = append(list, keyform.Quota[admit.Period](q))
+	}
+	return list
+}
+
 // object is a line of JSON lines.
 type object struct {
-	ID        string            `json:"id"`
-	Token     string            `json:"token"`
-	Digest    string            `json:"digest"`
-	Owner     string            `json:"owner"`
-	Plan      string            `json:"plan"`
-	Scopes    []string          `json:"scopes"`
-	Limits    []keyform.Limit   `json:"limits"`
-	Networks  []string          `json:"networks"`
-	NotBefore time.Time         `json:"not_before"`
-	ExpiresAt time.Time         `json:"expires_at"`
-	RevokedAt time.Time         `json:"revoked_at"`
-	Meta      map[string]string `json:"meta"`
+	ID        string                  `json:"id"`
+	Token     string                  `json:"token"`
+	Digest    string                  `json:"digest"`
+	Owner     string                  `json:"owner"`
+	Plan      string                  `json:"plan"`
+	Scopes    []string                `json:"scopes"`
+	Limits    []keyform.Limit         `json:"limits"`
+	Quotas    []keyform.Quota[string] `json:"quotas"`
+	Networks  []string                `json:"networks"`
+	NotBefore time.Time               `json:"not_before"`
+	ExpiresAt time.Time               `json:"expires_at"`
+	RevokedAt time.Time               `json:"revoked_at"`
+	Meta      map[string]string       `json:"meta"`
 }
 
 var names = func() map[string]bool {
@@ -99,9 +109,18 @@ func (p *parser) jsonLine(line int, text []byte) {
 		}
 		limits = append(limits, admit.Limit{Name: l.Name, Requests: l.Requests, Per: per, Burst: l.Burst})
 	}
+	var quotas []admit.Quota
+	for _, q := range o.Quotas {
+		quota := admit.Quota{Name: q.Name, Requests: q.Requests, Soft: q.Soft}
+		if quota.Every.UnmarshalText([]byte(q.Every)) != nil {
+			p.fault(line, errors.New(`a quota is {"requests": 20000, "every": "month"}, every day, week or month, and "name" and "soft" may be there`))
+			return
+		}
+		quotas = append(quotas, quota)
+	}
 	p.row(line, &fields{
 		id: o.ID, token: o.Token, digest: o.Digest, owner: o.Owner, plan: o.Plan, scopes: o.Scopes, networks: o.Networks,
-		limits: limits, notBefore: o.NotBefore, expiresAt: o.ExpiresAt, revokedAt: o.RevokedAt, meta: o.Meta,
+		limits: limits, quotas: quotas, notBefore: o.NotBefore, expiresAt: o.ExpiresAt, revokedAt: o.RevokedAt, meta: o.Meta,
 	})
 }
 

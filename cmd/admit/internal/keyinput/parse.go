@@ -112,6 +112,7 @@ type fields struct {
 	id, token, digest, owner, plan  string
 	scopes, networks                []string
 	limits                          []admit.Limit
+	quotas                          []admit.Quota
 	notBefore, expiresAt, revokedAt time.Time
 	meta                            map[string]string
 }
@@ -125,7 +126,7 @@ func (p *parser) row(line int, f *fields) {
 		}
 	}
 	k := &admit.Key{
-		ID: f.id, Owner: f.owner, Plan: f.plan, Scopes: slices.Clone(f.scopes), Limits: f.limits, Meta: maps.Clone(f.meta),
+		ID: f.id, Owner: f.owner, Plan: f.plan, Scopes: slices.Clone(f.scopes), Limits: f.limits, Quotas: f.quotas, Meta: maps.Clone(f.meta),
 		NotBefore: f.notBefore.UTC(), ExpiresAt: f.expiresAt.UTC(), RevokedAt: f.revokedAt.UTC(),
 	}
 	d, err := digestOf(f.token, f.digest)
@@ -133,6 +134,7 @@ func (p *parser) row(line int, f *fields) {
 	fault(CheckTexts(k))
 	fault(CheckScopes(k.Scopes))
 	fault(CheckLimits(k.Limits))
+	fault(CheckQuotas(k.Quotas))
 	fault(CheckTimes(k))
 	for _, text := range f.networks {
 		var n netip.Prefix

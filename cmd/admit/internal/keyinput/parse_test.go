@@ -34,6 +34,10 @@ func wholeKey() *admit.Key {
 			{Name: "minute", Requests: 1000, Per: time.Minute, Burst: 2000},
 			{Name: "day", Requests: 50000, Per: 24 * time.Hour},
 		},
+		Quotas: []admit.Quota{
+			{Requests: 20_000, Every: admit.Month},
+			{Name: "reports", Requests: 500, Every: admit.Day, Soft: true},
+		},
 		Networks:  []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::1/128")},
 		NotBefore: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC),
 		ExpiresAt: time.Date(2031, 1, 1, 0, 0, 0, 0, time.UTC),
@@ -50,10 +54,11 @@ func TestParseWhole(t *testing.T) {
 	}{
 		"json": {1, `{"id":"acme-1","token":"` + secret + `","owner":"ACME, Inc.","plan":"pro","scopes":["orders:read","orders:write"],
 			"limits":[{"name":"minute","requests":1000,"per":"60s","burst":2000},{"name":"day","requests":50000,"per":"24h0m0s"}],
+			"quotas":[{"requests":20000,"every":"month"},{"name":"reports","requests":500,"every":"day","soft":true}],
 			"networks":["192.0.2.0/24","2001:db8::1"],"not_before":"2030-01-01T01:00:00+01:00","expires_at":"2031-01-01T00:00:00Z",
 			"revoked_at":"2030-06-01T00:00:00Z","meta":{"team":"x y","contact":"a@example.com"}}`},
-		"csv": {2, "id,digest,owner,plan,scopes,limits,networks,not_before,expires_at,revoked_at,meta.team,meta.contact,meta.none\n" +
-			"acme-1," + admit.DigestOf(secret).String() + `,"ACME, Inc.",pro,orders:read  orders:write,minute=1000/60s:2000 day=50000/1d,` +
+		"csv": {2, "id,digest,owner,plan,scopes,limits,quotas,networks,not_before,expires_at,revoked_at,meta.team,meta.contact,meta.none\n" +
+			"acme-1," + admit.DigestOf(secret).String() + `,"ACME, Inc.",pro,orders:read  orders:write,minute=1000/60s:2000 day=50000/1d,20000/month  reports=500/day:soft,` +
 			"192.0.2.0/24 2001:db8::1,2030-01-01T01:00:00+01:00,2031-01-01T00:00:00Z,2030-06-01T00:00:00Z,x y,a@example.com,\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -125,6 +130,12 @@ func TestParseFaults(t *testing.T) {
 		"Limits[0].Requests is 0":                              {object(`"limits":[{"name":"a","per":"1s"}]`)},
 		"a limit is NAME=":                                     {"token,limits\n" + secret + ",minute=1"},
 		"Limits[1].Name is \"a\"":                              {"token,limits\n" + secret + ",a=1/1s a=2/2s"},
+		`"quotas" is not known here`:                           {object(`"quotas":[{"requests":1,"every":"day","x":1}]`)},
+		`"quotas" must be an integer`:                          {object(`"quotas":[{"requests":1.5,"every":"day"}]`)},
+		`a quota is {"requests"`:                               {object(`"quotas":[{"requests":1,"every":"` + secret + `"}]`), object(`"quotas":[null]`)},
+		"Quotas[0].Requests is 0":                              {object(`"quotas":[{"every":"day"}]`), "token,quotas\n" + secret + ",0/day"},
+		"a quota is [NAME=]":                                   {"token,quotas\n" + secret + ",20000", "token,quotas\n" + secret + "," + secret},
+		"Quotas[1].Name is \"day\"":                            {"token,quotas\n" + secret + ",1/day day=2/week"},
 		"a network is an address":                              {object(`"networks":["` + secret + `"]`), "token,networks\n" + secret + ",host"},
 		"a scope is printable ASCII":                           {object(`"scopes":["a b"]`), "token,scopes\n" + secret + ",é"},
 		"a scope is empty":                                     {object(`"scopes":[null]`)},
@@ -239,7 +250,7 @@ func hold(t *testing.T, text, format string) []keyinput.Row {
 func FuzzJSONLines(f *testing.F) {
 	for _, seed := range []string{
 		`{"id":"a","token":"` + secret + `","meta":{"a":"b"},"scopes":["x"],"expires_at":"2030-01-01T00:00:00Z"}` + "\n{}",
-		`{"token":"` + secret + `","limits":[{"name":"minute","requests":1,"per":"60s"}],"networks":["10.0.0.0/8"]}`,
+		`{"token":"` + secret + `","limits":[{"name":"minute","requests":1,"per":"60s"}],"quotas":[{"requests":1,"every":"day","soft":true}],"networks":["10.0.0.0/8"]}`,
 		`{"` + secret + `":1}`, "[", "null", "{\"id\":\"\xff\"}", `{"expires_at":"0000-01-01T00:00:00+23:59","token":"` + secret + `"}`,
 	} {
 		f.Add(seed)
@@ -250,7 +261,7 @@ func FuzzJSONLines(f *testing.F) {
 // Rows of CSV are also as many as encoding/csv finds.
 func FuzzCSV(f *testing.F) {
 	for _, seed := range []string{
-		"id,token,meta.a,scopes,limits,networks,expires_at\na," + secret + ",b,x y,minute=1/60s,10.0.0.0/8,2030-01-01T00:00:00Z\n",
+		"id,token,meta.a,scopes,limits,quotas,networks,expires_at\na," + secret + ",b,x y,minute=1/60s,1/day:soft,10.0.0.0/8,2030-01-01T00:00:00Z\n",
 		secret + "\n", "token,owner\n\"" + secret + "\",\"a\nb\"\n", "id;token", "token\r\n" + secret + "\r\n", "token,token",
 	} {
 		f.Add(seed)
