@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -56,7 +57,7 @@ func TestOldTable(t *testing.T) {
 }
 
 // A row that cannot be read hides no other.
-func TestListBesideABadRow(t *testing.T) {
+func TestBesideABadRow(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "keys.db")
 	keys := "sqlite:" + path
@@ -67,7 +68,7 @@ func TestListBesideABadRow(t *testing.T) {
 	_, err = db.ExecContext(t.Context(), run(t, "keys", "schema", "sqlite").stdout)
 	require.NoError(t, err)
 	for _, id := range []string{"a", "b", "c"} {
-		require.Zero(t, run(t, "keys", "mint", "--id", id, "--keys", keys).code)
+		require.Zero(t, run(t, "keys", "mint", "--id", id, "--owner", "ACME", "--keys", keys).code)
 	}
 	_, err = db.ExecContext(t.Context(), `UPDATE admit_keys SET networks = '["10.0.0.0/99"]' WHERE id = 'b'`)
 	require.NoError(t, err)
@@ -78,6 +79,10 @@ func TestListBesideABadRow(t *testing.T) {
 		assert.Regexp(t, `(?m)^(c |\{"id":"c")`, r.stdout)
 		assert.Regexp(t, `\Aadmit: list keys: [^\n]*"b"[^\n]*\n\z`, r.stderr)
 	}
-	r := run(t, "keys", "revoke", "b", "--keys", keys)
+	r := run(t, "quotas", "set", "ACME", "--quota", "1/day", "--keys", keys)
+	assert.Equal(t, 1, r.code)
+	assert.Equal(t, 2, strings.Count(r.stdout, "and has 1/day now\n"), r.stdout)
+	assert.Regexp(t, `\Aadmit: list keys: [^\n]*"b"[^\n]*\n\z`, r.stderr)
+	r = run(t, "keys", "revoke", "b", "--keys", keys)
 	assert.Zero(t, r.code, r.stderr)
 }

@@ -31,8 +31,7 @@ PostgreSQL.`,
 		Args: usage(cobra.NoArgs),
 		RunE: needsCommand,
 	}
-	keys.PersistentFlags().StringVar(&o.keys, "keys", "", "key `FILE or URL` of a database (default $ADMIT_KEYS)")
-	keys.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON, one object to a line")
+	o.flags(keys)
 	keys.AddCommand(mintCommand(&o), importCommand(&o), listCommand(&o), showCommand(&o), updateCommand(&o),
 		rotateCommand(&o), revokeCommand(&o), schemaCommand())
 	return keys
@@ -42,6 +41,11 @@ PostgreSQL.`,
 type options struct {
 	keys string
 	json bool
+}
+
+func (o *options) flags(c *cobra.Command) {
+	c.PersistentFlags().StringVar(&o.keys, "keys", "", "key `FILE or URL` of a database (default $ADMIT_KEYS)")
+	c.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON, one object to a line")
 }
 
 // with opens the store for one command.

@@ -53,7 +53,7 @@ key is not valid any more.`,
 		Args:          usage(cobra.NoArgs),
 		RunE:          needsCommand,
 	}
-	root.AddCommand(keysCommand())
+	root.AddCommand(keysCommand(), quotasCommand())
 	root.SetVersionTemplate("admit {{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
