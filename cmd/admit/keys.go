@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -48,12 +49,12 @@ func (o *options) flags(c *cobra.Command) {
 	c.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON, one object to a line")
 }
 
+// where says where the keys are, or is empty.
+func (o *options) where() string { return cmp.Or(o.keys, os.Getenv("ADMIT_KEYS")) }
+
 // with opens the store for one command.
 func (o *options) with(c *cobra.Command, do func(ctx context.Context, s store) error) (err error) {
-	where := o.keys
-	if where == "" {
-		where = os.Getenv("ADMIT_KEYS")
-	}
+	where := o.where()
 	if where == "" {
 		return usagef("no keys are named: use --keys or ADMIT_KEYS")
 	}

@@ -277,9 +277,11 @@ func TestHelp(t *testing.T) {
 			assert.Regexp(t, `--prefix string +what [^"]* \(default: that of the old one,`, r.stdout, "and not key, whatever the old one has")
 		}
 	}
-	r := run(t, "quotas", "set", "--help")
-	assert.Zero(t, r.code)
-	assert.Contains(t, r.stdout, "Examples:\n  admit quotas set ")
+	for _, name := range []string{"set", "show", "schema"} {
+		r := run(t, "quotas", name, "--help")
+		assert.Zero(t, r.code)
+		assert.Contains(t, r.stdout, "Examples:\n  admit quotas "+name)
+	}
 }
 
 func TestEnvironment(t *testing.T) {

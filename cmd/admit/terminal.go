@@ -84,7 +84,7 @@ func messages(err error) []string {
 // bare returns a message without the names of the packages that it came through.
 func bare(message string) string {
 	for {
-		rest := strings.TrimPrefix(strings.TrimPrefix(message, "admit: "), "sqlkeys: ")
+		rest := strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(message, "admit: "), "sqlkeys: "), "sqlquota: ")
 		if rest == message {
 			return message
 		}
