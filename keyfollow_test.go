@@ -5,6 +5,8 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -106,6 +108,52 @@ func TestKeyFileFollows(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who is sold more has it two seconds after the file says so, in mid-period: behind a cache
+// after its TTL.
+func TestKeyFileFollowsQuotas(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "keys.json")
+		key := &admit.Key{ID: "k1", Plan: "free"}
+		sell := func(quotas ...admit.Quota) {
+			key.Quotas = quotas
+			require.NoError(t, admit.WriteKeyFile(path, admit.KeyMap{admit.DigestOf("token"): key}))
+			time.Sleep(3 * time.Second)
+		}
+		sell()
+		file, err := admit.OpenKeyFile(path)
+		require.NoError(t, err)
+		defer file.Close()
+		cache, err := admit.NewKeyCache(file, admit.KeyCacheConfig{TTL: time.Second})
+		require.NoError(t, err)
+		plans := mustPlans(t, admit.Plan{Name: "free", Quotas: []admit.Quota{{Requests: 2, Every: admit.Month}}})
+		quotas, err := admit.NewQuotas(admit.QuotasConfig{Plans: plans, Store: admit.NewMemoryQuotaStore()})
+		require.NoError(t, err)
+		service := newAuth(t, admit.AuthConfig{Store: cache}).Wrap(quotas.Wrap(ok))
+		for _, sold := range []struct {
+			quotas []admit.Quota
+			more   int
+		}{
+			{nil, 2}, // those of the plan
+			{[]admit.Quota{{Requests: 5, Every: admit.Month}}, 3},
+			{[]admit.Quota{{Name: "month", Requests: 5, Every: admit.Month, Soft: true}}, 10},
+			{[]admit.Quota{{Requests: 20, Every: admit.Month}, {Requests: 2, Every: admit.Day}}, 2},
+			{nil, 0},
+		} {
+			sell(sold.quotas...)
+			admitted := 0
+			for range 10 {
+				answer := httptest.NewRecorder()
+				service.ServeHTTP(answer, get("/", "X-API-Key", "token"))
+				if answer.Code == http.StatusOK {
+					admitted++
+				}
+			}
+			assert.Equal(t, sold.more, admitted, "%v", sold.quotas)
+		}
+	})
 }
 
 // What Kubernetes does with a ConfigMap or a Secret: the file is a link through a
