@@ -143,6 +143,8 @@ func costs(t *testing.T) map[string][]parsing {
 		}}},
 		"FuzzFailures":           nil, // it has no text
 		"FuzzGate":               nil, // nor has it
+		"FuzzIn":                 nil, // nor has the calendar
+		"FuzzShares":             nil, // nor have shares
 		"FuzzMemoryStoreIsExact": nil, // nor has it
 		"FuzzForwardedGrammar":   nil, // those of FuzzForwarding
 		"FuzzForwardedHost":      nil, // those of FuzzForwarding
