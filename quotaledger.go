@@ -39,6 +39,8 @@ type quotaLedger struct {
 
 	mu       sync.Mutex
 	seq      int64
+	telling  int                      // notices
+	told     chan struct{}            // closed when that is 0; nil: nobody waits for it
 	periods  map[periodID]quotaPeriod // the present ones
 	counters map[countID]*quotaCounter
 	queue    []*quotaCounter // all, each once, in the order in which they are looked after
@@ -340,7 +342,8 @@ func (l *quotaLedger) answered(c *quotaCounter, f *quotaFlight, b QuotaBalance) 
 			Account: c.id.account, Quota: c.id.quota, Percent: b.Notice, Limit: f.limit, Used: b.Used,
 			Start: c.period.Start, ResetsAt: c.period.End,
 		}
-		time.AfterFunc(0, func() { l.tell(n) }) // who is told may take its time
+		l.telling++
+		go l.tell(n) // who is told may take its time
 	}
 }
 
@@ -350,8 +353,32 @@ func (l *quotaLedger) tell(n QuotaNotice) {
 		if v := recover(); v != nil {
 			slog.Default().Error("admit: QuotasConfig.Notify panicked", slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
 		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.telling--; l.telling == 0 && l.told != nil {
+			close(l.told)
+			l.told = nil
+		}
 	}()
 	l.notify(n)
+}
+
+// untold waits until nobody is being told: a notice comes once, and a process that ends would
+// take it along.
+func (l *quotaLedger) untold(ctx context.Context) {
+	l.mu.Lock()
+	if l.telling > 0 && l.told == nil {
+		l.told = make(chan struct{})
+	}
+	told := l.told
+	l.mu.Unlock()
+	if told == nil {
+		return
+	}
+	select {
+	case <-told:
+	case <-ctx.Done():
+	}
 }
 
 // enqueue has a counter looked after. Each waits for the same time, so that the queue is in
@@ -374,7 +401,8 @@ func (l *quotaLedger) lookAfter() {
 		for len(batch) < quotaBatch && len(l.queue) > 0 && !now.Before(l.queue[0].due) {
 			c := l.queue[0]
 			l.queue[0], l.queue = nil, l.queue[1:]
-			if l.looksLocked(c, now) {
+			if !l.forgetLocked(c, now) {
+				l.enqueue(c, now)
 				batch = append(batch, c)
 			}
 		}
@@ -389,45 +417,56 @@ func (l *quotaLedger) lookAfter() {
 			return
 		}
 		l.mu.Unlock()
-		_ = l.ask(context.Background(), batch) // what could not be told is told next time
+		// What could not be told is told next time.
+		_ = l.tellAll(context.Background(), batch, func(c *quotaCounter) (shares.Claim, bool) {
+			if c.rests(now) {
+				return c.rest()
+			}
+			return c.say()
+		})
 	}
 }
 
-// looksLocked looks after a counter. It reports whether there is something to ask.
-func (l *quotaLedger) looksLocked(c *quotaCounter, now time.Time) bool {
-	rests := now.Sub(c.lastUse) >= quotaRest || !c.period.Contains(now)
-	if rests && c.flight == nil && c.Settled() {
-		delete(l.counters, c.id)
+// forgetLocked forgets a counter of which the store knows all, if nobody uses it any more.
+func (l *quotaLedger) forgetLocked(c *quotaCounter, now time.Time) bool {
+	if !c.rests(now) || c.flight != nil || !c.Settled() {
 		return false
 	}
-	l.enqueue(c, now)
-	switch {
-	case c.flight != nil:
-		return false
-	case rests && !c.Same():
-		l.claim(c, c.Rest(), c.limit)
-		return true
-	case c.Unreported() > 0:
-		l.claim(c, c.Say(c.limit), c.limit)
-		return true
-	default:
-		return false
-	}
+	delete(l.counters, c.id)
+	return true
 }
 
-// close tells the store what was used, and gives back all that nobody is spending. It returns
-// how many counters it could not settle, and why.
+// rests reports whether nobody uses a counter any more.
+func (c *quotaCounter) rests(now time.Time) bool {
+	return now.Sub(c.lastUse) >= quotaRest || !c.period.Contains(now)
+}
+
+// rest is a claim that gives back what is held, if that is something new.
+func (c *quotaCounter) rest() (claim shares.Claim, some bool) {
+	if c.Same() {
+		return claim, false
+	}
+	return c.Rest(), true
+}
+
+// say is a claim that tells what was used, if the store does not know.
+func (c *quotaCounter) say() (claim shares.Claim, some bool) {
+	if c.Unreported() == 0 {
+		return claim, false
+	}
+	return c.Say(c.limit), true
+}
+
+// close tells the store what was used, gives back all that nobody is spending, and waits for
+// who is being told. It returns how many counters it could not settle, and why.
 func (l *quotaLedger) close(ctx context.Context) (left int, err error) {
+	defer l.untold(ctx)
 	l.mu.Lock()
 	all := append([]*quotaCounter(nil), l.queue...)
 	l.mu.Unlock()
 	for len(all) > 0 {
 		n := min(len(all), quotaBatch)
-		batch, failed := l.fly(ctx, all[:n], func(c *quotaCounter) (shares.Claim, bool) { return c.Rest(), !c.Same() })
-		if failed == nil && len(batch) > 0 {
-			failed = l.ask(ctx, batch)
-		}
-		if failed != nil {
+		if failed := l.tellAll(ctx, all[:n], (*quotaCounter).rest); failed != nil {
 			left, err = left+n, failed
 		}
 		if ctx.Err() != nil {
@@ -438,12 +477,30 @@ func (l *quotaLedger) close(ctx context.Context) (left int, err error) {
 	return left, err
 }
 
-// fly begins a flight of each counter that has something to say, once the one before has ended.
-func (l *quotaLedger) fly(ctx context.Context, counters []*quotaCounter, claim func(*quotaCounter) (shares.Claim, bool)) (flying []*quotaCounter, err error) {
+// tellAll makes a claim of each counter that has one to make, in one call. The first claim of a
+// counter only learns what the store knows of this process, and a second one tells it the rest.
+func (l *quotaLedger) tellAll(ctx context.Context, counters []*quotaCounter, claim func(*quotaCounter) (shares.Claim, bool)) error {
+	for len(counters) > 0 {
+		flying, again, err := l.fly(ctx, counters, claim)
+		if err != nil {
+			return err
+		}
+		if len(flying) > 0 {
+			if err := l.ask(ctx, flying); err != nil {
+				return err
+			}
+		}
+		counters = again
+	}
+	return nil
+}
+
+// fly begins a flight of each counter that has a claim to make, once the one before has ended.
+func (l *quotaLedger) fly(ctx context.Context, counters []*quotaCounter, claim func(*quotaCounter) (shares.Claim, bool)) (flying, fresh []*quotaCounter, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, c := range counters {
-		for c.flight != nil {
+		for c.flight != nil && ctx.Err() == nil {
 			done := c.flight.done
 			l.mu.Unlock()
 			select {
@@ -451,20 +508,24 @@ func (l *quotaLedger) fly(ctx context.Context, counters []*quotaCounter, claim f
 			case <-ctx.Done():
 			}
 			l.mu.Lock()
-			if ctx.Err() != nil {
-				break
-			}
 		}
+	}
+	if ctx.Err() != nil {
+		return nil, nil, ctx.Err()
 	}
 	for _, c := range counters {
-		if c.flight == nil {
-			if said, some := claim(c); some {
-				l.claim(c, said, c.limit)
-				flying = append(flying, c)
+		if c.flight != nil {
+			continue
+		}
+		if made, some := claim(c); some {
+			l.claim(c, made, c.limit)
+			flying = append(flying, c)
+			if made.Fresh {
+				fresh = append(fresh, c)
 			}
 		}
 	}
-	return flying, ctx.Err()
+	return flying, fresh, nil
 }
 
 // look returns the balances of all quotas of an account, with what this process has used.
@@ -480,13 +541,7 @@ func (l *quotaLedger) look(ctx context.Context, on quotaAccount) ([]QuotaUsage, 
 		}
 	}
 	l.mu.Unlock()
-	flying, err := l.fly(ctx, mine, func(c *quotaCounter) (shares.Claim, bool) { return c.Say(c.limit), c.Unreported() > 0 })
-	if len(flying) > 0 {
-		if failed := l.ask(ctx, flying); err == nil {
-			err = failed
-		}
-	}
-	if err != nil {
+	if err := l.tellAll(ctx, mine, (*quotaCounter).say); err != nil {
 		return nil, err
 	}
 	claims := make([]QuotaClaim, len(on.set.quotas))

@@ -479,9 +479,9 @@ func (q *Quotas) Export(ctx context.Context, send func(context.Context, []UsageR
 	}
 }
 
-// Close tells the Store what was used, and gives back what was taken ahead. Call it after
-// Server.Shutdown; a request that comes later is counted as ever. The error says that the use of
-// some accounts could not be told.
+// Close tells the Store what was used, gives back what was taken ahead, and waits for Notify.
+// Call it after Server.Shutdown; a request that comes later is counted as ever. The error says
+// that the use of some accounts could not be told.
 func (q *Quotas) Close(ctx context.Context) error {
 	if err := q.fault(); err != nil {
 		return err

@@ -33,7 +33,8 @@ type quotaService struct {
 type faultyQuotas struct {
 	admit.QuotaStore
 	mu     sync.Mutex
-	err    error
+	err    error // of calls that do nothing
+	lost   error // of calls that have done what they should
 	calls  int
 	claims int
 }
@@ -46,7 +47,17 @@ func (s *faultyQuotas) Settle(ctx context.Context, claims []admit.QuotaClaim) ([
 	if s.err != nil {
 		return nil, s.err
 	}
-	return s.QuotaStore.Settle(ctx, claims)
+	balances, err := s.QuotaStore.Settle(ctx, claims)
+	if s.lost != nil {
+		return nil, s.lost
+	}
+	return balances, err
+}
+
+func (s *faultyQuotas) lose(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost = err
 }
 
 func (s *faultyQuotas) fail(err error) {
@@ -274,6 +285,120 @@ func TestQuotasTellOnce(t *testing.T) {
 			assert.Equal(t, time.Date(2000, 1, 2, 0, 0, 0, 0, time.UTC), n.ResetsAt)
 		}
 		assert.Equal(t, []int{80, 100}, percents)
+	})
+}
+
+func (s *quotaService) balance(t testing.TB) admit.QuotaBalance {
+	b, err := s.store.QuotaStore.Settle(t.Context(), []admit.QuotaClaim{{Account: "k", Quota: "month", Period: "2000-01-01/P1M"}})
+	require.NoError(t, err)
+	return b[0]
+}
+
+// The first claim of a process only learns what the store has.
+func TestQuotasTellAlsoOneRequest(t *testing.T) {
+	soft := admit.Plan{Name: "free", Quotas: []admit.Quota{{Requests: 100, Every: admit.Month, Soft: true}}}
+	for name, tell := range map[string]func(*testing.T, *quotaService){
+		"Of":          func(t *testing.T, s *quotaService) { assert.EqualValues(t, 1, s.used(t)) },
+		"Close":       func(t *testing.T, s *quotaService) { require.NoError(t, s.Close(t.Context())) },
+		"in a minute": func(*testing.T, *quotaService) { time.Sleep(time.Minute + time.Second) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newQuotaService(t, soft, ok)
+				s.get()
+				tell(t, s)
+				assert.Equal(t, admit.QuotaBalance{Used: 1}, s.balance(t))
+			})
+			synctest.Test(t, func(t *testing.T) {
+				s := newQuotaService(t, monthly(100), ok, func(c *admit.QuotasConfig) { c.StoreDown = admit.AdmitAll })
+				s.store.fail(errors.New("away"))
+				s.get()
+				s.store.fail(nil)
+				tell(t, s)
+				assert.EqualValues(t, 1, s.balance(t).Used)
+			})
+		})
+	}
+}
+
+func TestQuotasCloseGivesAllBack(t *testing.T) {
+	spend := func(t *testing.T) *quotaService {
+		s := newQuotaService(t, monthly(10_000), ok)
+		for range 1000 {
+			s.get()
+		}
+		synctest.Wait()
+		require.Positive(t, s.balance(t).Held)
+		return s
+	}
+	closed := func(t *testing.T, s *quotaService, used int64) {
+		require.NoError(t, s.Close(t.Context()))
+		assert.Equal(t, admit.QuotaBalance{Used: used}, s.balance(t))
+		calls := s.store.calls
+		require.NoError(t, s.Close(t.Context()))
+		assert.Equal(t, calls, s.store.calls, "there is nothing to say")
+	}
+	t.Run("all was told", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := spend(t)
+			assert.EqualValues(t, 1000, s.used(t))
+			closed(t, s, 1000)
+		})
+	})
+	t.Run("an answer was lost", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newQuotaService(t, monthly(10), ok, func(c *admit.QuotasConfig) { c.StoreDown = admit.RefuseAll })
+			s.store.lose(errors.New("the connection broke after COMMIT"))
+			require.Equal(t, http.StatusServiceUnavailable, s.get().Code)
+			assert.EqualValues(t, 1, s.balance(t).Held)
+			s.store.lose(nil)
+			closed(t, s, 0)
+		})
+	})
+	t.Run("nobody waits", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := spend(t)
+			over, cancel := context.WithCancel(t.Context())
+			cancel()
+			require.ErrorIs(t, s.Close(over), context.Canceled)
+			for range 200 { // more than the share
+				require.Equal(t, http.StatusOK, s.get().Code)
+			}
+			closed(t, s, 1200)
+		})
+	})
+}
+
+// A notice comes once: a process that ends does not take it along, unless who is told takes
+// longer than there is.
+func TestQuotasCloseWaitsForNotices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told []int
+		s := newQuotaService(t, monthly(1000), ok, func(c *admit.QuotasConfig) {
+			c.Notify = func(n admit.QuotaNotice) {
+				time.Sleep(time.Second)
+				told = append(told, n.Percent)
+				panic("as asked for") // is logged
+			}
+		})
+		for range 800 {
+			s.get()
+		}
+		assert.Empty(t, told)
+		require.NoError(t, s.Close(t.Context()))
+		assert.Equal(t, []int{80}, told)
+
+		for range 200 {
+			s.get()
+		}
+		bounded, cancel := context.WithTimeout(t.Context(), time.Second/2)
+		defer cancel()
+		began := time.Now()
+		require.NoError(t, s.Close(bounded))
+		assert.Equal(t, time.Second/2, time.Since(began))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		assert.Equal(t, []int{80, 100}, told)
 	})
 }
 

@@ -12,6 +12,7 @@ import "math"
 // processes together stay within the quota.
 type Counter struct {
 	known    bool  // the store has answered
+	open     bool  // not the last claim, of which it may know
 	base     int64 // what it had of this process before
 	used     int64 // since then
 	reported int64 // of used
@@ -83,12 +84,12 @@ func (c *Counter) Unreported() int64 { return c.used - c.reported }
 
 // Settled reports whether the store knows all, and nothing is held.
 func (c *Counter) Settled() bool {
-	return c.inUse == 0 && c.used == c.reported && (c.granted == c.used || !c.known)
+	return !c.open && c.inUse == 0 && c.used == c.reported && (c.granted == c.used || !c.known)
 }
 
 // Same reports whether a claim that gives the rest back would say nothing new.
 func (c *Counter) Same() bool {
-	return c.used == c.reported && (c.granted == plus(c.used, c.inUse) || !c.known && c.inUse == 0)
+	return !c.open && c.used == c.reported && (c.granted == plus(c.used, c.inUse) || !c.known && c.inUse == 0)
 }
 
 // Ask claims a demand, and a share of what is left of a limit besides: 1% at most, so that a
@@ -115,6 +116,7 @@ func (c *Counter) Rest() Claim {
 }
 
 func (c *Counter) claim(free int64) Claim {
+	c.open = true
 	// Whether or not there will be an answer, nothing is spent that is given back.
 	c.granted = min(c.granted, plus(c.used, c.inUse, max(free, 0)))
 	if !c.known {
@@ -129,7 +131,7 @@ func (c *Counter) Answered(claim Claim, b Balance) {
 	if claim.Fresh {
 		c.base = b.MyUsed
 	}
-	c.known = true
+	c.known, c.open = true, false
 	c.reported = max(min(b.MyUsed-c.base, c.used), 0)
 	c.granted = plus(b.MyUsed-c.base, b.MyHeld)
 	c.others = max(b.Used-b.MyUsed, 0)
