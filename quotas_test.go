@@ -402,6 +402,25 @@ func TestQuotasCloseWaitsForNotices(t *testing.T) {
 	})
 }
 
+// A process may have spent what it holds by the time it hears of another limit, and does not
+// hear of it when the answer is lost: the store must not give that to others.
+func TestQuotaClaimKeepsWhatItHolds(t *testing.T) {
+	var count admit.QuotaCount
+	var share admit.QuotaShare
+	claim := func(seq, used, want, limit int64) (held int64) {
+		b, _ := admit.QuotaClaim{Process: "p", Seq: seq, Used: used, Want: want, Limit: limit}.Settle(&count, &share)
+		assert.Equal(t, b.MyHeld, count.Held)
+		return b.MyHeld
+	}
+	assert.EqualValues(t, 10, claim(1, 0, 10, 100))
+	assert.EqualValues(t, 10, claim(2, 0, 10, 5), "what it holds")
+	assert.EqualValues(t, 10, claim(3, 0, 20, 5), "and no more")
+	assert.EqualValues(t, 7, claim(4, 3, 20, 5), "but for what it has spent")
+	assert.EqualValues(t, 2, claim(5, 3, 2, 5), "or does not want")
+	assert.EqualValues(t, 0, claim(6, 5, 2, 5))
+	assert.EqualValues(t, 1, claim(7, 5, 2, 6))
+}
+
 func mustPlans(t testing.TB, plans ...admit.Plan) *admit.Plans {
 	p, err := admit.NewPlans(plans...)
 	require.NoError(t, err)

@@ -78,8 +78,9 @@ type QuotaBalance struct {
 
 // Settle carries out a claim. It returns how much the claim adds to the use.
 //
-// A process never gets more than is left of Limit. It is not asked to give back what it has
-// spent, so that a Limit which becomes smaller is exceeded by what had been let in before.
+// A process never gets more than is left of Limit. It keeps what it holds for as long as it wants
+// to, and may have spent it by the time it hears: a Limit which becomes smaller is exceeded by
+// what had been let in and taken ahead before.
 // Of each percentage of a Limit one process is told, once; when 100 is reached, nobody is told
 // of 80 any more.
 func (c QuotaClaim) Settle(count *QuotaCount, share *QuotaShare) (balance QuotaBalance, added int64) {
@@ -103,7 +104,8 @@ func (c QuotaClaim) settle(count *QuotaCount, share *QuotaShare) (added int64) {
 
 	others := max(count.Held-share.Held, 0)
 	free := c.Limit - min(plus(count.Used, others), math.MaxInt64/2)
-	share.Held = max(min(c.Want, free), c.Floor, 0)
+	keeps := max(share.Held-added, 0)
+	share.Held = max(min(c.Want, max(free, keeps)), c.Floor, 0)
 	count.Held = plus(others, share.Held)
 
 	if share.Notice != 0 && c.Heard >= share.NoticeSeq {

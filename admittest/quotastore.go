@@ -216,12 +216,14 @@ func (m *quotaModel) balance(c admit.QuotaClaim) admit.QuotaBalance {
 			}
 		}
 		p.seq = c.Seq
-		if !c.Fresh {
-			p.used = max(p.used, c.Used)
+		keeps := p.held
+		if !c.Fresh && c.Used > p.used {
+			keeps -= c.Used - p.used
+			p.used = c.Used
 		}
 		p.held = 0
 		left := c.Limit - m.used() - m.held()
-		p.held = max(0, c.Floor, min(c.Want, left))
+		p.held = max(0, c.Floor, min(c.Want, max(left, keeps)))
 		if c.Heard >= p.toldAt {
 			p.told = 0
 		}

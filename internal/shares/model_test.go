@@ -25,6 +25,7 @@ type world struct {
 	t         *testing.T
 	rnd       *rand.Rand
 	limit     int64
+	most      int64 // what limit was at most
 	count     admit.QuotaCount
 	shares    map[string]*admit.QuotaShare
 	told      *big.Int // by the claims that have arrived: the sum of what they added
@@ -108,6 +109,12 @@ func (w *world) step() {
 	case 7:
 		w.settle(p, p.Say(w.limit))
 	case 8:
+		if p.Same() {
+			if held, spends := w.held(p), sum(p.inUse); held != spends {
+				w.t.Fatalf("%s spends %d and would say nothing new, and the store holds %d for it", p.name, spends, held)
+			}
+			break
+		}
 		w.settle(p, p.Rest())
 	case 9:
 		switch {
@@ -119,6 +126,12 @@ func (w *world) step() {
 	case 10:
 		if w.rnd.IntN(20) == 0 {
 			w.limit += w.rnd.Int64N(1 + w.limit/10) // more was sold
+			w.most = max(w.most, w.limit)
+		}
+		if w.rnd.IntN(4) == 0 {
+			w.limit -= w.rnd.Int64N(1 + w.limit/10) // or less, or another key comes
+		} else {
+			w.limit = w.most
 		}
 	case 11:
 		if w.rnd.IntN(30) == 0 { // it crashes: what it has not said is lost, and no more than it held
@@ -136,8 +149,8 @@ func (w *world) step() {
 			w.processes[i] = w.start()
 		}
 	}
-	if all := w.spends(); all.Cmp(big.NewInt(w.limit)) > 0 {
-		w.t.Fatalf("%v are spent of %d", all, w.limit)
+	if all := w.spends(); all.Cmp(big.NewInt(w.most)) > 0 {
+		w.t.Fatalf("%v are spent of %d", all, w.most)
 	}
 	if all := w.spends(); big.NewInt(w.count.Used+w.count.Held).Cmp(all) < 0 {
 		w.t.Fatalf("%v are spent, and the store knows of %d and has given %d", all, w.count.Used, w.count.Held)
@@ -145,6 +158,13 @@ func (w *world) step() {
 	if big.NewInt(w.count.Used).Cmp(w.told) != 0 {
 		w.t.Fatalf("the store has %d used, and has been told of %v", w.count.Used, w.told)
 	}
+}
+
+func sum(all []int64) (sum int64) {
+	for _, n := range all {
+		sum += n
+	}
+	return sum
 }
 
 func (w *world) said(p *process) int64 {
@@ -176,6 +196,17 @@ func (w *world) finish() {
 			}
 			w.settle(p, p.Rest())
 		}
+		if !p.Same() {
+			w.t.Fatalf("%s has settled all, and has something to say: %+v", p.name, p.Counter)
+		}
+	}
+	for _, c := range w.strays {
+		w.receive(c)
+	}
+	for _, p := range w.processes {
+		if held := w.held(p); held != 0 {
+			w.t.Fatalf("%s has settled all, and the store holds %d for it", p.name, held)
+		}
 	}
 	// What a process has said before it crashed may still arrive.
 	if known, has := new(big.Int).Sub(w.used, w.lost), big.NewInt(w.count.Used); known.Cmp(has) > 0 || has.Cmp(w.used) > 0 {
@@ -204,6 +235,7 @@ func run(t *testing.T, rnd *rand.Rand) {
 		t: t, rnd: rnd, limit: 1 + rnd.Int64N(1<<(1+rnd.IntN(50))), shares: map[string]*admit.QuotaShare{},
 		told: new(big.Int), used: new(big.Int), lost: new(big.Int),
 	}
+	w.most = w.limit
 	for range 1 + rnd.IntN(5) {
 		w.processes = append(w.processes, w.start())
 	}
