@@ -334,7 +334,8 @@ func (l *quotaLedger) settle(ctx context.Context, claims []QuotaClaim) ([]QuotaB
 func (l *quotaLedger) answered(c *quotaCounter, f *quotaFlight, b QuotaBalance) {
 	c.Answered(f.Claim, shares.Balance{Used: b.Used, Held: b.Held, MyUsed: b.MyUsed, MyHeld: b.MyHeld})
 	c.heard = f.seq
-	if b.MyHeld < f.Want {
+	// It may hold all that it wants, from when the limit was larger, and not be let spend it.
+	if b.MyHeld < f.Want || c.Left(f.limit) < f.Want-f.Floor {
 		c.fullTo, c.fullAt = time.Now().Add(quotaAgain), f.limit
 	}
 	if b.Notice != 0 && l.notify != nil {

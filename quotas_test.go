@@ -491,6 +491,24 @@ func TestQuotasExport(t *testing.T) {
 	})
 }
 
+// A quota that becomes smaller than what has been used holds at once, whatever was taken ahead.
+func TestQuotasThatBecomeSmaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newQuotaService(t, monthly(100_000), ok)
+		for range 2000 {
+			require.Equal(t, http.StatusOK, s.get().Code)
+		}
+		for range 2000 {
+			require.Equal(t, http.StatusTooManyRequests, s.get("Quota: 2000").Code)
+		}
+		assert.Equal(t, http.StatusOK, s.get("Quota: 2001").Code)
+		assert.Equal(t, http.StatusTooManyRequests, s.get("Quota: 2001").Code)
+		assert.Equal(t, http.StatusOK, s.get().Code)
+		synctest.Wait()
+		assert.Less(t, s.store.calls, 100)
+	})
+}
+
 // The keys of an account should have one billing day. If they have not, the account still gets no
 // more than it has bought.
 func TestQuotasOfAnAccountWithSeveralBillingDays(t *testing.T) {
