@@ -1,10 +1,13 @@
 package admit
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/admit-go/admit/internal/calendar"
 	"github.com/admit-go/admit/internal/published"
 )
 
@@ -92,6 +95,12 @@ func (p Policy) published() published.Chain {
 	if plans == nil && p.Limiter != nil {
 		plans = p.Limiter.c.Plans
 	}
+	if p.Quotas != nil {
+		c.Quotas = p.Quotas.published()
+	}
+	if plans == nil && p.Quotas != nil {
+		plans = p.Quotas.c.Plans
+	}
 	if plans != nil {
 		for _, plan := range plans.plans {
 			c.Plans = append(c.Plans, published.Plan{Name: plan.Name, Includes: plan.Includes, Features: slices.Clone(plan.Features), UpgradeURL: plan.UpgradeURL})
@@ -130,4 +139,34 @@ func (l *Limiter) published(field string) []published.Limits {
 
 func publishedLimit(l Limit) published.Limit {
 	return published.Limit{Name: l.Name, Requests: l.Requests, Per: l.Per, Burst: l.Burst}
+}
+
+// sampleTime is when the examples of quotas are sent, so that a contract is the same on each
+// day.
+var sampleTime = time.Date(2026, time.January, 21, 12, 0, 0, 0, time.UTC)
+
+// published describes the quotas of callers without a plan, which are none, and those of each
+// plan.
+func (q *Quotas) published() []published.Quotas {
+	_, inMemory := q.c.Store.(*MemoryQuotaStore)
+	describe := func(plan string) published.Quotas {
+		p := published.Quotas{Plan: plan, Billing: q.c.Anchor != nil, Location: q.c.Location.String(), Store: !inMemory}
+		set := q.plans[plan].set
+		var policies []string
+		for i, quota := range set.quotas {
+			period := calendar.In(sampleTime, calendar.Unit(quota.Every), time.Time{}, q.c.Location)
+			p.Quotas = append(p.Quotas, published.Quota{Name: quota.Name, Requests: quota.Requests, Every: quota.Every.String(), Soft: quota.Soft})
+			policies = append(policies, fmt.Sprint(set.policies[i], ceilSeconds(period.End.Sub(period.Start))))
+			if !quota.Soft && p.Exhausted == "" {
+				p.Exhausted = fmt.Sprint(set.items[i], "0;t=", ceilSeconds(period.End.Sub(sampleTime)))
+			}
+		}
+		p.Policy = strings.Join(policies, ", ")
+		return p
+	}
+	all := []published.Quotas{describe(noPlan)}
+	for _, plan := range q.c.Plans.plans {
+		all = append(all, describe(plan.Name))
+	}
+	return all
 }

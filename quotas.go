@@ -500,7 +500,7 @@ func (q *Quotas) answers() []Answer {
 			break
 		}
 	}
-	now := time.Now()
+	now := sampleTime
 	spent := make([]spending, len(on.quotas))
 	for i, quota := range on.quotas {
 		spent[i].exceeded = !quota.Soft

@@ -22,8 +22,8 @@ func (d pageDoc) markdown() []byte {
 	line("Whether to send the same request again is said with each.")
 	if d.Envelope {
 		line("The body has `\"result\":\"error\"`, the `message` and the `code`. `request_id` names the request to those who run the service,")
-		line("`retry_after` is the header `Retry-After`, `errors` lists what is wrong in the body of the request, and `limits` the rate limits")
-		line("that are reached. A client that prefers `application/problem+json` gets that (RFC 9457).")
+		line("`retry_after` is the header `Retry-After`, `errors` lists what is wrong in the body of the request, and `limits` the limits and")
+		line("quotas that are used up. A client that prefers `application/problem+json` gets that (RFC 9457).")
 	}
 	line("What HTTP does not allow the server refuses by itself, in a form of its own, such as with 400 or 431.")
 
@@ -35,6 +35,8 @@ func (d pageDoc) markdown() []byte {
 		}
 	}
 	d.limitsTo(line)
+	d.quotasTo(line)
+	d.plansTo(line)
 
 	line("\n## Statuses\n")
 	line("| status | meaning |\n|---|---|")
@@ -96,6 +98,26 @@ func (d pageDoc) limitsTo(line func(string, ...any)) {
 			line("| %s | %s | %s |", plain(l.For), strings.Join(all, "; "), code(l.Policy))
 		}
 	}
+}
+
+func (d pageDoc) quotasTo(line func(string, ...any)) {
+	if len(d.Quotas) == 0 {
+		return
+	}
+	line("\n## Quotas\n")
+	line("A quota is how many requests a plan has in each day, week or month. All keys of an account use it, at any speed; a request that is")
+	line("refused does not count. Answers have it in `RateLimit-Policy` (`q` requests in the `w` seconds of this period) and in `RateLimit`")
+	line("(`r` are left, and it is renewed in `t` seconds). Who has used one up is answered 429 `quota_exceeded` with `Retry-After` until it is")
+	line("renewed, `resets_at`, and where a plan has more, `upgrade_url`.\n")
+	line("| for | quota | periods begin | RateLimit-Policy |\n|---|---|---|---|")
+	for _, all := range d.Quotas {
+		for _, q := range all.Quotas {
+			line("| %s | %s %s | %s | %s |", plain(all.For), code(q.Name), plain(q.String()), plain(all.Begin), code(all.Policy))
+		}
+	}
+}
+
+func (d pageDoc) plansTo(line func(string, ...any)) {
 	if len(d.Plans) > 0 {
 		line("\n## Plans\n")
 		line("| plan | has all of | features | where to get it |\n|---|---|---|---|")

@@ -17,6 +17,7 @@ type model struct {
 	info     Info
 	schemes  map[string]SecurityScheme // all that some route takes
 	limits   []published.Limits        // of all Limiters, each once
+	quotas   []published.Quotas        // of all plans that have some, each once
 	plans    []published.Plan
 	statuses []statusModel // sorted
 	any      []Answer      // what any request may get
@@ -65,7 +66,7 @@ func (a *API) model() model {
 	return m
 }
 
-// inherit takes the limits and the plans of a chain.
+// inherit takes the limits, the quotas and the plans of a chain.
 func (m *model) inherit(c published.Chain) {
 	for _, l := range c.Limits {
 		if !slices.ContainsFunc(m.limits, func(o published.Limits) bool {
@@ -74,6 +75,7 @@ func (m *model) inherit(c published.Chain) {
 			m.limits = append(m.limits, l)
 		}
 	}
+	m.inheritQuotas(c.Quotas)
 	for _, p := range c.Plans {
 		if !slices.ContainsFunc(m.plans, func(o published.Plan) bool { return o.Name == p.Name }) {
 			m.plans = append(m.plans, p)
@@ -94,7 +96,7 @@ func (m *model) route(r, outer *route) routeModel {
 	c.Scopes = union(o.Scopes, c.Scopes)
 	c.Features = union(o.Features, c.Features)
 	c.AtLeast = cmp.Or(c.AtLeast, o.AtLeast)
-	c.Limits = slices.Concat(o.Limits, c.Limits)
+	c.Limits, c.Quotas = slices.Concat(o.Limits, c.Limits), slices.Concat(o.Quotas, c.Quotas)
 	c.MaxBody = least(o.MaxBody, c.MaxBody)
 	c.BodyWait = cmp.Or(c.BodyWait, o.BodyWait)
 	c.FirstByte, c.Total = least(o.FirstByte, c.FirstByte), least(o.Total, c.Total)

@@ -27,11 +27,16 @@ const hostile = "a|b `c` <script>alert(1)</script> \"d\" 'e' [f](javascript:g) *
 func newFull(t testing.TB, text string) *contract.API {
 	t.Helper()
 	plans, err := admit.NewPlans(
-		admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(5)}},
-		admit.Plan{Name: text, Includes: "free", Features: []string{text}, UpgradeURL: "https://example.com/pro"},
+		admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(5)}, Quotas: []admit.Quota{{Requests: 10_000, Every: admit.Month}}},
+		admit.Plan{
+			Name: text, Includes: "free", Features: []string{text}, UpgradeURL: "https://example.com/pro",
+			Quotas: []admit.Quota{{Name: "a|b", Requests: 1, Every: admit.Day, Soft: true}},
+		},
 	)
 	require.NoError(t, err)
 	limiter, err := admit.NewLimiter(admit.LimiterConfig{Plans: plans, Limits: []admit.Limit{admit.PerMinute(1)}})
+	require.NoError(t, err)
+	quotas, err := admit.NewQuotas(admit.QuotasConfig{Plans: plans, Store: admit.NewMemoryQuotaStore()})
 	require.NoError(t, err)
 	auth, err := admit.NewAuth(admit.AuthConfig{
 		Store:   admit.KeyMap{},
@@ -43,7 +48,7 @@ func newFull(t testing.TB, text string) *contract.API {
 	}, admit.Policy{})
 	require.NoError(t, err)
 	api.Declare("POST /v1/orders/{id}/{rest...}", admit.Policy{
-		Auth: auth, Plans: plans, AtLeast: text, Limiter: limiter, Scopes: []string{"a<b"}, ContentType: []string{"application/json"}, MaxBody: 100,
+		Auth: auth, Plans: plans, AtLeast: text, Limiter: limiter, Quotas: quotas, Scopes: []string{"a<b"}, ContentType: []string{"application/json"}, MaxBody: 100,
 		Timeout: time.Minute,
 	}, &admit.Error{Status: 409, Code: "sold_out", Message: text}, contract.Foreign(502, text))
 	api.Declare("/healthz", admit.Policy{Accept: []string{"application/json"}})

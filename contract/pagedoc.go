@@ -21,6 +21,7 @@ type pageDoc struct {
 	Auth        []credentialDoc `json:"authentication,omitempty"`
 	Plans       []planDoc       `json:"plans,omitempty"`
 	Limits      []limitsDoc     `json:"limits,omitempty"`
+	Quotas      []quotasDoc     `json:"quotas,omitempty"`
 	Statuses    []statusDoc     `json:"statuses"`
 	Routes      []routeDoc      `json:"routes"`
 
@@ -112,6 +113,9 @@ func (m model) page() pageDoc {
 		if !l.DryRun {
 			d.Limits = append(d.Limits, m.limitsOf(l))
 		}
+	}
+	for _, q := range m.quotas {
+		d.Quotas = append(d.Quotas, quotasOf(q))
 	}
 	d.Envelope = true
 	for _, s := range m.statuses {

@@ -80,11 +80,17 @@ func (d *document) around(r routeModel, row Answer) (names []string) {
 			names = union(names, limitHeaders(l))
 		}
 	}
+	if len(r.chain.Quotas) > 0 && isInside("Quotas", len(d.outer.Quotas) > 0) {
+		names = union(names, quotaHeaders)
+	}
 	if len(r.chain.Offers) > 0 && isInside("Negotiator", slices.Equal(r.chain.Offers, d.outer.Offers)) {
 		names = union(names, []string{"Vary"})
 	}
 	return names
 }
+
+// quotaHeaders are those that Quotas set.
+var quotaHeaders = []string{"RateLimit", "RateLimit-Policy"}
 
 // limitHeaders are those that a Limiter sets.
 func limitHeaders(l published.Limits) []string {
@@ -114,6 +120,9 @@ func (d *document) success(routes []routeModel) *jsontree.Value {
 		}
 		for _, l := range r.chain.Limits {
 			names = union(names, limitHeaders(l))
+		}
+		if len(r.chain.Quotas) > 0 {
+			names = union(names, quotaHeaders)
 		}
 	}
 	return jsontree.Object("description", "Success, of which the service itself says more.", "headers", d.headersOf(names), "content", content)
@@ -246,8 +255,11 @@ func (d *document) header(name string) *jsontree.Value {
 		return jsontree.Object("description", description, "schema", jsontree.Object("type", "integer", "minimum", 0))
 	}
 	var policy, exhausted string
-	if len(d.limits) > 0 {
+	switch {
+	case len(d.limits) > 0:
 		policy, exhausted = d.limits[0].Policy, d.limits[0].Exhausted
+	case len(d.quotas) > 0:
+		policy, exhausted = d.quotas[0].Policy, d.quotas[0].Exhausted
 	}
 	switch name {
 	case "Retry-After":
@@ -261,9 +273,9 @@ func (d *document) header(name string) *jsontree.Value {
 	case "Accept-Encoding":
 		return text("The content codings that the resource takes (RFC 9110 §12.5.3).", "")
 	case "RateLimit":
-		return text("What is left of each limit: r requests, over t seconds if they are spread evenly; at r of 0 the next is let in after t seconds.", exhausted)
+		return text("What is left of each limit: r requests, over t seconds if they are spread evenly; at r of 0 the next is let in after t seconds. A quota is renewed in t seconds.", exhausted)
 	case "RateLimit-Policy":
-		return text("The limits: q requests in w seconds.", policy)
+		return text("The limits, and the quotas of this period: q requests in w seconds.", policy)
 	case "X-RateLimit-Limit":
 		return number("The requests of the limit that is nearest to its end.")
 	case "X-RateLimit-Remaining":
@@ -425,7 +437,7 @@ func addMembers(properties *jsontree.Value, limits string) {
 	))
 	properties.Set(limits, jsontree.Object(
 		"type", "array",
-		"description", "The names of the rate limits that are reached, as in RateLimit-Policy.",
+		"description", "The names of the limits and quotas that are used up, as in RateLimit-Policy.",
 		"items", text,
 	))
 }

@@ -117,6 +117,11 @@ func (r *route) put(row Answer, e *admit.Error) {
 			row.Example.Header["RateLimit"], row.Example.Header["RateLimit-Policy"] = []string{l.Exhausted}, []string{l.Policy}
 		}
 	}
+	for _, q := range r.chain.Quotas {
+		if row.field == "Quotas" && q.Exhausted != "" && slices.Contains(row.Headers, "RateLimit") && row.Example.Header["RateLimit"] == nil {
+			row.Example.Header["RateLimit"], row.Example.Header["RateLimit-Policy"] = []string{q.Exhausted}, []string{q.Policy}
+		}
+	}
 	i, _ := slices.BinarySearchFunc(r.answers, row, func(a, b Answer) int {
 		return cmp.Or(cmp.Compare(a.Status, b.Status), cmp.Compare(a.Code, b.Code), -1) // after its equals
 	})

@@ -33,6 +33,7 @@ type Chain struct {
 	Plans    []Plan
 
 	Limits      []Limits
+	Quotas      []Quotas
 	InFlight    InFlight
 	Shedder     Shedder
 	BodyWait    time.Duration // for a byte of a body; 0: not bounded
@@ -86,6 +87,28 @@ type Limit struct {
 	Requests int
 	Per      time.Duration
 	Burst    int
+}
+
+// Quotas are those of the callers of one plan. Each plan has one, beginning with that of
+// callers without a plan.
+type Quotas struct {
+	Plan     string // "": callers without one
+	Quotas   []Quota
+	Billing  bool   // periods begin on the billing day of the caller, else with the calendar
+	Location string // by whose clocks periods begin
+
+	Policy    string // an example of the header RateLimit-Policy; "": there are no quotas
+	Exhausted string // an example of the header RateLimit, where a quota is used up; "": no quota refuses
+
+	Store bool // what is used is in a store that others may share
+}
+
+// Quota is one of them, complete.
+type Quota struct {
+	Name     string
+	Requests int64
+	Every    string // day, week or month
+	Soft     bool   // more is counted, and not refused
 }
 
 // Outcome is how a request has ended.
