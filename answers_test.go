@@ -32,6 +32,7 @@ func answering(t testing.TB) map[string]struct {
 	cache, err := admit.NewKeyCache(admit.KeyMap{}, admit.KeyCacheConfig{TTL: time.Minute, MaxKeys: 10})
 	require.NoError(t, err)
 	auth := newAuth(t, admit.AuthConfig{Store: cache, Failures: admit.PerMinute(60)})
+	quotas := newQuotas(t, admit.QuotasConfig{StoreDown: admit.RefuseAll})
 	identity := func(h http.Handler) http.Handler { return h }
 	type p = admit.Policy
 	return map[string]struct {
@@ -49,6 +50,7 @@ func answering(t testing.TB) map[string]struct {
 		"AtLeast":        {p{Auth: auth, Plans: plans, AtLeast: "pro"}, []string{"plan_required"}},
 		"Features":       {p{Auth: auth, Plans: plans, Features: []string{"history"}}, []string{"plan_required"}},
 		"Limiter":        {p{Limiter: limiter}, []string{"rate_limited"}},
+		"Quotas":         {p{Auth: auth, Quotas: quotas}, []string{"quota_exceeded", "store_unavailable"}},
 		"Accept":         {p{Accept: []string{"text/plain"}}, []string{"not_acceptable"}},
 		"Negotiator":     {p{Negotiator: negotiator}, []string{"not_acceptable"}},
 		"ContentType":    {p{ContentType: []string{"text/plain"}}, []string{"bad_request", "unsupported_media_type"}},
@@ -117,6 +119,9 @@ func TestAnswersAreThoseOfTheValues(t *testing.T) {
 	limit.DryRun = true
 	assert.False(t, has(admit.Policy{Limiter: newLimiter(t, limit)}, "rate_limited"))
 
+	assert.False(t, has(admit.Policy{Quotas: newQuotas(t, admit.QuotasConfig{})}, "store_unavailable"))
+	assert.True(t, has(admit.Policy{Quotas: newQuotas(t, admit.QuotasConfig{})}, "quota_exceeded"))
+
 	fallback, err := admit.NewNegotiator(admit.NegotiatorConfig{Offers: []string{"text/plain"}, Fallback: "text/plain"})
 	require.NoError(t, err)
 	assert.False(t, has(admit.Policy{Negotiator: fallback}, "not_acceptable"))
@@ -145,6 +150,23 @@ func TestAnswersSayWhatIsRetryable(t *testing.T) {
 	never, _ := refused(t, p.Wrap(answer(200)), get("/"), 429)
 	assert.Len(t, retryable, 2)
 	assert.False(t, retryable[never.Message])
+}
+
+// So it is with a quota: the same request is let in again, or never.
+func TestAnswersOfQuotasSayWhatIsRetryable(t *testing.T) {
+	t.Parallel()
+	p := admit.Policy{Quotas: newQuotas(t, admit.QuotasConfig{Cost: func(*http.Request) int { return 11 }}, admit.Quota{Requests: 10, Every: admit.Month})}
+	retryable := map[string]bool{}
+	for _, a := range p.Answers() {
+		if a.Field == "Quotas" {
+			assert.Equal(t, a.Retryable, slices.Contains(a.Headers, "Retry-After"))
+			retryable[a.Message] = a.Retryable
+		}
+	}
+	never, _ := refused(t, byKey(p.Wrap(answer(200)), &admit.Key{ID: "k", Plan: "pro"}), get("/"), 429)
+	assert.Len(t, retryable, 2)
+	assert.False(t, retryable[never.Message])
+	assert.Contains(t, retryable, never.Message)
 }
 
 // The answers of a chain come in its order, which is that of the fields: package contract

@@ -111,6 +111,7 @@ type chaos struct {
 	server, upstream      *httptest.Server
 	inFlight              *admit.InFlight
 	shedder               *admit.Shedder
+	quotas                *admit.Quotas
 	proxy                 http.Handler
 	toUpstream            *http.Transport
 	file                  string
@@ -139,6 +140,7 @@ func newChaos(t *testing.T, wire string) *chaos {
 	}
 
 	c.inFlight = newInFlight(t, admit.InFlightConfig{Max: 8, Queue: 4, Wait: 50 * time.Millisecond})
+	c.quotas = newQuotas(t, admit.QuotasConfig{})
 	c.shedder = newShedder(t, admit.ShedderConfig{Max: 6, Plans: newPlans(t), Interval: 20 * time.Millisecond})
 	total, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: chaosFirstByte, Total: chaosTotal})
 	require.NoError(t, err)
@@ -149,7 +151,7 @@ func newChaos(t *testing.T, wire string) *chaos {
 		Limiter: newLimiter(t, admit.LimiterConfig{
 			Limits: []admit.Limit{{Requests: 1e9, Per: time.Minute}}, Refund: func(status int) bool { return status >= 500 }, LegacyHeaders: true,
 		}),
-		Accept: []string{"text/plain"}, ContentType: []string{"text/plain"}, MaxBody: chaosBody, Shedder: c.shedder,
+		Quotas: c.quotas, Accept: []string{"text/plain"}, ContentType: []string{"text/plain"}, MaxBody: chaosBody, Shedder: c.shedder,
 		BodyTimeout: admit.BodyTimeout{Grace: 100 * time.Millisecond, Max: time.Second, MinRate: 1 << 10},
 		WriteStall:  200 * time.Millisecond, Timeout: chaosFirstByte,
 	}

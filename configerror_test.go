@@ -53,6 +53,12 @@ func broken() map[string]struct {
 	add("Shedder, zero", nil, func() { new(admit.Shedder).Wrap(ok) })
 	add("Shedder, nil", nil, func() { (*admit.Shedder)(nil).Wrap(ok) })
 
+	quotas, err := admit.NewQuotas(admit.QuotasConfig{})
+	add("Quotas", err, func() { quotas.Wrap(ok) })
+	add("Quotas, usage", err, func() { quotas.Usage() })
+	add("Quotas, zero", nil, func() { new(admit.Quotas).Wrap(ok) })
+	add("Quotas, nil", nil, func() { (*admit.Quotas)(nil).Wrap(ok) })
+
 	plans, err := admit.NewPlans()
 	add("Plans", err, func() { plans.AtLeast("pro") })
 	add("Plans, features", err, func() { plans.Features("sso") })
@@ -103,6 +109,7 @@ func TestPolicyReportsBrokenValues(t *testing.T) {
 	limiter, _ := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{{Requests: 1}}})
 	inFlight, _ := admit.NewInFlight(admit.InFlightConfig{})
 	shedder, _ := admit.NewShedder(admit.ShedderConfig{Max: 1, MaxQueue: -1})
+	quotas, _ := admit.NewQuotas(admit.QuotasConfig{Store: admit.NewMemoryQuotaStore(), Replicas: -1})
 	plans, _ := admit.NewPlans(admit.Plan{Name: "pro"}, admit.Plan{Name: "pro"})
 	negotiator, _ := admit.NewNegotiator(admit.NegotiatorConfig{Offers: []string{"json"}})
 	types, _ := admit.NewContentTypes(admit.ContentTypesConfig{Allow: []string{"json"}})
@@ -110,12 +117,12 @@ func TestPolicyReportsBrokenValues(t *testing.T) {
 
 	_, err := admit.Policy{
 		InFlight: inFlight, AddressLimiter: new(admit.Limiter), Methods: []string{"GET", "post"}, Auth: auth, Scopes: []string{"ok", "a b"},
-		Plans: plans, AtLeast: "pro", Limiter: limiter, Negotiator: negotiator, ContentTypes: types, MaxBody: -1, Shedder: shedder,
+		Plans: plans, AtLeast: "pro", Limiter: limiter, Quotas: quotas, Negotiator: negotiator, ContentTypes: types, MaxBody: -1, Shedder: shedder,
 		BodyTimeout: admit.BodyTimeout{Max: -1, MinRate: -1}, WriteStall: -1, HandlerTimeout: timeout,
 	}.Chain()
 	assert.Equal(t, []string{
 		"Policy.InFlight.Max", "Policy.AddressLimiter", "Policy.Methods[1]", "Policy.Auth.Store", "Policy.Auth.Realm", "Policy.Scopes[1]",
-		"Policy.Plans[1].Name", "Policy.Limiter.Limits[0].Per", "Policy.Negotiator.Offers[0]", "Policy.ContentTypes.Allow[0]", "Policy.MaxBody", "Policy.Shedder.MaxQueue",
+		"Policy.Plans[1].Name", "Policy.Limiter.Limits[0].Per", "Policy.Quotas.Plans", "Policy.Quotas.Replicas", "Policy.Negotiator.Offers[0]", "Policy.ContentTypes.Allow[0]", "Policy.MaxBody", "Policy.Shedder.MaxQueue",
 		"Policy.BodyTimeout.Grace", "Policy.BodyTimeout.Max", "Policy.BodyTimeout.MinRate", "Policy.WriteStall",
 		"Policy.HandlerTimeout.FirstByte", "Policy.HandlerTimeout.Total",
 	}, fieldsOf(t, err))
@@ -199,6 +206,23 @@ func TestBrokenValuesDoNotDecide(t *testing.T) {
 		require.ErrorAs(t, err, new(*admit.ConfigError))
 	}
 
+	quotas, fault := admit.NewQuotas(admit.QuotasConfig{})
+	for _, q := range []*admit.Quotas{quotas, new(admit.Quotas), nil} {
+		usage, err := q.Of(t.Context(), &admit.Key{ID: "k"})
+		assert.Empty(t, usage)
+		require.ErrorAs(t, err, new(*admit.ConfigError))
+		require.ErrorAs(t, q.Close(t.Context()), new(*admit.ConfigError))
+		require.ErrorAs(t, q.Export(t.Context(), func(context.Context, []admit.UsageRecord) error { return nil }), new(*admit.ConfigError))
+	}
+	assert.Error(t, fault)
+	for _, s := range []*admit.MemoryQuotaStore{new(admit.MemoryQuotaStore), nil} {
+		_, err := s.Settle(t.Context(), []admit.QuotaClaim{{Account: "a", Quota: "month"}})
+		require.ErrorAs(t, err, new(*admit.ConfigError))
+		_, err = s.Offer(t.Context(), 1)
+		require.ErrorAs(t, err, new(*admit.ConfigError))
+		require.ErrorAs(t, s.Acknowledge(t.Context(), nil), new(*admit.ConfigError))
+	}
+
 	store, _ := admit.NewMemoryStore(admit.MemoryStoreConfig{MaxKeys: -1})
 	for _, s := range []*admit.MemoryStore{store, new(admit.MemoryStore), nil} {
 		d, err := s.Take(t.Context(), "addr:x", 1, []admit.Limit{admit.PerHour(1)})
@@ -252,6 +276,18 @@ func TestBrokenValuesInAConfiguration(t *testing.T) {
 			_, err := admit.NewLimiter(admit.LimiterConfig{Limits: limits, Name: "x", Store: new(admit.MemoryStore)})
 			return err
 		}, "LimiterConfig.Store was not made by NewMemoryStore"},
+		"plans of quotas": {func() error {
+			_, err := admit.NewQuotas(admit.QuotasConfig{Plans: plans, Store: admit.NewMemoryQuotaStore()})
+			return err
+		}, "QuotasConfig.Plans has no plan"},
+		"no store of quotas": {func() error {
+			_, err := admit.NewQuotas(admit.QuotasConfig{Plans: newPlans(t), Store: (*admit.MemoryQuotaStore)(nil)})
+			return err
+		}, "QuotasConfig.Store is a nil *admit.MemoryQuotaStore"},
+		"a zero store of quotas": {func() error {
+			_, err := admit.NewQuotas(admit.QuotasConfig{Plans: newPlans(t), Store: new(admit.MemoryQuotaStore)})
+			return err
+		}, "QuotasConfig.Store was not made by NewMemoryQuotaStore"},
 		"another's nil": {func() error {
 			_, err := admit.NewLimiter(admit.LimiterConfig{Limits: limits, Name: "x", Store: (*failing)(nil)})
 			return err
@@ -333,8 +369,10 @@ func TestConfigurationThatCannotServe(t *testing.T) {
 	limits := []admit.Limit{admit.PerHour(1)}
 	ttl := admit.KeyCacheConfig{TTL: time.Minute}
 	var many []admit.Limit
+	var manyQuotas []admit.Quota
 	for i := range 10_000 {
 		many = append(many, admit.Limit{Name: fmt.Sprint(i), Requests: 1, Per: time.Hour})
+		manyQuotas = append(manyQuotas, admit.Quota{Name: fmt.Sprint(i), Requests: 1, Every: admit.Day})
 	}
 	for name, build := range map[string]func() error{
 		"a nil func as KeyStore": func() error { _, err := admit.NewAuth(admit.AuthConfig{Store: storeFunc(nil)}); return err },
@@ -349,6 +387,7 @@ func TestConfigurationThatCannotServe(t *testing.T) {
 		},
 		"a key without ID in a cache": func() error { _, err := admit.NewKeyCache(admit.KeyMap{{}: {}}, ttl); return err },
 		"10,000 limits":               func() error { _, err := admit.CompleteLimits(many); return err },
+		"10,000 quotas":               func() error { _, err := admit.CompleteQuotas(manyQuotas); return err },
 	} {
 		assert.Error(t, build(), name)
 	}

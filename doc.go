@@ -7,8 +7,8 @@
 //
 // This body is the envelope. After code it has, where there is something to say, request_id
 // (see [RequestID]), retry_after (whole seconds, as the header), errors (a path, a code and a
-// message for each field that is wrong), limits (the names of the rate limits that are
-// reached) and the members of [Error].Meta. The codes of this
+// message for each field that is wrong), limits (the names of the limits and
+// quotas that are used up) and the members of [Error].Meta. The codes of this
 // package never change:
 //
 //	400  bad_request
@@ -22,7 +22,7 @@
 //	413  body_too_large
 //	415  unsupported_media_type
 //	422  unprocessable
-//	429  rate_limited, key_throttled, overloaded
+//	429  rate_limited, quota_exceeded, key_throttled, overloaded
 //	500  internal
 //	501  not_implemented
 //	502  bad_gateway
@@ -35,8 +35,8 @@
 // be, as http.ServeMux.Handle does. What a constructor returns with an error cannot serve:
 // its Wrap panics, and a Policy or a configuration that is handed it reports the error.
 // State, such as the buckets of a rate limit, belongs to the value that was made, and not
-// to each handler that it wraps; a [Limiter], [InFlight] or [Shedder] that is around a
-// request twice counts it once.
+// to each handler that it wraps; a [Limiter], [Quotas], [InFlight] or [Shedder] that is
+// around a request twice counts it once.
 //
 // # The order of a chain
 //
@@ -56,8 +56,11 @@
 //     [RequireScopes] and [Plans]: who it is, what it may do, what it pays for. A caller who
 //     is refused here costs none of its limit.
 //   - [Limiter]: counts by caller, so it needs the key; before anything that parses.
+//   - [Quotas]: inside the Limiter, so that what a limit refuses costs nothing of what the
+//     caller has bought; outside of the Shedder, so that nobody waits for a place whose quota
+//     is used up. What is refused further inside is not counted.
 //   - [Accept] or a [Negotiator], [ContentType] or [ContentTypes]: cheap looks at headers. A
-//     request that is wrong here has been counted: retrying it is not free.
+//     request that is wrong here has been counted by the Limiter: retrying it is not free.
 //   - [MaxBody]: refuses a body that is announced as too large.
 //   - [Shedder]: the last that refuses, so that nobody waits for a place to be told 403;
 //     inside Auth, since the plan says who goes first.

@@ -50,6 +50,8 @@ func TestWrappersCallTheHandlerOnce(t *testing.T) {
 		"RateLimit":       admit.RateLimit(admit.PerHour(2)),
 		"Limiter, skip":   newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(1)}, Skip: skip}).Wrap,
 		"Limiter, Refund": newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(2)}, Refund: func(int) bool { return false }}).Wrap,
+		"Quotas":          newQuotas(t, admit.QuotasConfig{}).Wrap,
+		"Quotas, skip":    newQuotas(t, admit.QuotasConfig{Skip: skip}).Wrap,
 		"Accept":          admit.Accept(jsonType),
 		"ContentType":     admit.ContentType(jsonType),
 		"MaxBody":         admit.MaxBody(10), "BodyTimeout": admit.BodyTimeout{Grace: time.Minute}.Wrap,
