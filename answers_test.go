@@ -32,7 +32,7 @@ func answering(t testing.TB) map[string]struct {
 	cache, err := admit.NewKeyCache(admit.KeyMap{}, admit.KeyCacheConfig{TTL: time.Minute, MaxKeys: 10})
 	require.NoError(t, err)
 	auth := newAuth(t, admit.AuthConfig{Store: cache, Failures: admit.PerMinute(60)})
-	quotas := newQuotas(t, admit.QuotasConfig{StoreDown: admit.RefuseAll})
+	quotas := newQuotas(t, admit.QuotasConfig{Store: new(faultyQuotas), StoreDown: admit.RefuseAll})
 	identity := func(h http.Handler) http.Handler { return h }
 	type p = admit.Policy
 	return map[string]struct {
@@ -119,7 +119,8 @@ func TestAnswersAreThoseOfTheValues(t *testing.T) {
 	limit.DryRun = true
 	assert.False(t, has(admit.Policy{Limiter: newLimiter(t, limit)}, "rate_limited"))
 
-	assert.False(t, has(admit.Policy{Quotas: newQuotas(t, admit.QuotasConfig{})}, "store_unavailable"))
+	assert.False(t, has(admit.Policy{Quotas: newQuotas(t, admit.QuotasConfig{StoreDown: admit.RefuseAll})}, "store_unavailable"), "memory does not fail")
+	assert.False(t, has(admit.Policy{Quotas: newQuotas(t, admit.QuotasConfig{Store: new(faultyQuotas), StoreDown: admit.AdmitAll})}, "store_unavailable"))
 	assert.True(t, has(admit.Policy{Quotas: newQuotas(t, admit.QuotasConfig{})}, "quota_exceeded"))
 
 	fallback, err := admit.NewNegotiator(admit.NegotiatorConfig{Offers: []string{"text/plain"}, Fallback: "text/plain"})

@@ -12,15 +12,17 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// newQuotas returns Quotas in memory, where the plan pro has some; none: as much as anybody
-// wants.
+// newQuotas returns Quotas, in memory without a Store. The plan pro has the given ones, or else
+// as much as anybody wants.
 func newQuotas(t testing.TB, c admit.QuotasConfig, pro ...admit.Quota) *admit.Quotas {
 	t.Helper()
 	if len(pro) == 0 {
 		pro = []admit.Quota{{Requests: 1e12, Every: admit.Month}}
 	}
 	c.Plans = mustPlans(t, admit.Plan{Name: "free"}, admit.Plan{Name: "pro", Quotas: pro})
-	c.Store = admit.NewMemoryQuotaStore()
+	if c.Store == nil {
+		c.Store = admit.NewMemoryQuotaStore()
+	}
 	q, err := admit.NewQuotas(c)
 	require.NoError(t, err)
 	return q
