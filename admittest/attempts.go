@@ -21,7 +21,7 @@ const (
 	atOnce     phase = iota
 	waiting          // for a time that a Policy has
 	crowded          // takes all places
-	often            // uses up a limit
+	often            // uses up a limit or a quota
 	maintained       // closes the service
 	phases
 )
@@ -77,6 +77,10 @@ var attempts = []attempt{
 	{fields: of("AtLeast", "Features"), status: 402, change: from(unplanned)},
 	{fields: of("Limiter"), status: 429, when: often, change: func(q *exchange) bool {
 		q.as, q.times = limited, mostRequests
+		return true
+	}},
+	{fields: of("Quotas"), status: 429, when: often, change: func(q *exchange) bool {
+		q.as, q.times = metered, mostRequests
 		return true
 	}},
 

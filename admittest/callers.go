@@ -22,16 +22,19 @@ const (
 	unplanned        // without a plan
 	elsewhere        // who may come from another network alone
 	limited          // who may come once a day
+	metered          // who has bought one request
 	callers
 )
 
 // key returns a caller of a route.
 func (p *provoker) key(route published.Route, as caller) *admit.Key {
+	id := fmt.Sprintf("admittest-%s-%d-%s", p.run, as, route.Pattern)
 	k := &admit.Key{
-		ID: fmt.Sprintf("admittest-%s-%d-%s", p.run, as, route.Pattern), Owner: "admittest",
+		ID: id, Owner: id, // so that each has an account of its own
 		Plan: p.planFor(route), Scopes: slices.Concat(p.outer.Chain.Scopes, route.Chain.Scopes),
 		Limits: []admit.Limit{{Name: "admittest", Requests: 1_000_000_000, Per: time.Hour}},
 	}
+	k.Quotas = p.quotas(route, k.Plan, 1_000_000_000)
 	switch as {
 	case unscoped:
 		k.Scopes = nil
@@ -41,8 +44,25 @@ func (p *provoker) key(route published.Route, as caller) *admit.Key {
 		k.Networks = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")} // of the documentation (RFC 5737)
 	case limited:
 		k.Limits = []admit.Limit{{Name: "admittest", Requests: 1, Per: 24 * time.Hour}}
+	case metered:
+		if k.Quotas = p.quotas(route, k.Plan, 1); len(k.Quotas) == 0 {
+			k.Quotas = []admit.Quota{{Name: "admittest-quota", Requests: 1, Every: admit.Month}}
+		}
 	}
 	return k
+}
+
+// quotas returns those of a plan, each of so many requests a month.
+func (p *provoker) quotas(route published.Route, plan string, requests int64) []admit.Quota {
+	var all []admit.Quota
+	for _, of := range slices.Concat(p.outer.Chain.Quotas, route.Chain.Quotas) {
+		for _, q := range of.Quotas {
+			if of.Plan == plan && !slices.ContainsFunc(all, func(o admit.Quota) bool { return o.Name == q.Name }) {
+				all = append(all, admit.Quota{Name: q.Name, Requests: requests, Every: admit.Month})
+			}
+		}
+	}
+	return all
 }
 
 // planFor returns the first plan that has all that a route asks for, or "".
@@ -104,9 +124,10 @@ func (p *provoker) sign(q *exchange) {
 	}
 	key := p.key(q.to, q.as)
 	token, signed := p.tokens[key.ID], false
-	if q.as != limited && token == "" { // another one each time: a service may not take its Limits
+	if q.as != limited && q.as != metered && token == "" { // another one each time: a service may not take its Limits or Quotas
 		p.signed++
 		key.ID += "-" + strconv.Itoa(p.signed)
+		key.Owner = key.ID
 	}
 	for _, c := range []published.Chain{p.outer.Chain, q.to.Chain} {
 		keyed := c.Sources != nil && token != ""

@@ -24,15 +24,15 @@ type Credentials struct {
 	Keys admit.KeyMap
 	// Sign makes r a request of a caller like key, for an Identity, such as a JWT with the
 	// Scopes and the Plan of the key, and for an Auth with another store than a KeyMap. A caller
-	// that has the Limits and Networks of the key too lets more rows be reached. It is called
-	// by one goroutine at a time.
+	// that has the Limits, Quotas and Networks of the key too lets more rows be reached. It is
+	// called by one goroutine at a time.
 	Sign func(r *http.Request, key *admit.Key)
 	// Values stand in the path for the wildcards of patterns, by name. Without one it is
 	// admittest.
 	Values map[string]string
-	// OtherStores lets Provoke send requests to routes whose keys or limits are in a store
-	// that other processes may share. It asks that store for keys that nobody has, and uses up
-	// limits of callers and addresses that nobody else is.
+	// OtherStores lets Provoke send requests to routes whose keys, limits or quotas are in a
+	// store that other processes may share. It asks that store for keys that nobody has, and
+	// uses up limits and quotas of callers and addresses that nobody else is.
 	OtherStores bool
 	// Patience is the longest that Provoke waits for one answer, of a slow body or a slow
 	// handler. 0: 10 s. In a bubble of testing/synctest waiting takes no time.
@@ -254,6 +254,9 @@ func (p *provoker) forbids(j job, to target) string {
 			if slices.ContainsFunc(c.Limits, func(l published.Limits) bool { return l.Store }) {
 				return "its limits are in a store that others may share; set Credentials.OtherStores if that is made for tests"
 			}
+			if slices.ContainsFunc(c.Quotas, func(q published.Quotas) bool { return q.Store }) {
+				return "its quotas are in a store that others may share; set Credentials.OtherStores if that is made for tests"
+			}
 		}
 	}
 	if j.takes != nil {
@@ -334,6 +337,8 @@ func (p *provoker) explain(at row, q *exchange, n int) string {
 		return text + ", which is a row of the route " + strconv.Quote(q.to.Pattern) + " too; make a request to a route that has no such row, or except this one"
 	case q.status < 400 && q.as == elsewhere && p.with.Sign != nil:
 		return text + "; let Credentials.Sign give the request the Networks of the key, or except the row if no caller has any"
+	case q.status < 400 && q.as == metered && p.with.Sign != nil:
+		return text + "; let Credentials.Sign give the request the Quotas of the key, or make as many as a plan has"
 	case q.status < 400 && q.to.Pattern != "" && !q.to.Handled:
 		return text + "; the handler of a route that is only declared is the service's own, so make a request that it answers so"
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,13 +39,18 @@ func newParts(t testing.TB) *parts {
 	auth, err := admit.NewAuth(admit.AuthConfig{Store: p.keys, MintedPrefixes: []string{"admittest"}})
 	require.NoError(t, err)
 	plans, err := admit.NewPlans(
-		admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(5)}},
-		admit.Plan{Name: "pro", Includes: "free", Features: []string{"export"}, Limits: []admit.Limit{admit.PerDay(1_000_000)}},
+		admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(5)}, Quotas: []admit.Quota{{Requests: 3, Every: admit.Week}}},
+		admit.Plan{
+			Name: "pro", Includes: "free", Features: []string{"export"}, Limits: []admit.Limit{admit.PerDay(1_000_000)},
+			Quotas: []admit.Quota{{Requests: 4, Every: admit.Month}, {Requests: 2, Every: admit.Week, Soft: true}}, UpgradeURL: "https://example.com/pro",
+		},
 	)
 	require.NoError(t, err)
 	limiter, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerSecond(1)}, Plans: plans})
 	require.NoError(t, err)
 	addresses, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{{Name: "burst", Requests: 20, Per: time.Minute}}})
+	require.NoError(t, err)
+	quotas, err := admit.NewQuotas(admit.QuotasConfig{Plans: plans, Store: admit.NewMemoryQuotaStore()})
 	require.NoError(t, err)
 	inFlight, err := admit.NewInFlight(admit.InFlightConfig{Max: 3, Queue: 2, Wait: time.Second})
 	require.NoError(t, err)
@@ -54,7 +60,7 @@ func newParts(t testing.TB) *parts {
 		ClientIP: admit.ClientIP("X-Forwarded-For", netip.MustParsePrefix("10.0.0.0/8")),
 		Errors:   &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}, Maintenance: new(admit.Maintenance),
 		InFlight: inFlight, AddressLimiter: addresses, Methods: []string{"GET", "POST"},
-		Auth: auth, Scopes: []string{"orders:write"}, Plans: plans, AtLeast: "free", Features: []string{"export"}, Limiter: limiter,
+		Auth: auth, Scopes: []string{"orders:write"}, Plans: plans, AtLeast: "free", Features: []string{"export"}, Limiter: limiter, Quotas: quotas,
 		Accept: []string{"application/json"}, ContentType: []string{"application/*+json", "application/json"}, MaxBody: 1000, Shedder: shedder,
 		BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second, Max: time.Minute}, WriteStall: time.Second, Timeout: 35 * time.Second,
 	}
@@ -198,6 +204,40 @@ func TestProvokeWithTokensWithoutLimits(t *testing.T) {
 	})
 }
 
+// Without quotas of its own a token uses up those of its plan, on an account that no other
+// request of Provoke's has, if that takes no more requests than Provoke makes.
+func TestProvokeUsesUpTheQuotaOfAPlan(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		p := newParts(t)
+		for sold, reached := range map[int64]bool{3: true, 999: true, 1000: false} {
+			plans, err := admit.NewPlans(admit.Plan{Name: "free", Quotas: []admit.Quota{{Requests: sold, Every: admit.Month}}})
+			require.NoError(t, err)
+			quotas, err := admit.NewQuotas(admit.QuotasConfig{Plans: plans, Store: admit.NewMemoryQuotaStore()})
+			require.NoError(t, err)
+			quiet := admit.Policy{Errors: p.Errors}
+			api := newAPI(t, quiet)
+			mux := http.NewServeMux()
+			api.Handle(mux, "POST /a", admit.Policy{
+				Identity: p.identity, Quotas: quotas, Scopes: []string{"a"}, ContentType: []string{"application/json"}, MaxBody: 100, Timeout: 2 * time.Second,
+			}, admit.HandlerFunc(decodes), append(contract.Decodes(), errWho)...)
+			r := &recorder{TB: t}
+			c := admittest.NewContract(r, api, quiet.Wrap(admit.Mux(mux)))
+			c.Provoke(admittest.Credentials{Patience: time.Minute, Sign: func(r *http.Request, key *admit.Key) {
+				p.sign(r, &admit.Key{ID: key.ID, Owner: key.Owner, Plan: "free", Scopes: key.Scopes, Networks: key.Networks})
+			}})
+			c.AllReached()
+			failures := r.take()
+			if reached {
+				assert.Empty(t, failures)
+				continue
+			}
+			require.Len(t, failures, 1)
+			assert.Contains(t, failures[0], "429 quota_exceeded: a request of Provoke's was answered 204 No Content, after 999 like it; let Credentials.Sign give the request the Quotas of the key")
+		}
+	})
+}
+
 // A row that the contract has and the service cannot answer is not reached, whichever wrapper is
 // missing there.
 func TestProvokeFindsMissingWrappers(t *testing.T) {
@@ -212,7 +252,7 @@ func TestProvokeFindsMissingWrappers(t *testing.T) {
 					continue // they answer nothing
 				}
 				served := admit.Policy{Errors: p.Errors}
-				if slices.Contains([]string{"Scopes", "AtLeast", "Features", "Limiter"}, f.Name) {
+				if slices.Contains([]string{"Scopes", "AtLeast", "Features", "Limiter", "Quotas"}, f.Name) {
 					served = keyed
 				}
 				promised := served
@@ -396,6 +436,12 @@ func TestProvokeSparesOtherStores(t *testing.T) {
 	})
 	shared, err := admit.NewLimiter(admit.LimiterConfig{Name: "shared", Limits: []admit.Limit{admit.PerDay(5)}, Store: store, StoreDown: admit.RefuseAll})
 	require.NoError(t, err)
+	plans, err := admit.NewPlans(admit.Plan{Name: "free"}) // a key may have quotas nevertheless
+	require.NoError(t, err)
+	quotas := &countedQuotas{QuotaStore: admit.NewMemoryQuotaStore()}
+	sold, err := admit.NewQuotas(admit.QuotasConfig{Plans: plans, Store: quotas})
+	require.NoError(t, err)
+	p := newParts(t)
 	lookUps := 0
 	keys, err := admit.NewAuth(admit.AuthConfig{Failures: admit.PerMinute(5), Store: lookUp(func(ctx context.Context, _ admit.Digest) (*admit.Key, error) {
 		lookUps++
@@ -405,25 +451,44 @@ func TestProvokeSparesOtherStores(t *testing.T) {
 		return nil, admit.ErrKeyNotFound
 	})})
 	require.NoError(t, err)
-	api := newAPI(t, admit.Policy{})
+	api := newAPI(t, admit.Policy{}, errWho)
 	mux := http.NewServeMux()
 	api.Handle(mux, "GET /limited", admit.Policy{Limiter: shared}, http.HandlerFunc(streams))
+	api.Handle(mux, "GET /sold", admit.Policy{Identity: p.identity, Quotas: sold}, http.HandlerFunc(streams))
 	api.Handle(mux, "GET /keyed", admit.Policy{Auth: keys}, http.HandlerFunc(streams))
 	r := &recorder{TB: t}
 	c := admittest.NewContract(r, api, admit.Policy{Errors: &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}}.Wrap(admit.Mux(mux)))
-	c.Provoke(admittest.Credentials{})
+	c.Provoke(admittest.Credentials{Sign: p.sign})
 	assert.Empty(t, asked)
 	assert.Zero(t, lookUps)
+	assert.Zero(t, quotas.calls.Load())
 	c.AllReached()
 	failures := strings.Join(r.take(), "\n")
 	assert.Contains(t, failures, "/limited: 429 rate_limited: its limits are in a store that others may share; set Credentials.OtherStores")
+	assert.Contains(t, failures, "/sold: 429 quota_exceeded: its quotas are in a store that others may share; set Credentials.OtherStores")
 	assert.Contains(t, failures, "/keyed: 401 key_invalid: its keys are in a store that others may share; set Credentials.OtherStores")
 
-	c.Provoke(admittest.Credentials{OtherStores: true})
-	c.AllReached("GET /limited: 503 store_unavailable", "403 address_not_allowed")
+	c.Provoke(admittest.Credentials{OtherStores: true, Sign: p.sign})
+	c.AllReached("503 store_unavailable", "GET /keyed: 403 address_not_allowed")
 	assert.Empty(t, r.take())
+	assert.Positive(t, quotas.calls.Load())
 	assert.NotEmpty(t, asked)
 	assert.Positive(t, lookUps)
+}
+
+// countedQuotas counts what it is asked.
+type countedQuotas struct {
+	admit.QuotaStore
+	calls atomic.Int64
+	err   error
+}
+
+func (s *countedQuotas) Settle(ctx context.Context, claims []admit.QuotaClaim) ([]admit.QuotaBalance, error) {
+	s.calls.Add(1)
+	if s.err != nil {
+		return nil, s.err
+	}
+	return s.QuotaStore.Settle(ctx, claims)
 }
 
 type takeFunc func(context.Context, string, int, []admit.Limit) (admit.Decision, error)

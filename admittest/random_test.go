@@ -113,6 +113,7 @@ func (g *generator) values(t *testing.T) map[string][]any {
 		"all":       {Plan: "pro", Scopes: []string{"orders:write", "admin"}},
 		"free":      {Plan: "free"},
 		"once":      {Plan: "pro", Scopes: []string{"orders:write"}, Limits: []admit.Limit{admit.PerDay(1)}},
+		"little":    {Plan: "pro", Scopes: []string{"orders:write"}, Quotas: []admit.Quota{{Requests: 1, Every: admit.Month}}},
 		"elsewhere": {Networks: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}},
 		"expired":   {ExpiresAt: time.Unix(1, 0)},
 	} {
@@ -121,7 +122,7 @@ func (g *generator) values(t *testing.T) map[string][]any {
 		p.users.Store(name, &key)
 	}
 	p.users.Store("nameless", &admit.Key{})
-	p.users.Store("wrong", &admit.Key{ID: "wrong", Limits: []admit.Limit{{}}})
+	p.users.Store("wrong", &admit.Key{ID: "wrong", Limits: []admit.Limit{{}}, Quotas: []admit.Quota{{}}})
 	down := lookUp(func(context.Context, admit.Digest) (*admit.Key, error) {
 		time.Sleep(time.Second)
 		return nil, errors.New("it is down")
@@ -153,6 +154,21 @@ func (g *generator) values(t *testing.T) map[string][]any {
 		limiter(admit.LimiterConfig{Name: "x", Store: fails, Replicas: 2, Cost: costs, Plans: p.Plans}),
 		limiter(admit.LimiterConfig{Name: "x", Store: fails, Cost: costs, Plans: p.Plans}),
 	}
+	quotas := func(c admit.QuotasConfig) *admit.Quotas {
+		c.Plans = p.Plans
+		if c.Store == nil {
+			c.Store = admit.NewMemoryQuotaStore()
+		}
+		q, err := admit.NewQuotas(c)
+		require.NoError(t, err)
+		return q
+	}
+	away := func() admit.QuotaStore { return &countedQuotas{err: errors.New("it is down")} }
+	sold := []any{
+		p.Quotas, quotas(admit.QuotasConfig{}), quotas(admit.QuotasConfig{Cost: costs, Skip: func(r *http.Request) bool { return r.Header.Get("Cookie") != "" }}),
+		quotas(admit.QuotasConfig{Store: away(), StoreDown: admit.RefuseAll}), quotas(admit.QuotasConfig{Store: away(), StoreDown: admit.AdmitAll}),
+		quotas(admit.QuotasConfig{Store: away(), Replicas: 2, Cost: costs, Counts: func(int) bool { return true }}),
+	}
 	addresses := []any{p.AddressLimiter, limiter(admit.LimiterConfig{}), limiter(admit.LimiterConfig{Name: "a", Store: fails, StoreDown: admit.RefuseAll})}
 	in, err := admit.NewInFlight(admit.InFlightConfig{Max: 1, RetryAfter: time.Minute})
 	require.NoError(t, err)
@@ -174,7 +190,7 @@ func (g *generator) values(t *testing.T) map[string][]any {
 			auth(admit.AuthConfig{Store: keys, Sources: []admit.KeySource{admit.FromQuery("key"), admit.FromCookie("key")}}),
 		},
 		"Identity": {admit.Middleware(p.identity)}, "Scopes": {[]string{"admin"}}, "Plans": {p.Plans}, "AtLeast": {"free", "pro"},
-		"Features": {[]string{"export"}}, "Limiter": limiters, "Accept": {[]string{"application/json", "text/html"}},
+		"Features": {[]string{"export"}}, "Limiter": limiters, "Quotas": sold, "Accept": {[]string{"application/json", "text/html"}},
 		"Negotiator": {others.Negotiator, falls}, "ContentType": {[]string{"application/json"}}, "ContentTypes": {others.ContentTypes, missing},
 		"MaxBody": {int64(5), int64(1000)}, "BodyTimeout": {p.BodyTimeout, admit.BodyTimeout{Grace: time.Second, MinRate: 1}},
 		"WriteStall": {time.Second}, "Timeout": {time.Millisecond, 2 * time.Second}, "HandlerTimeout": {others.HandlerTimeout},
@@ -260,8 +276,8 @@ func (g *generator) request(t *testing.T) (*wakeable, *http.Request, func()) {
 	}
 	r.RemoteAddr = pick(g, "192.0.2.1:1", "192.0.2.1:2", "[2001:db8::1]:1", "10.0.0.1:1", "@")
 	headers := map[string][]string{
-		"Authorization": {"Bearer all", "Bearer all", "Bearer all", "Bearer free", "Bearer once", "Bearer elsewhere", "Bearer expired", "Bearer", "Basic x", "Bearer " + strings.Repeat("x", 5000)},
-		"X-Api-Key":     {"all", "unknown", "minted_x"}, "X-User": {"all", "all", "free", "elsewhere", "nameless", "wrong", "nobody"},
+		"Authorization": {"Bearer all", "Bearer all", "Bearer all", "Bearer free", "Bearer once", "Bearer little", "Bearer elsewhere", "Bearer expired", "Bearer", "Basic x", "Bearer " + strings.Repeat("x", 5000)},
+		"X-Api-Key":     {"all", "unknown", "minted_x"}, "X-User": {"all", "all", "free", "little", "elsewhere", "nameless", "wrong", "nobody"},
 		"Accept": {"application/json", "text/csv", "text/html;q=0, */*", "image/png", "application/problem+json", "x"},
 		"Content-Type": {
 			"application/json", "application/json; charset=utf-8", "application/json; charset=latin1", "application/x-www-form-urlencoded",
