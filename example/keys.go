@@ -20,9 +20,9 @@ func openKeys(path, tokenFile string) (*admit.KeyFile, []namedToken, error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		keys := admit.KeyMap{}
 		for _, k := range []admit.Key{
-			{ID: "free", Owner: "demo", Plan: "free"},
-			{ID: "pro", Owner: "demo", Plan: "pro"},
-			{ID: "trader", Owner: "demo", Plan: "pro", Scopes: []string{"orders:write"}},
+			{ID: "free", Owner: "hobbyist", Plan: "free"},
+			{ID: "pro", Owner: "broker", Plan: "pro"}, // who has the quota for both keys
+			{ID: "trader", Owner: "broker", Plan: "pro", Scopes: []string{"orders:write"}},
 		} {
 			token, digest, hint := admit.Mint("demo_" + k.ID)
 			k.Meta = map[string]string{"hint": hint}

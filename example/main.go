@@ -13,7 +13,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -24,6 +23,9 @@ import (
 
 // stopWithin is how long requests may go on after a signal.
 const stopWithin = 10 * time.Second
+
+// settleWithin is how long a store may take to hear what was used.
+const settleWithin = 5 * time.Second
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -62,17 +64,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer keys.Close()
-	handler, _, err := service.New(ctx, service.Config{Keys: keys, Logger: logger})
+	api, err := service.New(ctx, service.Config{Keys: keys, Logger: logger})
 	if err != nil {
 		return err
 	}
 	greet(stdout, listener.Addr().String(), *keyFile, tokens, *quiet)
-	return serve(ctx, listener, handler, logger)
+	return serve(ctx, listener, api, logger)
 }
 
-// serve serves until ctx ends, then lets requests finish.
-func serve(ctx context.Context, listener net.Listener, handler http.Handler, logger *slog.Logger) error {
-	server := service.NewServer(handler, logger)
+// serve serves until ctx ends, then lets requests finish, and settles what they have used.
+func serve(ctx context.Context, listener net.Listener, api *service.Service, logger *slog.Logger) error {
+	server := service.NewServer(api, logger)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	select {
@@ -82,10 +84,13 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler, log
 	}
 	stopping, cancel := context.WithTimeout(context.Background(), stopWithin)
 	defer cancel()
-	if err := server.Shutdown(stopping); err != nil {
-		return errors.Join(fmt.Errorf("requests were cut after %v: %w", stopWithin, err), server.Close())
+	err := server.Shutdown(stopping)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("requests were cut after %v: %w", stopWithin, err), server.Close())
 	}
-	return nil
+	settling, cancel := context.WithTimeout(context.Background(), settleWithin)
+	defer cancel()
+	return errors.Join(err, api.Quotas.Close(settling))
 }
 
 // greet prints ready curl lines.
@@ -106,6 +111,7 @@ func greet(w io.Writer, addr, keyFile string, tokens []namedToken, quiet bool) {
 	free, trader := tokens[0].token, tokens[2].token
 	fmt.Fprintf(w, `try
   curl -i %[1]s/v1/prices/btc-usd -H 'X-API-Key: %[2]s'
+  curl -i %[1]s/v1/usage -H 'X-API-Key: %[2]s'
   curl -i %[1]s/v1/history/btc-usd -H 'X-API-Key: %[2]s'
   curl -i %[1]s/v1/orders -H 'Authorization: Bearer %[3]s' -H 'Content-Type: application/json' -d '{"pair":"btc-usd","side":"buy","quantity":"0.5","client_id":"c1"}'
 `, url, free, trader)

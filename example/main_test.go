@@ -123,6 +123,7 @@ func TestRoutes(t *testing.T) {
 		{"free", "BREW", "/v1/prices/btc-usd", "", 501, "not_implemented"},
 		{"free", "GET", "/v1/history/btc-usd", "", 402, "https://example.com/plans/pro"},
 		{"pro", "GET", "/v1/history/btc-usd", "", 200, `"pair":"btc-usd"`},
+		{"", "GET", "/v1/usage", "", 401, "key_missing"},
 		{"pro", "POST", "/v1/orders", order, 403, "scope_required"},
 		{"trader", "POST", "/v1/orders", order, 201, `"client_id":"c1"`},
 		{"trader", "POST", "/v1/orders", order, 409, "conflict"},
@@ -151,6 +152,7 @@ func TestLimitsByPlan(t *testing.T) {
 	s := start(t)
 	res, _ := s.call(t, "pro", "GET", "/v1/prices/btc-usd", "")
 	assert.Equal(t, `"second";q=50;w=1, "minute";q=5000;w=60`, res.Header.Get("RateLimit-Policy"))
+	assert.Regexp(t, `^"month";q=1000000;w=2[4-7][0-9]{5}$`, res.Header.Values("RateLimit-Policy")[1])
 	for range 30 { // more than 5 in any second
 		res, body := s.call(t, "free", "GET", "/v1/prices/btc-usd", "")
 		assert.Equal(t, `"second";q=5;w=1, "minute";q=100;w=60`, res.Header.Get("RateLimit-Policy"))
@@ -161,6 +163,24 @@ func TestLimitsByPlan(t *testing.T) {
 		}
 	}
 	t.Error("the free plan has no limit")
+}
+
+// A caller sees what is left of the month, and to look costs nothing of it.
+func TestUsage(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	for _, path := range []string{"/v1/prices/btc-usd", "/v1/prices/doge-usd", "/v1/history/btc-usd"} { // 402 is not counted
+		s.call(t, "free", "GET", path, "")
+	}
+	for range 2 {
+		res, body := s.call(t, "free", "GET", "/v1/usage", "")
+		require.Equal(t, 200, res.StatusCode, body)
+		assert.Regexp(t, `^\{"result":"success","data":\{"quotas":\[\{"name":"month","limit":10000,"used":2,"remaining":9998,"resets_at":"2[0-9-]+-01T00:00:00Z"\}\]\}\}`, body)
+		assert.Len(t, res.Header.Values("RateLimit"), 1, "of the limits alone")
+	}
+	s.call(t, "pro", "GET", "/v1/prices/btc-usd", "")
+	_, body := s.call(t, "trader", "GET", "/v1/usage", "")
+	assert.Contains(t, body, `"limit":1000000,"used":1,`, "both keys are of one account")
 }
 
 // do sends a request as it is.

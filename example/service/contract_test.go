@@ -24,9 +24,9 @@ func TestContract(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		keys := admit.KeyMap{admit.DigestOf("trader"): {ID: "trader", Plan: "pro", Scopes: []string{"orders:write"}}}
-		handler, api, err := service.New(t.Context(), service.Config{Keys: keys, Logger: slog.New(slog.DiscardHandler)})
+		api, err := service.New(t.Context(), service.Config{Keys: keys, Logger: slog.New(slog.DiscardHandler)})
 		require.NoError(t, err)
-		c := admittest.NewContract(t, api, handler)
+		c := admittest.NewContract(t, api.Contract, api)
 
 		// What the handlers answer themselves.
 		send := func(method, path string, body io.Reader) {
@@ -45,6 +45,6 @@ func TestContract(t *testing.T) {
 
 		c.Provoke(admittest.Credentials{Keys: keys, Patience: time.Minute})
 		c.AllReached()
-		admittest.Golden(t, "../CONTRACT.md", api.Markdown())
+		admittest.Golden(t, "../CONTRACT.md", api.Contract.Markdown())
 	})
 }

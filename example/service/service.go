@@ -18,19 +18,31 @@ import (
 
 // Config is what depends on where the service runs.
 type Config struct {
-	Keys     admit.KeyStore
-	Limits   admit.LimitStore // nil: in memory
-	Replicas int              // that share Limits
-	Logger   *slog.Logger
+	Keys       admit.KeyStore
+	Limits     admit.LimitStore // nil: in memory
+	QuotaStore admit.QuotaStore // nil: in memory, also where Redis has the Limits
+	Replicas   int              // that share Limits and QuotaStore
+	Logger     *slog.Logger
+}
+
+// Service is the whole API.
+type Service struct {
+	http.Handler
+	Contract *contract.API // that it keeps
+	Quotas   *admit.Quotas // to be closed once the server is shut down
 }
 
 // Plans are what callers have bought.
 func Plans() (*admit.Plans, error) {
 	return admit.NewPlans(
-		admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(5), admit.PerMinute(100)}},
+		admit.Plan{
+			Name: "free", Limits: []admit.Limit{admit.PerSecond(5), admit.PerMinute(100)},
+			Quotas: []admit.Quota{{Requests: 10_000, Every: admit.Month}},
+		},
 		admit.Plan{
 			Name: "pro", Includes: "free", UpgradeURL: "https://example.com/plans/pro",
 			Limits: []admit.Limit{admit.PerSecond(50), admit.PerMinute(5000)},
+			Quotas: []admit.Quota{{Requests: 1_000_000, Every: admit.Month, Soft: true}}, // more is billed
 		},
 	)
 }
@@ -49,19 +61,19 @@ func NewServer(handler http.Handler, logger *slog.Logger) *http.Server {
 	}
 }
 
-// New builds the whole API, and the contract that it keeps. Streams end when ctx does.
-func New(ctx context.Context, c Config) (http.Handler, *contract.API, error) {
+// New builds the whole API. Streams end when ctx does.
+func New(ctx context.Context, c Config) (*Service, error) {
 	auth, err := admit.NewAuth(admit.AuthConfig{
 		Store:          c.Keys,
 		Realm:          "market data",
 		MintedPrefixes: []string{"demo_free", "demo_pro", "demo_trader"},
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	plans, err := Plans()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	limiter, err := admit.NewLimiter(admit.LimiterConfig{
 		Name:     "market-data",
@@ -71,12 +83,19 @@ func New(ctx context.Context, c Config) (http.Handler, *contract.API, error) {
 		Replicas: c.Replicas,
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
+	}
+	if c.QuotaStore == nil {
+		c.QuotaStore = admit.NewMemoryQuotaStore()
+	}
+	quotas, err := admit.NewQuotas(admit.QuotasConfig{Plans: plans, Store: c.QuotaStore, Replicas: c.Replicas})
+	if err != nil {
+		return nil, err
 	}
 
 	shedder, err := admit.NewShedder(admit.ShedderConfig{Max: 64, Plans: plans}) // pro goes first
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 
 	// What each route needs is a copy of one of these, changed.
@@ -85,9 +104,12 @@ func New(ctx context.Context, c Config) (http.Handler, *contract.API, error) {
 		Auth:    auth,
 		Plans:   plans,
 		Limiter: limiter,
+		Quotas:  quotas,
 		Shedder: shedder,
 		Timeout: time.Second, // to the first byte: a stream may go on
 	}
+	usage := keyed
+	usage.Quotas = nil // to look costs nothing of what was bought
 	prices := keyed
 	prices.Accept = []string{"application/json", "text/csv"}
 	history := keyed
@@ -106,11 +128,12 @@ func New(ctx context.Context, c Config) (http.Handler, *contract.API, error) {
 		Description: "Quotes of two pairs, their history, and orders. It is the example of admit: nothing is bought or sold.",
 	}, outer)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /{$}", api.Page())
 	api.Handle(mux, "/healthz", admit.Policy{Methods: []string{"GET"}}, admit.HandlerFunc(health))
+	api.Handle(mux, "/v1/usage", usage, quotas.Usage())
 	api.Handle(mux, "/v1/prices/{pair}", prices, admit.HandlerFunc(getPrice), errNoPair)
 	api.Handle(mux, "/v1/history/{pair}", history, admit.HandlerFunc(getHistory), errNoPair)
 	api.Handle(mux, "/v1/orders", ordering, admit.HandlerFunc(new(orderBook).create), append(contract.Decodes(), errInvalidOrder, errRepeated)...)
@@ -118,7 +141,7 @@ func New(ctx context.Context, c Config) (http.Handler, *contract.API, error) {
 	api.Handle(mux, "/v1/panic", keyed, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("as asked for") }))
 	api.Handle(mux, "/v1/upstream", keyed, upstream(), append(contract.Proxies(), errBadUpstream)...)
 	api.Handle(mux, "/v1/stream", keyed, admit.HandlerFunc(streamer(ctx)))
-	return api.Wrap(outer.Wrap(admit.Mux(mux))), api, nil
+	return &Service{Handler: api.Wrap(outer.Wrap(admit.Mux(mux))), Contract: api, Quotas: quotas}, nil
 }
 
 func health(w http.ResponseWriter, r *http.Request) error {

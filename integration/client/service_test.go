@@ -86,7 +86,7 @@ func TestExampleWithFaults(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	logger := slog.New(slog.DiscardHandler)
-	api, _, err := service.New(ctx, service.Config{Keys: keys, Logger: logger})
+	api, err := service.New(ctx, service.Config{Keys: keys, Logger: logger})
 	require.NoError(t, err)
 
 	inside := &arrivals{next: api} // who has reached the service

@@ -40,14 +40,14 @@ func TestExampleAnswersAsItsDocument(t *testing.T) {
 	}
 	others := []string{"", "nobody's", mint("free", admit.Key{ID: "free", Plan: "free"}), mint("pro", admit.Key{ID: "pro", Plan: "pro"})}
 	logger := slog.New(slog.DiscardHandler)
-	handler, api, err := service.New(t.Context(), service.Config{Keys: keys, Logger: logger})
+	api, err := service.New(t.Context(), service.Config{Keys: keys, Logger: logger})
 	require.NoError(t, err)
-	text, err := api.OpenAPI(contract.OpenAPI31)
+	text, err := api.Contract.OpenAPI(contract.OpenAPI31)
 	require.NoError(t, err)
 	document, err := answers.Read(text)
 	require.NoError(t, err)
 	server := httptest.NewUnstartedServer(nil)
-	server.Config = service.NewServer(handler, logger)
+	server.Config = service.NewServer(api, logger)
 	server.Start()
 	t.Cleanup(server.Close)
 
@@ -158,9 +158,9 @@ func (d driver) request(ctx context.Context, url string) *http.Request {
 // The check finds what is not in the document.
 func TestCheckFindsWhatIsNotInTheDocument(t *testing.T) {
 	t.Parallel()
-	_, api, err := service.New(t.Context(), service.Config{Keys: admit.KeyMap{}})
+	api, err := service.New(t.Context(), service.Config{Keys: admit.KeyMap{}})
 	require.NoError(t, err)
-	text, err := api.OpenAPI(contract.OpenAPI31)
+	text, err := api.Contract.OpenAPI(contract.OpenAPI31)
 	require.NoError(t, err)
 	document, err := answers.Read(text)
 	require.NoError(t, err)

@@ -17,17 +17,17 @@ import (
 // service that has everything.
 func TestDocumentsAreValid(t *testing.T) {
 	t.Parallel()
-	_, example, err := service.New(t.Context(), service.Config{Keys: admit.KeyMap{}})
+	example, err := service.New(t.Context(), service.Config{Keys: admit.KeyMap{}})
 	require.NoError(t, err)
 	all := everything(t)
 	docs := documents{}
 	for version, openAPI := range map[string]contract.OpenAPIVersion{"3.1": contract.OpenAPI31, "3.2": contract.OpenAPI32} {
 		docs["everything "+version], err = all.OpenAPI(openAPI)
 		require.NoError(t, err)
-		docs["example merged into "+version], err = example.Merge(read(t, "testdata/good-"+version+".json"))
+		docs["example merged into "+version], err = example.Contract.Merge(read(t, "testdata/good-"+version+".json"))
 		require.NoError(t, err)
 	}
-	docs["example"], err = example.OpenAPI(contract.OpenAPI31)
+	docs["example"], err = example.Contract.OpenAPI(contract.OpenAPI31)
 	require.NoError(t, err)
 	requireValid(t, docs)
 }
@@ -36,7 +36,12 @@ func TestDocumentsAreValid(t *testing.T) {
 // say who calls.
 func everything(t *testing.T) *contract.API {
 	t.Helper()
-	plans, err := admit.NewPlans(admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(5)}}, admit.Plan{Name: "pro", Includes: "free", Features: []string{"history"}, UpgradeURL: "https://acme.dev/pro"})
+	plans, err := admit.NewPlans(
+		admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(5)}, Quotas: []admit.Quota{{Requests: 1000, Every: admit.Month}, {Requests: 100, Every: admit.Day, Soft: true}}},
+		admit.Plan{Name: "pro", Includes: "free", Features: []string{"history"}, UpgradeURL: "https://acme.dev/pro"},
+	)
+	require.NoError(t, err)
+	quotas, err := admit.NewQuotas(admit.QuotasConfig{Plans: plans, Store: admit.NewMemoryQuotaStore(), Cost: func(*http.Request) int { return 2 }})
 	require.NoError(t, err)
 	auth := func(c admit.AuthConfig) *admit.Auth {
 		cache, err := admit.NewKeyCache(admit.KeyMap{}, admit.KeyCacheConfig{TTL: time.Minute, MaxKeys: 10})
@@ -88,7 +93,7 @@ func everything(t *testing.T) *contract.API {
 
 	keyed := admit.Policy{
 		Auth: auth(admit.AuthConfig{Realm: "items"}), Scopes: []string{"items:read", "items:write"}, Plans: plans, AtLeast: "free", Features: []string{"history"},
-		Limiter: limiter(admit.LimiterConfig{Name: "keyed", Plans: plans, Limits: []admit.Limit{admit.PerSecond(1)}}), Accept: []string{"application/json", "text/csv"}, ContentType: []string{"application/json"},
+		Limiter: limiter(admit.LimiterConfig{Name: "keyed", Plans: plans, Limits: []admit.Limit{admit.PerSecond(1)}}), Quotas: quotas, Accept: []string{"application/json", "text/csv"}, ContentType: []string{"application/json"},
 		MaxBody: 1 << 10, BodyTimeout: timeout, Timeout: time.Second,
 	}
 	for _, pattern := range []string{

@@ -145,7 +145,7 @@ func (f *fleet) mintKeys(ctx context.Context, open func() (*sqlkeys.Store, error
 		c := &f.callers[i]
 		token, digest, _ := admit.Mint("demo_" + c.name)
 		c.token = token
-		if err := store.Insert(ctx, digest, &admit.Key{ID: c.name, Owner: "fleet", Plan: c.plan}); err != nil {
+		if err := store.Insert(ctx, digest, &admit.Key{ID: c.name, Owner: c.name, Plan: c.plan}); err != nil {
 			return err
 		}
 	}
@@ -175,7 +175,7 @@ func (f *fleet) startReplica(ctx context.Context, i int, open func() (*sqlkeys.S
 		return err
 	}
 	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
-	handler, _, err := service.New(ctx, service.Config{Keys: cache, Limits: limits, Replicas: f.size, Logger: logger})
+	api, err := service.New(ctx, service.Config{Keys: cache, Limits: limits, Replicas: f.size, Logger: logger})
 	if err != nil {
 		return err
 	}
@@ -183,7 +183,7 @@ func (f *fleet) startReplica(ctx context.Context, i int, open func() (*sqlkeys.S
 	if err != nil {
 		return err
 	}
-	server := service.NewServer(handler, logger)
+	server := service.NewServer(api, logger)
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			fmt.Fprintln(os.Stderr, "fleet: replica", i, err)

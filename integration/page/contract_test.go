@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -16,9 +17,9 @@ import (
 
 // exampleContract is the page of the example's service.
 func exampleContract(t *testing.T) http.Handler {
-	_, api, err := service.New(t.Context(), service.Config{Keys: admit.KeyMap{}, Logger: slog.New(slog.DiscardHandler)})
+	api, err := service.New(t.Context(), service.Config{Keys: admit.KeyMap{}, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
-	return api.Page()
+	return api.Contract.Page()
 }
 
 // hostile is a text that is a script, a picture of another host, and the end of whatever it
@@ -30,14 +31,16 @@ const hostile = `--></title></style></script></code></pre>"'><script>console.err
 func hostileContract(t *testing.T) http.Handler {
 	long := strings.Repeat("unbroken", 40)
 	plans, err := admit.NewPlans(
-		admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(1)}},
+		admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(1)}, Quotas: []admit.Quota{{Requests: 999_999_999_999_999, Every: admit.Month}}},
 		admit.Plan{
 			Name: "plan-" + long, Includes: "free", Features: []string{hostile, long},
-			Limits: []admit.Limit{admit.PerSecond(2)}, UpgradeURL: "https://example.com/" + long + "?a=<b>&c=\"'",
+			Limits: []admit.Limit{admit.PerSecond(2)}, Quotas: []admit.Quota{{Name: "<b>&" + long[:60], Requests: 1, Every: admit.Day, Soft: true}}, UpgradeURL: "https://example.com/" + long + "?a=<b>&c=\"'",
 		},
 	)
 	require.NoError(t, err)
 	limiter, err := admit.NewLimiter(admit.LimiterConfig{Name: "hostile", Plans: plans, Limits: []admit.Limit{admit.PerSecond(1)}})
+	require.NoError(t, err)
+	quotas, err := admit.NewQuotas(admit.QuotasConfig{Plans: plans, Store: admit.NewMemoryQuotaStore(), Location: time.FixedZone(hostile, 3600)})
 	require.NoError(t, err)
 	identity := func(http.Handler) http.Handler { return http.NotFoundHandler() }
 
@@ -51,7 +54,7 @@ func hostileContract(t *testing.T) http.Handler {
 	}, admit.Policy{}, admit.NewError(http.StatusConflict, hostile))
 	require.NoError(t, err)
 	policy := admit.Policy{
-		Methods: []string{"GET", "POST"}, Identity: identity, Plans: plans, Limiter: limiter, Features: []string{hostile},
+		Methods: []string{"GET", "POST"}, Identity: identity, Plans: plans, Limiter: limiter, Quotas: quotas, Features: []string{hostile},
 		Scopes: []string{"scope:" + long},
 	}
 	for _, pattern := range []string{"/<b>'\"&/{id}", "/" + long + "/{" + long + "...}", "POST example.com/{$}"} {

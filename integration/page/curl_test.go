@@ -50,9 +50,9 @@ func TestCurlLinesAreTrue(t *testing.T) {
 	servers.Program(t, "curl")
 	token, digest, _ := admit.Mint("demo_trader")
 	keys := admit.KeyMap{digest: {ID: "k", Plan: "pro", Scopes: []string{"orders:write"}}}
-	handler, api, err := service.New(t.Context(), service.Config{Keys: keys, Logger: slog.New(slog.DiscardHandler)})
+	api, err := service.New(t.Context(), service.Config{Keys: keys, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
-	server := httptest.NewServer(handler)
+	server := httptest.NewServer(api)
 	defer server.Close()
 	folder := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "body"), []byte(`{"pair":"btc-usd","side":"buy","quantity":"1","client_id":"c"}`), 0o600))
@@ -69,7 +69,7 @@ func TestCurlLinesAreTrue(t *testing.T) {
 		return m[1], m[2]
 	}
 	provoked := map[string]bool{}
-	for _, s := range linesOf(t, api).Statuses {
+	for _, s := range linesOf(t, api.Contract).Statuses {
 		for _, c := range s.Codes {
 			if c.Curl != "" {
 				status, code := run(c.Curl)
@@ -82,7 +82,7 @@ func TestCurlLinesAreTrue(t *testing.T) {
 	for _, code := range []string{"key_missing", "key_invalid", "not_found", "method_not_allowed", "not_implemented", "not_acceptable", "unsupported_media_type"} {
 		assert.True(t, provoked[code], code)
 	}
-	for _, r := range linesOf(t, api).Routes {
+	for _, r := range linesOf(t, api.Contract).Routes {
 		status, code := run(r.Curl)
 		assert.NotContains(t, []string{"401", "402", "403", "405", "406", "413", "415", "501"}, status, "%s: %s", r.Curl, code)
 	}

@@ -91,7 +91,7 @@ func serve(path string) error {
 		return err
 	}
 	defer keys.Close()
-	handler, _, err := service.New(ctx, service.Config{Keys: keys, Logger: logger})
+	api, err := service.New(ctx, service.Config{Keys: keys, Logger: logger})
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func serve(path string) error {
 	if err != nil {
 		return err
 	}
-	server := service.NewServer(handler, logger)
+	server := service.NewServer(api, logger)
 	server.IdleTimeout = idleTimeout
 	server.Protocols = new(http.Protocols)
 	server.Protocols.SetHTTP1(true)

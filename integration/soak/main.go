@@ -117,11 +117,11 @@ func start(seed uint64) (s *soak, err error) {
 func documentOf() (*answers.Document, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	_, api, err := service.New(ctx, service.Config{Keys: admit.KeyMap{}})
+	api, err := service.New(ctx, service.Config{Keys: admit.KeyMap{}})
 	if err != nil {
 		return nil, err
 	}
-	text, err := api.OpenAPI(contract.OpenAPI31)
+	text, err := api.Contract.OpenAPI(contract.OpenAPI31)
 	if err != nil {
 		return nil, err
 	}
