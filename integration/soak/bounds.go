@@ -24,6 +24,20 @@ func limitsOf(plan string) []admit.Limit {
 	}
 }
 
+// quotaOf is that of a key: its own, or that of its plan in the example. Nil: it has none.
+func quotaOf(k admit.Key) *admit.Quota {
+	switch {
+	case len(k.Quotas) > 0:
+		return &k.Quotas[0]
+	case k.Plan == "free":
+		return &admit.Quota{Name: "month", Requests: 10_000}
+	case k.Plan == "pro":
+		return &admit.Quota{Name: "month", Requests: 1_000_000, Soft: true}
+	default:
+		return nil
+	}
+}
+
 // excess returns an error if more were admitted than a limit allows in any time of Per,
 // or in all. Only what lies in a window as a whole is counted, so that what it finds has
 // happened whatever the time between the client and the service.

@@ -100,7 +100,7 @@ func (q *request) check(a *answer) error {
 			return err
 		}
 	}
-	return errors.Join(q.headers(a, e), q.limits(a, possible[at].counted))
+	return errors.Join(q.headers(a, e), q.limits(a, possible[at].counted), q.quota(a, possible[at].counted))
 }
 
 // documented returns an error unless the document has the answer.
@@ -143,6 +143,7 @@ type envelope struct {
 	RequestID  string   `json:"request_id"`
 	RetryAfter int      `json:"retry_after"`
 	UpgradeURL string   `json:"upgrade_url"`
+	ResetsAt   string   `json:"resets_at"`
 	Offers     []string `json:"offers"`
 	Limits     []string `json:"limits"`
 	Violated   []string `json:"violated-policies"`
@@ -202,8 +203,10 @@ func (q *request) envelope(a *answer) (e envelope, err error) {
 	return e, nil
 }
 
-// limited reports whether a is the refusal of a Limiter.
-func (a *answer) limited(e envelope) bool { return a.status == 429 && e.Code == "rate_limited" }
+// limited reports whether a is the refusal of a Limiter or of Quotas.
+func (a *answer) limited(e envelope) bool {
+	return a.status == 429 && (e.Code == "rate_limited" || e.Code == "quota_exceeded")
+}
 
 // headers checks what the contract asks for at each status, and that nothing else has it.
 func (q *request) headers(a *answer, e envelope) error {
@@ -246,7 +249,7 @@ func (q *request) headers(a *answer, e envelope) error {
 		note(fmt.Errorf("Retry-After is %q, retry_after is %d", h["Retry-After"], e.RetryAfter))
 	}
 	for _, name := range e.Limits {
-		if !strings.Contains(h.Get("RateLimit"), `"`+name+`";r=0;`) {
+		if !strings.Contains(strings.Join(h.Values("RateLimit"), ", "), `"`+name+`";r=0;`) {
 			note(fmt.Errorf("the limit %q is not reached", name))
 		}
 	}
@@ -265,7 +268,11 @@ func (q *request) headers(a *answer, e envelope) error {
 	} else {
 		note(want("Vary"))
 	}
-	if (a.status == 402) != (e.UpgradeURL == "https://example.com/plans/pro") && !head {
+	exceeded := e.Code == "quota_exceeded"
+	if resets, err := time.Parse(time.RFC3339, e.ResetsAt); exceeded && (err != nil || !resets.Equal(monthAfter(a.sent))) || !exceeded && e.ResetsAt != "" {
+		note(fmt.Errorf("resets_at is %q", e.ResetsAt))
+	}
+	if (a.status == 402 || exceeded) != (e.UpgradeURL == "https://example.com/plans/pro") && !head {
 		note(fmt.Errorf("upgrade_url is %q", e.UpgradeURL))
 	}
 	if (a.status == 406) != slices.Equal(e.Offers, []string{"application/json", "text/csv"}) && !head {
@@ -307,7 +314,7 @@ func (q *request) limits(a *answer, counted bool) error {
 	if len(states) != len(limits) {
 		return fmt.Errorf("RateLimit is %q", h["Ratelimit"])
 	}
-	blocked := false
+	blocked := len(h["Ratelimit"]) > 1 && a.status == http.StatusTooManyRequests // by a quota
 	for i, l := range limits {
 		policy = append(policy, fmt.Sprintf("%q;q=%d;w=%d", l.Name, l.Requests, int(l.Per.Seconds())))
 		m := rateLimit.FindStringSubmatch(states[i])
@@ -325,6 +332,41 @@ func (q *request) limits(a *answer, counted bool) error {
 	}
 	if a.status == 429 && !blocked {
 		return fmt.Errorf("RateLimit is %q: no limit refuses for the %s of Retry-After", h["Ratelimit"], h.Get("Retry-After"))
+	}
+	return nil
+}
+
+// monthAfter is when the quotas of a time are renewed.
+func monthAfter(at time.Time) time.Time {
+	at = at.UTC()
+	return time.Date(at.Year(), at.Month()+1, 1, 0, 0, 0, 0, time.UTC)
+}
+
+// quota checks the headers of what the limits have let in: the second line of each.
+func (q *request) quota(a *answer, counted bool) error {
+	h := a.header
+	policies, states := h["Ratelimit-Policy"], h["Ratelimit"]
+	if !counted || len(states) == 1 && a.status == http.StatusTooManyRequests || q.kind == "usage" || quotaOf(q.caller.key) == nil {
+		if len(states) > 1 || len(policies) > 1 {
+			return fmt.Errorf("RateLimit is %q, where no quota was counted", states)
+		}
+		return nil
+	}
+	if len(states) != 2 || len(policies) != 2 {
+		return fmt.Errorf("RateLimit is %q, and has no quota", states)
+	}
+	quota, resets := quotaOf(q.caller.key), monthAfter(a.sent)
+	policy := fmt.Sprintf("%q;q=%d;w=%d", quota.Name, quota.Requests, int(resets.Sub(resets.AddDate(0, -1, 0)).Seconds()))
+	if policies[1] != policy {
+		return fmt.Errorf("RateLimit-Policy is %q, not %q", policies[1], policy)
+	}
+	m := rateLimit.FindStringSubmatch(states[1])
+	if m == nil || m[1] != quota.Name {
+		return fmt.Errorf("RateLimit is %q", states[1])
+	}
+	left, _ := strconv.ParseInt(m[2], 10, 64)
+	if left > quota.Requests || a.status == http.StatusTooManyRequests && (left != 0 || m[3] != h.Get("Retry-After")) {
+		return fmt.Errorf("RateLimit is %q, Retry-After is %q", states[1], h["Retry-After"])
 	}
 	return nil
 }

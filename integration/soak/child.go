@@ -122,7 +122,7 @@ func serve(path string) error {
 	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
-	return nil
+	return api.Quotas.Close(stopping)
 }
 
 func measure() state {

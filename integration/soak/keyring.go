@@ -66,11 +66,11 @@ const maxRotating = 8
 func newKeyring(path string) (*keyring, error) {
 	k := &keyring{path: path}
 	past, future := time.Now().Add(-time.Hour), time.Now().Add(1000*time.Hour)
-	add := func(id, plan string, times admit.Key, scopes ...string) *caller {
+	add := func(id, plan string, as admit.Key, scopes ...string) *caller {
 		c := newCaller(id, plan)
-		c.key.Scopes = scopes
-		c.key.NotBefore, c.key.ExpiresAt, c.key.RevokedAt = times.NotBefore, times.ExpiresAt, times.RevokedAt
-		c.refused = !times.NotBefore.IsZero() || !times.ExpiresAt.IsZero() || !times.RevokedAt.IsZero()
+		c.key.Scopes, c.key.Quotas = scopes, as.Quotas
+		c.key.NotBefore, c.key.ExpiresAt, c.key.RevokedAt = as.NotBefore, as.ExpiresAt, as.RevokedAt
+		c.refused = !as.NotBefore.IsZero() || !as.ExpiresAt.IsZero() || !as.RevokedAt.IsZero()
 		return c
 	}
 	var always admit.Key
@@ -80,6 +80,7 @@ func newKeyring(path string) (*keyring, error) {
 		add("trader1", "pro", always, "orders:write"), add("trader2", "pro", always, "orders:read", "orders:write"),
 		add("freetrader", "free", always, "orders:write"),
 		add("noplan", "", always), add("oddplan", "gold", always),
+		add("little", "free", admit.Key{Quotas: []admit.Quota{{Name: "month", Requests: 30, Every: admit.Month}}}),
 		add("expired", "pro", admit.Key{ExpiresAt: past}),
 		add("early", "pro", admit.Key{NotBefore: future}),
 		add("revoked", "pro", admit.Key{RevokedAt: past}),
@@ -102,7 +103,7 @@ func newCaller(id, plan string) *caller {
 		prefix = "demo_pro"
 	}
 	token, _, _ := admit.Mint(prefix)
-	return &caller{key: admit.Key{ID: id, Owner: "soak", Plan: plan}, token: token}
+	return &caller{key: admit.Key{ID: id, Owner: "owner of " + id, Plan: plan}, token: token}
 }
 
 func (k *keyring) anyRotating(rng *rand.Rand) *caller {
@@ -213,6 +214,12 @@ func (k *keyring) changed() {
 
 // encode is the file, without a comparison with what admit writes: its own test has that.
 func encode(keys admit.KeyMap) ([]byte, error) {
+	type quota struct {
+		Name     string       `json:"name"`
+		Requests int64        `json:"requests"`
+		Every    admit.Period `json:"every"`
+		Soft     bool         `json:"soft,omitempty"`
+	}
 	type record struct {
 		ID        string    `json:"id"`
 		Owner     string    `json:"owner"`
@@ -222,12 +229,18 @@ func encode(keys admit.KeyMap) ([]byte, error) {
 		NotBefore time.Time `json:"not_before,omitzero"`
 		ExpiresAt time.Time `json:"expires_at,omitzero"`
 		RevokedAt time.Time `json:"revoked_at,omitzero"`
+		Quotas    []quota   `json:"quotas,omitempty"`
 	}
-	var file struct {
-		Keys []record `json:"keys"`
-	}
+	file := struct {
+		Format int      `json:"format"`
+		Keys   []record `json:"keys"`
+	}{Format: 2}
 	for d, c := range keys {
-		file.Keys = append(file.Keys, record{c.ID, c.Owner, c.Plan, c.Scopes, d.String(), c.NotBefore, c.ExpiresAt, c.RevokedAt})
+		var quotas []quota
+		for _, q := range c.Quotas {
+			quotas = append(quotas, quota(q))
+		}
+		file.Keys = append(file.Keys, record{c.ID, c.Owner, c.Plan, c.Scopes, d.String(), c.NotBefore, c.ExpiresAt, c.RevokedAt, quotas})
 	}
 	return json.MarshalIndent(file, "", " ")
 }

@@ -205,6 +205,9 @@ func (s *soak) judge(q *request, a *answer) {
 	s.tally.answer(q, a)
 	if q.caller != nil && a.err == nil && a.admitted() {
 		s.tally.admit(q.caller, span{a.sent.Sub(s.began), a.received.Sub(s.began)})
+		if a.status < 300 && q.kind != "usage" {
+			s.tally.serve(q.caller)
+		}
 	}
 	if q.caller != nil && !q.caller.added.began.IsZero() {
 		accepted, refused := s.keys.standing(q.caller, a.sent, a.received)

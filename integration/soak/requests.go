@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/admit-go/admit"
 )
 
 // request is what is sent, and what is known of its answer.
@@ -67,6 +69,10 @@ func (g *generator) next() *request {
 		q.want, q.right = []outcome{{200, "", false}}, isData(`{"status":"up"}`)
 		g.method(q)
 		return q
+	case n < 5 && g.one(2):
+		q := g.request("usage", "GET", "/v1/usage")
+		q.right = isUsage
+		return g.keyed(q, "", "", outcome{200, "", true})
 	case n < 5:
 		q := g.request("contract", "GET", "/")
 		q.header.Set("Accept", "application/json")
@@ -289,6 +295,9 @@ func (g *generator) keyed(q *request, plan, scope string, done ...outcome) *requ
 		q.want = []outcome{{402, "plan_required", false}}
 	default:
 		q.want = append(done, outcome{429, "rate_limited", true})
+		if quota := quotaOf(c.key); quota != nil && !quota.Soft && q.kind != "usage" {
+			q.want = append(q.want, outcome{429, "quota_exceeded", true})
+		}
 	}
 	return q
 }
@@ -459,6 +468,17 @@ func isHistory(pair string) func(*answer) error {
 		}
 		return err
 	}
+}
+
+// isUsage wants what is left and what is used to be the quota.
+func isUsage(a *answer) error {
+	usage, err := data[struct{ Quotas []admit.QuotaUsage }](a)
+	for _, q := range usage.Quotas {
+		if q.Name != "month" || q.Used < 0 || q.Used <= q.Limit && q.Used+q.Remaining != q.Limit || q.Used > q.Limit && q.Remaining != 0 {
+			err = errors.Join(err, fmt.Errorf("the usage is %+v", q))
+		}
+	}
+	return err
 }
 
 func isOrder(a *answer) error {

@@ -73,11 +73,25 @@ func limited() (*request, *answer) {
 	return q, a
 }
 
+// exceeded is a request that a quota refuses, and its answer.
+func exceeded() (*request, *answer) {
+	q, a := limited()
+	q.want = []outcome{{200, "", true}, {429, "quota_exceeded", true}}
+	a.sent = time.Date(2026, time.February, 28, 23, 0, 0, 0, time.UTC)
+	a.says(`{"result":"error","message":"m","code":"quota_exceeded","request_id":"1","retry_after":3600,"limits":["month"],` +
+		`"resets_at":"2026-03-01T00:00:00Z","upgrade_url":"https://example.com/plans/pro"}` + "\n")
+	a.header.Set("Retry-After", "3600")
+	a.header.Set("RateLimit", `"second";r=4;t=1, "minute";r=99;t=60`)
+	a.header.Add("RateLimit-Policy", `"month";q=10000;w=2419200`)
+	a.header.Add("RateLimit", `"month";r=0;t=3600`)
+	return q, a
+}
+
 func (a *answer) says(body string) { a.body, a.length = []byte(body), int64(len(body)) }
 
 func TestCheckComplains(t *testing.T) {
 	t.Parallel()
-	for _, right := range []func() (*request, *answer){refused, limited} {
+	for _, right := range []func() (*request, *answer){refused, limited, exceeded} {
 		q, a := right()
 		require.NoError(t, q.check(a))
 	}
@@ -160,6 +174,27 @@ func TestCheckComplains(t *testing.T) {
 			a.header.Set("RateLimit", `"second";r=5;t=0, "minute";r=1;t=7`)
 		}, "no limit refuses"},
 		{"the limits of another plan", limited, func(q *request, _ *answer) { q.caller.key.Plan = "pro" }, "RateLimit"},
+		{"no resets_at", exceeded, func(_ *request, a *answer) {
+			a.says(strings.Replace(string(a.body), `"resets_at":"2026-03-01T00:00:00Z",`, "", 1))
+		}, "resets_at"},
+		{"a reset on another day", exceeded, func(_ *request, a *answer) {
+			a.says(strings.Replace(string(a.body), "2026-03-01", "2026-03-02", 1))
+		}, "resets_at"},
+		{"a quota that nobody may buy more of", exceeded, func(_ *request, a *answer) {
+			a.says(strings.Replace(string(a.body), "/plans/pro", "/plans", 1))
+		}, "upgrade_url"},
+		{"a quota with something left", exceeded, func(_ *request, a *answer) { a.header["Ratelimit"][1] = `"month";r=1;t=3600` }, "RateLimit"},
+		{"another time to the reset", exceeded, func(_ *request, a *answer) { a.header["Ratelimit"][1] = `"month";r=0;t=3599` }, "Retry-After"},
+		{"a month of another length", exceeded, func(_ *request, a *answer) { a.header["Ratelimit-Policy"][1] = `"month";q=10000;w=2678400` }, "RateLimit-Policy"},
+		{"a quota without its limits", exceeded, func(_ *request, a *answer) {
+			a.header["Ratelimit"], a.header["Ratelimit-Policy"] = a.header["Ratelimit"][1:], a.header["Ratelimit-Policy"][1:]
+		}, "RateLimit"},
+		{"a quota of nobody", exceeded, func(q *request, _ *answer) { q.caller.key.Plan = "" }, "RateLimit"},
+		{"a quota where nothing is counted", exceeded, func(q *request, _ *answer) { q.kind = "usage" }, "no quota was counted"},
+		{"no quota", limited, func(q *request, a *answer) {
+			q.want, a.status, q.right = []outcome{{200, "", true}}, 200, func(*answer) error { return nil }
+			a.header.Del("Retry-After")
+		}, "has no quota"},
 		{"a key that is revoked", limited, func(q *request, a *answer) {
 			a.sent = time.Now()
 			a.received = a.sent
@@ -250,6 +285,12 @@ func TestVerdictFails(t *testing.T) {
 			c := &caller{key: admit.Key{ID: "k"}}
 			for range 9 {
 				s.tally.admit(c, span{0, 1})
+			}
+		}, calm, time.Second},
+		"k: 41 were served, of a quota of 40": {func(s *soak) {
+			c := &caller{key: admit.Key{ID: "k", Quotas: []admit.Quota{{Name: "month", Requests: 40}}}}
+			for range 41 {
+				s.tally.serve(c)
 			}
 		}, calm, time.Second},
 		"1 answers are not in the OpenAPI document": {func(s *soak) {

@@ -24,7 +24,9 @@ type tally struct {
 	protocols  map[int]int
 	faults     map[string]int
 	admitted   map[*caller][]span
+	served     map[*caller]int64 // answers that are counted against its quota, at least
 	log        map[string]int
+	exceeded   int            // answers for which a quota was used up
 	rotating   map[string]int // answers to keys that came and went
 	inDocument int            // answers that the OpenAPI document has
 	outside    int            // and does not have
@@ -38,7 +40,7 @@ func newTally() *tally {
 	return &tally{
 		began: time.Now(),
 		kinds: map[string]map[int]int{}, statuses: map[int]int{}, protocols: map[int]int{},
-		faults: map[string]int{}, admitted: map[*caller][]span{}, log: map[string]int{}, rotating: map[string]int{},
+		faults: map[string]int{}, admitted: map[*caller][]span{}, served: map[*caller]int64{}, log: map[string]int{}, rotating: map[string]int{},
 	}
 }
 
@@ -58,6 +60,9 @@ func (t *tally) answer(q *request, a *answer) {
 	t.kinds[q.kind][a.status]++
 	t.statuses[a.status]++
 	t.protocols[a.proto]++
+	if a.status == http.StatusTooManyRequests && len(a.header["Ratelimit"]) > 1 {
+		t.exceeded++
+	}
 }
 
 func (t *tally) fault(name string) {
@@ -70,6 +75,12 @@ func (t *tally) admit(c *caller, s span) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.admitted[c] = append(t.admitted[c], s)
+}
+
+func (t *tally) serve(c *caller) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.served[c]++
 }
 
 // What the key of a request had to be at its time.
@@ -130,13 +141,17 @@ var messages = []string{
 	"admit: a key has a plan that is not known here",
 }
 
+// rare are those that need not be there: on a machine that stands still for a while.
+var rare = []string{"admit: the quota store failed", "admit: the quota store is back"}
+
 // readLog reads what the service logs, to its end.
 func (t *tally) readLog(log io.Reader) {
 	lines := bufio.NewScanner(log)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		line := lines.Text()
-		i := slices.IndexFunc(messages, func(m string) bool { return strings.Contains(line, `msg="`+m) })
+		known := slices.Concat(messages, rare)
+		i := slices.IndexFunc(known, func(m string) bool { return strings.Contains(line, `msg="`+m) })
 		switch {
 		case secrets.MatchString(line):
 			t.violation("the log has a credential", line)
@@ -144,7 +159,7 @@ func (t *tally) readLog(log io.Reader) {
 			t.violation("the log has what it should not", line)
 		default:
 			t.mu.Lock()
-			t.log[messages[i]]++
+			t.log[known[i]]++
 			t.mu.Unlock()
 		}
 	}
@@ -198,8 +213,9 @@ func (s *soak) verdict(w io.Writer, before, after state, lasted time.Duration) e
 	for _, name := range []string{mustAccept, mustRefuse, mayBoth} {
 		fmt.Fprintf(w, "  %7d  %s\n", t.rotating[name], name)
 	}
+	fmt.Fprintf(w, "answers for which a quota was used up\n  %7d\n", t.exceeded)
 	fmt.Fprintln(w, "lines of the log")
-	for _, m := range messages {
+	for _, m := range slices.Concat(messages, rare) {
 		fmt.Fprintf(w, "  %7d  %s\n", t.log[m], m)
 	}
 	fmt.Fprintf(w, "before  %v\nafter   %v\n\n", before, after)
@@ -228,7 +244,7 @@ func (s *soak) verdict(w io.Writer, before, after state, lasted time.Duration) e
 	}
 	check(err, "each of %d answers was in the OpenAPI document of the service", t.inDocument)
 	n, err := t.excesses()
-	check(err, "none of %d callers was admitted above its limits", n)
+	check(err, "none of %d callers was admitted above its limits, or served above its quota", n)
 	check(after.exceeds(before), "goroutines and descriptors are back where they were, and so is the heap within %d KiB", heapTolerance>>10)
 	if lasted >= shortRun {
 		check(t.missing(), "everything that should happen has happened")
@@ -243,6 +259,11 @@ func (t *tally) excesses() (callers int, err error) {
 			if e := excess(spans, l); e != nil {
 				err = errors.Join(err, fmt.Errorf("%s: %w", c.key.ID, e))
 			}
+		}
+	}
+	for c, n := range t.served {
+		if q := quotaOf(c.key); q != nil && !q.Soft && n > q.Requests {
+			err = errors.Join(err, fmt.Errorf("%s: %d were served, of a quota of %d", c.key.ID, n, q.Requests))
 		}
 	}
 	return len(t.admitted), err
@@ -267,6 +288,9 @@ func (t *tally) missing() error {
 		if t.log[m] == 0 {
 			missing = append(missing, m)
 		}
+	}
+	if t.exceeded == 0 {
+		missing = append(missing, "a quota that is used up")
 	}
 	for _, name := range []string{mustAccept, mustRefuse} {
 		if t.rotating[name] == 0 {
