@@ -237,7 +237,7 @@ func TestPolicyAllocations(t *testing.T) {
 }
 
 func BenchmarkPolicy(b *testing.B) {
-	for name, change := range map[string]func(*admit.Policy){"without timeouts": nil, "with timeouts": withTimeouts} {
+	for name, change := range map[string]func(*admit.Policy){"without timeouts": nil, "with timeouts": withTimeouts, "with quotas": withQuotas(b)} {
 		b.Run(name, func(b *testing.B) {
 			h, r := fullPolicy(b, change)
 			w := newDiscard()

@@ -160,3 +160,27 @@ func TestQuotasConfigFaults(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "month", complete[0].Name)
 }
+
+// withQuotas lets the caller of fullPolicy have two.
+func withQuotas(t testing.TB) func(*admit.Policy) {
+	return func(p *admit.Policy) {
+		p.Quotas = newQuotas(t, admit.QuotasConfig{}, admit.Quota{Requests: 1e12, Every: admit.Month}, admit.Quota{Requests: 1e12, Every: admit.Day})
+	}
+}
+
+// Once shares are as large as they get, the store is asked so seldom that it does not show.
+func TestQuotasAllocations(t *testing.T) {
+	w := newDiscard()
+	hold := func(limit float64, h http.Handler, r *http.Request) {
+		t.Helper()
+		for range 5000 {
+			clear(w.h)
+			h.ServeHTTP(w, r)
+		}
+		allocs(t, limit, func() { clear(w.h); h.ServeHTTP(w, r) })
+	}
+	h, r := fullPolicy(t, withQuotas(t))
+	hold(11, h, r)
+	nothing := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	hold(8, byKey(newQuotas(t, admit.QuotasConfig{}).Wrap(nothing), pro), get("/"))
+}

@@ -89,7 +89,7 @@ func bodyFault(res *http.Response) string {
 func contests() map[string][]contest {
 	return map[string][]contest{
 		"Methods": methods(), "Accept": accept(), "ContentType": contentTypes(), "APIKey": apiKeys(),
-		"RateLimit": rateLimits(), "Timeout": timeouts(), "Error": writtenErrors(), "Policy": policies(),
+		"RateLimit": rateLimits(), "Quotas": quotas(), "Timeout": timeouts(), "Error": writtenErrors(), "Policy": policies(),
 	}
 }
 

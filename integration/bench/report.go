@@ -19,6 +19,7 @@ var themes = []struct{ name, title string }{
 	{"ContentType", "Content-Type"},
 	{"APIKey", "API key, of a thousand"},
 	{"RateLimit", "Rate limit, headers included"},
+	{"Quotas", "Quotas in memory"},
 	{"Memory", "Memory for each key, one limit, 100,000 keys"},
 	{"Timeout", "Timeout, by size of the answer"},
 	{"Error", "An error of a handler"},
