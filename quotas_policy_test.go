@@ -1,9 +1,14 @@
 package admit_test
 
 import (
+	"io"
+	"log"
+	"maps"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -159,6 +164,51 @@ func TestQuotasConfigFaults(t *testing.T) {
 	complete, err := admit.CompleteQuotas([]admit.Quota{month, {Name: "burst", Requests: 999_999_999_999_999, Every: admit.Day}})
 	require.NoError(t, err)
 	assert.Equal(t, "month", complete[0].Name)
+}
+
+// A billing system that has counted, and whose answer is lost, gets the same events again and
+// counts them once.
+func TestQuotasAreBilledOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuotas(t, admit.QuotasConfig{})
+		h := q.Wrap(ok)
+		for i := range 100 {
+			for _, owner := range []string{"acme", "globex"}[:1+i%2] {
+				h.ServeHTTP(newDiscard(), get("/").WithContext(admit.WithKey(t.Context(), &admit.Key{ID: "k", Owner: owner, Plan: "pro"})))
+			}
+			time.Sleep(3 * time.Second)
+		}
+		require.NoError(t, q.Close(t.Context()))
+		time.Sleep(5 * time.Minute) // before there is a server: it would keep time from passing
+
+		var bills meter
+		batches, lose := 0, true
+		export := func() error {
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				batches++
+				if bills.ServeHTTP(w, r); lose {
+					panic(http.ErrAbortHandler)
+				}
+			}))
+			server.Config.ErrorLog = log.New(io.Discard, "", 0)
+			server.Start()
+			defer server.Close()
+			return q.Export(t.Context(), sendEvents(server.URL))
+		}
+		require.Error(t, export())
+		first := maps.Clone(bills.used)
+		time.Sleep(10 * time.Minute)
+		lose = false
+		require.NoError(t, export())
+		assert.Equal(t, map[string]int64{"acme": 100, "globex": 50}, bills.used)
+		assert.Equal(t, first, bills.used, "all was counted at first")
+		assert.Greater(t, batches, 1, "and sent again")
+		time.Sleep(10 * time.Minute)
+		sent := batches
+		require.NoError(t, export())
+		assert.Equal(t, sent, batches, "what was acknowledged is not sent any more")
+	})
 }
 
 // withQuotas lets the caller of fullPolicy have two.
