@@ -88,6 +88,10 @@ func CompleteLimits(limits []Limit) ([]Limit, error) {
 	return complete, nil
 }
 
+// maxInteger is the largest Integer of RFC 9651 §3.3.1. No header says more: what
+// only a LimitStore of somebody else does is cut.
+const maxInteger = 999_999_999_999_999
+
 // rule is a Limit made ready for decisions.
 type rule struct {
 	Limit                      // with its defaults filled in

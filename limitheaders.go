@@ -154,10 +154,6 @@ func (set *limitSet) writeHeaders(in inside, h http.Header, d Decision, rules []
 	}
 }
 
-// maxInteger is the largest Integer of RFC 9651 §3.3.1. Only a LimitStore of somebody else
-// may say more.
-const maxInteger = 999_999_999_999_999
-
 // window is the t of RateLimit, in seconds: over how long the r requests that are left may
 // be spread, so that r/t is never more than q/w; where none is left, when the next one
 // comes, so that the last response that was let in says what a refusal will say.

@@ -141,10 +141,6 @@ func publishedLimit(l Limit) published.Limit {
 	return published.Limit{Name: l.Name, Requests: l.Requests, Per: l.Per, Burst: l.Burst}
 }
 
-// sampleTime is when the examples of quotas are sent, so that a contract is the same on each
-// day.
-var sampleTime = time.Date(2026, time.January, 21, 12, 0, 0, 0, time.UTC)
-
 // published describes the quotas of callers without a plan, which are none, and those of each
 // plan.
 func (q *Quotas) published() []published.Quotas {

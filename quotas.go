@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/admit-go/admit/internal/calendar"
@@ -191,9 +190,6 @@ func (q *Quotas) upgradeFrom(quota Quota) string {
 	}
 	return ""
 }
-
-// metering says that there are Quotas, which want to know whether a handler was reached.
-var metering atomic.Bool
 
 // Wrap lets requests to next in as long as the caller's account has something left of each of
 // its quotas, and counts them. It stands inside of an Auth: a request without a Key is answered
@@ -491,6 +487,10 @@ func (q *Quotas) Close(ctx context.Context) error {
 	}
 	return nil
 }
+
+// sampleTime is when the examples of quotas are sent, so that a contract is the same on each
+// day.
+var sampleTime = time.Date(2026, time.January, 21, 12, 0, 0, 0, time.UTC)
 
 func (q *Quotas) answers() []Answer {
 	on := quotaSet{quotas: []Quota{{Name: Month.String(), Requests: 1, Every: Month}}, upgrades: []string{""}}

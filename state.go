@@ -42,7 +42,7 @@ type state struct {
 	body      *body
 	ahead     *ahead // what InFlight has read of the body
 	counted   [2]any // the Limiters that have counted the request
-	metered   *Quotas
+	metered   any    // the Quotas that count the request
 	outcome   outcome
 
 	// source is the body as the outermost wrapper got it.
@@ -283,6 +283,9 @@ func noteShed(ctx context.Context) {
 func (s *state) wasShed() bool {
 	return s != nil && s.shed.Load() && s.writer.status == http.StatusTooManyRequests
 }
+
+// metering says that there are Quotas, which want to know whether a handler was reached.
+var metering atomic.Bool
 
 // noteReached tells those outside whether the request has got through the wrappers inside.
 func noteReached(ctx context.Context, reached bool) {
