@@ -3,9 +3,11 @@ package admit
 import (
 	"container/list"
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"sync"
 	"time"
 )
@@ -257,4 +259,29 @@ var errOverloaded = &Error{
 
 func (f *InFlight) answers() []Answer {
 	return []Answer{answer(f.overload, "The service has as many requests as it can take at once.")}
+}
+
+// aheadBytes is the longest body that is kept for that. There may be as many of them as
+// requests that wait.
+const aheadBytes = 16 << 10
+
+// readAhead begins to read the body of r, or returns nil: there is none, or it is too long, or
+// it is not the server's, or to read it would ask the client to send it, or it could not be
+// stopped. Who gets one calls stop before its ServeHTTP ends.
+func readAhead(w http.ResponseWriter, r *http.Request) *ahead {
+	n := r.ContentLength
+	if r.ProtoMajor != 1 || n <= 0 || n > aheadBytes || reflect.TypeOf(r.Body) != serverBody || r.Header["Expect"] != nil || r.Header["Upgrade"] != nil || !canWake(w) {
+		return nil
+	}
+	a := &ahead{source: r.Body, w: w, arrived: make(chan struct{})}
+	go func() {
+		defer close(a.arrived)
+		body := make([]byte, n)
+		got, err := io.ReadFull(a.source, body)
+		a.rest, a.err = body[:got], err
+		if err == nil {
+			a.err = io.EOF
+		}
+	}()
+	return a
 }

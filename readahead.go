@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"reflect"
 	"time"
 )
 
@@ -22,34 +21,9 @@ type ahead struct {
 	err     error               // that follows; io.EOF after a whole body
 }
 
-// aheadBytes is the longest body that is kept for that. There may be as many of them as
-// requests that wait.
-const aheadBytes = 16 << 10
-
 // aheadRest is how long a request that has been answered waits for the rest of its body, where
 // no BodyTimeout says it.
 const aheadRest = 10 * time.Second
-
-// readAhead begins to read the body of r, or returns nil: there is none, or it is too long, or
-// it is not the server's, or to read it would ask the client to send it, or it could not be
-// stopped. Who gets one calls stop before its ServeHTTP ends.
-func readAhead(w http.ResponseWriter, r *http.Request) *ahead {
-	n := r.ContentLength
-	if r.ProtoMajor != 1 || n <= 0 || n > aheadBytes || reflect.TypeOf(r.Body) != serverBody || r.Header["Expect"] != nil || r.Header["Upgrade"] != nil || !canWake(w) {
-		return nil
-	}
-	a := &ahead{source: r.Body, w: w, arrived: make(chan struct{})}
-	go func() {
-		defer close(a.arrived)
-		body := make([]byte, n)
-		got, err := io.ReadFull(a.source, body)
-		a.rest, a.err = body[:got], err
-		if err == nil {
-			a.err = io.EOF
-		}
-	}()
-	return a
-}
 
 // stop ends the reading, and waits for the rest of the body first, for as long as patience. The
 // server may put the buffers of a connection to another use once the handler has returned or
