@@ -264,7 +264,9 @@ func (q *Quotas) serve(in inside, w http.ResponseWriter, r *http.Request, spent 
 		case t.status != 0:
 			status = t.status
 		}
-		q.ledger.done(spent, cost, s.reached.Load() && q.counts(status))
+		counted := false
+		defer func() { q.ledger.done(spent, cost, counted) }() // if Counts panics too
+		counted = s.reached.Load() && q.counts(status)
 	}()
 	in.ServeHTTP(tracked, inner)
 	status = http.StatusOK
