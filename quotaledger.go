@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"math"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -69,7 +70,7 @@ type quotaCounter struct {
 	period calendar.Period
 
 	limit  int64        // as last seen
-	demand int64        // of those who wait for the flight
+	demand int64        // of those who wait or ask for more
 	flight *quotaFlight // nil: there is none
 	heard  int64        // QuotaClaim.Heard
 	fullTo time.Time    // until then there is no more
@@ -132,15 +133,18 @@ type spending struct {
 	period   calendar.Period
 	left     int64
 	exceeded bool // there is not so much
+	waits    bool // it is in the demand of the counter
 }
 
 // take begins to spend a cost of all quotas of an account, or of none, and appends to spent. An
 // error is that of the store, without which it was decided, or of ctx.
 func (l *quotaLedger) take(ctx context.Context, on quotaAccount, cost int64, spent []spending) (_ []spending, allowed bool, err error) {
 	quotas := on.set.quotas
+	asked := false
 	for {
 		l.mu.Lock()
 		now := time.Now()
+		waitsNoMore(spent, cost)
 		spent = spent[:0]
 		for _, q := range quotas {
 			p := l.periodOf(now, on, q)
@@ -155,7 +159,7 @@ func (l *quotaLedger) take(ctx context.Context, on quotaAccount, cost int64, spe
 		case allowed:
 			l.aheadLocked(now, quotas, spent)
 		default:
-			asking, wait = l.askLocked(now, quotas, spent, cost)
+			asking, wait = l.askLocked(now, quotas, spent, cost, asked)
 		}
 		l.mu.Unlock()
 		switch {
@@ -164,11 +168,13 @@ func (l *quotaLedger) take(ctx context.Context, on quotaAccount, cost int64, spe
 			case <-wait.done:
 				err = wait.err
 			case <-ctx.Done():
-				l.demandLess(wait, spent, cost)
+				l.mu.Lock()
+				waitsNoMore(spent, cost)
+				l.mu.Unlock()
 				return spent, false, ctx.Err()
 			}
 		case len(asking) > 0:
-			err = l.ask(ctx, asking)
+			err, asked = l.ask(ctx, asking), true
 		default:
 			return spent, allowed, err
 		}
@@ -203,14 +209,17 @@ func (l *quotaLedger) tryLocked(quotas []Quota, spent []spending, cost int64, ou
 }
 
 // askLocked returns the counters to ask more for, or else the flight to wait for. Neither: a
-// quota has no more.
-func (l *quotaLedger) askLocked(now time.Time, quotas []Quota, spent []spending, cost int64) (ask []*quotaCounter, wait *quotaFlight) {
+// quota has no more, which is certain once this request has asked.
+func (l *quotaLedger) askLocked(now time.Time, quotas []Quota, spent []spending, cost int64, asked bool) (ask []*quotaCounter, wait *quotaFlight) {
 	for i, q := range quotas {
 		c := spent[i].counter
 		if !spent[i].exceeded {
 			continue
 		}
-		if !q.Soft && (cost > q.Requests || now.Before(c.fullTo) && q.Requests <= c.fullAt) {
+		if asked && c.Left(q.Requests) < cost {
+			c.fullTo, c.fullAt = now.Add(quotaAgain), q.Requests
+		}
+		if !q.Soft && (cost > q.Requests || c.full(now, q.Requests)) {
 			return nil, nil
 		}
 		if c.flight != nil {
@@ -219,24 +228,28 @@ func (l *quotaLedger) askLocked(now time.Time, quotas []Quota, spent []spending,
 	}
 	for i, q := range quotas {
 		c := spent[i].counter
-		switch {
-		case !spent[i].exceeded:
-		case wait != nil && c.flight == wait:
-			c.demand = plus(c.demand, cost)
-		case wait == nil:
-			l.claim(c, c.Ask(plus(c.demand, cost), q.Requests), q.Requests)
+		if !spent[i].exceeded || wait != nil && c.flight != wait {
+			continue
+		}
+		c.demand = plus(c.demand, cost)
+		spent[i].waits = true
+		if wait == nil {
+			l.claim(c, c.Ask(c.demand, q.Requests), q.Requests)
 			ask = append(ask, c)
 		}
 	}
 	return ask, wait
 }
 
-// demandLess is for a request that waits for a flight no more.
-func (l *quotaLedger) demandLess(wait *quotaFlight, spent []spending, cost int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// full reports whether the store has just said that it has no more of a limit.
+func (c *quotaCounter) full(now time.Time, limit int64) bool {
+	return now.Before(c.fullTo) && limit <= c.fullAt
+}
+
+// waitsNoMore is for a request that has waited or asked for more.
+func waitsNoMore(spent []spending, cost int64) {
 	for _, s := range spent {
-		if s.exceeded && s.counter.flight == wait {
+		if s.waits {
 			s.counter.demand = max(s.counter.demand-cost, 0)
 		}
 	}
@@ -247,7 +260,7 @@ func (l *quotaLedger) demandLess(wait *quotaFlight, spent []spending, cost int64
 func (l *quotaLedger) aheadLocked(now time.Time, quotas []Quota, spent []spending) {
 	for i, q := range quotas {
 		c := spent[i].counter
-		if c.flight != nil || now.Before(c.quiet) || now.Before(c.fullTo) {
+		if c.flight != nil || now.Before(c.quiet) || c.full(now, q.Requests) {
 			continue
 		}
 		switch {
@@ -276,7 +289,6 @@ func (l *quotaLedger) done(spent []spending, cost int64, counted bool) {
 // claim begins a flight.
 func (l *quotaLedger) claim(c *quotaCounter, claim shares.Claim, limit int64) {
 	l.seq++
-	c.demand = 0
 	c.flight = &quotaFlight{Claim: claim, seq: l.seq, limit: limit, done: make(chan struct{})}
 }
 
@@ -316,8 +328,8 @@ func (l *quotaLedger) settle(ctx context.Context, claims []QuotaClaim) ([]QuotaB
 		ask:   func(ctx context.Context) ([]QuotaBalance, error) { return l.store.Settle(ctx, claims) },
 		probe: func(ctx context.Context) ([]QuotaBalance, error) { return l.store.Settle(ctx, []QuotaClaim{look}) },
 	}.in(ctx, &l.guard)
-	if err == nil && len(balances) != len(claims) {
-		err = fmt.Errorf("the store has answered %d claims with %d balances", len(claims), len(balances))
+	if err == nil {
+		err = misfit(claims, balances)
 	}
 	if err != nil {
 		if l.guard.outage.Failed() {
@@ -331,11 +343,25 @@ func (l *quotaLedger) settle(ctx context.Context, claims []QuotaClaim) ([]QuotaB
 	return balances, nil
 }
 
+// misfit says what is wrong with balances that cannot be the answers to claims.
+func misfit(claims []QuotaClaim, balances []QuotaBalance) error {
+	if len(balances) != len(claims) {
+		return fmt.Errorf("the store has answered %d claims with %d balances", len(claims), len(balances))
+	}
+	for i, c := range claims {
+		b := balances[i]
+		if min(b.Used, b.Held, b.MyHeld) < 0 || b.MyHeld > max(c.Want, 0) || b.MyUsed < c.Used {
+			return fmt.Errorf("the store has answered a claim of %d used and %d to hold with the balance %+v", c.Used, c.Want, b)
+		}
+	}
+	return nil
+}
+
 func (l *quotaLedger) answered(c *quotaCounter, f *quotaFlight, b QuotaBalance) {
 	c.Answered(f.Claim, shares.Balance{Used: b.Used, Held: b.Held, MyUsed: b.MyUsed, MyHeld: b.MyHeld})
 	c.heard = f.seq
 	// It may hold all that it wants, from when the limit was larger, and not be let spend it.
-	if b.MyHeld < f.Want || c.Left(f.limit) < f.Want-f.Floor {
+	if left := f.limit - min(plus(b.Used, max(b.Held-b.MyHeld, 0)), math.MaxInt64/2); min(left, b.MyHeld) < f.Want {
 		c.fullTo, c.fullAt = time.Now().Add(quotaAgain), f.limit
 	}
 	if b.Notice != 0 && l.notify != nil {
@@ -411,6 +437,7 @@ func (l *quotaLedger) lookAfter() {
 			switch {
 			case len(l.queue) == 0:
 				l.queue, l.timer = nil, nil
+				l.counters = make(map[countID]*quotaCounter) // a map keeps its room
 			default:
 				l.timer = time.AfterFunc(l.queue[0].due.Sub(now), l.lookAfter)
 			}
