@@ -339,7 +339,11 @@ func (t *quotaStoreTest) concurrent() {
 		c.Limit, c.Heard, c.Fresh = limit, 0, true
 		all.Go(func() {
 			hold := int64(0)
-			for dry := 0; dry < 3; {
+			for dry, claims := 0, int64(0); dry < 3; claims++ {
+				if claims == limit { // several times as many as it takes
+					t.Errorf("%d claims are not enough to spend %d", claims, limit)
+					return
+				}
 				n := min(hold, random.Int64N(15))
 				hold -= n
 				c.Used += n
