@@ -487,3 +487,24 @@ func (db database) waiting(t testing.TB) {
 		return err == nil && n > 0
 	}, 30*time.Second, 5*time.Millisecond)
 }
+
+// What the database asks to do again begins anew, with nothing left of the first time.
+func TestSettleAgain(t *testing.T) {
+	t.Parallel()
+	db := openPostgres(t, servers.PostgresDatabase(t))
+	s := db.store(t)
+	use(t, s, "account", 3)
+	db.exec(t, `CREATE SEQUENCE tries; CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		IF nextval('tries') <= 3 THEN RAISE EXCEPTION 'once more' USING ERRCODE = '40001'; END IF; RETURN NEW; END $$;
+		CREATE TRIGGER refuse BEFORE INSERT ON admit_quota_usage FOR EACH ROW EXECUTE FUNCTION refuse()`)
+	use(t, s, "account", 4)
+	assert.Equal(t, admit.QuotaBalance{Used: 7}, settle(t, s, claim("account", "", 0))[0])
+	db.sleep(t, time.Hour)
+	records, err := s.Offer(t.Context(), 10)
+	require.NoError(t, err)
+	sum := int64(0)
+	for _, r := range records {
+		sum += r.Requests
+	}
+	assert.EqualValues(t, 7, sum)
+}
