@@ -299,13 +299,6 @@ func TestKeyFileOfBefore(t *testing.T) {
 	assert.ErrorContains(t, err, ":1:10: ", "it counts for no position")
 }
 
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
 // A file of a later format is read, as far as it can be without letting in whom it keeps
 // out; tools do not write it back. Not parallel: it has the default logger.
 func TestKeyFileOfLater(t *testing.T) {
