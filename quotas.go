@@ -370,7 +370,7 @@ func (q *Quotas) refusal(set *quotaSet, now time.Time, spent []spending, cost in
 	if outage != nil && !slices.ContainsFunc(spent, func(s spending) bool { return s.exceeded && s.left < cost }) {
 		return errStoreUnavailable.WithCause(fmt.Errorf("take from the quota store: %w", outage))
 	}
-	e := &Error{Status: http.StatusTooManyRequests, Code: "quota_exceeded", Message: "The quota is used up until it is renewed."}
+	e := &Error{Status: http.StatusTooManyRequests, Code: "quota_exceeded", Message: "The quota of this period is used up."}
 	never := false
 	var resets time.Time
 	upgrade := ""

@@ -127,7 +127,7 @@ func TestQuotasRefuseWhatExceedsThem(t *testing.T) {
 		}
 		w := s.get()
 		assert.Equal(t, http.StatusTooManyRequests, w.Code)
-		assert.JSONEq(t, `{"result":"error","code":"quota_exceeded","message":"The quota is used up until it is renewed.",
+		assert.JSONEq(t, `{"result":"error","code":"quota_exceeded","message":"The quota of this period is used up.",
 			"limits":["month"],"retry_after":1382400,"resets_at":"2000-02-01T00:00:00Z","upgrade_url":"https://example.com/pro"}`, w.Body.String())
 		assert.Equal(t, "1382400", w.Header().Get("Retry-After"))
 		assert.Equal(t, `"month";r=0;t=1382400`, w.Header().Get("RateLimit"))
