@@ -14,12 +14,16 @@ const (
 	offerAfter = 2 * time.Minute
 	// offerAgain is when those are that nobody has acknowledged.
 	offerAgain = 5 * time.Minute
-	// forgetQuotas is when a period is forgotten, from its end, and a minute of use.
+	// forgetQuotas is when a period is forgotten, from its end, and forgetUsage when a minute of use
+	// is that nobody has acknowledged: in memory it is gone at the next start anyway, and most who
+	// keep it there bill nobody.
 	forgetQuotas = 35 * 24 * time.Hour
+	forgetUsage  = time.Hour
 )
 
 // MemoryQuotaStore is a QuotaStore in the memory of this process: for tests, and for a service
-// that is one process and may forget at each start what was used. It is safe for concurrent use.
+// that is one process and may forget at each start what was used. It keeps what Export has not
+// sent for an hour or two. It is safe for concurrent use.
 type MemoryQuotaStore struct {
 	mu     sync.Mutex
 	counts map[countID]*memoryCount
@@ -124,7 +128,7 @@ func (s *MemoryQuotaStore) forget(now time.Time) {
 		}
 	}
 	for at, u := range s.usage {
-		if now.Sub(u.Minute) > forgetQuotas {
+		if now.Sub(u.Minute) > forgetUsage {
 			delete(s.usage, at)
 		}
 	}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package sqlquota_test
+
+const raced = false
