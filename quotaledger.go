@@ -141,9 +141,12 @@ type spending struct {
 func (l *quotaLedger) take(ctx context.Context, on quotaAccount, cost int64, spent []spending) (_ []spending, allowed bool, err error) {
 	quotas := on.set.quotas
 	asked := false
-	for {
+	for began := (time.Time{}); ; {
 		l.mu.Lock()
 		now := time.Now()
+		if began.IsZero() {
+			began = now
+		}
 		waitsNoMore(spent, cost)
 		spent = spent[:0]
 		for _, q := range quotas {
@@ -159,7 +162,10 @@ func (l *quotaLedger) take(ctx context.Context, on quotaAccount, cost int64, spe
 		case allowed:
 			l.aheadLocked(now, quotas, spent)
 		default:
-			asking, wait = l.askLocked(now, quotas, spent, cost, asked)
+			asking, wait, err = l.askLocked(now, quotas, spent, cost, asked, now.Sub(began) >= storeWait)
+			if err != nil {
+				allowed = l.tryLocked(quotas, spent, cost, err)
+			}
 		}
 		l.mu.Unlock()
 		switch {
@@ -209,8 +215,9 @@ func (l *quotaLedger) tryLocked(quotas []Quota, spent []spending, cost int64, ou
 }
 
 // askLocked returns the counters to ask more for, or else the flight to wait for. Neither: a
-// quota has no more, which is certain once this request has asked.
-func (l *quotaLedger) askLocked(now time.Time, quotas []Quota, spent []spending, cost int64, asked bool) (ask []*quotaCounter, wait *quotaFlight) {
+// quota has no more, which is certain once this request has asked. The error is for one that has
+// waited long enough: others were faster each time.
+func (l *quotaLedger) askLocked(now time.Time, quotas []Quota, spent []spending, cost int64, asked, late bool) (ask []*quotaCounter, wait *quotaFlight, err error) {
 	for i, q := range quotas {
 		c := spent[i].counter
 		if !spent[i].exceeded {
@@ -220,11 +227,14 @@ func (l *quotaLedger) askLocked(now time.Time, quotas []Quota, spent []spending,
 			c.fullTo, c.fullAt = now.Add(quotaAgain), q.Requests
 		}
 		if !q.Soft && (cost > q.Requests || c.full(now, q.Requests)) {
-			return nil, nil
+			return nil, nil, nil
 		}
 		if c.flight != nil {
 			wait = c.flight
 		}
+	}
+	if late {
+		return nil, nil, errStoreLate
 	}
 	for i, q := range quotas {
 		c := spent[i].counter
@@ -238,7 +248,7 @@ func (l *quotaLedger) askLocked(now time.Time, quotas []Quota, spent []spending,
 			ask = append(ask, c)
 		}
 	}
-	return ask, wait
+	return ask, wait, nil
 }
 
 // full reports whether the store has just said that it has no more of a limit.
@@ -267,7 +277,7 @@ func (l *quotaLedger) aheadLocked(now time.Time, quotas []Quota, spent []spendin
 		case q.Soft && c.Behind():
 			l.claim(c, c.Say(q.Requests), q.Requests)
 		case !q.Soft && c.Low():
-			l.claim(c, c.Ask(0, q.Requests), q.Requests)
+			l.claim(c, c.Ask(c.demand, q.Requests), q.Requests)
 		default:
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -129,6 +130,38 @@ func TestQuotasOfClientsThatLeave(t *testing.T) {
 		admitted, _ := s.atOnce(3000)
 		assert.EqualValues(t, 2000-in.Load(), admitted, "who is gone wants nothing")
 	})
+}
+
+// A store that takes its time, and one account that comes faster than its share grows: nobody
+// waits long.
+func TestQuotasOfASlowStore(t *testing.T) {
+	silence(t)
+	for _, slow := range []time.Duration{60 * time.Millisecond, 300 * time.Millisecond} {
+		for _, sold := range []int64{10_000, 1_000_000} {
+			t.Run(fmt.Sprint(slow, sold), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					store := &slowQuotas{wait: slow}
+					s := newQuotaService(t, monthly(sold), ok, through(store), func(c *admit.QuotasConfig) { c.Replicas = 8 })
+					took := make([]time.Duration, 5000)
+					var wg sync.WaitGroup
+					for i := range took {
+						wg.Go(func() {
+							began := time.Now()
+							assert.Equal(t, http.StatusOK, s.get().Code)
+							took[i] = time.Since(began)
+						})
+						time.Sleep(time.Millisecond)
+					}
+					wg.Wait()
+					slices.Sort(took)
+					t.Logf("p50 %v, p99 %v, longest %v, %d calls", took[2500], took[4950], took[4999], store.calls.Load())
+					assert.Less(t, took[4999], 800*time.Millisecond)
+					assert.LessOrEqual(t, took[4950], 3*slow)
+					assert.Less(t, store.calls.Load(), int64(5000/40))
+				})
+			})
+		}
+	}
 }
 
 // A store that hangs, panics or answers nonsense is an outage, and never lets anybody in who has

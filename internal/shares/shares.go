@@ -93,14 +93,14 @@ func (c *Counter) Same() bool {
 }
 
 // Ask claims a demand, and a share of what is left of a limit besides: 1% at most, so that a
-// crash loses little. It grows with each call, and begins anew after Rest.
+// crash loses little. It grows with each call, at once to the demand of a call that comes as
+// fast, and begins anew after Rest.
 func (c *Counter) Ask(demand, limit int64) Claim {
-	share := int64(0)
 	if c.known {
-		c.step = max(min(2*c.step, c.Left(limit)/100), 1)
-		share = c.step
+		c.step = min(max(2*c.step, demand, 1), c.Left(limit)/100)
+		demand = plus(demand, c.step)
 	}
-	return c.claim(max(demand, share))
+	return c.claim(max(demand, 1))
 }
 
 // Say claims nothing new, and tells what is used.
