@@ -235,7 +235,7 @@ func TestQuotasOfCosts(t *testing.T) {
 				b := s.balance(t)
 				assert.Zero(t, b.Held)
 				if soft {
-					assert.EqualValues(t, math.MaxInt64, b.Used)
+					assert.EqualValues(t, int64(math.MaxInt64), b.Used)
 				} else {
 					assert.EqualValues(t, 1, b.Used)
 				}
