@@ -23,6 +23,9 @@ const (
 	quotaAgain = time.Second
 	// quotaBatch is how many claims one call has at most.
 	quotaBatch = 256
+	// quotaClose is how long Close waits for such a call, whatever the store was like before: what
+	// it does not say is lost.
+	quotaClose = 10 * time.Second
 )
 
 // quotaLedger is what a process knows of quotas, and what asks the store. It has a counter for
@@ -180,7 +183,7 @@ func (l *quotaLedger) take(ctx context.Context, on quotaAccount, cost int64, spe
 				return spent, false, ctx.Err()
 			}
 		case len(asking) > 0:
-			err, asked = l.ask(ctx, asking), true
+			err, asked = l.ask(ctx, asking, storeWait), true
 		default:
 			return spent, allowed, err
 		}
@@ -281,7 +284,7 @@ func (l *quotaLedger) aheadLocked(now time.Time, quotas []Quota, spent []spendin
 		default:
 			continue
 		}
-		time.AfterFunc(0, func() { _ = l.ask(context.Background(), []*quotaCounter{c}) })
+		time.AfterFunc(0, func() { _ = l.ask(context.Background(), []*quotaCounter{c}, storeWait) })
 	}
 }
 
@@ -304,7 +307,7 @@ func (l *quotaLedger) claim(c *quotaCounter, claim shares.Claim, limit int64) {
 
 // ask settles the flights of counters. It goes on when the request is gone that asks, since
 // others may wait too.
-func (l *quotaLedger) ask(ctx context.Context, counters []*quotaCounter) error {
+func (l *quotaLedger) ask(ctx context.Context, counters []*quotaCounter, wait time.Duration) error {
 	claims := make([]QuotaClaim, len(counters))
 	for i, c := range counters { // what is read does not change during a flight
 		claims[i] = QuotaClaim{
@@ -313,7 +316,7 @@ func (l *quotaLedger) ask(ctx context.Context, counters []*quotaCounter) error {
 			Used: c.flight.Used, Want: c.flight.Want, Floor: c.flight.Floor, Limit: c.flight.limit,
 		}
 	}
-	balances, err := l.settle(context.WithoutCancel(ctx), claims)
+	balances, err := l.settle(context.WithoutCancel(ctx), claims, wait)
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -331,13 +334,20 @@ func (l *quotaLedger) ask(ctx context.Context, counters []*quotaCounter) error {
 }
 
 // settle asks the store, and tells the log when it begins to fail and when it is back.
-func (l *quotaLedger) settle(ctx context.Context, claims []QuotaClaim) ([]QuotaBalance, error) {
+func (l *quotaLedger) settle(ctx context.Context, claims []QuotaClaim, wait time.Duration) ([]QuotaBalance, error) {
 	look := claims[0]
 	look.Process = ""
-	balances, err := storeCall[[]QuotaBalance]{
+	call := storeCall[[]QuotaBalance]{
 		ask:   func(ctx context.Context) ([]QuotaBalance, error) { return l.store.Settle(ctx, claims) },
 		probe: func(ctx context.Context) ([]QuotaBalance, error) { return l.store.Settle(ctx, []QuotaClaim{look}) },
-	}.in(ctx, &l.guard)
+	}
+	var balances []QuotaBalance
+	var err error
+	if wait > storeWait {
+		balances, err = call.wait(ctx, &l.guard, wait, call.ask)
+	} else {
+		balances, err = call.in(ctx, &l.guard)
+	}
 	if err == nil {
 		err = misfit(claims, balances)
 	}
@@ -456,7 +466,7 @@ func (l *quotaLedger) lookAfter() {
 		}
 		l.mu.Unlock()
 		// What could not be told is told next time.
-		_ = l.tellAll(context.Background(), batch, func(c *quotaCounter) (shares.Claim, bool) {
+		_ = l.tellAll(context.Background(), batch, storeWait, func(c *quotaCounter) (shares.Claim, bool) {
 			if c.rests(now) {
 				return c.rest()
 			}
@@ -504,7 +514,7 @@ func (l *quotaLedger) close(ctx context.Context) (left int, err error) {
 	l.mu.Unlock()
 	for len(all) > 0 {
 		n := min(len(all), quotaBatch)
-		if failed := l.tellAll(ctx, all[:n], (*quotaCounter).rest); failed != nil {
+		if failed := l.tellAll(ctx, all[:n], quotaClose, (*quotaCounter).rest); failed != nil {
 			left, err = left+n, failed
 		}
 		if ctx.Err() != nil {
@@ -517,14 +527,14 @@ func (l *quotaLedger) close(ctx context.Context) (left int, err error) {
 
 // tellAll makes a claim of each counter that has one to make, in one call. The first claim of a
 // counter only learns what the store knows of this process, and a second one tells it the rest.
-func (l *quotaLedger) tellAll(ctx context.Context, counters []*quotaCounter, claim func(*quotaCounter) (shares.Claim, bool)) error {
+func (l *quotaLedger) tellAll(ctx context.Context, counters []*quotaCounter, wait time.Duration, claim func(*quotaCounter) (shares.Claim, bool)) error {
 	for len(counters) > 0 {
 		flying, again, err := l.fly(ctx, counters, claim)
 		if err != nil {
 			return err
 		}
 		if len(flying) > 0 {
-			if err := l.ask(ctx, flying); err != nil {
+			if err := l.ask(ctx, flying, wait); err != nil {
 				return err
 			}
 		}
@@ -579,7 +589,7 @@ func (l *quotaLedger) look(ctx context.Context, on quotaAccount) ([]QuotaUsage, 
 		}
 	}
 	l.mu.Unlock()
-	if err := l.tellAll(ctx, mine, (*quotaCounter).say); err != nil {
+	if err := l.tellAll(ctx, mine, storeWait, (*quotaCounter).say); err != nil {
 		return nil, err
 	}
 	claims := make([]QuotaClaim, len(on.set.quotas))
@@ -591,7 +601,7 @@ func (l *quotaLedger) look(ctx context.Context, on quotaAccount) ([]QuotaUsage, 
 	if len(claims) == 0 {
 		return usage, nil
 	}
-	balances, err := l.settle(ctx, claims)
+	balances, err := l.settle(ctx, claims, storeWait)
 	if err != nil {
 		return nil, err
 	}

@@ -30,9 +30,8 @@ type QuotasConfig struct {
 	// StoreDown says what to do while Store fails, once what was taken ahead is spent: by
 	// LimitLocally each process lets in its part of what was left when it last knew, see Replicas,
 	// and answers 503 with the code store_unavailable after that; AdmitAll lets everybody in;
-	// RefuseAll answers 503. What is
-	// used is counted, and told the Store when it is back. One line of slog.Default() says that
-	// it fails, and one that it is back.
+	// RefuseAll answers 503. What is used is counted, and told the Store when it is back. One line
+	// of slog.Default() says that it fails, and one that it is back.
 	StoreDown StoreDown
 	// Replicas is how many processes share Store, for LimitLocally. 0: 1.
 	Replicas int
@@ -478,8 +477,9 @@ func (q *Quotas) Export(ctx context.Context, send func(context.Context, []UsageR
 }
 
 // Close tells the Store what was used, gives back what was taken ahead, and waits for Notify.
-// Call it after Server.Shutdown; a request that comes later is counted as ever. The error says
-// that the use of some accounts could not be told.
+// Call it after Server.Shutdown; a request that comes later is counted as ever. It waits while
+// ctx lasts, for the Store 10 s a call. The error says that the use of some accounts could not be
+// told.
 func (q *Quotas) Close(ctx context.Context) error {
 	if err := q.fault(); err != nil {
 		return err

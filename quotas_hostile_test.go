@@ -503,3 +503,20 @@ func TestQuotasAllAtOnce(t *testing.T) {
 	assert.LessOrEqual(t, admitted.Load(), int64(5000))
 	assert.EqualValues(t, admitted.Load(), s.used(t))
 }
+
+// A store that has become too slow for requests still hears at the end what was used.
+func TestQuotasCloseWaitsForASlowStore(t *testing.T) {
+	silence(t)
+	synctest.Test(t, func(t *testing.T) {
+		store := &slowQuotas{}
+		s := newQuotaService(t, monthly(1000), ok, through(store))
+		for range 5 {
+			require.Equal(t, http.StatusOK, s.get().Code)
+		}
+		store.wait = 2 * time.Second
+		require.Equal(t, http.StatusOK, s.get().Code, "decided without it")
+		require.NoError(t, s.Close(t.Context()))
+		store.wait = 0
+		assert.EqualValues(t, 6, s.balance(t).Used)
+	})
+}
