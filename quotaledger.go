@@ -73,8 +73,9 @@ type quotaCounter struct {
 	period calendar.Period
 
 	limit  int64        // as last seen
-	demand int64        // of those who wait or ask for more
 	flight *quotaFlight // nil: there is none
+	next   *quotaFlight // of those who came during the flight; nil: nobody has
+	owed   int64        // to those for whom it was asked, and who have not woken up yet
 	heard  int64        // QuotaClaim.Heard
 	fullTo time.Time    // until then there is no more
 	fullAt int64        // within this limit
@@ -84,11 +85,13 @@ type quotaCounter struct {
 	due     time.Time // when it is looked after
 }
 
-// quotaFlight is a claim that is under way.
+// quotaFlight is a claim that is under way, or will be after the one that is.
 type quotaFlight struct {
 	shares.Claim
 	seq, limit int64
-	done       chan struct{} // closed when it has been answered
+	demand     int64         // of those who wait for it
+	owed       bool          // demand is in quotaCounter.owed
+	done       chan struct{} // closed when it has been answered, or is not needed
 	err        error         // valid then
 }
 
@@ -135,8 +138,8 @@ type spending struct {
 	counter  *quotaCounter
 	period   calendar.Period
 	left     int64
-	exceeded bool // there is not so much
-	waits    bool // it is in the demand of the counter
+	exceeded bool         // there is not so much
+	flight   *quotaFlight // whose demand has it
 }
 
 // take begins to spend a cost of all quotas of an account, or of none, and appends to spent. An
@@ -144,19 +147,16 @@ type spending struct {
 func (l *quotaLedger) take(ctx context.Context, on quotaAccount, cost int64, spent []spending) (_ []spending, allowed bool, err error) {
 	quotas := on.set.quotas
 	asked := false
-	for began := (time.Time{}); ; {
+	for {
 		l.mu.Lock()
 		now := time.Now()
-		if began.IsZero() {
-			began = now
-		}
-		waitsNoMore(spent, cost)
+		leave(spent, cost)
 		spent = spent[:0]
 		for _, q := range quotas {
 			p := l.periodOf(now, on, q)
 			spent = append(spent, spending{counter: l.find(now, on, q, p), period: p.Period})
 		}
-		allowed = l.tryLocked(quotas, spent, cost, err)
+		allowed = l.tryLocked(quotas, spent, cost, asked, err)
 		var asking []*quotaCounter
 		var wait *quotaFlight
 		switch {
@@ -165,20 +165,17 @@ func (l *quotaLedger) take(ctx context.Context, on quotaAccount, cost int64, spe
 		case allowed:
 			l.aheadLocked(now, quotas, spent)
 		default:
-			asking, wait, err = l.askLocked(now, quotas, spent, cost, asked, now.Sub(began) >= storeWait)
-			if err != nil {
-				allowed = l.tryLocked(quotas, spent, cost, err)
-			}
+			asking, wait = l.askLocked(now, quotas, spent, cost, asked)
 		}
 		l.mu.Unlock()
 		switch {
 		case wait != nil:
 			select {
 			case <-wait.done:
-				err = wait.err
+				err, asked = wait.err, true
 			case <-ctx.Done():
 				l.mu.Lock()
-				waitsNoMore(spent, cost)
+				leave(spent, cost)
 				l.mu.Unlock()
 				return spent, false, ctx.Err()
 			}
@@ -190,16 +187,20 @@ func (l *quotaLedger) take(ctx context.Context, on quotaAccount, cost int64, spe
 	}
 }
 
-// tryLocked spends what may be spent without the store: what was taken ahead, and in an outage
-// what StoreDown says.
-func (l *quotaLedger) tryLocked(quotas []Quota, spent []spending, cost int64, outage error) (allowed bool) {
+// tryLocked spends what may be spent without the store: what was taken ahead, and is not owed to
+// others unless the store was asked for this request too, and in an outage what StoreDown says.
+func (l *quotaLedger) tryLocked(quotas []Quota, spent []spending, cost int64, asked bool, outage error) (allowed bool) {
 	allowed = true
 	for i, q := range quotas {
 		c := spent[i].counter
+		owed := c.owed
+		if asked {
+			owed = 0
+		}
 		switch {
 		case (q.Soft || cost == 0) && (c.Known() || outage != nil): // else nobody could say what is left
 			c.Force(cost)
-		case c.Take(cost, q.Requests):
+		case c.Take(cost, q.Requests, owed):
 		case outage != nil && l.down == AdmitAll:
 			c.Force(cost)
 		case outage != nil && l.down == LimitLocally && c.TakeWithout(cost, q.Requests, l.processes):
@@ -217,10 +218,10 @@ func (l *quotaLedger) tryLocked(quotas []Quota, spent []spending, cost int64, ou
 	return allowed
 }
 
-// askLocked returns the counters to ask more for, or else the flight to wait for. Neither: a
-// quota has no more, which is certain once this request has asked. The error is for one that has
-// waited long enough: others were faster each time.
-func (l *quotaLedger) askLocked(now time.Time, quotas []Quota, spent []spending, cost int64, asked, late bool) (ask []*quotaCounter, wait *quotaFlight, err error) {
+// askLocked returns the counters to ask more for, or else the flight to wait for: the one after
+// that which is under way, so that nobody who comes later is served first. Neither: a quota has no
+// more, which is certain once the store has been asked for this request.
+func (l *quotaLedger) askLocked(now time.Time, quotas []Quota, spent []spending, cost int64, asked bool) (ask []*quotaCounter, wait *quotaFlight) {
 	for i, q := range quotas {
 		c := spent[i].counter
 		if !spent[i].exceeded {
@@ -230,28 +231,31 @@ func (l *quotaLedger) askLocked(now time.Time, quotas []Quota, spent []spending,
 			c.fullTo, c.fullAt = now.Add(quotaAgain), q.Requests
 		}
 		if !q.Soft && (cost > q.Requests || c.full(now, q.Requests)) {
-			return nil, nil, nil
+			return nil, nil
 		}
-		if c.flight != nil {
-			wait = c.flight
-		}
-	}
-	if late {
-		return nil, nil, errStoreLate
 	}
 	for i, q := range quotas {
 		c := spent[i].counter
-		if !spent[i].exceeded || wait != nil && c.flight != wait {
+		if !spent[i].exceeded || c.flight == nil {
 			continue
 		}
-		c.demand = plus(c.demand, cost)
-		spent[i].waits = true
-		if wait == nil {
-			l.claim(c, c.Ask(c.demand, q.Requests), q.Requests)
+		if c.next == nil {
+			c.next = &quotaFlight{done: make(chan struct{})}
+		}
+		c.next.limit = max(c.next.limit, q.Requests)
+		c.next.demand = plus(c.next.demand, cost)
+		spent[i].flight = c.next
+		return nil, c.next
+	}
+	for i, q := range quotas {
+		c := spent[i].counter
+		if spent[i].exceeded {
+			l.askFor(c, &quotaFlight{demand: cost, limit: q.Requests, done: make(chan struct{})})
+			spent[i].flight = c.flight
 			ask = append(ask, c)
 		}
 	}
-	return ask, wait, nil
+	return ask, nil
 }
 
 // full reports whether the store has just said that it has no more of a limit.
@@ -259,11 +263,15 @@ func (c *quotaCounter) full(now time.Time, limit int64) bool {
 	return now.Before(c.fullTo) && limit <= c.fullAt
 }
 
-// waitsNoMore is for a request that has waited or asked for more.
-func waitsNoMore(spent []spending, cost int64) {
+// leave is for a request that waits for no flight any more.
+func leave(spent []spending, cost int64) {
 	for _, s := range spent {
-		if s.waits {
-			s.counter.demand = max(s.counter.demand-cost, 0)
+		switch f := s.flight; {
+		case f == nil:
+		case f.owed:
+			s.counter.owed = max(s.counter.owed-cost, 0)
+		default:
+			f.demand = max(f.demand-cost, 0)
 		}
 	}
 }
@@ -279,8 +287,8 @@ func (l *quotaLedger) aheadLocked(now time.Time, quotas []Quota, spent []spendin
 		switch {
 		case q.Soft && c.Behind():
 			l.claim(c, c.Say(q.Requests), q.Requests)
-		case !q.Soft && c.Low():
-			l.claim(c, c.Ask(c.demand, q.Requests), q.Requests)
+		case !q.Soft && c.Low(c.owed):
+			l.claim(c, c.Ask(c.owed, q.Requests), q.Requests)
 		default:
 			continue
 		}
@@ -299,10 +307,19 @@ func (l *quotaLedger) done(spent []spending, cost int64, counted bool) {
 	}
 }
 
-// claim begins a flight.
+// claim begins a flight for which nobody waits.
 func (l *quotaLedger) claim(c *quotaCounter, claim shares.Claim, limit int64) {
 	l.seq++
 	c.flight = &quotaFlight{Claim: claim, seq: l.seq, limit: limit, done: make(chan struct{})}
+}
+
+// askFor begins a flight for those who wait for it. From now on they are owed what there is, or
+// who comes later could take it.
+func (l *quotaLedger) askFor(c *quotaCounter, f *quotaFlight) {
+	l.seq++
+	c.owed, f.owed = plus(c.owed, f.demand), true
+	f.Claim, f.seq = c.Ask(c.owed, f.limit), l.seq
+	c.flight = f
 }
 
 // ask settles the flights of counters. It goes on when the request is gone that asks, since
@@ -320,6 +337,7 @@ func (l *quotaLedger) ask(ctx context.Context, counters []*quotaCounter, wait ti
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	var again []*quotaCounter
 	for i, c := range counters {
 		f := c.flight
 		c.flight, f.err = nil, err
@@ -329,8 +347,30 @@ func (l *quotaLedger) ask(ctx context.Context, counters []*quotaCounter, wait ti
 			c.quiet = time.Now().Add(quotaAgain)
 		}
 		close(f.done)
+		if l.nextLocked(c, err) {
+			again = append(again, c)
+		}
+	}
+	if len(again) > 0 {
+		time.AfterFunc(0, func() { _ = l.ask(context.Background(), again, storeWait) })
 	}
 	return err
+}
+
+// nextLocked begins the flight of those who came during one that has ended, if it is needed.
+func (l *quotaLedger) nextLocked(c *quotaCounter, err error) bool {
+	n := c.next
+	c.next = nil
+	if n == nil {
+		return false
+	}
+	if err != nil || n.demand == 0 || c.full(time.Now(), n.limit) {
+		n.err = err
+		close(n.done)
+		return false
+	}
+	l.askFor(c, n)
+	return true
 }
 
 // settle asks the store, and tells the log when it begins to fail and when it is back.
@@ -527,8 +567,9 @@ func (l *quotaLedger) close(ctx context.Context) (left int, err error) {
 
 // tellAll makes a claim of each counter that has one to make, in one call. The first claim of a
 // counter only learns what the store knows of this process, and a second one tells it the rest.
+// A counter that others make claims of without end is left to them.
 func (l *quotaLedger) tellAll(ctx context.Context, counters []*quotaCounter, wait time.Duration, claim func(*quotaCounter) (shares.Claim, bool)) error {
-	for len(counters) > 0 {
+	for range 3 {
 		flying, again, err := l.fly(ctx, counters, claim)
 		if err != nil {
 			return err
@@ -538,17 +579,20 @@ func (l *quotaLedger) tellAll(ctx context.Context, counters []*quotaCounter, wai
 				return err
 			}
 		}
-		counters = again
+		if counters = again; len(counters) == 0 {
+			break
+		}
 	}
 	return nil
 }
 
-// fly begins a flight of each counter that has a claim to make, once the one before has ended.
-func (l *quotaLedger) fly(ctx context.Context, counters []*quotaCounter, claim func(*quotaCounter) (shares.Claim, bool)) (flying, fresh []*quotaCounter, err error) {
+// fly begins a flight of each counter that has a claim to make, once the one before has ended. It
+// returns those that have, and those to come back to.
+func (l *quotaLedger) fly(ctx context.Context, counters []*quotaCounter, claim func(*quotaCounter) (shares.Claim, bool)) (flying, again []*quotaCounter, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, c := range counters {
-		for c.flight != nil && ctx.Err() == nil {
+		if c.flight != nil && ctx.Err() == nil {
 			done := c.flight.done
 			l.mu.Unlock()
 			select {
@@ -563,17 +607,18 @@ func (l *quotaLedger) fly(ctx context.Context, counters []*quotaCounter, claim f
 	}
 	for _, c := range counters {
 		if c.flight != nil {
+			again = append(again, c)
 			continue
 		}
 		if made, some := claim(c); some {
 			l.claim(c, made, c.limit)
 			flying = append(flying, c)
 			if made.Fresh {
-				fresh = append(fresh, c)
+				again = append(again, c)
 			}
 		}
 	}
-	return flying, fresh, nil
+	return flying, again, nil
 }
 
 // look returns the balances of all quotas of an account, with what this process has used.

@@ -145,6 +145,14 @@ func TestQuotasOfASlowStore(t *testing.T) {
 					took := make([]time.Duration, 5000)
 					var wg sync.WaitGroup
 					for i := range took {
+						if i == 2500 {
+							wg.Go(func() { // nor does who asks for the usage, or closes
+								began := time.Now()
+								assert.NotZero(t, s.used(t))
+								assert.NoError(t, s.Close(t.Context()))
+								assert.Less(t, time.Since(began), 12*slow)
+							})
+						}
 						wg.Go(func() {
 							began := time.Now()
 							assert.Equal(t, http.StatusOK, s.get().Code)
@@ -155,8 +163,7 @@ func TestQuotasOfASlowStore(t *testing.T) {
 					wg.Wait()
 					slices.Sort(took)
 					t.Logf("p50 %v, p99 %v, longest %v, %d calls", took[2500], took[4950], took[4999], store.calls.Load())
-					assert.Less(t, took[4999], 800*time.Millisecond)
-					assert.LessOrEqual(t, took[4950], 3*slow)
+					assert.LessOrEqual(t, took[4999], 2*slow, "the call that is under way, and the next one")
 					assert.Less(t, store.calls.Load(), int64(5000/40))
 				})
 			})

@@ -91,7 +91,7 @@ func (w *world) step() {
 	switch w.rnd.IntN(12) {
 	case 0, 1, 2, 3:
 		cost := 1 + w.rnd.Int64N(1+w.limit/50)
-		if p.Take(cost, w.limit) {
+		if p.Take(cost, w.limit, 0) {
 			p.inUse = append(p.inUse, cost)
 		} else {
 			w.settle(p, p.Ask(cost, w.limit))
@@ -118,7 +118,7 @@ func (w *world) step() {
 		w.settle(p, p.Rest())
 	case 9:
 		switch {
-		case p.Low():
+		case p.Low(0):
 			w.settle(p, p.Ask(0, w.limit))
 		case p.Settled(): // it is forgotten, and begins anew
 			p.Counter, p.heard = shares.Counter{}, p.seq

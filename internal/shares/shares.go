@@ -32,9 +32,10 @@ type Claim struct {
 // Balance is what the store answers: see admit.QuotaBalance.
 type Balance struct{ Used, Held, MyUsed, MyHeld int64 }
 
-// Take begins to spend a cost, if the share holds it, and so does the limit.
-func (c *Counter) Take(cost, limit int64) bool {
-	if spends := plus(c.used, c.inUse, cost); spends > c.granted || plus(c.others, spends) > limit {
+// Take begins to spend a cost, if the share holds it beside what is owed to others, and so does
+// the limit.
+func (c *Counter) Take(cost, limit, owed int64) bool {
+	if spends := plus(c.used, c.inUse, cost); plus(spends, owed) > c.granted || plus(c.others, spends) > limit {
 		return false
 	}
 	c.inUse += cost
@@ -67,10 +68,10 @@ func (c *Counter) Done(cost int64, counted bool) {
 // Left returns how much of a limit may be spent, as far as is known.
 func (c *Counter) Left(limit int64) int64 { return max(limit-plus(c.others, c.used, c.inUse), 0) }
 
-// Low reports whether most of the share is spent, so that more should be asked for before
+// Low reports whether most of the share is spent or owed, so that more should be asked for before
 // somebody has to wait for it. Small shares are spent exactly.
-func (c *Counter) Low() bool {
-	return c.step >= 8 && c.granted-plus(c.used, c.inUse) < c.step/4
+func (c *Counter) Low(owed int64) bool {
+	return c.step >= 8 && c.granted-plus(c.used, c.inUse, owed) < c.step/4
 }
 
 // Behind reports whether the store knows of less than the last step what has been used.
