@@ -25,7 +25,7 @@ type QuotasConfig struct {
 	// sqlquota. It is not asked for each request: a process takes 1% of what is left ahead, or
 	// one request while less than 100 are left, and gives back what it has not spent for a
 	// minute. What a process has used is lost if it crashes within a minute, up to that share. A
-	// request that has to wait for the Store does so for less than 800 ms.
+	// request that has to wait does so for two calls at most, of 400 ms each at most.
 	Store QuotaStore
 	// StoreDown says what to do while Store fails, once what was taken ahead is spent: by
 	// LimitLocally each process lets in its part of what was left when it last knew, see Replicas,

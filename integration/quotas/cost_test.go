@@ -51,14 +51,14 @@ func openStore(t *testing.T, url string) admit.QuotaStore {
 }
 
 // What Quotas add to a request, at 1,000 requests a second of one account: next to nothing,
-// wherever the store is, as long as there is much left. ADMIT_QUOTA_REQUESTS=5000 measures longer.
+// wherever the store is, as long as there is much left. ADMIT_QUOTA_REQUESTS=5000 measures it.
 func TestCostOfARequest(t *testing.T) {
-	requests := 500
-	if text := os.Getenv("ADMIT_QUOTA_REQUESTS"); text != "" {
-		var err error
-		requests, err = strconv.Atoi(text)
-		require.NoError(t, err)
+	text := os.Getenv("ADMIT_QUOTA_REQUESTS")
+	if text == "" {
+		t.Skip("it measures times: see ADMIT_QUOTA_REQUESTS")
 	}
+	requests, err := strconv.Atoi(text)
+	require.NoError(t, err)
 	database := servers.PostgresDatabase(t)
 	db, err := sql.Open("pgx", database)
 	require.NoError(t, err)
@@ -75,12 +75,11 @@ func TestCostOfARequest(t *testing.T) {
 	for _, place := range []struct {
 		name  string
 		store admit.QuotaStore
-		p50   time.Duration // less than
 	}{
-		{"none", nil, time.Millisecond},
-		{"memory", admit.NewMemoryQuotaStore(), time.Millisecond},
-		{"PostgreSQL", openStore(t, database), time.Millisecond},
-		{"PostgreSQL, 5 ms away", openStore(t, far.String()), 200 * time.Millisecond}, // a claim is five round trips of 10 ms
+		{"none", nil},
+		{"memory", admit.NewMemoryQuotaStore()},
+		{"PostgreSQL", openStore(t, database)},
+		{"PostgreSQL, 5 ms away", openStore(t, far.String())}, // a claim is five round trips of 10 ms
 	} {
 		for _, sold := range []int64{1_000_000, 10_000} {
 			h, counting := http.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})), new(countingStore)
@@ -92,8 +91,6 @@ func TestCostOfARequest(t *testing.T) {
 			p := func(percent int) time.Duration { return took[(len(took)-1)*percent/100] }
 			calls := float64(counting.calls.Load()) / float64(requests)
 			fmt.Fprintf(table, "%s\t%d\t%d\t%v\t%v\t%v\t%v\t%.4f\t\n", place.name, sold, requests, p(50), p(90), p(99), p(100), calls)
-			assert.Less(t, p(50), place.p50, "%s, %d", place.name, sold)
-			assert.Less(t, p(100), time.Second, "%s, %d", place.name, sold)
 			assert.Less(t, calls, 0.1, "%s, %d", place.name, sold)
 		}
 	}

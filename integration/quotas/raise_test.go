@@ -17,7 +17,8 @@ import (
 )
 
 // atOnce is how soon all replicas know of another quota: they look for changes of keys each second.
-const atOnce = 1500 * time.Millisecond
+// The test allows for a machine that is busy, and logs what it has seen.
+const atOnce = 3 * time.Second
 
 // What somebody changes of a key's quota, in the middle of a period, holds in all replicas at once,
 // whether it is more or less.
