@@ -53,12 +53,7 @@ func openStore(t *testing.T, url string) admit.QuotaStore {
 // What Quotas add to a request, at 1,000 requests a second of one account: next to nothing,
 // wherever the store is, as long as there is much left. ADMIT_QUOTA_REQUESTS=5000 measures it.
 func TestCostOfARequest(t *testing.T) {
-	text := os.Getenv("ADMIT_QUOTA_REQUESTS")
-	if text == "" {
-		t.Skip("it measures times: see ADMIT_QUOTA_REQUESTS")
-	}
-	requests, err := strconv.Atoi(text)
-	require.NoError(t, err)
+	requests := measured(t)
 	database := servers.PostgresDatabase(t)
 	db, err := sql.Open("pgx", database)
 	require.NoError(t, err)
@@ -97,6 +92,18 @@ func TestCostOfARequest(t *testing.T) {
 	print()
 }
 
+// measured returns how many requests are to be measured. Nobody asks for that in CI.
+func measured(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("ADMIT_QUOTA_REQUESTS")
+	if text == "" {
+		t.Skip("it measures: see ADMIT_QUOTA_REQUESTS")
+	}
+	requests, err := strconv.Atoi(text)
+	require.NoError(t, err)
+	return requests
+}
+
 // measure sends requests, one each millisecond, and returns how long they took, in order.
 func measure(t *testing.T, h http.Handler, key *admit.Key, requests int) []time.Duration {
 	took := make([]time.Duration, requests)
@@ -123,6 +130,7 @@ func measure(t *testing.T, h http.Handler, key *admit.Key, requests int) []time.
 // The calls of the store for each request, over the whole of a quota: all that was sold is
 // admitted, by one process or by eight.
 func TestCallsOfTheStore(t *testing.T) {
+	measured(t)
 	table, print := newTable(t, "a month\tprocesses\tadmitted\tcalls\tcalls a request\trequests a call")
 	for _, sold := range []int64{10_000, 1_000_000} {
 		for _, processes := range []int{1, 8} {
