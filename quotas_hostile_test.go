@@ -172,6 +172,55 @@ func TestQuotasOfASlowStore(t *testing.T) {
 	}
 }
 
+// An account that comes steadily never waits once its share has grown, though the store is slow.
+func TestQuotasAskAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newQuotaService(t, monthly(1_000_000), ok, through(&slowQuotas{wait: 50 * time.Millisecond}))
+		for i := range 5000 {
+			began := time.Now()
+			require.Equal(t, http.StatusOK, s.get().Code)
+			if i >= 200 {
+				require.Zero(t, time.Since(began), "request %d waits", i)
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+		require.NoError(t, s.Close(t.Context()))
+	})
+}
+
+// The store hears of a soft quota before a minute is over, and not at each request.
+func TestQuotasSoftAreToldInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		plan := admit.Plan{Name: "free", Quotas: []admit.Quota{{Requests: 10_000, Every: admit.Month, Soft: true}}}
+		store := new(slowQuotas)
+		s := newQuotaService(t, plan, ok, through(store))
+		for range 10_000 {
+			s.get()
+			time.Sleep(time.Millisecond)
+		}
+		assert.Less(t, store.calls.Load(), int64(250))
+		assert.Equal(t, 80, (<-s.notices).Percent)
+		time.Sleep(time.Minute)
+		assert.Equal(t, 100, (<-s.notices).Percent)
+
+		other := newQuotaService(t, plan, ok, func(c *admit.QuotasConfig) { c.Store = s.store })
+		w := other.get()
+		assert.Equal(t, http.StatusOK, w.Code)
+		assert.Contains(t, w.Header().Get("RateLimit"), `"month";r=0;`, "also the first request says what is left")
+	})
+}
+
+// A request of a soft quota that lasts for long is not forgotten.
+func TestQuotasSoftStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		plan := admit.Plan{Name: "free", Quotas: []admit.Quota{{Requests: 10, Every: admit.Month, Soft: true}}}
+		s := newQuotaService(t, plan, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(10 * time.Minute) }))
+		require.Equal(t, http.StatusOK, s.get().Code)
+		require.NoError(t, s.Close(t.Context()))
+		assert.Equal(t, admit.QuotaBalance{Used: 1}, s.balance(t))
+	})
+}
+
 // A store that hangs, panics or answers nonsense is an outage, and never lets anybody in who has
 // not bought it.
 func TestQuotasOfABadStore(t *testing.T) {
@@ -366,6 +415,8 @@ func TestQuotasSoftAndHardOfOneKey(t *testing.T) {
 			assert.Equal(t, name, usage[i].Name)
 			assert.EqualValues(t, 20, usage[i].Used, "what was refused by one is taken from none: %s", name)
 		}
+		require.NoError(t, s.Close(t.Context()))
+		assert.Equal(t, admit.QuotaBalance{Used: 20}, s.balance(t))
 	})
 }
 
