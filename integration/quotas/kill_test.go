@@ -40,7 +40,7 @@ const workers = 8
 // which is at most what the killed had taken ahead; and what is exported is what is counted.
 // ADMIT_QUOTA_KILLS=2m makes it longer.
 func TestKilledProcessesLoseAtMostTheirShares(t *testing.T) {
-	f := newFleet(t, 10*time.Second)
+	f := newFleet(t, 6*time.Second)
 	f.run(t, func(w *worker) {
 		switch rand.IntN(4) {
 		case 0:
@@ -64,7 +64,7 @@ func TestKilledProcessesLoseAtMostTheirShares(t *testing.T) {
 
 // Without kills, all that was sold is admitted, nothing is lost, and each account is told once.
 func TestProcessesThatEndWellLoseNothing(t *testing.T) {
-	f := newFleet(t, 5*time.Second)
+	f := newFleet(t, 3*time.Second)
 	f.run(t, func(w *worker) {
 		f.ends++
 		require.NoError(t, w.end(t))

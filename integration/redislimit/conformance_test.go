@@ -45,6 +45,9 @@ var patient = redislimit.Config{Timeout: time.Minute}
 // Two ways to have a clock: with a real server it cannot be moved, and with miniredis in
 // a bubble everything happens at the times that the tests choose.
 func TestConformsOnMiniredis(t *testing.T) {
+	if raced {
+		t.Skip("nothing of ours runs beside what runs with a real Redis")
+	}
 	t.Parallel()
 	for name, c := range map[string]redislimit.Config{
 		"that remembers refusals": {},
