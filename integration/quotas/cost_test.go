@@ -82,7 +82,7 @@ func TestCostOfARequest(t *testing.T) {
 				counting.QuotaStore = place.store
 				h = newQuotas(t, counting, func(c *admit.QuotasConfig) { c.StoreDown, c.Replicas = admit.LimitLocally, 8 }).Wrap(h)
 			}
-			took := measure(t, h, caller(fmt.Sprint(sold), sold), requests)
+			took := measure(t, h, caller(fmt.Sprint(place.name, sold), sold), requests)
 			p := func(percent int) time.Duration { return took[(len(took)-1)*percent/100] }
 			calls := float64(counting.calls.Load()) / float64(requests)
 			fmt.Fprintf(table, "%s\t%d\t%d\t%v\t%v\t%v\t%v\t%.4f\t\n", place.name, sold, requests, p(50), p(90), p(99), p(100), calls)
