@@ -24,8 +24,9 @@ type QuotasConfig struct {
 	// Store counts for all processes that share it: see NewMemoryQuotaStore and package
 	// sqlquota. It is not asked for each request: a process takes 1% of what is left ahead, or
 	// one request while less than 100 are left, and gives back what it has not spent for a
-	// minute. What a process has used is lost if it crashes within a minute, up to that share. A
-	// request that has to wait does so for two calls at most, of 400 ms each at most.
+	// minute. If a process crashes, what it has used in the last minute may be forgotten, up to
+	// that share, and nobody else gets the share before the period ends: so call Close. A request
+	// that has to wait does so for two calls at most, of 400 ms each at most.
 	Store QuotaStore
 	// StoreDown says what to do while Store fails, once what was taken ahead is spent: by
 	// LimitLocally each process lets in its part of what was left when it last knew, see Replicas,
