@@ -252,24 +252,15 @@ func (q *Quotas) serve(in inside, w http.ResponseWriter, r *http.Request, spent 
 	s, tracked, inner := in.fill(w, r, slotMetered)
 	defer s.leave(r, inner)
 	s.metered = q
-	status := http.StatusInternalServerError // of a panic
-	t := &s.writer
-	t.client = inner.Context()
+	s.writer.client = inner.Context()
+	returned := false
 	defer func() {
-		switch {
-		case t.hijacked:
-			status = http.StatusSwitchingProtocols
-		case t.gone || t.status == 0 && r.Context().Err() == context.Canceled:
-			status = statusClientGone
-		case t.status != 0:
-			status = t.status
-		}
 		counted := false
 		defer func() { q.ledger.done(spent, cost, counted) }() // if Counts panics too
-		counted = s.reached.Load() && q.counts(status)
+		counted = s.reached.Load() && q.counts(s.writer.ended(returned))
 	}()
 	in.ServeHTTP(tracked, inner)
-	status = http.StatusOK
+	returned = true
 }
 
 func (q *Quotas) counts(status int) bool {

@@ -374,24 +374,11 @@ func (l *Limiter) serve(in inside, w http.ResponseWriter, r *http.Request, done 
 	w = track(w)
 	t := tracker(w)
 	t.client = r.Context()
-	status := http.StatusInternalServerError // of a panic
-	defer func() {
-		switch {
-		case t.hijacked:
-			status = http.StatusSwitchingProtocols
-		case t.gone || t.status == 0 && r.Context().Err() == context.Canceled:
-			status = statusClientGone
-		case t.status != 0:
-			status = t.status
-		}
-		done(status)
-	}()
+	returned := false
+	defer func() { done(t.ended(returned)) }()
 	in.ServeHTTP(w, r)
-	status = http.StatusOK
+	returned = true
 }
-
-// statusClientGone is not sent, since nobody is there: it is nginx's number for that.
-const statusClientGone = 499
 
 // refund returns the cost to where it was taken. The client may be gone.
 func (l *Limiter) refund(r *http.Request, who caller, set *limitSet, cost int, outage error) {

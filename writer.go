@@ -173,6 +173,26 @@ func (w *responseWriter) clientGone() bool {
 	return w.client != nil && w.client.Err() == context.Canceled
 }
 
+// statusClientGone is not sent, since nobody is there: it is nginx's number for that.
+const statusClientGone = 499
+
+// ended returns the status of the request, for who counts it and has set w.client: 500 where the
+// handler has not returned, and no response has begun.
+func (w *responseWriter) ended(returned bool) int {
+	switch {
+	case w.hijacked:
+		return http.StatusSwitchingProtocols
+	case w.gone || w.status == 0 && w.clientGone():
+		return statusClientGone
+	case w.status != 0:
+		return w.status
+	case returned:
+		return http.StatusOK
+	default:
+		return http.StatusInternalServerError
+	}
+}
+
 func (w *responseWriter) Write(p []byte) (int, error) {
 	if w.replaced {
 		w.interception.log(w.status, string(p[:min(len(p), maxReplacedText)]))
