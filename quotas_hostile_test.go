@@ -579,3 +579,28 @@ func TestQuotasCloseWaitsForASlowStore(t *testing.T) {
 		assert.EqualValues(t, 6, s.balance(t).Used)
 	})
 }
+
+// A connection that its handler takes over counts once, as it ends, and so does an answer on
+// every wire.
+func TestQuotasOverSockets(t *testing.T) {
+	t.Parallel()
+	for _, wire := range wires {
+		t.Run(wire, func(t *testing.T) {
+			t.Parallel()
+			s := newQuotaService(t, monthly(2), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				conn, _, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					return // HTTP/2 has none
+				}
+				_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+				_ = conn.Close()
+			}))
+			server := serve(t, wire, s.handler)
+			for i, status := range []int{200, 200, 429} {
+				res, _ := do(t, server, "GET", "/", "")
+				assert.Equal(t, status, res.StatusCode, i)
+			}
+			assert.Eventually(t, func() bool { return s.used(t) == 2 }, 10*time.Second, time.Millisecond)
+		})
+	}
+}
