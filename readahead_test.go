@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ type waitingRoom struct {
 	work   http.Handler
 	server *httptest.Server
 	leave  chan struct{}
+	free   func() // closes leave, once
 }
 
 func newWaitingRoom(t *testing.T, wire string, h http.Handler) *waitingRoom {
@@ -38,7 +40,9 @@ func newWaitingRoom(t *testing.T, wire string, h http.Handler) *waitingRoom {
 		}
 		h.ServeHTTP(rw, r)
 	}))
+	w.free = sync.OnceFunc(func() { close(w.leave) })
 	w.server = serve(t, wire, w.work)
+	t.Cleanup(w.free) // also where the test has failed: the server waits for its handlers
 	go func() { _, _ = w.server.Client().Get(w.server.URL + "/first") }()
 	w.waitFor(t, 1, 0)
 	return w
@@ -94,7 +98,7 @@ func TestInFlightQueueAndClientsThatLeaveWithABody(t *testing.T) {
 					}
 					room.waitFor(t, 1, 0)
 				}
-				close(room.leave)
+				room.free()
 				room.waitFor(t, 0, 0)
 				res, _ := do(t, room.server, "POST", "/", "0123456789")
 				assert.Equal(t, http.StatusOK, res.StatusCode)
@@ -121,7 +125,7 @@ func TestInFlightQueueKeepsBodies(t *testing.T) {
 					answers <- string(body)
 				}()
 				room.waitFor(t, 1, 1)
-				close(room.leave)
+				room.free()
 				assert.Equal(t, fmt.Sprint(n, n, nil), <-answers)
 				_, body := do(t, room.server, "POST", "/", "xx")
 				assert.Equal(t, "2 2 <nil>", string(body))
@@ -153,7 +157,7 @@ func TestInFlightQueueAndBodiesThatAreUnderWay(t *testing.T) {
 			_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n01234")
 			require.NoError(t, err)
 			room.waitFor(t, 1, 1)
-			close(room.leave)
+			room.free()
 			room.waitFor(t, 1, 0)
 			_, err = io.WriteString(c, test.rest)
 			require.NoError(t, err)
@@ -182,7 +186,7 @@ func TestInFlightQueueDoesNotAskForBodies(t *testing.T) {
 	_, err = c.Read(make([]byte, 1))
 	assert.ErrorContains(t, err, "timeout")
 	require.NoError(t, c.SetReadDeadline(time.Time{}))
-	close(room.leave)
+	room.free()
 	in := bufio.NewReader(c)
 	line, err := in.ReadString('\n')
 	require.NoError(t, err)
@@ -214,14 +218,14 @@ func TestInFlightQueueRefusesWhoStillSends(t *testing.T) {
 				require.NoError(t, err)
 				in := bufio.NewReader(c)
 				if rest != "" {
-					time.Sleep(200 * time.Millisecond) // after it has been refused
+					time.Sleep(50 * time.Millisecond) // after it has been refused
 					_, err = io.WriteString(c, rest)
 					require.NoError(t, err)
 				}
 				res, _ := answerOn(t, in)
 				assert.Equal(t, http.StatusTooManyRequests, res.StatusCode)
 				assert.Equal(t, rest == "", res.Close)
-				close(room.leave)
+				room.free()
 				<-first
 				if rest != "" {
 					_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -268,8 +272,12 @@ func TestInFlightQueueReadsNothingAfterTheEnd(t *testing.T) { // not parallel: i
 	for _, wire := range testkit.PlainWires {
 		for name, end := range ends {
 			t.Run(wire+"/"+name, func(t *testing.T) {
-				room := newWaitingRoom(t, wire, admit.BodyTimeout{Grace: 200 * time.Millisecond}.Wrap(end))
-				ended := make(chan bool)
+				grace := 200 * time.Millisecond // for a rest that does not come
+				if name == "hijacks" {
+					grace = time.Minute // for one that does
+				}
+				room := newWaitingRoom(t, wire, admit.BodyTimeout{Grace: grace}.Wrap(end))
+				ended := make(chan bool, 1)
 				guarded := wrap(room.work, (&admit.ErrorWriter{Logger: discardLogs}).Wrap, admit.Recover)
 				room.server = serve(t, wire, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					defer func() { ended <- !reads() }()
@@ -280,14 +288,16 @@ func TestInFlightQueueReadsNothingAfterTheEnd(t *testing.T) { // not parallel: i
 				_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n01234")
 				require.NoError(t, err)
 				room.waitFor(t, 1, 1)
-				close(room.leave)
+				room.free()
 				if name == "hijacks" {
 					time.Sleep(50 * time.Millisecond)
 					_, err = io.WriteString(c, "56789")
 					require.NoError(t, err)
-					assert.Equal(t, "0123456789", <-hijacked, "what was read ahead is not lost")
 				}
 				assert.True(t, <-ended)
+				if name == "hijacks" && assert.Len(t, hijacked, 1) {
+					assert.Equal(t, "0123456789", <-hijacked, "what was read ahead is not lost")
+				}
 			})
 		}
 	}

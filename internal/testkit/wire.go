@@ -58,8 +58,20 @@ func ServeUnguarded(t testing.TB, wire string, h http.Handler, configure ...func
 	default:
 		t.Fatalf("there is no wire %q", wire)
 	}
-	t.Cleanup(s.Close)
+	t.Cleanup(func() { closeServer(t, s) })
 	return s
+}
+
+// closeServer fails where a handler does not end, be it that the test has failed before it let
+// the handler go on: a test that waits for ever says nothing of what went wrong.
+func closeServer(t testing.TB, s *httptest.Server) {
+	closed := make(chan bool)
+	go func() { defer close(closed); s.Close() }()
+	select {
+	case <-closed:
+	case <-time.After(3 * patience):
+		t.Errorf("a handler of %s has not ended", s.URL)
+	}
 }
 
 // Do sends a request and reads the whole answer; headers are names and values in turn.
