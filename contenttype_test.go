@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"mime"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -463,10 +462,9 @@ func TestContentTypeOverTheWire(t *testing.T) {
 		"GET with a body": {"GET / HTTP/1.1\r\nContent-Type: text/xml\r\nContent-Length: 2\r\n\r\n{}", 415, "application/json"},
 		"gzip":            {"POST / HTTP/1.1\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", 415, "identity"},
 	} {
-		conn, err := net.Dial("tcp", server.Listener.Addr().String())
-		require.NoError(t, err)
+		conn := testkit.Dial(t, server)
 		request := strings.Replace(test.request, "\r\n", "\r\nHost: example.com\r\nConnection: close\r\n", 1)
-		_, err = io.WriteString(conn, request)
+		_, err := io.WriteString(conn, request)
 		require.NoError(t, err)
 		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		require.NoError(t, err, name)

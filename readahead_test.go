@@ -3,7 +3,6 @@ package admit_test
 import (
 	"bufio"
 	"bytes"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -50,25 +49,19 @@ func newWaitingRoom(t *testing.T, wire string, h http.Handler) *waitingRoom {
 
 func (w *waitingRoom) waitFor(t *testing.T, running, waiting int) {
 	t.Helper()
+	waitFor(t, w.InFlight, running, waiting)
+}
+
+func waitFor(t *testing.T, f *admit.InFlight, running, waiting int) {
+	t.Helper()
 	assert.Eventually(t, func() bool {
-		r, q, _ := w.InUse()
+		r, q, _ := f.InUse()
 		return r == running && q == waiting
 	}, 10*time.Second, time.Millisecond, "%d run, %d wait", running, waiting)
 }
 
 // dial opens a connection by hand.
-func (w *waitingRoom) dial(t *testing.T) net.Conn {
-	t.Helper()
-	addr := w.server.Listener.Addr().String()
-	if w.server.TLS == nil {
-		c, err := net.Dial("tcp", addr)
-		require.NoError(t, err)
-		return c
-	}
-	c, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
-	require.NoError(t, err)
-	return c
-}
+func (w *waitingRoom) dial(t *testing.T) net.Conn { return testkit.Dial(t, w.server) }
 
 // Clients that have left give up their waits, be the body there or not.
 func TestInFlightQueueAndClientsThatLeaveWithABody(t *testing.T) {
@@ -185,7 +178,7 @@ func TestInFlightQueueDoesNotAskForBodies(t *testing.T) {
 	require.NoError(t, c.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
 	_, err = c.Read(make([]byte, 1))
 	assert.ErrorContains(t, err, "timeout")
-	require.NoError(t, c.SetReadDeadline(time.Time{}))
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(20*time.Second)))
 	room.free()
 	in := bufio.NewReader(c)
 	line, err := in.ReadString('\n')
@@ -210,6 +203,7 @@ func TestInFlightQueueRefusesWhoStillSends(t *testing.T) {
 				room := newWaitingRoom(t, wire, ok)
 				impatient := newInFlight(t, admit.InFlightConfig{Max: 1, Queue: 1, Wait: 100 * time.Millisecond})
 				first := send(impatient.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-room.leave })), get("/"))
+				waitFor(t, impatient, 1, 0)
 				server := serve(t, wire, impatient.Wrap(ok))
 				room.server = server
 				c := room.dial(t)

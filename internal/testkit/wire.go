@@ -58,6 +58,7 @@ func ServeUnguarded(t testing.TB, wire string, h http.Handler, configure ...func
 	default:
 		t.Fatalf("there is no wire %q", wire)
 	}
+	s.Client().Timeout = 3 * patience
 	t.Cleanup(func() { closeServer(t, s) })
 	return s
 }
