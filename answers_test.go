@@ -66,13 +66,13 @@ func answering(t testing.TB) map[string]struct {
 // A new field of Policy answers something, which is said here, or nothing, which is said too.
 func TestAnswersOfEachField(t *testing.T) {
 	t.Parallel()
-	silent := []string{"ClientIP", "Errors", "Plans", "WriteStall"}
+	silent := []string{"ClientIP", "Observe", "Errors", "Plans", "WriteStall"}
 	all := answering(t)
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[admit.Policy]()) {
 		assert.True(t, slices.Contains(silent, f.Name) || len(all[f.Name].codes) > 0, "what does Policy.%s answer?", f.Name)
 	}
 	quiet := admit.Policy{
-		ClientIP: admit.ClientIP("X-Forwarded-For", anywhere), Errors: new(admit.ErrorWriter), Plans: newPlans(t), WriteStall: time.Second,
+		ClientIP: admit.ClientIP("X-Forwarded-For", anywhere), Observe: func(*http.Request, admit.Outcome) {}, Errors: new(admit.ErrorWriter), Plans: newPlans(t), WriteStall: time.Second,
 	}
 	assert.Len(t, quiet.Answers(), 1, "as of every chain")
 	for field, test := range all {

@@ -24,6 +24,7 @@ func ClientIP(header string, trusted ...netip.Prefix) Middleware {
 			s, w, inner := in.fill(w, r, slotClientIP)
 			defer s.leave(r, inner)
 			s.clientIP = p.client(parseAddr(r.RemoteAddr), overUnixSocket(r), r.Header)
+			noteClient(s, &s.clientIP)
 			in.ServeHTTP(w, inner)
 		})
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // ErrorWriter decides how errors are written, logged and observed. The zero value
@@ -67,6 +68,7 @@ func (ew *ErrorWriter) write(w http.ResponseWriter, r *http.Request, err error) 
 	ctx := r.Context()
 	if gone(ctx, err) {
 		if !tooSlow(ctx) {
+			noteFailure(ctx, err, nil, false)
 			ew.log(r, slog.LevelDebug, "admit: the client is gone", slog.Any("error", err))
 			abort(w)
 			return
@@ -74,6 +76,7 @@ func (ew *ErrorWriter) write(w http.ResponseWriter, r *http.Request, err error) 
 		err = errBodyTooSlow // that is what has ended the context
 	}
 	if errors.Is(err, errStalled) {
+		noteFailure(ctx, err, nil, false)
 		ew.log(r, slog.LevelDebug, "admit: the client takes nothing of the answer", slog.Any("error", err))
 		panic(http.ErrAbortHandler)
 	}
@@ -83,14 +86,14 @@ func (ew *ErrorWriter) write(w http.ResponseWriter, r *http.Request, err error) 
 		return
 	}
 	defer endAnswer(ctx)
-	if ew.tooLate(w, r, err) {
+	if ew.tooLate(w, r, err, e) {
 		return
 	}
 	if plain, ok := err.(*Error); e.Status >= 500 && !(ok && plain != nil && plain.cause == nil) {
 		ew.log(r, slog.LevelError, "admit: a request failed",
 			slog.Int("status", e.Status), slog.String("code", e.Code), slog.Any("error", err))
 	}
-	ew.send(w, r, e)
+	ew.send(w, r, err, e)
 }
 
 // gone reports whether err is because the client has left: the handler has learned it from
@@ -111,14 +114,15 @@ func abort(w http.ResponseWriter) {
 	}
 }
 
-// tooLate reports whether the connection is somebody else's, so that err can not be sent. It
-// cuts the connection where the response has begun.
-func (ew *ErrorWriter) tooLate(w http.ResponseWriter, r *http.Request, err error) bool {
+// tooLate reports whether the connection is somebody else's, so that e, which stands for err,
+// can not be sent. It cuts the connection where the response has begun.
+func (ew *ErrorWriter) tooLate(w http.ResponseWriter, r *http.Request, err error, e *Error) bool {
 	t := tracker(w)
-	switch {
-	case t == nil || t.status == 0 && !t.hijacked:
+	if t == nil || t.status == 0 && !t.hijacked {
 		return false
-	case t.hijacked:
+	}
+	noteFailure(r.Context(), err, e, false)
+	if t.hijacked {
 		ew.log(r, slog.LevelError, "admit: an error after the connection was hijacked", slog.Any("error", err))
 		return true
 	}
@@ -131,12 +135,12 @@ func (ew *ErrorWriter) tooLate(w http.ResponseWriter, r *http.Request, err error
 	panic(http.ErrAbortHandler)
 }
 
-// send writes e, which is complete, to a response that has not begun.
-func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, e *Error) {
+// send writes e, which is complete and stands for err, to a response that has not begun.
+func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, err error, e *Error) {
 	if ew.Observe != nil {
 		ew.Observe(r, e)
 	}
-	noteError(r.Context(), e)
+	noteFailure(r.Context(), err, e, true)
 
 	var contentType string
 	var body []byte
@@ -236,9 +240,22 @@ func (ew *ErrorWriter) log(r *http.Request, level slog.Level, message string, at
 	if !logger.Enabled(ctx, level) {
 		return
 	}
-	attrs = append(attrs, slog.String("method", r.Method), slog.String("path", r.URL.Path))
+	attrs = append(attrs, slog.String("method", r.Method), slog.String("path", shortened(r.URL.Path)))
 	if id := requestIDOf(ctx); id != "" {
 		attrs = append(attrs, slog.String("request_id", id))
 	}
 	logger.LogAttrs(ctx, level, message, attrs...)
+}
+
+// shortened cuts what a client has written: a line of a log is not to be as long as it likes.
+func shortened(s string) string {
+	const most = 512
+	if len(s) <= most {
+		return s
+	}
+	cut := most
+	for cut > most-utf8.UTFMax && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return strings.ToValidUTF8(s[:cut], "\uFFFD") + "…"
 }

@@ -171,6 +171,7 @@ func (f *InFlight) enter(w http.ResponseWriter, r *http.Request, from netip.Addr
 // wait ends when leave has removed the waiter from the queue and closed free, or when
 // it has removed itself.
 func (f *InFlight) wait(ctx context.Context, from netip.Addr, free chan struct{}, at *list.Element, body *ahead) error {
+	defer noteWaited(ctx, time.Now())
 	patience := time.NewTimer(f.c.Wait)
 	defer patience.Stop()
 	var arrived chan struct{}

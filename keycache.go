@@ -39,15 +39,16 @@ const (
 // key past its TTL is used at once, for StaleFor, and asked for in the background; a line of
 // slog.Default() says so, and another that the store is back. It is safe for concurrent use.
 type KeyCache struct {
-	store  KeyStore
-	c      KeyCacheConfig
-	shards []cacheShard
-	keys   atomic.Int64 // in all shards
-	slots  permits      // of look-ups in the store
-	kept   permits      // more of them, for keys that it has seen
-	hung   permits      // of those that the store does not end
-	health storeHealth
-	made   made
+	store   KeyStore
+	c       KeyCacheConfig
+	shards  []cacheShard
+	keys    atomic.Int64  // in all shards
+	lookups atomic.Uint64 // in the store, so far
+	slots   permits       // of look-ups in the store
+	kept    permits       // more of them, for keys that it has seen
+	hung    permits       // of those that the store does not end
+	health  storeHealth
+	made    made
 }
 
 // NewKeyCache puts a cache in front of a store. The error has every fault of the
@@ -115,8 +116,10 @@ func (c *KeyCache) LookupKey(ctx context.Context, d Digest) (*Key, error) {
 	sh := c.shardOf(d)
 	switch key, age := sh.recall(d, time.Now(), c.c.StaleFor); age {
 	case keyFresh:
+		sh.hits.Add(1)
 		return key, nil
 	case keyUnknown:
+		sh.hits.Add(1)
 		return nil, ErrKeyNotFound
 	case keyStale:
 		return c.refresh(ctx, sh, d)
@@ -163,6 +166,7 @@ func (c *KeyCache) Knows(d Digest) bool {
 // cacheShard is a part of the cache with a lock of its own.
 type cacheShard struct {
 	mu    sync.RWMutex
+	hits  atomic.Uint64 // look-ups that it has answered by itself
 	known map[Digest]*cachedKey
 	clock []*cachedKey // the same keys; the hand goes round them to find one to evict
 	hand  int

@@ -212,6 +212,7 @@ func (c *KeyCache) start(ctx context.Context, sh *cacheShard, d Digest, permit p
 		old.outdated = true
 	}
 	sh.flights[d] = f
+	c.lookups.Add(1)
 	go func() {
 		defer cancel() // after done, so that no one takes it for the deadline
 		asked := time.Now()

@@ -13,30 +13,31 @@ import (
 // and changed for each route. What is zero is left out. Copies share the arrays of their
 // slices: give a copy a slice of its own, or clone one before appending to it.
 type Policy struct {
-	ClientIP       Middleware      // see ClientIP
-	Errors         *ErrorWriter    // see ErrorWriter
-	Maintenance    *Maintenance    // see Maintenance
-	InFlight       *InFlight       // see NewInFlight
-	AddressLimiter *Limiter        // see NewLimiter; before Auth, so that it counts everybody by address
-	Methods        []string        // see Methods
-	Auth           *Auth           // see NewAuth
-	Identity       Middleware      // instead of Auth: a wrapper that calls WithKey, for a JWT or mTLS
-	Scopes         []string        // see RequireScopes; the Auth may be in a Policy outside
-	Plans          *Plans          // for AtLeast and Features
-	AtLeast        string          // see Plans.AtLeast
-	Features       []string        // see Plans.Features
-	Limiter        *Limiter        // see NewLimiter
-	Quotas         *Quotas         // see NewQuotas
-	Accept         []string        // see Accept
-	Negotiator     *Negotiator     // instead of Accept; see NewNegotiator
-	ContentType    []string        // see ContentType
-	ContentTypes   *ContentTypes   // instead of ContentType; see NewContentTypes
-	MaxBody        int64           // bytes; see MaxBody
-	Shedder        *Shedder        // see NewShedder
-	BodyTimeout    BodyTimeout     // see BodyTimeout
-	WriteStall     time.Duration   // see WriteStall
-	Timeout        time.Duration   // see Timeout
-	HandlerTimeout *HandlerTimeout // instead of Timeout; see NewHandlerTimeout
+	ClientIP       Middleware                   // see ClientIP
+	Observe        func(*http.Request, Outcome) // see Observe
+	Errors         *ErrorWriter                 // see ErrorWriter
+	Maintenance    *Maintenance                 // see Maintenance
+	InFlight       *InFlight                    // see NewInFlight
+	AddressLimiter *Limiter                     // see NewLimiter; before Auth, so that it counts everybody by address
+	Methods        []string                     // see Methods
+	Auth           *Auth                        // see NewAuth
+	Identity       Middleware                   // instead of Auth: a wrapper that calls WithKey, for a JWT or mTLS
+	Scopes         []string                     // see RequireScopes; the Auth may be in a Policy outside
+	Plans          *Plans                       // for AtLeast and Features
+	AtLeast        string                       // see Plans.AtLeast
+	Features       []string                     // see Plans.Features
+	Limiter        *Limiter                     // see NewLimiter
+	Quotas         *Quotas                      // see NewQuotas
+	Accept         []string                     // see Accept
+	Negotiator     *Negotiator                  // instead of Accept; see NewNegotiator
+	ContentType    []string                     // see ContentType
+	ContentTypes   *ContentTypes                // instead of ContentType; see NewContentTypes
+	MaxBody        int64                        // bytes; see MaxBody
+	Shedder        *Shedder                     // see NewShedder
+	BodyTimeout    BodyTimeout                  // see BodyTimeout
+	WriteStall     time.Duration                // see WriteStall
+	Timeout        time.Duration                // see Timeout
+	HandlerTimeout *HandlerTimeout              // instead of Timeout; see NewHandlerTimeout
 }
 
 // Chain returns the wrappers in their order, RequestID and Recover always among them. The
@@ -149,6 +150,9 @@ func (c *policyChain) together() {
 func (c *policyChain) outside() {
 	if c.ClientIP != nil {
 		c.add("ClientIP", c.ClientIP, nil, silent)
+	}
+	if c.Observe != nil {
+		c.add("Observe", Observe(c.Observe), nil, silent)
 	}
 	if c.Errors != nil {
 		c.add("Errors", c.Errors.Wrap, nil, silent)

@@ -48,6 +48,7 @@ func (ew *ErrorWriter) recovered(w http.ResponseWriter, r *http.Request, v any, 
 	ew.log(r, level, "admit: a handler panicked",
 		slog.Any("panic", v), slog.String("stack", string(stack)))
 	if left {
+		noteFailure(r.Context(), cause, nil, false)
 		abort(w)
 		return
 	}
@@ -55,10 +56,11 @@ func (ew *ErrorWriter) recovered(w http.ResponseWriter, r *http.Request, v any, 
 		return // it was late
 	}
 	defer endAnswer(r.Context())
-	if ew.tooLate(w, r, cause) {
+	err := errInternal.WithCause(fmt.Errorf("panic: %w", cause)).complete()
+	if ew.tooLate(w, r, cause, err) {
 		return
 	}
-	ew.send(w, r, errInternal.WithCause(fmt.Errorf("panic: %w", cause)).complete())
+	ew.send(w, r, err, err)
 }
 
 func recoverAnswers() []Answer {

@@ -241,6 +241,7 @@ func (s *Shedder) enter(ctx context.Context, who gate.Who) error {
 	if waiter == nil {
 		return nil
 	}
+	defer noteWaited(ctx, time.Now())
 	patience := time.NewTimer(waiter.Patience)
 	defer patience.Stop()
 	for waits := true; waits; {

@@ -169,19 +169,48 @@ func handBack(r, inner *http.Request) {
 	}
 }
 
-// outcome is what those inside tell of how a request ends.
+// outcome is what those inside tell those who observe how a request ends.
 type outcome struct {
-	route atomic.Pointer[string]
-	sent  atomic.Pointer[Error]
+	kinds   uint64 // of those who observe
+	route   atomic.Pointer[string]
+	failure atomic.Pointer[failure]
+	client  atomic.Pointer[netip.Addr]
+	waited  atomic.Int64
 }
 
-// noteError leaves the error that is sent for who wants to know how the request ends.
-func noteError(ctx context.Context, e *Error) {
-	for s := stateOf(ctx); s != nil; s = s.outer {
+// failure is an error that ends a request.
+type failure struct {
+	err  error
+	e    *Error // that stands for it; nil: none does
+	sent bool
+}
+
+// eachObserved calls f with the outcome of every state that somebody observes.
+func eachObserved(ctx context.Context, f func(*outcome)) {
+	for s := find(ctx, slotOutcome); s != nil; s = s.outer {
 		if s.filled&slotOutcome != 0 {
-			s.outcome.sent.Store(e)
+			f(&s.outcome)
 		}
 	}
+}
+
+func noteFailure(ctx context.Context, err error, e *Error, sent bool) {
+	if find(ctx, slotOutcome) == nil {
+		return
+	}
+	failed := &failure{err, e, sent}
+	eachObserved(ctx, func(o *outcome) { o.failure.Store(failed) })
+}
+
+// noteWaited adds the time since the request began to wait for a place.
+func noteWaited(ctx context.Context, since time.Time) {
+	waited := int64(time.Since(since))
+	eachObserved(ctx, func(o *outcome) { o.waited.Add(waited) })
+}
+
+// noteClient leaves the address of the client, which nobody changes any more.
+func noteClient(ctx context.Context, client *netip.Addr) {
+	eachObserved(ctx, func(o *outcome) { o.client.Store(client) })
 }
 
 // header returns the header of r, which carries s, for the chain to change.

@@ -27,6 +27,7 @@ type responseWriter struct {
 	// has set it.
 	encoding []string
 
+	sent         int64           // bytes of the body, for who observes
 	client       context.Context // ends when the client leaves; nil: nobody asks
 	state        *state          // that this is the writer of; nil: of none
 	written      int             // bytes, as long as the server may hold all of them back
@@ -205,7 +206,9 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 	}
 	b := w.undrained()
 	if b == nil { // apart, so that it needs little of the stack of a new goroutine
-		return w.ResponseWriter.Write(p)
+		n, err := w.ResponseWriter.Write(p)
+		w.sent += int64(n)
+		return n, err
 	}
 	return w.pass(b, len(p), func(from, to int) (int, error) { return w.ResponseWriter.Write(p[from:to]) })
 }
@@ -222,7 +225,9 @@ func (w *responseWriter) WriteString(s string) (int, error) {
 	}
 	b := w.undrained()
 	if b == nil {
-		return io.WriteString(w.ResponseWriter, s)
+		n, err := io.WriteString(w.ResponseWriter, s)
+		w.sent += int64(n)
+		return n, err
 	}
 	return w.pass(b, len(s), func(from, to int) (int, error) { return io.WriteString(w.ResponseWriter, s[from:to]) })
 }
@@ -258,11 +263,13 @@ func (w *responseWriter) pass(b *body, n int, write func(from, to int) (int, err
 	first := min(n, headerHeld-w.held)
 	w.held += first
 	written, err := b.drain(w.held == headerHeld, func() (int, error) { return write(0, first) })
-	if err != nil || first == n {
-		return written, err
+	if err == nil && first < n {
+		var rest int
+		rest, err = write(first, n)
+		written += rest
 	}
-	rest, err := write(first, n)
-	return written + rest, err
+	w.sent += int64(written)
+	return written, err
 }
 
 // ReadFrom lets the server send files without copying them. What comes first begins the
@@ -309,7 +316,9 @@ func (w *responseWriter) copyRest(src io.Reader) (int64, error) {
 		place.await()
 		defer place.came()
 	}
-	return io.Copy(w.ResponseWriter, src)
+	n, err := io.Copy(w.ResponseWriter, src)
+	w.sent += n
+	return n, err
 }
 
 // readSome reads until there is something.

@@ -59,6 +59,8 @@ type Store struct {
 	refusals refusals
 	breaker  breaker.Breaker
 	deadline atomic.Pointer[deadline] // the latest
+
+	calls, failures atomic.Uint64 // so far
 }
 
 const (
@@ -136,6 +138,7 @@ func (s *Store) Take(ctx context.Context, key string, cost int, limits []admit.L
 	}
 
 	age := s.refusals.age(id)
+	s.calls.Add(1)
 	began := s.now()
 	a, err := s.ask(ctx, s.bound(ctx), id, p, cost)
 	if err != nil {
@@ -179,6 +182,7 @@ func (s *Store) available(id caller) error {
 // to connect may take longer than a request waits, and a client has a connection for each of
 // those that come at the same time.
 func (s *Store) failed(id caller, err error, took time.Duration) {
+	s.failures.Add(1)
 	s.breaker.Failed(err, s.now())
 	if took > s.timeout/2 && s.breaker.Probe(maxProbes) {
 		go s.sendProbe(id)

@@ -102,3 +102,9 @@ func (rs *refusals) forget(id caller) {
 	delete(rs.known, id)
 	rs.ages[id[0]%64]++
 }
+
+func (rs *refusals) len() int {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	return len(rs.known)
+}

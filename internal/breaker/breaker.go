@@ -32,6 +32,9 @@ func (b *Breaker) Check(now time.Duration) (cause error, probe bool) {
 	return o.cause, now >= o.probeAt && b.probes.CompareAndSwap(0, 1)
 }
 
+// Open reports whether calls are not to be made.
+func (b *Breaker) Open() bool { return b.outage.Load() != nil }
+
 // Probe reports whether the caller may send a probe beside what it does, of which so many
 // may be under way.
 func (b *Breaker) Probe(most int32) bool {

@@ -24,6 +24,7 @@ type Outage struct {
 	due         time.Time // when the next beginning may be told
 	told        bool      // the beginning
 	without     int64
+	all         uint64 // that Without has counted, in every outage
 }
 
 // Failed notes a failure, and reports whether it is the beginning to be told.
@@ -47,6 +48,14 @@ func (o *Outage) Without() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.without++
+	o.all++
+}
+
+// State reports whether it fails, and how often Without was called in all.
+func (o *Outage) State() (failing bool, without uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.failing.Load(), o.all
 }
 
 // Worked notes that it works, and reports whether that is the end to be told: how long ago it

@@ -68,6 +68,9 @@ func (c *Counter) Done(cost int64, counted bool) {
 // Left returns how much of a limit may be spent, as far as is known.
 func (c *Counter) Left(limit int64) int64 { return max(limit-plus(c.others, c.used, c.inUse), 0) }
 
+// Held returns how much of the share is neither used nor in use.
+func (c *Counter) Held() int64 { return max(c.granted-plus(c.used, c.inUse), 0) }
+
 // Low reports whether most of the share is spent or owed, so that more should be asked for before
 // somebody has to wait for it. Small shares are spent exactly.
 func (c *Counter) Low(owed int64) bool {

@@ -1,0 +1,101 @@
+package admit
+
+import (
+	"log/slog"
+	"net/http"
+)
+
+// AccessLog writes one line for each request to l, when it has ended, at LevelInfo whatever
+// the status: what is the fault of the service ErrorWriter logs as an error. Nil is
+// slog.Default(). It may stand outermost of all, also around a mux.
+//
+// The attributes are those of OpenTelemetry's HTTP conventions where it has them:
+//
+//	http.request.method              _OTHER if it is not a known one
+//	url.path                         without the query, which may hold a key
+//	http.route                       the pattern
+//	http.response.status_code        see Outcome
+//	http.response.body.size          bytes
+//	http.server.request.duration     seconds
+//	client.address                   as ClientIP has found it, else that of the peer
+//	user_agent.original
+//	error.type                       the code
+//	error                            with its cause, where it is not just an answer
+//	request_id                       of RequestID
+//	admit.key.id, admit.key.owner, admit.plan
+//	admit.key.status                 early, expired or revoked, of a key that was refused
+//	admit.wait.duration              seconds, for a place
+//
+// What is empty is left out, and what a client writes is cut after 512 bytes. A token is
+// never in it. Within a request the outermost AccessLog writes.
+func AccessLog(l *slog.Logger) Middleware {
+	kind := observers.kind("AccessLog")
+	return func(next http.Handler) http.Handler {
+		return observed("AccessLog", kind, next, func(e ending) {
+			logger := l
+			if logger == nil {
+				logger = slog.Default()
+			}
+			ctx := e.r.Context()
+			if !logger.Enabled(ctx, slog.LevelInfo) {
+				return
+			}
+			var room [16]slog.Attr
+			logger.LogAttrs(ctx, slog.LevelInfo, "request", e.attrs(room[:0])...)
+		})
+	}
+}
+
+// attrs appends the attributes of a line.
+func (e ending) attrs(attrs []slog.Attr) []slog.Attr {
+	o := e.outcome()
+	text := func(key, value string) {
+		if value != "" {
+			attrs = append(attrs, slog.String(key, value))
+		}
+	}
+	text("http.request.method", knownMethod(e.r.Method))
+	text("url.path", shortened(e.r.URL.Path))
+	text("http.route", o.Route)
+	attrs = append(attrs,
+		slog.Int("http.response.status_code", o.Status),
+		slog.Int64("http.response.body.size", o.Written),
+		slog.Float64("http.server.request.duration", o.Duration.Seconds()))
+	text("client.address", e.client())
+	text("user_agent.original", shortened(e.r.UserAgent()))
+	text("error.type", o.Code)
+	if _, plain := o.Err.(*Error); o.Err != nil && !(plain && o.Err.(*Error).cause == nil) {
+		text("error", o.Err.Error())
+	}
+	text("request_id", e.requestID())
+	text("admit.key.id", o.KeyID)
+	text("admit.key.owner", o.Owner)
+	if o.KeyStatus != KeyValid {
+		text("admit.key.status", o.KeyStatus.String())
+	}
+	text("admit.plan", o.Plan)
+	if o.Waited > 0 {
+		attrs = append(attrs, slog.Float64("admit.wait.duration", o.Waited.Seconds()))
+	}
+	return attrs
+}
+
+// client returns the address of the client as the innermost ClientIP has found it.
+func (e ending) client() string {
+	addr := ClientIPFrom(e.r)
+	if found := e.s.outcome.client.Load(); found != nil {
+		addr = *found
+	}
+	if !addr.IsValid() {
+		return ""
+	}
+	return addr.String()
+}
+
+// requestID returns the id of the request, also where RequestID is inside a mux.
+func (e ending) requestID() string {
+	if id := requestIDOf(e.r.Context()); id != "" {
+		return id
+	}
+	return shortened(e.w.Header().Get("X-Request-Id"))
+}

@@ -1,0 +1,188 @@
+package admit
+
+// Measure is one number of how a part of a service does, for what exports metrics. InFlight,
+// Shedder, KeyCache, Limiter, MemoryStore and Quotas have a method Measures, and so has
+// redislimit.Store.
+type Measure struct {
+	Name  string // as OpenTelemetry writes names: admit.inflight.running
+	Unit  string // of UCUM, such as {request}; "" for none
+	Help  string // a phrase
+	Total bool   // it only grows, from the start of the process
+	Value int64
+}
+
+// InFlightStats says how an InFlight does.
+type InFlightStats struct {
+	Running, Waiting, Max int // requests; Running may exceed Max while a place is lent
+}
+
+// Stats returns how many requests run and wait.
+func (f *InFlight) Stats() InFlightStats {
+	if f.fault() != nil {
+		return InFlightStats{}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return InFlightStats{Running: f.running, Waiting: f.queue.Len(), Max: f.c.Max}
+}
+
+// Measures returns the Stats, for metrics.
+func (f *InFlight) Measures() []Measure {
+	s := f.Stats()
+	return []Measure{
+		gauge("admit.inflight.running", "{request}", "requests in flight", s.Running),
+		gauge("admit.inflight.waiting", "{request}", "requests that wait for a place", s.Waiting),
+		gauge("admit.inflight.max", "{request}", "requests that may be in flight", s.Max),
+	}
+}
+
+// Measures returns the Stats, for metrics.
+func (s *Shedder) Measures() []Measure {
+	st := s.Stats()
+	return []Measure{
+		gauge("admit.shedder.running", "{request}", "requests that are worked on", st.Running),
+		gauge("admit.shedder.waiting", "{request}", "requests that wait for a place", st.Waiting),
+		gauge("admit.shedder.max", "{request}", "requests that may be worked on", s.c.Max),
+		total("admit.shedder.admitted", "{request}", "requests that got a place", st.Admitted),
+		total("admit.shedder.shed", "{request}", "requests that were refused since there was too much to do", st.Shed),
+	}
+}
+
+// KeyCacheStats says how a KeyCache does. All but Keys and StoreDown only grow.
+type KeyCacheStats struct {
+	Keys      int    // in memory
+	Hits      uint64 // look-ups that it answered from memory, of keys and of digests that are none
+	Lookups   uint64 // those in its store
+	Stale     uint64 // answers with a key past its TTL, since the store failed or was late
+	StoreDown bool   // the store has failed or was late, and has not been well since
+}
+
+// Stats returns what the cache has done so far.
+func (c *KeyCache) Stats() KeyCacheStats {
+	if c.fault() != nil {
+		return KeyCacheStats{}
+	}
+	s := KeyCacheStats{Keys: int(c.keys.Load()), Lookups: c.lookups.Load()}
+	for i := range c.shards {
+		s.Hits += c.shards[i].hits.Load()
+	}
+	s.StoreDown, s.Stale = c.health.outage.State()
+	return s
+}
+
+// Measures returns the Stats, for metrics.
+func (c *KeyCache) Measures() []Measure {
+	s := c.Stats()
+	return []Measure{
+		gauge("admit.keycache.keys", "{key}", "keys in memory", s.Keys),
+		total("admit.keycache.hits", "{lookup}", "look-ups that were answered from memory", s.Hits),
+		total("admit.keycache.lookups", "{lookup}", "look-ups in the key store", s.Lookups),
+		total("admit.keycache.stale", "{lookup}", "answers with a key past its time, since the store failed or was late", s.Stale),
+		down("admit.keycache.store.down", "key", s.StoreDown),
+	}
+}
+
+// LimiterStats says how a Limiter does.
+type LimiterStats struct {
+	Callers      int    // with buckets in the memory of this process
+	StoreDown    bool   // the Store has failed, and has not answered since
+	WithoutStore uint64 // decisions so far that were made without it
+}
+
+// Stats returns how the Limiter does.
+func (l *Limiter) Stats() LimiterStats {
+	var s LimiterStats
+	if l.fault() != nil {
+		return s
+	}
+	if l.memory != nil {
+		s.Callers = l.memory.Stats().Callers
+	}
+	if l.store != nil {
+		s.StoreDown, s.WithoutStore = l.store.outage.State()
+	}
+	return s
+}
+
+// Measures returns the Stats, for metrics.
+func (l *Limiter) Measures() []Measure {
+	s := l.Stats()
+	return []Measure{
+		gauge("admit.limiter.callers", "{caller}", "callers with buckets in memory", s.Callers),
+		down("admit.limiter.store.down", "limit", s.StoreDown),
+		total("admit.limiter.store.missed", "{request}", "decisions without the limit store", s.WithoutStore),
+	}
+}
+
+// MemoryStoreStats says how a MemoryStore does.
+type MemoryStoreStats struct {
+	Callers int // with buckets of their own
+}
+
+// Stats returns how many callers have buckets.
+func (s *MemoryStore) Stats() MemoryStoreStats {
+	if s.fault() != nil {
+		return MemoryStoreStats{}
+	}
+	return MemoryStoreStats{Callers: int(s.callers[unkeyed].Load() + s.callers[keyed].Load())}
+}
+
+// Measures returns the Stats, for metrics.
+func (s *MemoryStore) Measures() []Measure {
+	return []Measure{gauge("admit.memorystore.callers", "{caller}", "callers with buckets of their own", s.Stats().Callers)}
+}
+
+// QuotasStats says how Quotas do.
+type QuotasStats struct {
+	Counters     int    // quotas of accounts that have come in the last minutes
+	Held         int64  // requests that this process has taken ahead, and not used
+	Unreported   int64  // requests that it has used, and the Store has not heard of
+	StoreDown    bool   // the Store has failed, and has not answered since
+	WithoutStore uint64 // decisions so far that were made without it
+}
+
+// Stats returns how the Quotas do.
+func (q *Quotas) Stats() QuotasStats {
+	var s QuotasStats
+	if q.fault() != nil {
+		return s
+	}
+	l := q.ledger
+	s.StoreDown, s.WithoutStore = l.guard.outage.State()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.Counters = len(l.counters)
+	for _, c := range l.counters {
+		s.Held += c.Held()
+		s.Unreported += c.Unreported()
+	}
+	return s
+}
+
+// Measures returns the Stats, for metrics.
+func (q *Quotas) Measures() []Measure {
+	s := q.Stats()
+	return []Measure{
+		gauge("admit.quotas.counters", "{quota}", "quotas of accounts that have come in the last minutes", s.Counters),
+		gauge("admit.quotas.held", "{request}", "requests taken ahead, and not used", int(s.Held)),
+		gauge("admit.quotas.unreported", "{request}", "requests used that the quota store has not heard of", int(s.Unreported)),
+		down("admit.quotas.store.down", "quota", s.StoreDown),
+		total("admit.quotas.store.missed", "{request}", "decisions without the quota store", s.WithoutStore),
+	}
+}
+
+func gauge(name, unit, help string, value int) Measure {
+	return Measure{Name: name, Unit: unit, Help: help, Value: int64(value)}
+}
+
+func total(name, unit, help string, value uint64) Measure {
+	return Measure{Name: name, Unit: unit, Help: help, Total: true, Value: int64(value)}
+}
+
+func down(name, what string, is bool) Measure {
+	m := Measure{Name: name, Help: "1 while the " + what + " store fails, else 0"}
+	if is {
+		m.Value = 1
+	}
+	return m
+}
