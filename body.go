@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -62,12 +63,12 @@ type body struct {
 	http1 bool // the server reads what is left before it answers
 
 	mu       sync.Mutex
-	reading  bool      // Read is waiting for the source
-	since    time.Time // when it began to; zero: nobody asks
-	draining bool      // the server may be reading
-	drained  bool      // it has read what it reads
-	woken    bool      // a deadline in the past was set
-	ended    bool      // the request is over, its handler late, or the connection somebody else's
+	reading  bool         // Read is waiting for the source
+	since    time.Time    // when it began to; zero: nobody asks
+	draining bool         // the server may be reading
+	drained  bool         // it has read what it reads
+	woken    *atomic.Bool // a deadline in the past was set, by this or another body of the request
+	ended    bool         // the request is over, its handler late, or the connection somebody else's
 	err      error
 	timer    *time.Timer
 	armed    bool      // the timer is running
@@ -194,7 +195,7 @@ func (b *body) interruptLocked(err error) {
 	}
 	b.err = err
 	if b.reading || b.draining {
-		b.woken = true
+		b.woken.Store(true)
 		_ = http.NewResponseController(b.w).SetReadDeadline(longAgo)
 	}
 }
@@ -262,7 +263,7 @@ func (b *body) spoiled() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	_, exceeded := b.err.(*http.MaxBytesError)
-	return exceeded || b.woken
+	return exceeded || b.woken.Load()
 }
 
 // refused reports whether it was too large or too slow.

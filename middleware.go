@@ -32,6 +32,7 @@ func wrap(name string, next http.Handler, serve serveFunc) http.Handler {
 func (h *wrapper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if stateOf(r.Context()) != nil {
 		noteReached(r.Context(), false) // what is before has let it through, and we may not
+		noteRoute(r)
 		h.serve(inside{next: h.next}, w, r)
 		return
 	}

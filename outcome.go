@@ -106,8 +106,10 @@ func observeAs(name string, f func(*http.Request, Outcome)) Middleware {
 }
 
 // SetRoute says which pattern a request has matched, for routers that do not set
-// Request.Pattern where those around can see it. The one that is said last wins, so that the
-// innermost router does. Give it the pattern, never the path.
+// Request.Pattern where those around can see it: in a copy of the request, as one has that went
+// through a Timeout which was over, the pattern is seen only where a HandlerFunc or a wrapper of
+// this package is the handler. The one that is said last wins, so that the innermost router
+// does. Give it the pattern, never the path.
 func SetRoute(r *http.Request, pattern string) { setRoute(r, &pattern) }
 
 // setRoute keeps the pointer, so that a request allocates nothing for it.
@@ -155,7 +157,8 @@ type ending struct {
 	w        *responseWriter
 	r        *http.Request // as next got it
 	start    time.Time
-	returned bool // next has
+	pattern  string // that the request came with
+	returned bool   // next has
 }
 
 // observed returns a handler that calls next, and then f once for each request that none of
@@ -170,7 +173,7 @@ func observed(name string, kind uint64, next http.Handler, f func(ending)) http.
 			in.ServeHTTP(w, r)
 			return
 		}
-		e := ending{start: time.Now()}
+		e := ending{start: time.Now(), pattern: r.Pattern}
 		e.s, w, e.r = in.fill(w, r, 0)
 		defer e.s.leave(r, e.r)
 		e.s.filled |= slotOutcome // those of one chain share it
@@ -220,6 +223,11 @@ func (e ending) outcome() Outcome {
 func (e ending) route() string {
 	if route := e.s.outcome.route.Load(); route != nil {
 		return *route
+	}
+	if e.r.Pattern == e.pattern { // no mux inside has been seen
+		if matched := e.s.outcome.matched.Load(); matched != nil {
+			return *matched
+		}
 	}
 	return e.r.Pattern
 }

@@ -55,6 +55,7 @@ func TestOutcomes(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}),
 	}
+	ours := map[string]bool{"/conflict": true, "/foreign": true, "/replaced": true, "/panics": true, "/retried": true, "/mounted/v1/inner/1": true}
 	mux := http.NewServeMux()
 	for pattern, h := range routes {
 		mux.Handle(pattern, h)
@@ -72,7 +73,7 @@ func TestOutcomes(t *testing.T) {
 				"/mounted/v1/inner/1": says("GET /v1/inner/{id}", 409, "conflict"), "/mounted/none": says("/mounted/", 404, ""),
 				"/none": says("", 404, "not_found"),
 			} {
-				if name == "a copy" && want.Route != "GET /v1/inner/{id}" {
+				if name == "a copy" && !ours[path] {
 					want.Route = "" // nobody outside knows the copy that has it
 				}
 				res, _ := testkit.Do(t, s, "GET", path, "")

@@ -19,6 +19,7 @@ type HandlerFunc func(http.ResponseWriter, *http.Request) error
 
 // ServeHTTP calls f and writes the error that it returns, as WriteError does.
 func (f HandlerFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	noteRoute(r)
 	w = track(w)
 	if err := f(w, r); err != nil {
 		WriteError(w, r, err)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -24,8 +25,8 @@ import (
 // stands between the two still sees the outer value.
 //
 // So a state has no lock: it is written by the goroutine of its chain before anybody
-// else has it, and only read after that. Six members are an exception, and atomic: seen,
-// shed, timed, reached, rest and outcome, which those inside leave for those outside.
+// else has it, and only read after that. Seven members are an exception, and atomic: seen,
+// shed, timed, woken, reached, rest and outcome, which those inside leave for those outside.
 type state struct {
 	context.Context        // the request's own, outside of this state
 	outer           *state // the next state outside, if any
@@ -51,9 +52,10 @@ type state struct {
 	// seen is the key that a wrapper inside has found last: for logs, never for a decision.
 	seen atomic.Pointer[Key]
 
-	// shed says that a Shedder inside has refused, and timed, in the outermost state, that the
-	// body has a BodyTimeout.
-	shed, timed atomic.Bool
+	// shed says that a Shedder inside has refused. In the outermost state timed says that the
+	// body has a BodyTimeout, and woken that a Read of it was ended, which the server takes for
+	// the end of its client.
+	shed, timed, woken atomic.Bool
 
 	// reached says whether the request got through the wrappers inside, to a handler, whose body
 	// did not break it off. It is for Quotas.
@@ -171,8 +173,9 @@ func handBack(r, inner *http.Request) {
 
 // outcome is what those inside tell those who observe how a request ends.
 type outcome struct {
-	kinds   uint64 // of those who observe
-	route   atomic.Pointer[string]
+	kinds   uint64                 // of those who observe
+	route   atomic.Pointer[string] // as SetRoute has it
+	matched atomic.Pointer[string] // as the request had it when it came to a handler of ours
 	failure atomic.Pointer[failure]
 	client  atomic.Pointer[netip.Addr]
 	waited  atomic.Int64
@@ -206,6 +209,32 @@ func noteFailure(ctx context.Context, err error, e *Error, sent bool) {
 func noteWaited(ctx context.Context, since time.Time) {
 	waited := int64(time.Since(since))
 	eachObserved(ctx, func(o *outcome) { o.waited.Add(waited) })
+}
+
+// patterns has a copy of each, so that a request need not make one. A careless router may have
+// any number.
+var patterns struct {
+	sync.Map // of string to *string
+	n        atomic.Int32
+}
+
+const maxPatterns = 10_000
+
+// noteRoute leaves the pattern that r has: it may be a copy of the request that those outside
+// had, and its handler may never return to them.
+func noteRoute(r *http.Request) {
+	if r.Pattern == "" || find(r.Context(), slotOutcome) == nil {
+		return
+	}
+	kept, known := patterns.Load(r.Pattern)
+	if !known {
+		pattern := r.Pattern
+		kept = &pattern
+		if patterns.n.Add(1) <= maxPatterns {
+			kept, _ = patterns.LoadOrStore(pattern, kept)
+		}
+	}
+	eachObserved(r.Context(), func(o *outcome) { o.matched.Store(kept.(*string)) })
 }
 
 // noteClient leaves the address of the client, which nobody changes any more.
@@ -271,6 +300,12 @@ func bodyLimit(ctx context.Context) (limit int64, limited bool) {
 func tooSlow(ctx context.Context) bool {
 	b := bodyOf(ctx)
 	return b != nil && b.failedWith(errBodyTooSlow)
+}
+
+// wokeBody reports whether a Read of the body of ctx was ended, be it by one further inside.
+func wokeBody(ctx context.Context) bool {
+	s := stateOf(ctx)
+	return s != nil && s.root().woken.Load()
 }
 
 // bodyBroke reports whether err is that of a Read of the body of ctx: it was cut, or it is

@@ -171,7 +171,7 @@ func (w *responseWriter) begin(status int) {
 }
 
 func (w *responseWriter) clientGone() bool {
-	return w.client != nil && w.client.Err() == context.Canceled
+	return w.client != nil && w.client.Err() == context.Canceled && !wokeBody(w.client)
 }
 
 // statusClientGone is not sent, since nobody is there: it is nginx's number for that.

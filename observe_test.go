@@ -1,0 +1,468 @@
+package admit_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/internal/testkit"
+)
+
+// Each request is observed once, whatever ends it, on every wire: a client that reads its
+// answer, one that leaves, a handler that panics, cuts, overruns or hijacks.
+func TestObserve(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, bytes.Repeat([]byte("x"), 100_000), 0o600))
+	late := make(chan struct{})
+	t.Cleanup(func() { close(late) })
+	broken := errors.New("the database is away")
+	mux := http.NewServeMux()
+	handle := func(pattern string, f func(w http.ResponseWriter, r *http.Request) error) {
+		mux.Handle(pattern, admit.HandlerFunc(f))
+	}
+	handle("/fine", func(w http.ResponseWriter, _ *http.Request) error {
+		_, err := io.WriteString(w, "fine")
+		return err
+	})
+	handle("GET /item/{id}", func(w http.ResponseWriter, _ *http.Request) error {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	})
+	handle("/file", func(w http.ResponseWriter, r *http.Request) error {
+		http.ServeFile(w, r, file)
+		return nil
+	})
+	handle("/broken", func(http.ResponseWriter, *http.Request) error { return broken })
+	handle("/panics", func(http.ResponseWriter, *http.Request) error { panic("as asked for") })
+	handle("/cut", func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) })
+	half := func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "half")
+		_ = http.NewResponseController(w).Flush()
+	}
+	handle("/begun/cut", func(w http.ResponseWriter, r *http.Request) error {
+		half(w, r)
+		panic(http.ErrAbortHandler)
+	})
+	handle("/begun/broken", func(w http.ResponseWriter, r *http.Request) error {
+		half(w, r)
+		return broken
+	})
+	handle("/begun/panics", func(w http.ResponseWriter, r *http.Request) error {
+		half(w, r)
+		panic("as asked for")
+	})
+	handle("/slow", func(http.ResponseWriter, *http.Request) error { <-late; return nil })
+	handle("/reads", func(w http.ResponseWriter, r *http.Request) error {
+		_, err := io.Copy(io.Discard, r.Body)
+		return err
+	})
+	handle("/text", func(w http.ResponseWriter, _ *http.Request) error {
+		http.Error(w, "no", http.StatusTeapot)
+		return nil
+	})
+	leaves := make(chan context.CancelFunc, 1)
+	handle("/leaves", func(w http.ResponseWriter, r *http.Request) error {
+		(<-leaves)()
+		<-r.Context().Done()
+		return r.Context().Err()
+	})
+	handle("/leaves/silently", func(w http.ResponseWriter, r *http.Request) error {
+		(<-leaves)()
+		<-r.Context().Done()
+		return nil
+	})
+	handle("/hijacks", func(w http.ResponseWriter, _ *http.Request) error {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return err
+		}
+		_, _ = io.WriteString(conn, "HTTP/1.1 418 I'm a teapot\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+		return conn.Close()
+	})
+
+	type want struct {
+		status  int
+		code    string
+		written int64
+		err     error
+		text    string // of the error
+	}
+	type test struct {
+		method, path, body string
+		want               want
+		route              string // "": the path
+		ends               string // of the client: "" with an answer, else "cut" or "leaves"
+	}
+	cut := []test{
+		{path: "/cut", want: want{status: 500, text: "cut"}, ends: "cut"},
+		{path: "/begun/cut", want: want{status: 200, written: 4, text: "cut"}, ends: "cut"},
+		{path: "/begun/broken", want: want{status: 200, code: "internal", written: 4, err: broken}, ends: "cut"},
+		{path: "/begun/panics", want: want{status: 200, code: "internal", written: 4, text: "as asked for"}, ends: "cut"},
+		{path: "/leaves", want: want{status: 499, err: context.Canceled}, ends: "leaves"},
+		{path: "/leaves/silently", want: want{status: 499, err: context.Canceled}, ends: "leaves"},
+	}
+	answered := []test{
+		{path: "/fine", want: want{status: 200, written: 4}},
+		{path: "/item/1", want: want{status: 204}, route: "GET /item/{id}"},
+		{path: "/file", want: want{status: 200, written: 100_000}},
+		{method: "HEAD", path: "/file", want: want{status: 200}},
+		{path: "/none", want: want{status: 404, code: "not_found", written: -1, text: "not"}, route: "-"},
+		{path: "/broken", want: want{status: 500, code: "internal", written: -1, err: broken}},
+		{path: "/panics", want: want{status: 500, code: "internal", written: -1, text: "as asked for"}},
+		{path: "/slow", want: want{status: 503, code: "handler_timeout", written: -1, text: "time"}},
+		{path: "/text", want: want{status: 418, written: 3}},
+		{method: "POST", path: "/reads", body: "too long for this", want: want{status: 413, code: "body_too_large", written: -1, text: "large"}, route: "-"},
+		{method: "DELETE", path: "/fine", want: want{status: 405, code: "method_not_allowed", written: -1, text: "method"}, route: "-"},
+	}
+	for _, wire := range testkit.Wires {
+		t.Run(wire, func(t *testing.T) {
+			t.Parallel()
+			outcomes, refundable := make(chan admit.Outcome, 10), make(chan int, 100)
+			limiter := newLimiter(t, admit.LimiterConfig{
+				Limits: []admit.Limit{admit.PerHour(1000)}, Refund: func(status int) bool { refundable <- status; return false },
+			})
+			h := admit.Policy{
+				Errors: &admit.ErrorWriter{Logger: discardLogs}, Methods: []string{"GET", "POST"}, Limiter: limiter, MaxBody: 10,
+				BodyTimeout: admit.BodyTimeout{Grace: 100 * time.Millisecond}, Timeout: 2 * time.Second,
+				Observe: func(_ *http.Request, o admit.Outcome) { outcomes <- o },
+			}.Wrap(admit.Mux(mux))
+			s := testkit.Serve(t, wire, h, silentLog)
+			s.Client().Transport.(*http.Transport).DisableKeepAlives = wire != testkit.HTTP2 // or it tries again what was cut
+			for _, test := range append(answered, cut...) {
+				if test.method == "" {
+					test.method = "GET"
+				}
+				if test.route == "" {
+					test.route = test.path
+				}
+				name := test.method + " " + test.path
+				ctx, leave := context.WithCancel(t.Context())
+				if test.ends == "leaves" {
+					leaves <- leave
+				}
+				began := time.Now()
+				r, err := http.NewRequestWithContext(ctx, test.method, s.URL+test.path, strings.NewReader(test.body))
+				require.NoError(t, err)
+				res, err := s.Client().Do(r)
+				var body []byte
+				if err == nil {
+					body, err = io.ReadAll(res.Body)
+					_ = res.Body.Close()
+				}
+				leave()
+				assert.Equal(t, test.ends != "", err != nil, "%s: %v", name, err)
+				if err == nil {
+					assert.Equal(t, test.want.status, res.StatusCode, name)
+				}
+				var o admit.Outcome
+				select {
+				case o = <-outcomes:
+				case <-time.After(10 * time.Second):
+					t.Fatalf("%s was not observed", name)
+				}
+				assert.Equal(t, test.want.status, o.Status, name)
+				assert.Equal(t, test.want.code, o.Code, name)
+				assert.Equal(t, strings.TrimPrefix(test.route, "-"), o.Route, name)
+				if test.want.written >= 0 {
+					assert.Equal(t, test.want.written, o.Written, name)
+				} else {
+					assert.EqualValues(t, len(body), o.Written, name)
+				}
+				switch {
+				case test.want.err != nil:
+					assert.ErrorIs(t, o.Err, test.want.err, name)
+				case test.want.text != "":
+					assert.ErrorContains(t, o.Err, test.want.text, name)
+				default:
+					assert.NoError(t, o.Err, name)
+				}
+				assert.WithinDuration(t, began, o.Start, 10*time.Second, name)
+				assert.LessOrEqual(t, o.Duration, time.Since(began), name)
+				assert.Positive(t, o.Duration, name)
+				assert.Empty(t, outcomes, "%s: once", name)
+				if o.Status != 405 { // which is outside of the Limiter
+					assert.Equal(t, o.Status, <-refundable, "%s: as who counts it sees it", name)
+				}
+			}
+			if wire == testkit.HTTP2 {
+				return
+			}
+			res, _ := testkit.Do(t, s, "GET", "/hijacks", "")
+			assert.Equal(t, 418, res.StatusCode)
+			assert.Equal(t, 101, (<-outcomes).Status)
+			assert.Equal(t, 101, <-refundable)
+
+			c := testkit.Dial(t, s)
+			_, err := io.WriteString(c, "POST /reads HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n01")
+			require.NoError(t, err)
+			slow, _ := testkit.Answer(t, bufio.NewReader(c))
+			assert.Equal(t, 408, slow.StatusCode)
+			o := <-outcomes
+			assert.Equal(t, 408, o.Status)
+			assert.Equal(t, 408, <-refundable, "and no client that has left")
+			assert.Equal(t, "request_timeout", o.Code)
+			assert.ErrorIs(t, o.Err, os.ErrDeadlineExceeded)
+		})
+	}
+}
+
+// A request has one report of each kind: that of the outermost.
+func TestObserveReportsOnce(t *testing.T) {
+	t.Parallel()
+	log, text := logged()
+	lines, written := logged()
+	var got []string
+	says := func(who string) func(*http.Request, admit.Outcome) {
+		return func(_ *http.Request, o admit.Outcome) { got = append(got, fmt.Sprint(who, " ", o.Status, " ", o.Code)) }
+	}
+	foreign := func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(w, r.Clone(r.Context())) })
+	}
+	inner := admit.Policy{Observe: says("inner policy"), Methods: []string{"GET"}}
+	h := wrap(inner.Wrap(ok),
+		(&admit.ErrorWriter{Logger: log}).Wrap,
+		admit.ObserveAs("statsd", says("statsd")), admit.AccessLog(lines),
+		admit.Policy{Observe: says("policy"), Errors: &admit.ErrorWriter{Logger: log}}.Wrap,
+		admit.Observe(says("another")), admit.ObserveAs("statsd", says("inner statsd")), foreign,
+		admit.AccessLog(lines), admit.ObserveAs("influx", says("influx")))
+	for range 2 {
+		allowed(t, h, get("/"))
+	}
+	refused(t, h, newRequest("PUT", "/", ""), 405)
+	each := func(status string) []string {
+		return []string{"influx " + status, "policy " + status, "statsd " + status}
+	}
+	assert.Equal(t, append(append(each("200 "), each("200 ")...), each("405 method_not_allowed")...), got)
+	assert.Equal(t, 3, strings.Count(written.String(), "msg=request"), "%s", written)
+	warned := text.String()
+	assert.Equal(t, 4, strings.Count(warned, "is inside another"), "each once: %s", warned)
+	assert.Equal(t, 2, strings.Count(warned, `"admit: Observe is inside another`), "%s", warned)
+	assert.Contains(t, warned, `"admit: statsd is inside another`)
+	assert.Contains(t, warned, `"admit: AccessLog is inside another`)
+
+	got = nil
+	twice := admit.Observe(says("around both"))(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		retry := httptest.NewRecorder()
+		inner.Wrap(ok).ServeHTTP(retry, httptest.NewRequest("PUT", "/", nil).WithContext(r.Context()))
+		w.WriteHeader(retry.Code - 1) // an answer of its own
+	}))
+	w := httptest.NewRecorder()
+	twice.ServeHTTP(w, get("/"))
+	assert.Equal(t, []string{"around both 404 "}, got, "the error that it got is not the answer")
+}
+
+// Requests that follow or go along have an outcome each, and share nothing.
+func TestObserveSharesNothing(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	seen := map[string]int{}
+	store := admit.KeyMap{}
+	for i := range 8 {
+		store[admit.DigestOf(fmt.Sprint("token", i))] = &admit.Key{ID: fmt.Sprint("k", i), Owner: fmt.Sprint("o", i), Plan: fmt.Sprint("p", i)}
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/{n}", admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		n := r.PathValue("n")
+		if n == "3" || n == "5" {
+			return admit.NewError(409, "No.")
+		}
+		_, err := io.WriteString(w, strings.Repeat("x", len(n)))
+		return err
+	}))
+	h := admit.Policy{
+		Auth: newAuth(t, admit.AuthConfig{Store: store}),
+		Observe: func(r *http.Request, o admit.Outcome) {
+			mu.Lock()
+			defer mu.Unlock()
+			seen[fmt.Sprint(r.URL.Path, " ", o.Status, " ", o.Code, " ", o.KeyID, o.Owner, o.Plan, " ", o.Route)]++
+		},
+	}.Wrap(mux)
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			for range 200 {
+				h.ServeHTTP(httptest.NewRecorder(), get(fmt.Sprint("/", i), "X-API-Key", fmt.Sprint("token", i)))
+			}
+		})
+	}
+	all.Wait()
+	want := map[string]int{}
+	for i := range 8 {
+		if i == 3 || i == 5 {
+			want[fmt.Sprintf("/%d 409 conflict k%[1]do%[1]dp%[1]d /{n}", i)] = 200
+		} else {
+			want[fmt.Sprintf("/%d 200  k%[1]do%[1]dp%[1]d /{n}", i)] = 200
+		}
+	}
+	assert.Equal(t, want, seen)
+}
+
+// The key that was refused is in the outcome and in the log, with the reason, and its token in
+// neither.
+func TestOutcomeOfRefusedKeys(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		store := admit.KeyMap{}
+		add := func(token string, k admit.Key) {
+			k.ID, k.Owner = "id of "+token, "owner of "+token
+			if k.Plan == "" {
+				k.Plan = "pro"
+			}
+			store[admit.DigestOf("secret-"+token)] = &k
+		}
+		add("good", admit.Key{})
+		add("expired", admit.Key{ExpiresAt: now.Add(-time.Hour)})
+		add("early", admit.Key{NotBefore: now.Add(time.Hour)})
+		add("revoked", admit.Key{RevokedAt: now.Add(-time.Hour)})
+		add("cheap", admit.Key{Plan: "free"})
+		add("elsewhere", admit.Key{Networks: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}})
+		plans := newPlans(t)
+		for token, want := range map[string]struct {
+			status int
+			code   string
+			key    admit.KeyStatus
+		}{
+			"good": {200, "", admit.KeyValid}, "expired": {401, "key_invalid", admit.KeyExpired}, "early": {401, "key_invalid", admit.KeyEarly},
+			"revoked": {401, "key_invalid", admit.KeyRevoked}, "cheap": {402, "plan_required", admit.KeyValid},
+			"elsewhere": {403, "address_not_allowed", admit.KeyValid}, "stranger": {401, "key_invalid", admit.KeyValid},
+		} {
+			var got admit.Outcome
+			log, text := logged()
+			h := wrap(ok, admit.AccessLog(log), admit.Policy{
+				Auth: newAuth(t, admit.AuthConfig{Store: store}), Plans: plans, AtLeast: "pro", Observe: func(_ *http.Request, o admit.Outcome) { got = o },
+			}.Wrap)
+			h.ServeHTTP(httptest.NewRecorder(), get("/?api_key=secret-query", "X-API-Key", "secret-"+token))
+			assert.Equal(t, want.status, got.Status, token)
+			assert.Equal(t, want.code, got.Code, token)
+			assert.Equal(t, want.key, got.KeyStatus, token)
+			line := text.String()
+			assert.NotContains(t, line, "secret")
+			if token == "stranger" {
+				assert.Empty(t, got.KeyID+got.Owner+got.Plan)
+				assert.NotContains(t, line, "admit.key")
+				continue
+			}
+			assert.Equal(t, "id of "+token, got.KeyID)
+			assert.Equal(t, "owner of "+token, got.Owner)
+			assert.NotEmpty(t, got.Plan)
+			assert.Contains(t, line, fmt.Sprintf(`admit.key.id="id of %s" admit.key.owner="owner of %[1]s"`, token))
+			assert.Equal(t, want.key != admit.KeyValid, strings.Contains(line, "admit.key.status="+want.key.String()), line)
+		}
+	})
+}
+
+// The time that a request has waited for a place is told, whether it got one or not.
+func TestOutcomeOfAWait(t *testing.T) {
+	t.Parallel()
+	for name, bound := range map[string]func(*testing.T) bound{
+		"InFlight": func(t *testing.T) bound {
+			return newInFlight(t, admit.InFlightConfig{Max: 1, Queue: 2, Wait: 2 * time.Second})
+		},
+		"Shedder": func(t *testing.T) bound {
+			return newShedder(t, admit.ShedderConfig{Max: 1, Interval: 2 * time.Second, Target: 2 * time.Second})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				outcomes := make(chan admit.Outcome, 3)
+				g := newGate()
+				h := admit.Observe(func(_ *http.Request, o admit.Outcome) { outcomes <- o })(bound(t).Wrap(g))
+				first := send(h, get("/"))
+				synctest.Wait()
+				second := send(h, get("/"))
+				synctest.Wait()
+				time.Sleep(time.Second)
+				third := send(h, get("/"))
+				synctest.Wait()
+				g.out <- struct{}{}
+				<-first
+				time.Sleep(2500 * time.Millisecond) // the third gives up
+				<-third
+				close(g.out)
+				<-second
+				got := []admit.Outcome{<-outcomes, <-outcomes, <-outcomes}
+				assert.Zero(t, got[0].Waited)
+				assert.Equal(t, []int{429, 200}, []int{got[1].Status, got[2].Status})
+				assert.Equal(t, 2*time.Second, got[1].Waited)
+				assert.Equal(t, time.Second, got[2].Waited)
+				assert.Equal(t, 3500*time.Millisecond, got[2].Duration)
+			})
+		})
+	}
+}
+
+// A router that others around do not see says what has matched.
+func TestSetRoute(t *testing.T) {
+	t.Parallel()
+	var got admit.Outcome
+	observe := admit.Observe(func(_ *http.Request, o admit.Outcome) { got = o })
+	mux := http.NewServeMux()
+	mux.Handle("/api/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r = r.Clone(r.Context()) // as a router does that keeps values of its own
+		admit.SetRoute(r, "/api/{outer}/*")
+		admit.SetRoute(r, "/api/{outer}/{inner}")
+		admit.WriteError(w, r, admit.NewError(409, ""))
+	}))
+	observe(mux).ServeHTTP(httptest.NewRecorder(), get("/api/a/b"))
+	assert.Equal(t, "/api/{outer}/{inner}", got.Route)
+	assert.Equal(t, "conflict", got.Code)
+	admit.SetRoute(get("/"), "/nobody/looks")
+}
+
+func TestOutcomeLabels(t *testing.T) {
+	t.Parallel()
+	o := admit.Outcome{Route: "/a/{b}", Status: 429, Code: "rate_limited", Plan: "pro", KeyID: "k", Owner: "o"}
+	want := admit.Labels{Route: "/a/{b}", Method: "GET", Scheme: "http", Status: 429, Code: "rate_limited", Plan: "pro"}
+	assert.Equal(t, want, o.Labels(get("/a/c")))
+	r := httptest.NewRequest("QUERY", "https://example.com/", nil)
+	want.Method, want.Scheme = "QUERY", "https"
+	assert.Equal(t, want, o.Labels(r))
+	for _, method := range []string{"BREW", "get", "", "GET\x00", strings.Repeat("X", 1000)} {
+		r.Method = method
+		assert.Equal(t, "_OTHER", o.Labels(r).Method, "%q", method)
+	}
+}
+
+func TestObserveNeedsAFunctionAndAName(t *testing.T) {
+	t.Parallel()
+	f := func(*http.Request, admit.Outcome) {}
+	assert.Contains(t, panicOf(func() { admit.Observe(nil) }), "the function is nil")
+	assert.Contains(t, panicOf(func() { admit.ObserveAs("statsd", nil) }), "the function is nil")
+	for _, name := range []string{"", "Observe", "AccessLog"} {
+		assert.Contains(t, panicOf(func() { admit.ObserveAs(name, f) }), "tells nobody apart", name)
+	}
+	assert.Contains(t, panicOf(func() { admit.Observe(f)(nil) }), "the handler is nil")
+}
+
+// Within a Policy, observing needs no allocation.
+func TestObserveAllocatesNothing(t *testing.T) {
+	policy := admit.Policy{Errors: &admit.ErrorWriter{Logger: discardLogs}}
+	plain := policy.Wrap(ok)
+	var sum int64
+	policy.Observe = func(_ *http.Request, o admit.Outcome) { sum += o.Written + int64(o.Status) }
+	observed := policy.Wrap(ok)
+	r, w := get("/", "X-Request-Id", "known"), newDiscard()
+	limit := testing.AllocsPerRun(100, func() { plain.ServeHTTP(w, r) })
+	allocs(t, limit, func() { observed.ServeHTTP(w, r) })
+	assert.NotZero(t, sum)
+}
