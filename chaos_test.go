@@ -5,10 +5,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -100,6 +102,9 @@ func TestChaos(t *testing.T) { // not parallel: it counts goroutines
 			}
 			t.Logf("%d good answers, %d refusals; %d requests in all", c.good.Load(), c.refused.Load(), c.logged.Load())
 			assert.Positive(t, c.good.Load())
+			assert.Equal(t, c.logged.Load(), c.observed.Load(), "each request is observed once")
+			assert.Equal(t, c.logged.Load(), c.lines.good.Load(), "and has one line in the access log")
+			assert.Zero(t, c.lines.bad.Load())
 		})
 	}
 }
@@ -119,6 +124,20 @@ type chaos struct {
 	clients               []*http.Transport
 	ids                   atomic.Int64
 	good, refused, logged atomic.Int64
+	observed              atomic.Int64
+	lines                 lineCount
+}
+
+// lineCount counts the lines of a log, each of which is a JSON object.
+type lineCount struct{ good, bad atomic.Int64 }
+
+func (n *lineCount) Write(p []byte) (int, error) {
+	if json.Valid(p) && bytes.Count(p, []byte("\n")) == 1 {
+		n.good.Add(1)
+	} else {
+		n.bad.Add(1)
+	}
+	return len(p), nil
 }
 
 func newChaos(t *testing.T, wire string) *chaos {
@@ -145,7 +164,7 @@ func newChaos(t *testing.T, wire string) *chaos {
 	total, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: chaosFirstByte, Total: chaosTotal})
 	require.NoError(t, err)
 	p := admit.Policy{
-		ClientIP: anyProxy, Errors: &admit.ErrorWriter{Logger: discardLogs, Observe: func(r *http.Request, e *admit.Error) { _ = fmt.Sprint(r.Header, e) }},
+		ClientIP: anyProxy, Observe: c.observe, Errors: &admit.ErrorWriter{Logger: discardLogs, Observe: func(r *http.Request, e *admit.Error) { _ = fmt.Sprint(r.Header, e) }},
 		Maintenance: new(admit.Maintenance), InFlight: c.inFlight, Methods: []string{"GET", "POST"},
 		Auth: newAuth(t, admit.AuthConfig{}), Scopes: []string{"orders:read"}, Plans: newPlans(t), AtLeast: "pro", Features: []string{"history"},
 		Limiter: newLimiter(t, admit.LimiterConfig{
@@ -155,7 +174,7 @@ func newChaos(t *testing.T, wire string) *chaos {
 		BodyTimeout: admit.BodyTimeout{Grace: 100 * time.Millisecond, Max: time.Second, MinRate: 1 << 10},
 		WriteStall:  200 * time.Millisecond, Timeout: chaosFirstByte,
 	}
-	h := admit.RequestID(c.accessLog(p.Wrap(total.Wrap(admit.Intercept(admit.HandlerFunc(c.conduct))))))
+	h := admit.RequestID(admit.AccessLog(slog.New(slog.NewJSONHandler(&c.lines, nil)))(c.accessLog(p.Wrap(total.Wrap(admit.Intercept(admit.HandlerFunc(c.conduct)))))))
 	c.server = serve(t, wire, h, func(s *http.Server) {
 		s.ErrorLog = log.New(io.Discard, "", 0)
 		s.ReadHeaderTimeout = 300 * time.Millisecond
@@ -185,6 +204,12 @@ func (c *chaos) accessLog(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(w, r)
 	})
+}
+
+// observe is told of each request that got as far as the Policy, once.
+func (c *chaos) observe(r *http.Request, o admit.Outcome) {
+	_ = fmt.Sprint(r.Header, r.Pattern, o)
+	c.observed.Add(1)
 }
 
 // What handlers do: those whose answer is known, and those that only do harm.

@@ -208,7 +208,7 @@ func fullPolicy(t testing.TB, change func(*admit.Policy)) (http.Handler, *http.R
 	inFlight, err := admit.NewInFlight(admit.InFlightConfig{Max: 1000})
 	require.NoError(t, err)
 	p := admit.Policy{
-		ClientIP: anyProxy, Errors: new(admit.ErrorWriter), Maintenance: new(admit.Maintenance), InFlight: inFlight,
+		ClientIP: anyProxy, Observe: func(*http.Request, admit.Outcome) {}, Errors: new(admit.ErrorWriter), Maintenance: new(admit.Maintenance), InFlight: inFlight,
 		Methods: []string{"POST"},
 		Auth:    newAuth(t, admit.AuthConfig{Store: admit.KeyMap{digest: {ID: "k1", Plan: "pro", Scopes: []string{"orders:write"}}}}),
 		Scopes:  []string{"orders:write"}, Plans: plans, AtLeast: "pro", Features: []string{"orders"}, Limiter: limiter,

@@ -79,8 +79,9 @@ func guests(t testing.TB) map[string]guest {
 			return around(m)
 		}
 	}
+	looks := func(r *http.Request, o admit.Outcome) { _ = fmt.Sprint(r.Header, r.Pattern, o) }
 	whole := admit.Policy{
-		ClientIP: admit.ClientIP("X-Guest-IP", anywhere), Errors: ownErrors("guest"), Maintenance: &off, InFlight: newInFlight(t, admit.InFlightConfig{Max: 9}),
+		ClientIP: admit.ClientIP("X-Guest-IP", anywhere), Observe: looks, Errors: ownErrors("guest"), Maintenance: &off, InFlight: newInFlight(t, admit.InFlightConfig{Max: 9}),
 		Methods: []string{"POST"}, Auth: newAuth(t, admit.AuthConfig{Store: known, Sources: []admit.KeySource{admit.FromHeader("X-Guest")}}),
 		Scopes: []string{"read"}, Plans: plans, AtLeast: "pro", Features: []string{"history"},
 		Limiter: newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(1000)}, Refund: func(int) bool { return true }, LegacyHeaders: true}),
@@ -149,6 +150,9 @@ func guests(t testing.TB) map[string]guest {
 			wrap: func(http.Handler) http.Handler { return admit.Mux(http.NewServeMux()) }, answers: true,
 			plain: func(http.Handler) http.Handler { return http.NewServeMux() },
 		},
+		"Observe":   {wrap: admit.Observe(looks)},
+		"ObserveAs": {wrap: admit.ObserveAs("rule", looks)},
+		"AccessLog": {wrap: admit.AccessLog(discardLogs)},
 		"Outcomes": {wrap: func(h http.Handler) http.Handler {
 			return published.Outcomes(h, func(*http.Request, published.Outcome) {})
 		}},
@@ -219,7 +223,7 @@ var surroundings = map[string]func(t testing.TB) admit.Middleware{
 		total, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: time.Minute, Total: time.Hour})
 		require.NoError(t, err)
 		p := admit.Policy{
-			ClientIP: anyProxy, Errors: ownErrors("host"), Maintenance: new(admit.Maintenance), InFlight: newInFlight(t, admit.InFlightConfig{Max: 9}),
+			ClientIP: anyProxy, Observe: func(*http.Request, admit.Outcome) {}, Errors: ownErrors("host"), Maintenance: new(admit.Maintenance), InFlight: newInFlight(t, admit.InFlightConfig{Max: 9}),
 			Methods: []string{"POST"}, Auth: newAuth(t, admit.AuthConfig{Sources: []admit.KeySource{admit.FromHeader("X-Host")}}),
 			Scopes: []string{"orders:read"}, Plans: newPlans(t), AtLeast: "pro", Features: []string{"history"},
 			Limiter: newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(1000)}, Refund: func(int) bool { return true }}),

@@ -57,8 +57,8 @@ func newParts(t testing.TB) *parts {
 	shedder, err := admit.NewShedder(admit.ShedderConfig{Max: 3, Plans: plans})
 	require.NoError(t, err)
 	p.Policy = admit.Policy{
-		ClientIP: admit.ClientIP("X-Forwarded-For", netip.MustParsePrefix("10.0.0.0/8")),
-		Errors:   &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}, Maintenance: new(admit.Maintenance),
+		ClientIP: admit.ClientIP("X-Forwarded-For", netip.MustParsePrefix("10.0.0.0/8")), Observe: func(*http.Request, admit.Outcome) {},
+		Errors: &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}, Maintenance: new(admit.Maintenance),
 		InFlight: inFlight, AddressLimiter: addresses, Methods: []string{"GET", "POST"},
 		Auth: auth, Scopes: []string{"orders:write"}, Plans: plans, AtLeast: "free", Features: []string{"export"}, Limiter: limiter, Quotas: quotas,
 		Accept: []string{"application/json"}, ContentType: []string{"application/*+json", "application/json"}, MaxBody: 1000, Shedder: shedder,
@@ -248,7 +248,7 @@ func TestProvokeFindsMissingWrappers(t *testing.T) {
 		for _, policy := range []admit.Policy{p.Policy, p.others(t)} {
 			v := reflect.ValueOf(policy)
 			for _, f := range reflect.VisibleFields(v.Type()) {
-				if slices.Contains([]string{"ClientIP", "Errors", "Plans", "WriteStall"}, f.Name) || v.FieldByIndex(f.Index).IsZero() {
+				if slices.Contains([]string{"ClientIP", "Observe", "Errors", "Plans", "WriteStall"}, f.Name) || v.FieldByIndex(f.Index).IsZero() {
 					continue // they answer nothing
 				}
 				served := admit.Policy{Errors: p.Errors}

@@ -2,6 +2,7 @@ package admittest_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -89,7 +90,17 @@ func (g *generator) round(t *testing.T) {
 						panic(v)
 					}
 				}()
-				c.ServeHTTP(w, r)
+				var ended []admit.Outcome
+				admit.ObserveAs("random", func(_ *http.Request, o admit.Outcome) { ended = append(ended, o) })(c).ServeHTTP(w, r)
+				if assert.Len(t, ended, 1) && ended[0].Status != 499 {
+					assert.Equal(t, w.Code, ended[0].Status)
+					if w.Code >= 400 && w.Body.Len() > 0 {
+						assert.Equal(t, codeOf(w.Body.Bytes()), ended[0].Code)
+					}
+					if r.Method != http.MethodHead {
+						assert.EqualValues(t, w.Body.Len(), ended[0].Written)
+					}
+				}
 				g.mu.Lock()
 				defer g.mu.Unlock()
 				g.seen[w.Code] = true
@@ -101,6 +112,15 @@ func (g *generator) round(t *testing.T) {
 		}
 	}
 	time.Sleep(time.Minute) // until look-ups that nobody waits for have ended
+}
+
+// codeOf returns the code of an error that admit has written, or "".
+func codeOf(body []byte) string {
+	var e struct {
+		Code string `json:"code"`
+	}
+	_ = json.Unmarshal(body, &e)
+	return e.Code
 }
 
 // values has what each field of a Policy may be.
@@ -181,7 +201,7 @@ func (g *generator) values(t *testing.T) map[string][]any {
 	closed := new(admit.Maintenance)
 	closed.On(time.Now().Add(30 * time.Second))
 	return map[string][]any{
-		"ClientIP": {p.ClientIP}, "Errors": {p.Errors}, "Maintenance": {p.Maintenance, closed}, "InFlight": {p.InFlight, in, others.InFlight},
+		"ClientIP": {p.ClientIP}, "Observe": {p.Observe}, "Errors": {p.Errors}, "Maintenance": {p.Maintenance, closed}, "InFlight": {p.InFlight, in, others.InFlight},
 		"Shedder":        {p.Shedder, shedder},
 		"AddressLimiter": addresses, "Methods": {[]string{"GET", "POST"}, []string{"GET"}, []string{"POST", "QUERY", "OPTIONS"}},
 		"Auth": {
