@@ -233,7 +233,7 @@ func ExampleNewShedder() {
 	// works for free
 	// works for pro
 	// 429 for free
-	// {Running:0 Waiting:0 Admitted:2 Shed:1}
+	// {Running:0 Waiting:0 Max:1 Admitted:2 Shed:1}
 }
 
 // A stream takes a place to begin, and holds none while it waits for something to say: a

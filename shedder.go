@@ -70,8 +70,8 @@ type Shedder struct {
 
 // ShedderStats says how a Shedder does.
 type ShedderStats struct {
-	Running, Waiting int    // requests, now
-	Admitted, Shed   uint64 // requests so far; who leaves while it waits is neither
+	Running, Waiting, Max int    // requests, now
+	Admitted, Shed        uint64 // requests so far; who leaves while it waits is neither
 }
 
 // NewShedder returns a Shedder. The error has every fault of the configuration; the Shedder
@@ -194,7 +194,8 @@ func (s *Shedder) Stats() ShedderStats {
 	if s.fault() != nil {
 		return ShedderStats{}
 	}
-	return ShedderStats(s.gate.Stats())
+	g := s.gate.Stats()
+	return ShedderStats{Running: g.Running, Waiting: g.Waiting, Max: s.c.Max, Admitted: g.Admitted, Shed: g.Shed}
 }
 
 // ReleasePlace gives back the place that the request has in each Shedder around the caller:

@@ -228,7 +228,7 @@ func TestShedderBoundsTheWait(t *testing.T) {
 		assert.Equal(t, 5*time.Millisecond, wait(), "somebody was, for all of the last 100 ms")
 		time.Sleep(time.Since(began))
 		assert.Equal(t, 100*time.Millisecond, wait(), "the queue was empty")
-		assert.Equal(t, admit.ShedderStats{Running: 1, Admitted: 1, Shed: 6}, b.Stats())
+		assert.Equal(t, admit.ShedderStats{Running: 1, Max: 1, Admitted: 1, Shed: 6}, b.Stats())
 	})
 }
 

@@ -42,7 +42,7 @@ func (s *Shedder) Measures() []Measure {
 	return []Measure{
 		gauge("admit.shedder.running", "{request}", "requests that are worked on", st.Running),
 		gauge("admit.shedder.waiting", "{request}", "requests that wait for a place", st.Waiting),
-		gauge("admit.shedder.max", "{request}", "requests that may be worked on", s.c.Max),
+		gauge("admit.shedder.max", "{request}", "requests that may be worked on", st.Max),
 		total("admit.shedder.admitted", "{request}", "requests that got a place", st.Admitted),
 		total("admit.shedder.shed", "{request}", "requests that were refused since there was too much to do", st.Shed),
 	}
