@@ -44,6 +44,7 @@
 //
 //   - [RequestID]: so that every answer has the id, whatever refuses.
 //   - [ClientIP]: so that everything inside knows the same address.
+//   - [Observe]: around all that can refuse or panic, so that it is told of every answer.
 //   - [ErrorWriter]: so that every error is written, logged and counted in one way.
 //   - [Recover]: inside the two that its 500 needs, around all that can panic.
 //   - [Maintenance]: the cheapest answer of all, which asks nobody.
@@ -71,9 +72,10 @@
 //     another goroutine.
 //
 // CORS stands outside of all of it: a preflight has no key, and a refusal without CORS
-// headers cannot be read by the page that it is for. An access log stands inside
-// RequestID and ClientIP, and outside of the rest: after next has returned it reads the id,
-// the address and the key ([RequestIDFrom], [ClientIPFrom], [SeenKeyFrom]).
+// headers cannot be read by the page that it is for. An [AccessLog] stands outermost. One of
+// others stands inside RequestID and ClientIP, and outside of the rest: after next has
+// returned it reads the id, the address and the key ([RequestIDFrom], [ClientIPFrom],
+// [SeenKeyFrom]).
 //
 // A service has two Policies: one around the mux, for what every answer needs (ClientIP,
 // Errors, Maintenance, InFlight, WriteStall), and one for the routes, of which each gets a
@@ -90,6 +92,13 @@
 // context. Flush, Hijack, deadlines and all else of [http.ResponseController] work through
 // every wrapper.
 // A [HandlerFunc] returns its error; [Success] and [Decode] are for JSON, [ParseForm] for forms.
+//
+// # What is seen in production
+//
+// [Observe] and [AccessLog] tell how each request has ended, once, whatever has ended it: see
+// [Outcome]. The Stats of an [InFlight], a [Shedder], a [Limiter], [Quotas] or a [KeyCache] say
+// how full each is, and whether its store is down. The packages admitprom and admitotel, which
+// are modules of their own, make metrics of both for Prometheus and OpenTelemetry.
 //
 // # The contract
 //
