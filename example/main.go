@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/admit-go/admit"
 	"github.com/admit-go/admit/example/service"
 )
 
@@ -44,6 +45,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	addr := flags.String("addr", "127.0.0.1:8080", "listen on `HOST:PORT`")
 	keyFile := flags.String("keys", "keys.json", "read keys from `FILE`; if there is none, make demo keys and write it")
 	tokenFile := flags.String("tokens", "", "write the tokens of new demo keys to `FILE` too, one to a line as \"name token\"")
+	metricsAddr := flags.String("metrics", "127.0.0.1:9464", "serve metrics for Prometheus on `HOST:PORT`; none if empty")
+	format := flags.String("log", "text", "write the log as `FORMAT`: text or json")
 	quiet := flags.Bool("quiet", false, "print no token")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -51,24 +54,38 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q; see -help", flags.Arg(0))
 	}
-	logger := slog.New(slog.NewTextHandler(stderr, nil))
+	logger, err := newLogger(*format, stderr)
+	if err != nil {
+		return err
+	}
 
-	// First, so that no keys are made that nobody sees because the port is taken.
+	// First, so that no keys are made that nobody sees because a port is taken.
 	listener, err := net.Listen("tcp", *addr)
 	if err != nil {
 		return fmt.Errorf("%w; name another address with -addr", err)
 	}
 	defer listener.Close()
+	config, metricsURL := service.Config{Logger: logger}, ""
+	if *metricsAddr != "" {
+		m, err := serveMetrics(*metricsAddr, logger)
+		if err != nil {
+			return err
+		}
+		defer m.close()
+		config.Metrics, metricsURL = m.Metrics, m.url
+	}
 	keys, tokens, err := openKeys(*keyFile, *tokenFile)
 	if err != nil {
 		return err
 	}
 	defer keys.Close()
-	api, err := service.New(ctx, service.Config{Keys: keys, Logger: logger})
+	config.Keys = keys
+	api, err := service.New(ctx, config)
 	if err != nil {
 		return err
 	}
-	greet(stdout, listener.Addr().String(), *keyFile, tokens, *quiet)
+	api.Handler = admit.AccessLog(logger)(api.Handler)
+	greet(stdout, listener.Addr().String(), metricsURL, *keyFile, tokens, *quiet)
 	return serve(ctx, listener, api, logger)
 }
 
@@ -94,10 +111,13 @@ func serve(ctx context.Context, listener net.Listener, api *service.Service, log
 }
 
 // greet prints ready curl lines.
-func greet(w io.Writer, addr, keyFile string, tokens []namedToken, quiet bool) {
+func greet(w io.Writer, addr, metrics, keyFile string, tokens []namedToken, quiet bool) {
 	url := "http://" + addr
 	fmt.Fprintf(w, "listening on %s, keys in %s\n", url, keyFile)
 	fmt.Fprintf(w, "  curl -i %s/healthz\n", url)
+	if metrics != "" {
+		fmt.Fprintf(w, "  curl -s %s\n", metrics)
+	}
 	if quiet {
 		return
 	}

@@ -33,7 +33,7 @@ func start(t *testing.T, more ...string) *instance {
 	ctx, cancel := context.WithCancel(t.Context())
 	out, w := io.Pipe()
 	done := make(chan error, 1)
-	args := append([]string{"-addr", "127.0.0.1:0", "-keys", filepath.Join(dir, "keys.json"), "-tokens", tokens}, more...)
+	args := append([]string{"-addr", "127.0.0.1:0", "-keys", filepath.Join(dir, "keys.json"), "-tokens", tokens, "-metrics", "127.0.0.1:0"}, more...)
 	go func() {
 		err := run(ctx, args, w, io.Discard)
 		_ = w.Close()
@@ -81,7 +81,7 @@ func TestStarts(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer taken.Close()
-	err = run(t.Context(), []string{"-addr", taken.Addr().String(), "-keys", keys}, io.Discard, io.Discard)
+	err = run(t.Context(), []string{"-addr", taken.Addr().String(), "-metrics", "", "-keys", keys}, io.Discard, io.Discard)
 	require.ErrorContains(t, err, "-addr")
 	require.NoFileExists(t, keys)
 
@@ -95,7 +95,7 @@ func TestStarts(t *testing.T) {
 			}
 			return len(p), nil
 		})
-		require.NoError(t, run(ctx, []string{"-addr", "127.0.0.1:0", "-keys", keys}, w, io.Discard))
+		require.NoError(t, run(ctx, []string{"-addr", "127.0.0.1:0", "-metrics", "", "-keys", keys}, w, io.Discard))
 		cancel()
 		assert.Contains(t, out.String(), want)
 		assert.Equal(t, i == 0, strings.Contains(out.String(), "trader: demo_trader_"))
@@ -256,7 +256,7 @@ func TestFirstAndSecondStart(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var out bytes.Buffer
 		cancel() // it starts, and stops at once
-		require.NoError(t, run(ctx, append([]string{"-addr", "127.0.0.1:0", "-keys", keys}, args...), &out, io.Discard))
+		require.NoError(t, run(ctx, append([]string{"-addr", "127.0.0.1:0", "-metrics", "", "-keys", keys}, args...), &out, io.Discard))
 		return out.String()
 	}
 	first := begin("-tokens", tokens, "-quiet")
@@ -283,7 +283,7 @@ func TestFirstAndSecondStart(t *testing.T) {
 	require.NoError(t, os.Remove(keys))
 	assert.Regexp(t, `free: demo_free_[0-9A-Za-z]{33}\n(.|\n)*curl -i http://127\.0\.0\.1:[0-9]+/v1/prices/btc-usd -H 'X-API-Key: demo_free_`, begin())
 	require.NoError(t, os.WriteFile(keys, []byte("{"), 0o600))
-	assert.ErrorContains(t, run(t.Context(), []string{"-keys", keys}, io.Discard, io.Discard), "keys.json:1:2: not well-formed JSON")
+	assert.ErrorContains(t, run(t.Context(), []string{"-metrics", "", "-keys", keys}, io.Discard, io.Discard), "keys.json:1:2: not well-formed JSON")
 	assert.Error(t, run(t.Context(), []string{"-nope"}, io.Discard, io.Discard))
 	assert.ErrorContains(t, run(t.Context(), []string{"serve"}, io.Discard, io.Discard), `unexpected argument "serve"`)
 }

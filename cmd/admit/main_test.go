@@ -387,7 +387,7 @@ func TestWithTheExample(t *testing.T) {
 	}
 	first := mint("keys", "mint", "--id", "acme-1", "--owner", "ACME", "--plan", "pro")
 
-	url := testkit.StartProgram(t, exec.Command(filepath.Join(bin, "example"), "-addr", "127.0.0.1:0", "-keys", keys))
+	url := testkit.StartProgram(t, exec.Command(filepath.Join(bin, "example"), "-addr", "127.0.0.1:0", "-keys", keys, "-metrics", ""))
 	status := func(token string) int { return testkit.Status(t, url+"/v1/history/btc-usd", token) }
 	becomes := func(token string, want int) {
 		t.Helper()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/admitprom"
 	"github.com/admit-go/admit/contract"
 )
 
@@ -23,6 +24,7 @@ type Config struct {
 	QuotaStore admit.QuotaStore // nil: in memory, also where Redis has the Limits
 	Replicas   int              // that share Limits and QuotaStore
 	Logger     *slog.Logger
+	Metrics    *admitprom.Metrics // nil: none
 }
 
 // Service is the whole API.
@@ -75,20 +77,25 @@ func New(ctx context.Context, c Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	limiter, err := admit.NewLimiter(admit.LimiterConfig{
+	limits := admit.LimiterConfig{
 		Name:     "market-data",
 		Plans:    plans,
 		Limits:   []admit.Limit{admit.PerSecond(1)}, // of keys without a plan
 		Store:    c.Limits,
 		Replicas: c.Replicas,
-	})
+	}
+	sold := admit.QuotasConfig{Plans: plans, Store: c.QuotaStore, Replicas: c.Replicas}
+	if sold.Store == nil {
+		sold.Store = admit.NewMemoryQuotaStore()
+	}
+	if c.Metrics != nil {
+		limits.Observe, sold.Notify = c.Metrics.ObserveLimit, c.Metrics.NotifyQuota
+	}
+	limiter, err := admit.NewLimiter(limits)
 	if err != nil {
 		return nil, err
 	}
-	if c.QuotaStore == nil {
-		c.QuotaStore = admit.NewMemoryQuotaStore()
-	}
-	quotas, err := admit.NewQuotas(admit.QuotasConfig{Plans: plans, Store: c.QuotaStore, Replicas: c.Replicas})
+	quotas, err := admit.NewQuotas(sold)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +148,23 @@ func New(ctx context.Context, c Config) (*Service, error) {
 	api.Handle(mux, "/v1/panic", keyed, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("as asked for") }))
 	api.Handle(mux, "/v1/upstream", keyed, upstream(), append(contract.Proxies(), errBadUpstream)...)
 	api.Handle(mux, "/v1/stream", keyed, admit.HandlerFunc(streamer(ctx)))
-	return &Service{Handler: api.Wrap(outer.Wrap(admit.Mux(mux))), Contract: api, Quotas: quotas}, nil
+	s := &Service{Handler: api.Wrap(outer.Wrap(admit.Mux(mux))), Contract: api, Quotas: quotas}
+	if c.Metrics != nil {
+		s.Handler = c.Metrics.Wrap(s.Handler)
+		err = watch(c.Metrics, shedder, limiter, quotas, c.Keys, c.Limits)
+	}
+	return s, err
+}
+
+// watch makes metrics of each part that measures itself, which not every store does.
+func watch(m *admitprom.Metrics, parts ...any) error {
+	var all []interface{ Measures() []admit.Measure }
+	for _, part := range parts {
+		if part, ok := part.(interface{ Measures() []admit.Measure }); ok {
+			all = append(all, part)
+		}
+	}
+	return m.Watch("api", all...)
 }
 
 func health(w http.ResponseWriter, r *http.Request) error {

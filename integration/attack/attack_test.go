@@ -126,7 +126,7 @@ func startExample(t *testing.T) (url string, tokens map[string]string) {
 	program := filepath.Join(dir, "example")
 	out, err := exec.Command("go", "build", "-o", program, "github.com/admit-go/admit/example").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	url = testkit.StartProgram(t, exec.Command(program, "-addr", "127.0.0.1:0", "-keys", filepath.Join(dir, "keys.json"), "-tokens", filepath.Join(dir, "tokens"), "-quiet"))
+	url = testkit.StartProgram(t, exec.Command(program, "-addr", "127.0.0.1:0", "-keys", filepath.Join(dir, "keys.json"), "-tokens", filepath.Join(dir, "tokens"), "-quiet", "-metrics", ""))
 	text, err := os.ReadFile(filepath.Join(dir, "tokens"))
 	require.NoError(t, err)
 	tokens = map[string]string{}
