@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -465,4 +466,23 @@ func TestObserveAllocatesNothing(t *testing.T) {
 	limit := testing.AllocsPerRun(100, func() { plain.ServeHTTP(w, r) })
 	allocs(t, limit, func() { observed.ServeHTTP(w, r) })
 	assert.NotZero(t, sum)
+}
+
+func BenchmarkObserve(b *testing.B) {
+	access := slog.New(slog.NewJSONHandler(io.Discard, nil))
+	policy := admit.Policy{Errors: &admit.ErrorWriter{Logger: discardLogs}}
+	observed := policy
+	observed.Observe = func(*http.Request, admit.Outcome) {}
+	for name, h := range map[string]http.Handler{
+		"nothing": policy.Wrap(ok), "Policy.Observe": observed.Wrap(ok), "alone": admit.Observe(observed.Observe)(ok), "AccessLog": admit.AccessLog(access)(policy.Wrap(ok)),
+	} {
+		b.Run(name, func(b *testing.B) {
+			r, w := get("/", "X-Request-Id", "known", "User-Agent", "test"), newDiscard()
+			b.ReportAllocs()
+			for b.Loop() {
+				clear(w.h)
+				h.ServeHTTP(w, r)
+			}
+		})
+	}
 }

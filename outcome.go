@@ -74,7 +74,8 @@ func knownMethod(method string) string {
 // Observe calls f once for each request, when it has ended, whatever ends it: an answer, a
 // panic, a connection that is cut or hijacked, a client that has left. The request is the one
 // that next got, for its context; f must not keep it. F may be called by any number of
-// goroutines, and what it does adds to the time of the request.
+// goroutines, and what it does adds to the time of the request. It stands outside of a Timeout:
+// inside, it would hear what a handler that is late has tried to answer.
 //
 // Within a request the outermost Observe reports. One inside of it is not called, and the log
 // says so once. AccessLog, and what is made by ObserveAs, report beside it.

@@ -601,3 +601,36 @@ func TestManyLimits(t *testing.T) {
 		require.Equal(t, i, d.States[0].Remaining)
 	}
 }
+
+// Stats say what Redis was asked for, and whether it is left alone.
+func TestStats(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		redis := new(server)
+		s := newStore(t, redis, redislimit.Config{Failures: 2})
+		assert.Equal(t, redislimit.Stats{}, s.Stats())
+		for range 3 {
+			take(t, s, "a", 1, admit.PerMinute(1))
+		}
+		assert.Equal(t, redislimit.Stats{Calls: 2, Refused: 1}, s.Stats(), "the third is known to be refused")
+		redis.fail(refuse)
+		for range 4 {
+			_, err := s.Take(t.Context(), "b", 1, []admit.Limit{admit.PerMinute(1)})
+			require.ErrorIs(t, err, errDown)
+		}
+		assert.Equal(t, redislimit.Stats{Calls: 4, Failures: 2, Refused: 1, Open: true}, s.Stats())
+		values := map[string]int64{}
+		for _, m := range s.Measures() {
+			values[m.Name] = m.Value
+			assert.NotEmpty(t, m.Help)
+			assert.Equal(t, m.Name == "admit.redislimit.calls" || m.Name == "admit.redislimit.failures", m.Total, m.Name)
+		}
+		assert.Equal(t, map[string]int64{
+			"admit.redislimit.calls": 4, "admit.redislimit.failures": 2, "admit.redislimit.refused": 1, "admit.redislimit.open": 1,
+		}, values)
+		redis.fail(nil)
+		time.Sleep(2 * time.Second)
+		_, _ = s.Take(t.Context(), "b", 1, []admit.Limit{admit.PerMinute(1)}) // sends the probe
+		synctest.Wait()
+		assert.False(t, s.Stats().Open)
+	})
+}
