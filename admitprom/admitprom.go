@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -157,6 +158,7 @@ func (c *Config) complete() error {
 	if c.Registerer == nil {
 		c.Registerer = prometheus.DefaultRegisterer
 	}
+	c.Buckets = slices.Clone(c.Buckets) // the list is the caller's
 	if c.Buckets == nil {
 		c.Buckets = durations
 	}
@@ -245,7 +247,7 @@ func (m *Metrics) ObserveLimit(r *http.Request, e admit.LimitEvent) {
 	}
 	for i, limit := range e.Decision.Limits {
 		if i < len(e.Decision.States) { // a store that fails has none
-			used := 1 - float64(e.Decision.States[i].Remaining)/float64(max(limit.Burst, 1))
+			used := float64(limit.Burst-e.Decision.States[i].Remaining) / float64(max(limit.Burst, 1))
 			m.usage.of(usageLabels{e.Limiter, limit.Name, plan}).Observe(min(max(used, 0), 1))
 		}
 	}
