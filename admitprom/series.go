@@ -17,7 +17,7 @@ func fold(label string) string {
 	return other
 }
 
-// text is a label as Prometheus takes it.
+// text is a label as those take it who store it: as UTF-8.
 func text(label string) string { return strings.ToValidUTF8(label, "\uFFFD") }
 
 // path is what OpenTelemetry's HTTP conventions have of a pattern, without method and host.
