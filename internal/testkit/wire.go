@@ -4,6 +4,7 @@ package testkit
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -58,7 +59,6 @@ func ServeUnguarded(t testing.TB, wire string, h http.Handler, configure ...func
 	default:
 		t.Fatalf("there is no wire %q", wire)
 	}
-	s.Client().Timeout = 3 * patience
 	t.Cleanup(func() { closeServer(t, s) })
 	return s
 }
@@ -82,7 +82,9 @@ func Do(t testing.TB, s *httptest.Server, method, path, body string, headers ...
 	if body != "" {
 		content = strings.NewReader(body)
 	}
-	r, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, content)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, method, s.URL+path, content)
 	if err != nil {
 		t.Fatal(err)
 	}
