@@ -636,10 +636,10 @@ func TestReadTimeoutEndsNoStream(t *testing.T) {
 					for i := range 4 {
 						_, _ = fmt.Fprint(w, i)
 						_ = http.NewResponseController(w).Flush()
-						time.Sleep(350 * time.Millisecond)
+						time.Sleep(900 * time.Millisecond)
 					}
 					assert.NoError(t, r.Context().Err())
-				})), func(s *http.Server) { s.ReadTimeout = time.Second })
+				})), func(s *http.Server) { s.ReadTimeout = 3 * time.Second }) // of the handshake too
 				_, text := do(t, s, "POST", "/", body)
 				assert.Equal(t, "0123", string(text))
 			})
