@@ -89,7 +89,7 @@ func bodyFault(res *http.Response) string {
 func contests() map[string][]contest {
 	return map[string][]contest{
 		"Methods": methods(), "Accept": accept(), "ContentType": contentTypes(), "APIKey": apiKeys(),
-		"RateLimit": rateLimits(), "Quotas": quotas(), "Timeout": timeouts(), "Error": writtenErrors(), "Policy": policies(),
+		"RateLimit": rateLimits(), "Quotas": quotas(), "Timeout": timeouts(), "Error": writtenErrors(), "Policy": policies(), "Observe": observers(),
 	}
 }
 
@@ -147,6 +147,8 @@ func TestChecksFind(t *testing.T) {
 		{"RateLimit", "keys=1/case=accepted", "echo", "does not tell the client what is left", true},
 		{"RateLimit", "keys=1/case=refused", "ulule", "sends no Retry-After", true},
 		{"Timeout", "case=1KiB", "chi", "does not interrupt a handler that overruns", true},
+		{"Observe", "case=metrics", "promhttp", "does not tell the route", false},
+		{"Observe", "case=log", "httplog", "tells the query, which may hold a key", false},
 		{"Policy", "case=with-timeouts", "peers+chi", "does not interrupt a handler that overruns", true},
 	} {
 		v := &verdict{T: t}

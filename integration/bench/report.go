@@ -24,6 +24,7 @@ var themes = []struct{ name, title string }{
 	{"Timeout", "Timeout, by size of the answer"},
 	{"Error", "An error of a handler"},
 	{"Policy", "The whole chain, accepted"},
+	{"Observe", "Metrics and a log line of a request"},
 	{"Decisions", "Limits in Redis, accepted (answers unchecked)"},
 	{"Growth", "How cost grows"},
 }
