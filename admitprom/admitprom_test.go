@@ -428,6 +428,23 @@ func TestNewFails(t *testing.T) {
 	}
 }
 
+// Two services of a process may share a registry, if something tells them apart.
+func TestTwoServices(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewPedanticRegistry()
+	for i, service := range []string{"a", "b"} {
+		m, err := admitprom.New(admitprom.Config{Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"service": service}, registry)})
+		require.NoError(t, err)
+		require.NoError(t, m.Watch("api", &measures{{Name: "queue.length", Value: int64(i)}}))
+		ended(m, admit.Outcome{Status: 200 + i})
+	}
+	const name = `http_server_request_duration_seconds_count{admit_plan="",error_type="",http_request_method="GET",http_response_status_code="%d",http_route="",service="%s",url_scheme="http"} 1`
+	assert.Equal(t, []string{
+		fmt.Sprintf(name, 200, "a"), fmt.Sprintf(name, 201, "b"),
+		`queue_length{admit_name="api",service="a"} 0.0`, `queue_length{admit_name="api",service="b"} 1.0`,
+	}, page(t, registry))
+}
+
 // Buckets are those of the durations; what is beyond the last is counted too.
 func TestBuckets(t *testing.T) {
 	t.Parallel()

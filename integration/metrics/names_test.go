@@ -132,7 +132,7 @@ type served struct {
 func service(t *testing.T, observe func(*http.Request, admit.Outcome), observeLimit func(*http.Request, admit.LimitEvent), watches ...watch) served {
 	t.Helper()
 	var s served
-	good, gone := admit.Digest{}, admit.Digest{}
+	var good, gone admit.Digest
 	s.token, good, _ = admit.Mint("test")
 	s.revoked, gone, _ = admit.Mint("test")
 	plans, err := admit.NewPlans(admit.Plan{Name: "pro", Quotas: []admit.Quota{{Requests: 1000, Every: admit.Month}}})
