@@ -13,7 +13,7 @@ import (
 //
 //	http.request.method              _OTHER if it is not a known one
 //	url.path                         without the query, which may hold a key
-//	http.route                       the pattern
+//	http.route                       the path of the pattern
 //	http.response.status_code        see Outcome
 //	http.response.body.size          bytes
 //	http.server.request.duration     seconds
@@ -56,7 +56,7 @@ func (e ending) attrs(attrs []slog.Attr) []slog.Attr {
 	}
 	text("http.request.method", knownMethod(e.r.Method))
 	text("url.path", shortened(e.r.URL.Path))
-	text("http.route", o.Route)
+	text("http.route", pathOf(o.Route))
 	attrs = append(attrs,
 		slog.Int("http.response.status_code", o.Status),
 		slog.Int64("http.response.body.size", o.Written),

@@ -38,7 +38,7 @@ func ExampleAccessLog() {
 		h.ServeHTTP(httptest.NewRecorder(), r)
 	}
 	// Output:
-	// level=INFO msg=request http.request.method=GET url.path=/prices/btc-usd http.route="GET /prices/{pair}" http.response.status_code=200 http.response.body.size=1 client.address=192.0.2.1 admit.key.id=key-1 admit.key.owner=acme admit.plan=pro
+	// level=INFO msg=request http.request.method=GET url.path=/prices/btc-usd http.route=/prices/{pair} http.response.status_code=200 http.response.body.size=1 client.address=192.0.2.1 admit.key.id=key-1 admit.key.owner=acme admit.plan=pro
 	// level=INFO msg=request http.request.method=GET url.path=/prices/btc-usd http.response.status_code=401 http.response.body.size=130 client.address=192.0.2.1 error.type=key_invalid admit.key.id=key-0 admit.key.owner=acme admit.key.status=revoked
 }
 

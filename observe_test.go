@@ -435,6 +435,9 @@ func TestOutcomeLabels(t *testing.T) {
 	o := admit.Outcome{Route: "/a/{b}", Status: 429, Code: "rate_limited", Plan: "pro", KeyID: "k", Owner: "o"}
 	want := admit.Labels{Route: "/a/{b}", Method: "GET", Scheme: "http", Status: 429, Code: "rate_limited", Plan: "pro"}
 	assert.Equal(t, want, o.Labels(get("/a/c")))
+	for pattern, route := range map[string]string{"": "", "/": "/", "GET /a/{b}": "/a/{b}", "POST example.com/a": "/a", "GET ": "GET ", "noslash": "noslash"} {
+		assert.Equal(t, route, admit.Outcome{Route: pattern}.Labels(get("/")).Route, "%q", pattern)
+	}
 	r := httptest.NewRequest("QUERY", "https://example.com/", nil)
 	want.Method, want.Scheme = "QUERY", "https"
 	assert.Equal(t, want, o.Labels(r))

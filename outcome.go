@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,7 +45,7 @@ type Outcome struct {
 // values, so that they may tell series of metrics apart; but Route, Code and Plan are as the
 // service has them.
 type Labels struct {
-	Route  string
+	Route  string // the path of the pattern: the method is beside it
 	Method string // one of RFC 9110 or RFC 5789, or QUERY, else _OTHER
 	Scheme string // http or https, as this server has the connection
 	Status int
@@ -54,11 +55,19 @@ type Labels struct {
 
 // Labels returns what the Outcome of r is counted by.
 func (o Outcome) Labels(r *http.Request) Labels {
-	l := Labels{Route: o.Route, Method: knownMethod(r.Method), Scheme: "http", Status: o.Status, Code: o.Code, Plan: o.Plan}
+	l := Labels{Route: pathOf(o.Route), Method: knownMethod(r.Method), Scheme: "http", Status: o.Status, Code: o.Code, Plan: o.Plan}
 	if r.TLS != nil {
 		l.Scheme = "https"
 	}
 	return l
+}
+
+// pathOf is what OpenTelemetry's HTTP conventions have of a pattern: neither method nor host.
+func pathOf(pattern string) string {
+	if i := strings.IndexByte(pattern, '/'); i > 0 {
+		return pattern[i:]
+	}
+	return pattern
 }
 
 const otherMethod = "_OTHER" // as OpenTelemetry has it

@@ -152,7 +152,7 @@ func (m *Metrics) series() {
 			a.text("http.request.method", l.Method)
 			a.text("url.scheme", l.Scheme)
 			a.add(attribute.Int("http.response.status_code", l.Status))
-			a.text("http.route", path(l.Route))
+			a.text("http.route", l.Route)
 			a.text("error.type", l.Code)
 			a.text("admit.plan", l.Plan)
 			return []metric.RecordOption{a.set()}
@@ -161,7 +161,7 @@ func (m *Metrics) series() {
 		func(l waitLabels) waitLabels { return waitLabels{fold(l.route), fold(l.plan)} },
 		func(l waitLabels) []metric.RecordOption {
 			var a attributes
-			a.text("http.route", path(l.route))
+			a.text("http.route", l.route)
 			a.text("admit.plan", l.plan)
 			return []metric.RecordOption{a.set()}
 		})
@@ -216,25 +216,25 @@ func (m *Metrics) Wrap(next http.Handler) http.Handler { return m.wrap(next) }
 // admit.Policy.Observe, or to be called from an Observe of one's own; do not use it beside
 // Wrap, or requests count twice.
 func (m *Metrics) Observe(r *http.Request, o admit.Outcome) {
-	ctx := r.Context()
+	ctx, l := r.Context(), o.Labels(r)
 	if !m.c.NoDuration {
-		m.duration.Record(ctx, o.Duration.Seconds(), m.requests.of(o.Labels(r))...)
+		m.duration.Record(ctx, o.Duration.Seconds(), m.requests.of(l)...)
 	}
 	if o.Waited > 0 {
-		m.wait.Record(ctx, o.Waited.Seconds(), m.waits.of(waitLabels{o.Route, o.Plan})...)
+		m.wait.Record(ctx, o.Waited.Seconds(), m.waits.of(waitLabels{l.Route, l.Plan})...)
 	}
 	if o.KeyStatus != admit.KeyValid {
 		m.keyRefusals.Add(ctx, 1, m.refusals.of(refusalLabels{o.KeyStatus, o.Plan})...)
 	}
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
-		tell(span, ctx, o)
+		tell(span, ctx, l.Route, o)
 	}
 }
 
 // tell says on the span how the request has ended.
-func tell(span trace.Span, ctx context.Context, o admit.Outcome) {
+func tell(span trace.Span, ctx context.Context, route string, o admit.Outcome) {
 	a := make(attributes, 0, 8)
-	a.text("http.route", path(o.Route))
+	a.text("http.route", route)
 	a.text("admit.error.code", o.Code)
 	a.text("admit.plan", o.Plan)
 	a.text("admit.key.id", o.KeyID)

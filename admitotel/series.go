@@ -20,14 +20,6 @@ func fold(label string) string {
 // text is a label as those take it who store it: as UTF-8.
 func text(label string) string { return strings.ToValidUTF8(label, "\uFFFD") }
 
-// path is what OpenTelemetry's HTTP conventions have of a pattern, without method and host.
-func path(pattern string) string {
-	if i := strings.IndexByte(pattern, '/'); i > 0 {
-		return pattern[i:]
-	}
-	return pattern
-}
-
 // series holds a handle for each key, which is made once. Once there are max, what is new
 // shares the handle of its folded key; of folded keys there must be few.
 type series[K comparable, H any] struct {

@@ -117,12 +117,12 @@ func New(c Config) (*Metrics, error) {
 				return l
 			},
 			func(l admit.Labels) prometheus.Observer {
-				return requests.WithLabelValues(l.Method, l.Scheme, strconv.Itoa(l.Status), text(path(l.Route)), text(l.Code), text(l.Plan))
+				return requests.WithLabelValues(l.Method, l.Scheme, strconv.Itoa(l.Status), text(l.Route), text(l.Code), text(l.Plan))
 			}),
 		waits: newSeries(c.MaxSeries,
 			func(l waitLabels) waitLabels { return waitLabels{fold(l.route), fold(l.plan)} },
 			func(l waitLabels) prometheus.Observer {
-				return waits.WithLabelValues(text(path(l.route)), text(l.plan))
+				return waits.WithLabelValues(text(l.route), text(l.plan))
 			}),
 		refusals: newSeries(c.MaxSeries,
 			func(l refusalLabels) refusalLabels { return refusalLabels{l.status, fold(l.plan)} },
@@ -202,9 +202,10 @@ func (m *Metrics) Wrap(next http.Handler) http.Handler { return m.wrap(next) }
 // Observe counts a request. It is for admit.Policy.Observe, or to be called from an Observe of
 // one's own; do not use it beside Wrap, or requests count twice.
 func (m *Metrics) Observe(r *http.Request, o admit.Outcome) {
-	m.duration(m.requests.of(o.Labels(r)), r, o)
+	l := o.Labels(r)
+	m.duration(m.requests.of(l), r, o)
 	if o.Waited > 0 {
-		m.waits.of(waitLabels{o.Route, o.Plan}).Observe(o.Waited.Seconds())
+		m.waits.of(waitLabels{l.Route, l.Plan}).Observe(o.Waited.Seconds())
 	}
 	if o.KeyStatus != admit.KeyValid {
 		m.refusals.of(refusalLabels{o.KeyStatus, o.Plan}).Inc()
