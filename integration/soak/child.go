@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/admit-go/admit"
@@ -39,6 +40,8 @@ type state struct {
 	Goroutines int    `json:"goroutines"`
 	Files      int    `json:"files"` // descriptors; -1 where they cannot be counted
 	Heap       uint64 `json:"heap"`  // in use after a collection
+
+	Requests uint64 `json:"requests"` // so far, which may grow: a line of the access log is for each
 }
 
 func (s state) String() string {
@@ -84,7 +87,7 @@ func serve(path string) error {
 	signal.Ignore(os.Interrupt) // of a terminal: the parent ends the run
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	logger := slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	slog.SetDefault(logger)
 	keys, err := admit.OpenKeyFile(path)
 	if err != nil {
@@ -99,7 +102,12 @@ func serve(path string) error {
 	if err != nil {
 		return err
 	}
-	server := service.NewServer(api, logger)
+	var requests atomic.Uint64
+	observed := admit.AccessLog(logger)(api)
+	server := service.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		observed.ServeHTTP(w, r)
+	}), logger)
 	server.IdleTimeout = idleTimeout
 	server.Protocols = new(http.Protocols)
 	server.Protocols.SetHTTP1(true)
@@ -109,7 +117,7 @@ func serve(path string) error {
 
 	fmt.Println(listener.Addr())
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-		if err := json.NewEncoder(os.Stdout).Encode(measure()); err != nil {
+		if err := json.NewEncoder(os.Stdout).Encode(measure(&requests)); err != nil {
 			return err
 		}
 	}
@@ -125,13 +133,13 @@ func serve(path string) error {
 	return api.Quotas.Close(stopping)
 }
 
-func measure() state {
+func measure(requests *atomic.Uint64) state {
 	for range 3 { // pools are emptied by the second
 		runtime.GC()
 	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	s := state{Goroutines: runtime.NumGoroutine(), Files: -1, Heap: m.HeapAlloc}
+	s := state{Goroutines: runtime.NumGoroutine(), Files: -1, Heap: m.HeapAlloc, Requests: requests.Load()}
 	for _, dir := range []string{"/proc/self/fd", "/dev/fd"} {
 		if files, err := os.ReadDir(dir); err == nil {
 			s.Files = len(files)

@@ -209,7 +209,7 @@ func abortedUpload(f *faulter) {
 
 func halfUpload(f *faulter) {
 	q := f.order(outcome{400, "bad_request", true})
-	q.chunked = f.g.one(2)
+	q.chunked, q.half = f.g.one(2), true
 	f.on(func(w *wire) {
 		head, body := f.text(q)
 		_, _ = w.Write(append(head, body[:20]...))
@@ -225,7 +225,7 @@ func halfClosed(f *faulter) {
 	path := pick(f.g, "/v1/prices/btc-usd", "/v1/slow?d=300ms")
 	q := f.get(path, outcome{200, "", true})
 	q.header.Del("Accept")
-	q.problem, q.varies = false, path == "/v1/prices/btc-usd"
+	q.problem, q.varies, q.half = false, path == "/v1/prices/btc-usd", true
 	q.right = isPrice("btc-usd", "application/json")
 	if !q.varies {
 		q.right = isData(`{"slept":"300ms"}`)

@@ -1,7 +1,8 @@
 // Command soak runs the example's service in a process of its own under mixed load with
 // random faults, and proves that it holds: every answer is what the request can get, and
-// in the OpenAPI document of the service, no caller is admitted above its limits, and at the
-// end goroutines, file descriptors and memory are back where they were.
+// in the OpenAPI document of the service, each request is one line of the access log, with
+// the status that its client saw, no caller is admitted above its limits, and at the end
+// goroutines, file descriptors and memory are back where they were.
 //
 //	go run ./integration/soak -for 10m
 //

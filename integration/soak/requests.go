@@ -37,6 +37,7 @@ type request struct {
 	encoded  bool     // a 415 is for the encoding
 	varies   bool     // by Accept
 	maybeCut bool     // a connection that closes is no fault
+	half     bool     // the client closes its half, and still reads
 	taken    func()   // is called if the order was
 }
 

@@ -255,20 +255,60 @@ func TestExceeds(t *testing.T) {
 	t.Parallel()
 	level := state{Goroutines: 5, Files: 10, Heap: 1 << 20}
 	assert.NoError(t, level.exceeds(level))
-	assert.NoError(t, state{4, 9, level.Heap + heapTolerance}.exceeds(level))
-	assert.ErrorContains(t, state{6, 10, 1}.exceeds(level), "6 goroutines")
-	assert.ErrorContains(t, state{5, 11, 1}.exceeds(level), "11 file descriptors")
-	assert.ErrorContains(t, state{5, 10, level.Heap + heapTolerance + 1}.exceeds(level), "heap")
+	assert.NoError(t, state{Goroutines: 4, Files: 9, Heap: level.Heap + heapTolerance}.exceeds(level))
+	assert.ErrorContains(t, state{Goroutines: 6, Files: 10, Heap: 1}.exceeds(level), "6 goroutines")
+	assert.ErrorContains(t, state{Goroutines: 5, Files: 11, Heap: 1}.exceeds(level), "11 file descriptors")
+	assert.ErrorContains(t, state{Goroutines: 5, Files: 10, Heap: level.Heap + heapTolerance + 1}.exceeds(level), "heap")
 }
 
 func TestLogIsRead(t *testing.T) {
 	t.Parallel()
 	c := newTally()
-	c.readLog(strings.NewReader(`level=ERROR msg="admit: a handler panicked" panic="as asked for"` + "\n"))
+	c.readLog(strings.NewReader(`{"level":"ERROR","msg":"admit: a handler panicked","panic":"as asked for"}` + "\n" +
+		`{"level":"INFO","msg":"request","http.response.status_code":200,"request_id":"a"}` + "\n"))
 	assert.Zero(t, c.violations)
-	c.readLog(strings.NewReader("level=WARN msg=\"http: superfluous response.WriteHeader call\"\n" +
-		"level=ERROR msg=\"admit: a request failed\" error=\"no key demo_free_0123\"\n"))
-	assert.Equal(t, 2, c.violations)
+	assert.Equal(t, map[logged]int{{"a", 200}: 1}, c.access.open)
+	c.readLog(strings.NewReader(`{"level":"WARN","msg":"http: superfluous response.WriteHeader call"}` + "\n" +
+		`{"level":"ERROR","msg":"admit: a request failed","error":"no key demo_free_0123"}` + "\n" +
+		`{"level":"INFO","msg":"request","url.path":"/demo_pro_0123"}` + "\n" +
+		"panic: not of the logger, {\"msg\":\"request\"}\n"))
+	assert.Equal(t, 4, c.violations)
+	assert.Equal(t, 1, c.access.lines)
+}
+
+func TestAccessLogIsHeldAgainstAnswers(t *testing.T) {
+	t.Parallel()
+	const requests = 4
+	kept := func() *accessLog {
+		l := newAccessLog()
+		l.line("a", 200)
+		l.answer("a", 200, false)
+		l.answer("b", 404, false) // which may be seen first
+		l.line("b", 404)
+		l.line("left", 499) // nobody has waited for it
+		l.line("half", 499)
+		l.answer("half", 200, true)
+		return &l
+	}
+	require.NoError(t, kept().check(requests))
+	for says, spoil := range map[string]func(*accessLog){
+		"1 answers have no line of the access log with their status: c with 200": func(l *accessLog) { l.answer("c", 200, false) },
+		"whole with 200": func(l *accessLog) {
+			l.line("whole", 499)
+			l.answer("whole", 200, false)
+		},
+		"half with 200": func(l *accessLog) { l.answer("half", 200, true) },
+		"a with 200":    func(l *accessLog) { l.answer("a", 200, false) },
+		"c with 503": func(l *accessLog) {
+			l.line("c", 200)
+			l.answer("c", 503, false)
+		},
+		"5 lines, and the service has had 4 requests": func(l *accessLog) { l.line("a", 200) },
+	} {
+		l := kept()
+		spoil(l)
+		assert.ErrorContains(t, l.check(requests), says)
+	}
 }
 
 func TestVerdictFails(t *testing.T) {
@@ -279,7 +319,7 @@ func TestVerdictFails(t *testing.T) {
 		after  state
 		lasted time.Duration
 	}{
-		"7 goroutines are left":     {func(*soak) {}, state{7, 9, 1}, time.Second},
+		"7 goroutines are left":     {func(*soak) {}, state{Goroutines: 7, Files: 9, Heap: 1}, time.Second},
 		"1 violations; the seed is": {func(s *soak) { s.tally.violation("this", "in full") }, calm, time.Second},
 		"k: 3 were admitted": {func(s *soak) {
 			c := &caller{key: admit.Key{ID: "k"}}
@@ -297,6 +337,7 @@ func TestVerdictFails(t *testing.T) {
 			q, a := refused()
 			s.tally.documented(q, a, errors.New("this"))
 		}, calm, time.Second},
+		"1 lines, and the service has had 0 requests":                   {func(s *soak) { s.tally.access.line("a", 200) }, calm, time.Second},
 		"has not happened: an answer that is in the document, 200, 201": {func(*soak) {}, calm, shortRun},
 	}
 	for says, tt := range tests {

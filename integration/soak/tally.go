@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +27,7 @@ type tally struct {
 	admitted   map[*caller][]span
 	served     map[*caller]int64 // answers that are counted against its quota, at least
 	log        map[string]int
+	access     accessLog
 	exceeded   int            // answers for which a quota was used up
 	rotating   map[string]int // answers to keys that came and went
 	inDocument int            // answers that the OpenAPI document has
@@ -41,6 +43,7 @@ func newTally() *tally {
 		began: time.Now(),
 		kinds: map[string]map[int]int{}, statuses: map[int]int{}, protocols: map[int]int{},
 		faults: map[string]int{}, admitted: map[*caller][]span{}, served: map[*caller]int64{}, log: map[string]int{}, rotating: map[string]int{},
+		access: newAccessLog(),
 	}
 }
 
@@ -60,6 +63,9 @@ func (t *tally) answer(q *request, a *answer) {
 	t.kinds[q.kind][a.status]++
 	t.statuses[a.status]++
 	t.protocols[a.proto]++
+	if a.err == nil {
+		t.access.answer(a.header.Get("X-Request-Id"), a.status, q.half)
+	}
 	if a.status == http.StatusTooManyRequests && len(a.header["Ratelimit"]) > 1 {
 		t.exceeded++
 	}
@@ -150,11 +156,21 @@ func (t *tally) readLog(log io.Reader) {
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		line := lines.Text()
+		var l struct {
+			Message string `json:"msg"`
+			ID      string `json:"request_id"`
+			Status  int    `json:"http.response.status_code"`
+		}
+		_ = json.Unmarshal(lines.Bytes(), &l) // what is none has no message
 		known := slices.Concat(messages, rare)
-		i := slices.IndexFunc(known, func(m string) bool { return strings.Contains(line, `msg="`+m) })
+		i := slices.IndexFunc(known, func(m string) bool { return strings.HasPrefix(l.Message, m) })
 		switch {
 		case secrets.MatchString(line):
 			t.violation("the log has a credential", line)
+		case l.Message == "request":
+			t.mu.Lock()
+			t.access.line(l.ID, l.Status)
+			t.mu.Unlock()
 		case i < 0:
 			t.violation("the log has what it should not", line)
 		default:
@@ -243,6 +259,7 @@ func (s *soak) verdict(w io.Writer, before, after state, lasted time.Duration) e
 		err = fmt.Errorf("%d answers are not in the OpenAPI document of the service", t.outside)
 	}
 	check(err, "each of %d answers was in the OpenAPI document of the service", t.inDocument)
+	check(t.access.check(after.Requests), "each of %d requests has one line in the access log, and each answer one with its id and status", t.access.lines)
 	n, err := t.excesses()
 	check(err, "none of %d callers was admitted above its limits, or served above its quota", n)
 	check(after.exceeds(before), "goroutines and descriptors are back where they were, and so is the heap within %d KiB", heapTolerance>>10)
