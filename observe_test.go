@@ -412,6 +412,30 @@ func TestOutcomeOfAWait(t *testing.T) {
 	}
 }
 
+// Who observes may read the header of a request whose handler is late and changes its own.
+func TestObserveOfALateHandler(t *testing.T) {
+	t.Parallel()
+	log, text := logged()
+	agents := make(chan string, 1)
+	late := make(chan struct{})
+	h := wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		defer close(late)
+		r.Header.Set("User-Agent", "changed")
+		<-r.Context().Done()
+		for range 1000 {
+			r.Header.Set("User-Agent", "changed later")
+			r.Header.Set("X-Late", "1")
+		}
+	}), admit.AccessLog(log), admit.Policy{
+		Errors: &admit.ErrorWriter{Logger: discardLogs}, Timeout: time.Millisecond,
+		Observe: func(r *http.Request, _ admit.Outcome) { agents <- r.UserAgent() },
+	}.Wrap)
+	h.ServeHTTP(httptest.NewRecorder(), get("/", "User-Agent", "test"))
+	<-late
+	assert.Equal(t, "test", <-agents)
+	assert.Contains(t, text.String(), "user_agent.original=test")
+}
+
 // A router that others around do not see says what has matched.
 func TestSetRoute(t *testing.T) {
 	t.Parallel()

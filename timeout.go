@@ -101,7 +101,8 @@ func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
 		}
 		run.tracker.ResponseWriter = run
 		run.request = inner.WithContext(run)
-		run.ownRequest(in.open != nil && in.open.ownHeader)
+		// Who observes looks at the header of the chain when the handler may still change its own.
+		run.ownRequest(in.open != nil && in.open.ownHeader && in.open.filled&slotOutcome == 0)
 		run.held = holdPlaces(ctx, run.few[:0])
 		run.timer = time.AfterFunc(t.c.FirstByte, run.expire)
 		defer run.timer.Stop()
