@@ -436,6 +436,43 @@ func TestObserveOfALateHandler(t *testing.T) {
 	assert.Contains(t, text.String(), "user_agent.original=test")
 }
 
+// What a handler says when it is late, be it because its context has ended, is not how the
+// request ends.
+func TestObserveOfALateError(t *testing.T) {
+	t.Parallel()
+	derived := func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithCancel(r.Context())
+			defer cancel()
+			h.ServeHTTP(w, r.WithContext(ctx))
+		})
+	}
+	for name, h := range map[string]http.Handler{
+		"returns": admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+			<-r.Context().Done()
+			return r.Context().Err()
+		}),
+		"panics": admit.Recover(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+			panic(r.Context().Err())
+		})),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var got admit.Outcome
+			observed := wrap(h, (&admit.ErrorWriter{Logger: discardLogs}).Wrap, admit.Observe(func(_ *http.Request, o admit.Outcome) { got = o }), func(h http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					h.ServeHTTP(w, r)
+					synctest.Wait() // for what is late
+				})
+			}, admit.Timeout(time.Second), derived)
+			observed.ServeHTTP(httptest.NewRecorder(), get("/"))
+			assert.Equal(t, 503, got.Status, name)
+			assert.Equal(t, "handler_timeout", got.Code, name)
+			assert.ErrorContains(t, got.Err, "handler_timeout", name)
+		})
+	}
+}
+
 // A router that others around do not see says what has matched.
 func TestSetRoute(t *testing.T) {
 	t.Parallel()

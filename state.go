@@ -197,8 +197,10 @@ func eachObserved(ctx context.Context, f func(*outcome)) {
 	}
 }
 
+// noteFailure leaves what ends the request, unless its handler is late: who was in its place has
+// answered.
 func noteFailure(ctx context.Context, err error, e *Error, sent bool) {
-	if find(ctx, slotOutcome) == nil {
+	if find(ctx, slotOutcome) == nil || late(ctx) {
 		return
 	}
 	failed := &failure{err, e, sent}

@@ -408,6 +408,17 @@ func runsOf(ctx context.Context, f func(*timedRun)) {
 	}
 }
 
+// late reports whether the handler of ctx has overrun.
+func late(ctx context.Context) bool {
+	is := false
+	runsOf(ctx, func(run *timedRun) {
+		run.mu.Lock()
+		defer run.mu.Unlock()
+		is = is || run.over
+	})
+	return is
+}
+
 // beginAnswer takes note that the handler of ctx knows its answer, though it may take a
 // moment until it begins. It reports false for a handler that is late; else endAnswer
 // is to follow.
