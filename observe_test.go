@@ -473,6 +473,31 @@ func TestObserveOfALateError(t *testing.T) {
 	}
 }
 
+// A handler that asks two, and ends the context of the slower one, has not failed.
+func TestObserveOfATryThatWasEnded(t *testing.T) {
+	t.Parallel()
+	var got admit.Outcome
+	waits := admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		<-r.Context().Done()
+		return r.Context().Err()
+	})
+	h := admit.Observe(func(_ *http.Request, o admit.Outcome) { got = o })(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, end := context.WithCancel(r.Context())
+		end()
+		waits.ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx))
+		_, _ = io.WriteString(w, "of the other")
+	}))
+	h.ServeHTTP(httptest.NewRecorder(), get("/"))
+	assert.Equal(t, 200, got.Status)
+	assert.NoError(t, got.Err)
+
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	admit.Observe(func(_ *http.Request, o admit.Outcome) { got = o })(waits).ServeHTTP(httptest.NewRecorder(), get("/").WithContext(ctx))
+	assert.Equal(t, 499, got.Status)
+	assert.ErrorIs(t, got.Err, context.Canceled)
+}
+
 // A router that others around do not see says what has matched.
 func TestSetRoute(t *testing.T) {
 	t.Parallel()

@@ -243,10 +243,14 @@ func (e ending) route() string {
 }
 
 // failure returns what was left of an error, unless the answer is not that of the error: a
-// handler of others has got it, and has answered something else.
+// handler of others has got it, and has answered something else. It may also have ended a
+// context of its own, for which the client was gone.
 func (e ending) failure() *failure {
 	f := e.s.outcome.failure.Load()
-	if f == nil || f.sent && f.e.Status != e.w.status {
+	switch {
+	case f == nil || f.sent && f.e.Status != e.w.status:
+		return nil
+	case f.e == nil && e.returned && e.r.Context().Err() == nil:
 		return nil
 	}
 	return f
