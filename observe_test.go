@@ -498,6 +498,27 @@ func TestObserveOfATryThatWasEnded(t *testing.T) {
 	assert.ErrorIs(t, got.Err, context.Canceled)
 }
 
+// A context that ends with a handler of others is no client that has left.
+func TestObserveAroundAContextThatEnds(t *testing.T) {
+	t.Parallel()
+	var got admit.Outcome
+	refundable := 0
+	limiter := newLimiter(t, admit.LimiterConfig{
+		Limits: []admit.Limit{admit.PerHour(9)}, Refund: func(status int) bool { refundable = status; return false },
+	})
+	h := wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), admit.Observe(func(_ *http.Request, o admit.Outcome) { got = o }), func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ctx, end := context.WithTimeout(r.Context(), time.Hour)
+			defer end()
+			h.ServeHTTP(w, r.WithContext(ctx))
+		})
+	}, limiter.Wrap)
+	h.ServeHTTP(httptest.NewRecorder(), get("/"))
+	assert.Equal(t, 200, got.Status)
+	assert.Equal(t, 200, refundable)
+	assert.NoError(t, got.Err)
+}
+
 // A router that others around do not see says what has matched.
 func TestSetRoute(t *testing.T) {
 	t.Parallel()

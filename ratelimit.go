@@ -373,7 +373,9 @@ func (l *Limiter) refusal(set *limitSet, d Decision, outage error) error {
 func (l *Limiter) serve(in inside, w http.ResponseWriter, r *http.Request, done func(status int)) {
 	w = track(w)
 	t := tracker(w)
-	t.client = r.Context()
+	if t.client == nil { // else it is of who observes, and the context here may end with a handler
+		t.client = r.Context()
+	}
 	returned := false
 	defer func() { done(t.ended(returned)) }()
 	in.ServeHTTP(w, r)
