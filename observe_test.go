@@ -519,6 +519,20 @@ func TestObserveAroundAContextThatEnds(t *testing.T) {
 	assert.NoError(t, got.Err)
 }
 
+// Who observes inside of an Auth knows the key, also behind a mux.
+func TestObserveInsideOfAuth(t *testing.T) {
+	t.Parallel()
+	var got admit.Outcome
+	log, text := logged()
+	store := admit.KeyMap{admit.DigestOf("secret"): {ID: "k1", Owner: "Anna", Plan: "pro"}}
+	mux := http.NewServeMux()
+	mux.Handle("/", wrap(ok, admit.Observe(func(_ *http.Request, o admit.Outcome) { got = o }), admit.AccessLog(log)))
+	h := admit.Policy{Auth: newAuth(t, admit.AuthConfig{Store: store})}.Wrap(mux)
+	allowed(t, h, get("/", "X-API-Key", "secret"))
+	assert.Equal(t, []string{"k1", "Anna", "pro"}, []string{got.KeyID, got.Owner, got.Plan})
+	assert.Contains(t, text.String(), "admit.key.id=k1 admit.key.owner=Anna admit.plan=pro")
+}
+
 // A router that others around do not see says what has matched.
 func TestSetRoute(t *testing.T) {
 	t.Parallel()

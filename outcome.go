@@ -221,13 +221,24 @@ func (e ending) outcome() Outcome {
 	case o.Status == statusClientGone:
 		o.Err = context.Cause(e.r.Context())
 	}
-	if key := e.s.seen.Load(); key != nil {
+	if key := e.key(); key != nil {
 		o.KeyID, o.Owner, o.Plan = key.ID, key.Owner, key.Plan
 		if o.Status == http.StatusUnauthorized {
 			o.KeyStatus = key.Status(time.Now())
 		}
 	}
 	return o
+}
+
+// key returns the key that was found last inside, else the one of an Auth or WithKey around.
+func (e ending) key() *Key {
+	if key := e.s.seen.Load(); key != nil {
+		return key
+	}
+	if id := identityOf(e.r.Context()); id != nil {
+		return id.key
+	}
+	return nil
 }
 
 func (e ending) route() string {
