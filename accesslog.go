@@ -26,8 +26,8 @@ import (
 //	admit.key.status                 early, expired or revoked, of a key that was refused
 //	admit.wait.duration              seconds, for a place
 //
-// What is empty is left out, and what a client writes is cut after 512 bytes. A token is
-// never in it. Within a request the outermost AccessLog writes.
+// What is empty is left out. What a client writes is cut after 512 bytes, and so is an error,
+// in which that may stand. A token is never in it, unless an error of the service has one. Within a request the outermost AccessLog writes.
 func AccessLog(l *slog.Logger) Middleware {
 	kind := observers.kind("AccessLog")
 	return func(next http.Handler) http.Handler {
@@ -64,8 +64,8 @@ func (e ending) attrs(attrs []slog.Attr) []slog.Attr {
 	text("client.address", e.client())
 	text("user_agent.original", shortened(e.r.UserAgent()))
 	text("error.type", o.Code)
-	if _, plain := o.Err.(*Error); o.Err != nil && !(plain && o.Err.(*Error).cause == nil) {
-		text("error", o.Err.Error())
+	if plain, ok := o.Err.(*Error); o.Err != nil && !(ok && plain != nil && plain.cause == nil) {
+		text("error", shortened(o.Err.Error()))
 	}
 	text("request_id", e.requestID())
 	text("admit.key.id", o.KeyID)

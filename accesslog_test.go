@@ -141,6 +141,31 @@ func TestAccessLogOfHostileRequests(t *testing.T) {
 	}
 }
 
+// Nor does the text of an error, in which much of the request may stand.
+func TestAccessLogOfErrors(t *testing.T) {
+	t.Parallel()
+	access, lines := jsonAccessLog()
+	var fails error
+	h := wrap(admit.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return fails }),
+		access, (&admit.ErrorWriter{Logger: discardLogs}).Wrap)
+	for want, err := range map[string]error{
+		strings.Repeat("x", 512) + "…":   errors.New(strings.Repeat("x", 1<<20)),
+		"a\nb":                           errors.New("a\nb"),
+		"admit: an *Error that is nil":   (*admit.Error)(nil),
+		"admit: 409 conflict: No.: busy": admit.NewError(409, "No.").WithCause(errors.New("busy")),
+		"":                               admit.NewError(409, "No."),
+	} {
+		fails = err
+		h.ServeHTTP(httptest.NewRecorder(), get("/"))
+		got := lines()
+		require.Len(t, got, 1)
+		var line map[string]any
+		require.NoError(t, json.Unmarshal([]byte(got[0]), &line))
+		text, _ := line["error"].(string)
+		assert.Equal(t, want, text)
+	}
+}
+
 // A line is as long as a reader needs, and costs nothing where nobody reads.
 func TestAccessLogThatNobodyReads(t *testing.T) {
 	quiet := slog.New(slog.NewTextHandler(panicWriter{}, &slog.HandlerOptions{Level: slog.LevelWarn}))
