@@ -123,6 +123,39 @@ func TestMetrics(t *testing.T) {
 	}, units)
 }
 
+// The fraction is of what a decision has left; one that only looks, or was made while the
+// store fails, says nothing about it.
+func TestLimitUsage(t *testing.T) {
+	t.Parallel()
+	m, reader := made(t, admitotel.Config{})
+	r := get("/")
+	r = r.WithContext(admit.WithKey(r.Context(), &admit.Key{ID: "id-1", Plan: "pro"}))
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{Name: "api", Limits: []admit.Limit{{Name: "day", Requests: 4, Per: 24 * time.Hour}}, Observe: m.ObserveLimit})
+	require.NoError(t, err)
+	for _, cost := range []int{1, 0, -1, 1} {
+		_, err := limiter.Take(r, cost)
+		require.NoError(t, err)
+	}
+	says := func(remaining int, err error, limits ...admit.Limit) {
+		m.ObserveLimit(r, admit.LimitEvent{Limiter: "odd", Cost: 1, Err: err, Decision: admit.Decision{States: []admit.LimitState{{Remaining: remaining}}, Limits: limits}})
+	}
+	four := admit.Limit{Name: "four", Burst: 4}
+	says(-5, nil, four, admit.PerDay(1)) // a store that says nothing of the second
+	says(99, nil, four)
+	says(0, nil, admit.Limit{Name: "none"})
+	says(1, errors.New("down"), four)
+	got := map[string]float64{}
+	for _, m := range read(t, reader) {
+		for _, p := range m.Data.(metricdata.Histogram[float64]).DataPoints {
+			limit, _ := p.Attributes.Value("admit.limit")
+			of, _ := p.Attributes.Value("admit.limiter")
+			plan, _ := p.Attributes.Value("admit.plan")
+			got[fmt.Sprint(of.AsString(), " ", limit.AsString(), " ", plan.AsString(), " ", p.Count)] = p.Sum
+		}
+	}
+	assert.Equal(t, map[string]float64{"api day pro 2": 0.5, "odd four pro 2": 1, "odd none pro 1": 0}, got)
+}
+
 func TestNoDuration(t *testing.T) {
 	t.Parallel()
 	m, reader := made(t, admitotel.Config{NoDuration: true})

@@ -236,21 +236,20 @@ func validExemplar(labels prometheus.Labels) bool {
 }
 
 // ObserveLimit counts what a decision leaves of each limit; it is an
-// admit.LimiterConfig.Observe. A Take that only looks, or gives back, does not count. The plan
-// is that of the request's key; a Limiter before Auth knows none.
+// admit.LimiterConfig.Observe. A Take that only looks, or gives back, does not count, nor does
+// what is decided while the store fails: the share of one process is no fraction of the limit.
+// The plan is that of the request's key; a Limiter before Auth knows none.
 func (m *Metrics) ObserveLimit(r *http.Request, e admit.LimitEvent) {
-	if e.Cost <= 0 {
+	if e.Cost <= 0 || e.Err != nil {
 		return
 	}
 	plan := ""
 	if key, ok := admit.KeyFrom(r.Context()); ok {
 		plan = key.Plan
 	}
-	for i, limit := range e.Decision.Limits {
-		if i < len(e.Decision.States) { // a store that fails has none
-			used := float64(limit.Burst-e.Decision.States[i].Remaining) / float64(max(limit.Burst, 1))
-			m.usage.of(usageLabels{e.Limiter, limit.Name, plan}).Observe(min(max(used, 0), 1))
-		}
+	for i, limit := range e.Decision.Limits[:min(len(e.Decision.States), len(e.Decision.Limits))] {
+		used := float64(limit.Burst-e.Decision.States[i].Remaining) / float64(max(limit.Burst, 1))
+		m.usage.of(usageLabels{e.Limiter, limit.Name, plan}).Observe(min(max(used, 0), 1))
 	}
 }
 

@@ -1,6 +1,7 @@
 package admitprom_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -319,7 +320,7 @@ func TestLimitUsage(t *testing.T) {
 		_, err := limiter.Take(r, cost)
 		require.NoError(t, err)
 	}
-	m.ObserveLimit(r, admit.LimitEvent{Limiter: "api", Cost: 1, Decision: admit.Decision{Limits: []admit.Limit{admit.PerDay(1)}}, Err: errors.New("down")})
+	m.ObserveLimit(r, admit.LimitEvent{Limiter: "api", Cost: 1, Decision: admit.Decision{Limits: []admit.Limit{admit.PerDay(1)}}})
 	text := openMetrics(t, registry)
 	for bound, n := range map[string]int{"0.5": 10, "0.8": 16, "0.9": 18, "0.95": 19, "1.0": 25, "+Inf": 25} {
 		assert.Contains(t, text, fmt.Sprintf(`admit_limit_usage_bucket{admit_limit="few",admit_limiter="api",admit_plan="pro",le="%s"} %d`+"\n", bound, n))
@@ -327,6 +328,36 @@ func TestLimitUsage(t *testing.T) {
 	assert.Contains(t, text, `admit_limit_usage_bucket{admit_limit="many",admit_limiter="api",admit_plan="pro",le="0.5"} 25`+"\n")
 	assert.NotContains(t, text, `admit_limit="day"`)
 	assert.NotContains(t, text, "id-1")
+}
+
+// What a store of others says is held to what a fraction can be, and a share while the store
+// fails is none.
+func TestLimitUsageOfStores(t *testing.T) {
+	t.Parallel()
+	m, registry := made(t, admitprom.Config{})
+	for _, remaining := range []int{-5, 99} {
+		m.ObserveLimit(get("/"), admit.LimitEvent{Limiter: "odd", Cost: 1, Decision: admit.Decision{
+			States: []admit.LimitState{{Remaining: remaining}}, Limits: []admit.Limit{{Name: "day", Requests: 4, Burst: 4}},
+		}})
+	}
+	m.ObserveLimit(get("/"), admit.LimitEvent{Limiter: "odd", Cost: 1, Decision: admit.Decision{
+		States: []admit.LimitState{{}}, Limits: []admit.Limit{{Name: "none"}},
+	}})
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{
+		Name: "api", Limits: []admit.Limit{admit.PerDay(100)}, Store: downStore{}, Replicas: 4, Observe: m.ObserveLimit,
+	})
+	require.NoError(t, err)
+	limiter.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(httptest.NewRecorder(), get("/"))
+	text := openMetrics(t, registry)
+	assert.Contains(t, text, `admit_limit_usage_sum{admit_limit="day",admit_limiter="odd",admit_plan=""} 1.0`+"\n")
+	assert.Contains(t, text, `admit_limit_usage_sum{admit_limit="none",admit_limiter="odd",admit_plan=""} 0.0`+"\n")
+	assert.NotContains(t, text, `admit_limiter="api"`)
+}
+
+type downStore struct{}
+
+func (downStore) Take(context.Context, string, int, []admit.Limit) (admit.Decision, error) {
+	return admit.Decision{}, errors.New("down")
 }
 
 func TestNotices(t *testing.T) {
@@ -461,6 +492,22 @@ func TestBuckets(t *testing.T) {
 	} {
 		assert.Contains(t, text, fmt.Sprint(line, " ", n, "\n"))
 	}
+}
+
+func TestDefaultBuckets(t *testing.T) {
+	t.Parallel()
+	m, registry := made(t, admitprom.Config{})
+	ended(m, admit.Outcome{Status: 200, Waited: time.Second})
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	got := map[string][]float64{}
+	for _, f := range families {
+		for _, b := range f.GetMetric()[0].GetHistogram().GetBucket() {
+			got[f.GetName()] = append(got[f.GetName()], b.GetUpperBound())
+		}
+	}
+	want := []float64{0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10}
+	assert.Equal(t, map[string][]float64{"http_server_request_duration_seconds": want, "admit_wait_duration_seconds": want}, got)
 }
 
 func TestWrapTwiceCountsOnce(t *testing.T) {
