@@ -27,7 +27,8 @@ import (
 //	admit.wait.duration              seconds, for a place
 //
 // What is empty is left out. What a client writes is cut after 512 bytes, and so is an error,
-// in which that may stand. A token is never in it, unless an error of the service has one. Within a request the outermost AccessLog writes.
+// in which that may stand. A token is never in it, unless an error of the service has one.
+// Within a request the outermost AccessLog writes.
 func AccessLog(l *slog.Logger) Middleware {
 	kind := observers.kind("AccessLog")
 	return func(next http.Handler) http.Handler {
