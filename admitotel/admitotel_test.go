@@ -106,7 +106,7 @@ func TestMetrics(t *testing.T) {
 		"http.server.request.duration{admit.plan=pro,error.type=pro,http.request.method=GET,http.response.status_code=401,http.route=/pro,url.scheme=http} 1",
 		"http.server.request.duration{http.request.method=GET,http.response.status_code=200,url.scheme=http} 1",
 	}, points(t, reader))
-	units := map[string]string{}
+	units, sums := map[string]string{}, map[string]float64{}
 	for _, m := range read(t, reader) {
 		units[m.Name] = m.Unit
 		assert.NotEmpty(t, m.Description, m.Name)
@@ -116,11 +116,16 @@ func TestMetrics(t *testing.T) {
 				want = []float64{0.5, 0.8, 0.9, 0.95, 1}
 			}
 			assert.Equal(t, want, h.DataPoints[0].Bounds, m.Name)
+			sums[m.Name] = 0
+			for _, p := range h.DataPoints {
+				sums[m.Name] += p.Sum
+			}
 		}
 	}
 	assert.Equal(t, map[string]string{
 		"http.server.request.duration": "s", "admit.wait.duration": "s", "admit.key.refusals": "{request}", "admit.limit.usage": "1", "admit.quota.notices": "{notice}",
 	}, units)
+	assert.Equal(t, map[string]float64{"http.server.request.duration": 2, "admit.wait.duration": 1, "admit.limit.usage": 0.75}, sums)
 }
 
 // The fraction is of what a decision has left; one that only looks, or was made while the
@@ -274,6 +279,8 @@ func TestWatch(t *testing.T) {
 	want := []string{"cache.hits{admit.name=admin} 9", "cache.hits{admit.name=api} 9", "cache.size{admit.name=admin} 7", "cache.size{admit.name=api} 7", "queue.length{admit.name=api} 3"}
 	assert.Equal(t, want, points(t, reader))
 	for _, found := range read(t, reader) {
+		_, total := found.Data.(metricdata.Sum[int64])
+		assert.Equal(t, found.Name == "cache.hits", total, found.Name)
 		if found.Name == "cache.size" {
 			assert.Equal(t, []string{"{key}", "keys in memory"}, []string{found.Unit, found.Description})
 		}

@@ -208,6 +208,17 @@ func TestMaxSeries(t *testing.T) {
 		"what has no code keeps none")
 }
 
+func TestDefaultMaxSeries(t *testing.T) {
+	t.Parallel()
+	m, registry := made(t, admitprom.Config{})
+	for i := range 10_002 {
+		m.NotifyQuota(admit.QuotaNotice{Quota: fmt.Sprint("n", i), Percent: 80})
+	}
+	lines := page(t, registry)
+	assert.Len(t, lines, 10_001)
+	assert.Contains(t, lines, `admit_quota_notices_total{admit_percent="80",admit_quota="_OTHER"} 2.0`)
+}
+
 // A label that is no UTF-8 is no reason to stop serving, or to lose all other metrics.
 func TestLabelsThatAreNoText(t *testing.T) {
 	t.Parallel()
