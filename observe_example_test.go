@@ -74,7 +74,7 @@ func ExampleObserve() {
 func ExampleSetRoute() {
 	observe := admit.Observe(func(_ *http.Request, o admit.Outcome) { fmt.Println(o.Route, o.Status) })
 	matched := func(w http.ResponseWriter, r *http.Request) {
-		admit.SetRoute(r, "/users/:id") // gin: c.FullPath(), echo: c.Path(), chi: RouteContext(ctx).RoutePattern()
+		admit.SetRoute(r, "/users/:id") // gin: c.FullPath(), echo: c.Path(); chi, in a defer: RouteContext(ctx).RoutePattern()
 	}
 	observe(http.HandlerFunc(matched)).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/users/7", nil))
 	// Output: /users/:id 200

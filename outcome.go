@@ -20,8 +20,9 @@ type Outcome struct {
 	// none. Where a mux is mounted in another, it is that of the inner one.
 	Route string
 	// Status is that of the answer as it was sent. It is 101 for a connection that was
-	// hijacked, 499 where the client was gone before the answer began, and 500 where the
-	// connection was cut before that.
+	// hijacked, 499 where the client was gone before the answer began, or had closed its half of
+	// the connection, which looks the same, and 500 where the connection was cut before that.
+	// An answer that is cut later keeps its status, and Err says so.
 	Status int
 	// Code is that of the error that ended the request, or "": of an Error that was sent, or
 	// one that came too late to be, so that the connection was cut.
@@ -119,7 +120,8 @@ func observeAs(name string, f func(*http.Request, Outcome)) Middleware {
 // Request.Pattern where those around can see it: in a copy of the request, as one has that went
 // through a Timeout which was over, the pattern is seen only where a HandlerFunc or a wrapper of
 // this package is the handler. The one that is said last wins, so that the innermost router
-// does. Give it the pattern, never the path.
+// does. Give it the pattern, never the path. Some routers, such as chi, know the whole pattern
+// only when their handler has returned: call it in a defer there, since the handler may panic.
 func SetRoute(r *http.Request, pattern string) { setRoute(r, &pattern) }
 
 // setRoute keeps the pointer, so that a request allocates nothing for it.

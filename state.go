@@ -217,7 +217,7 @@ func noteWaited(ctx context.Context, since time.Time) {
 // any number.
 var patterns struct {
 	sync.Map // of string to *string
-	n        atomic.Int32
+	n        atomic.Int64
 }
 
 const maxPatterns = 10_000
