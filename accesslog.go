@@ -20,7 +20,7 @@ import (
 //	client.address                   as ClientIP has found it, else that of the peer
 //	user_agent.original
 //	error.type                       the code
-//	error                            with its cause, where it is not just an answer
+//	error                            its cause, which is not sent
 //	request_id                       of RequestID
 //	admit.key.id, admit.key.owner, admit.plan
 //	admit.key.status                 early, expired or revoked, of a key that was refused
@@ -65,9 +65,7 @@ func (e ending) attrs(attrs []slog.Attr) []slog.Attr {
 	text("client.address", e.client())
 	text("user_agent.original", shortened(e.r.UserAgent()))
 	text("error.type", o.Code)
-	if plain, ok := o.Err.(*Error); o.Err != nil && !(ok && plain != nil && plain.cause == nil) {
-		text("error", shortened(o.Err.Error()))
-	}
+	text("error", shortened(causeOf(o.Err)))
 	text("request_id", e.requestID())
 	text("admit.key.id", o.KeyID)
 	text("admit.key.owner", o.Owner)
@@ -79,6 +77,17 @@ func (e ending) attrs(attrs []slog.Attr) []slog.Attr {
 		attrs = append(attrs, slog.Float64("admit.wait.duration", o.Waited.Seconds()))
 	}
 	return attrs
+}
+
+// causeOf returns what an error says beside the answer.
+func causeOf(err error) string {
+	if e, ok := err.(*Error); ok && e != nil {
+		err = e.cause // the rest is the answer
+	}
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 // client returns the address of the client as the innermost ClientIP has found it.

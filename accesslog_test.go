@@ -152,7 +152,7 @@ func TestAccessLogOfErrors(t *testing.T) {
 		strings.Repeat("x", 512) + "…":   errors.New(strings.Repeat("x", 1<<20)),
 		"a\nb":                           errors.New("a\nb"),
 		"admit: an *Error that is nil":   (*admit.Error)(nil),
-		"admit: 409 conflict: No.: busy": admit.NewError(409, "No.").WithCause(errors.New("busy")),
+		"busy": admit.NewError(409, "No.").WithCause(errors.New("busy")),
 		"":                               admit.NewError(409, "No."),
 	} {
 		fails = err
