@@ -479,7 +479,7 @@ func TestObserveOfATryThatWasEnded(t *testing.T) {
 	var got admit.Outcome
 	waits := admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
 		<-r.Context().Done()
-		return r.Context().Err()
+		return fmt.Errorf("waited in vain: %w", r.Context().Err())
 	})
 	h := admit.Observe(func(_ *http.Request, o admit.Outcome) { got = o })(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, end := context.WithCancel(r.Context())
@@ -495,7 +495,75 @@ func TestObserveOfATryThatWasEnded(t *testing.T) {
 	leave()
 	admit.Observe(func(_ *http.Request, o admit.Outcome) { got = o })(waits).ServeHTTP(httptest.NewRecorder(), get("/").WithContext(ctx))
 	assert.Equal(t, 499, got.Status)
+	assert.ErrorContains(t, got.Err, "waited in vain", "as the handler says it")
 	assert.ErrorIs(t, got.Err, context.Canceled)
+
+	cut := admit.Observe(func(_ *http.Request, o admit.Outcome) { got = o })(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, end := context.WithCancel(r.Context())
+		end()
+		waits.ServeHTTP(w, r.WithContext(ctx))
+		panic(http.ErrAbortHandler)
+	}))
+	assert.Equal(t, http.ErrAbortHandler.Error(), panicOf(func() { cut.ServeHTTP(httptest.NewRecorder(), get("/")) }))
+	assert.Equal(t, 500, got.Status)
+	assert.ErrorContains(t, got.Err, "waited in vain", "that is what has ended the request")
+}
+
+// A key that ends while its request goes on was not refused.
+func TestOutcomeOfAKeyThatEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var got admit.Outcome
+		h := admit.Policy{
+			Auth: newAuth(t, admit.AuthConfig{Store: admit.KeyMap{
+				admit.DigestOf("token"): {ID: "k1", ExpiresAt: time.Now().Add(time.Minute)},
+			}}),
+			Observe: func(_ *http.Request, o admit.Outcome) { got = o },
+		}.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(time.Hour) }))
+		allowed(t, h, get("/", "X-API-Key", "token"))
+		assert.Equal(t, "k1", got.KeyID)
+		assert.Equal(t, admit.KeyValid, got.KeyStatus)
+	})
+}
+
+// Nothing of the body of an answer to HEAD is sent.
+func TestOutcomeOfHead(t *testing.T) {
+	t.Parallel()
+	written := map[string]int64{}
+	h := admit.Observe(func(r *http.Request, o admit.Outcome) { written[r.Method] = o.Written })(answerText("text"))
+	for _, method := range []string{"GET", "HEAD"} {
+		h.ServeHTTP(newDiscard(), newRequest(method, "/", ""))
+	}
+	assert.Equal(t, map[string]int64{"GET": 4, "HEAD": 0}, written)
+}
+
+func answerText(text string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) })
+}
+
+// The route is that of the innermost mux, whether or not those outside see its request.
+func TestOutcomeOfNestedMuxes(t *testing.T) {
+	t.Parallel()
+	copies := func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(w, r.Clone(r.Context())) })
+	}
+	passes := func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(w, r) })
+	}
+	for name, around := range map[string][]admit.Middleware{"a copy": {copies}, "a chain that saw the outer pattern": {passes, admit.RequestID}} {
+		for seen, handler := range map[string]http.Handler{"a handler of ours": admit.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil }), "another": ok} {
+			if name == "a copy" && seen == "another" {
+				continue // nobody sees it
+			}
+			var got admit.Outcome
+			inner := http.NewServeMux()
+			inner.Handle("/outer/{id}", handler)
+			outer := http.NewServeMux()
+			outer.Handle("/outer/", admit.Observe(func(_ *http.Request, o admit.Outcome) { got = o })(wrap(inner, around...)))
+			outer.ServeHTTP(httptest.NewRecorder(), get("/outer/1"))
+			assert.Equal(t, "/outer/{id}", got.Route, "%s, %s", name, seen)
+		}
+	}
 }
 
 // A context that ends with a handler of others is no client that has left.
@@ -577,6 +645,21 @@ func TestObserveNeedsAFunctionAndAName(t *testing.T) {
 		assert.Contains(t, panicOf(func() { admit.ObserveAs(name, f) }), "tells nobody apart", name)
 	}
 	assert.Contains(t, panicOf(func() { admit.Observe(f)(nil) }), "the handler is nil")
+}
+
+// Each name has a bit of its own, and one that there is none for is told so.
+func TestObserverKinds(t *testing.T) {
+	t.Parallel()
+	kind := admit.NewKinds()
+	var all uint64
+	for i := range 64 {
+		bit := kind(fmt.Sprint("name", i))
+		assert.Equal(t, bit, kind(fmt.Sprint("name", i)))
+		assert.Zero(t, all&bit)
+		all |= bit
+	}
+	assert.Equal(t, ^uint64(0), all)
+	assert.Contains(t, panicOf(func() { kind("one more") }), "64 names already; a name is that of a package")
 }
 
 // Within a Policy, observing needs no allocation.

@@ -105,6 +105,34 @@ func noted(pattern string, h http.Handler) http.Handler {
 	})
 }
 
+// What was sent has its code, and a connection that is somebody else's has no outcome.
+func TestOutcomesOfWhatIsNotSent(t *testing.T) {
+	t.Parallel()
+	got := make(chan published.Outcome, 1)
+	fails := errors.New("broken")
+	s := testkit.Serve(t, "HTTP/1.1", published.Outcomes(admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		if r.URL.Path == "/hijacks" {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err == nil {
+				err = conn.Close()
+			}
+			return err
+		}
+		_, _ = io.WriteString(w, "begun")
+		return fails
+	}), func(_ *http.Request, o published.Outcome) { got <- o }), silentLog)
+	for _, path := range []string{"/hijacks", "/"} {
+		res, err := s.Client().Get(s.URL + path)
+		if err == nil {
+			_, err = io.ReadAll(res.Body)
+			_ = res.Body.Close()
+		}
+		require.Error(t, err)
+	}
+	assert.Equal(t, published.Outcome{Status: 200}, <-got)
+	assert.Empty(t, got)
+}
+
 // What a handler that is late says does not count.
 func TestOutcomeOfALateHandler(t *testing.T) {
 	t.Parallel()
