@@ -166,6 +166,29 @@ func TestAccessLogOfErrors(t *testing.T) {
 	}
 }
 
+// A line says how long a request has waited for a place, if it has, and nothing of a client
+// that has no address.
+func TestAccessLogOfAWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		access, lines := jsonAccessLog()
+		inFlight := newInFlight(t, admit.InFlightConfig{Max: 1, Queue: 1, Wait: time.Minute})
+		h := wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(1500 * time.Millisecond) }), access, inFlight.Wrap)
+		for range 2 {
+			r := get("/")
+			r.RemoteAddr = ""
+			go h.ServeHTTP(httptest.NewRecorder(), r)
+			synctest.Wait()
+		}
+		time.Sleep(time.Minute)
+		got := lines()
+		require.Len(t, got, 2)
+		assert.NotContains(t, got[0], "admit.wait")
+		assert.Contains(t, got[1], `"admit.wait.duration":1.5`)
+		assert.NotContains(t, got[1], "client.address")
+	})
+}
+
 // A line is as long as a reader needs, and costs nothing where nobody reads.
 func TestAccessLogThatNobodyReads(t *testing.T) {
 	quiet := slog.New(slog.NewTextHandler(panicWriter{}, &slog.HandlerOptions{Level: slog.LevelWarn}))

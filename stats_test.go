@@ -29,6 +29,7 @@ func TestInFlightStats(t *testing.T) {
 		close(g.out)
 		synctest.Wait()
 		assert.Equal(t, admit.InFlightStats{Max: 2}, f.Stats())
+		assert.Equal(t, map[string]int64{"admit.inflight.running": 0, "admit.inflight.waiting": 0, "admit.inflight.max": 2}, measured(t, f))
 	})
 }
 
@@ -93,7 +94,9 @@ func TestLimiterStats(t *testing.T) {
 		assert.Equal(t, admit.LimiterStats{Callers: 1, WithoutStore: 2}, l.Stats())
 
 		assert.Equal(t, admit.MemoryStoreStats{Callers: 1}, memory.Stats())
-		assert.Equal(t, map[string]int64{"admit.memorystore.callers": 1}, measured(t, memory))
+		_, err = memory.Take(t.Context(), "key:api:k1", 1, []admit.Limit{admit.PerMinute(1)})
+		require.NoError(t, err)
+		assert.Equal(t, map[string]int64{"admit.memorystore.callers": 2}, measured(t, memory), "by address and by key")
 		assert.Equal(t, admit.LimiterStats{}, newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerMinute(1)}}).Stats())
 	})
 }
@@ -115,6 +118,8 @@ func TestQuotasStats(t *testing.T) {
 		assert.Positive(t, st.Held)
 		got := measured(t, s.Quotas)
 		assert.Equal(t, st.Held, got["admit.quotas.held"])
+		assert.NotEqual(t, st.Held, st.Unreported)
+		assert.Equal(t, st.Unreported, got["admit.quotas.unreported"])
 		require.NoError(t, s.Close(t.Context()))
 		st = s.Stats()
 		assert.Zero(t, st.Held+st.Unreported, "all has gone back")
@@ -133,6 +138,10 @@ func TestShedderMeasures(t *testing.T) {
 			"admit.shedder.running": 1, "admit.shedder.waiting": 1, "admit.shedder.max": 1, "admit.shedder.admitted": 1, "admit.shedder.shed": 1,
 		}, measured(t, s))
 		close(g.out)
+		synctest.Wait()
+		assert.Equal(t, map[string]int64{
+			"admit.shedder.running": 0, "admit.shedder.waiting": 0, "admit.shedder.max": 1, "admit.shedder.admitted": 2, "admit.shedder.shed": 1,
+		}, measured(t, s))
 	})
 }
 
@@ -145,6 +154,11 @@ func measured(t *testing.T, part interface{ Measures() []admit.Measure }) map[st
 		assert.Regexp(t, `^(\{[a-z]+\})?$`, m.Unit, m.Name)
 		assert.NotEmpty(t, m.Help, m.Name)
 		assert.False(t, strings.HasSuffix(m.Help, "."), m.Help)
+		grows := false
+		for _, what := range []string{"admitted", "shed", "hits", "lookups", "stale", "missed"} {
+			grows = grows || strings.HasSuffix(m.Name, "."+what)
+		}
+		assert.Equal(t, grows, m.Total, m.Name)
 		_, twice := values[m.Name]
 		assert.False(t, twice, m.Name)
 		values[m.Name] = m.Value
