@@ -149,11 +149,11 @@ func TestAccessLogOfErrors(t *testing.T) {
 	h := wrap(admit.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return fails }),
 		access, (&admit.ErrorWriter{Logger: discardLogs}).Wrap)
 	for want, err := range map[string]error{
-		strings.Repeat("x", 512) + "…":   errors.New(strings.Repeat("x", 1<<20)),
-		"a\nb":                           errors.New("a\nb"),
-		"admit: an *Error that is nil":   (*admit.Error)(nil),
-		"busy": admit.NewError(409, "No.").WithCause(errors.New("busy")),
-		"":                               admit.NewError(409, "No."),
+		strings.Repeat("x", 512) + "…": errors.New(strings.Repeat("x", 1<<20)),
+		"a\nb":                         errors.New("a\nb"),
+		"admit: an *Error that is nil": (*admit.Error)(nil),
+		"busy":                         admit.NewError(409, "No.").WithCause(errors.New("busy")),
+		"":                             admit.NewError(409, "No."),
 	} {
 		fails = err
 		h.ServeHTTP(httptest.NewRecorder(), get("/"))
