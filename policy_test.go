@@ -208,7 +208,7 @@ func fullPolicy(t testing.TB, change func(*admit.Policy)) (http.Handler, *http.R
 	inFlight, err := admit.NewInFlight(admit.InFlightConfig{Max: 1000})
 	require.NoError(t, err)
 	p := admit.Policy{
-		ClientIP: anyProxy, Observe: func(*http.Request, admit.Outcome) {}, Errors: new(admit.ErrorWriter), Maintenance: new(admit.Maintenance), InFlight: inFlight,
+		ClientIP: anyProxy, Errors: new(admit.ErrorWriter), Maintenance: new(admit.Maintenance), InFlight: inFlight,
 		Methods: []string{"POST"},
 		Auth:    newAuth(t, admit.AuthConfig{Store: admit.KeyMap{digest: {ID: "k1", Plan: "pro", Scopes: []string{"orders:write"}}}}),
 		Scopes:  []string{"orders:write"}, Plans: plans, AtLeast: "pro", Features: []string{"orders"}, Limiter: limiter,
@@ -234,6 +234,11 @@ func TestPolicyAllocations(t *testing.T) {
 	allocs(t, 10, func() { clear(w.h); h.ServeHTTP(w, r) })
 	h, r = fullPolicy(t, withTimeouts)
 	allocs(t, 18, func() { clear(w.h); h.ServeHTTP(w, r) })
+	observed := func(p *admit.Policy) { p.Observe = func(*http.Request, admit.Outcome) {} }
+	h, r = fullPolicy(t, observed)
+	allocs(t, 10, func() { clear(w.h); h.ServeHTTP(w, r) })
+	h, r = fullPolicy(t, func(p *admit.Policy) { withTimeouts(p); observed(p) })
+	allocs(t, 20, func() { clear(w.h); h.ServeHTTP(w, r) }) // a handler that is late has a header of its own
 }
 
 func BenchmarkPolicy(b *testing.B) {
