@@ -47,6 +47,9 @@ const (
 // and ADMIT_CHAOS_SEED repeats what was logged, as far as it depends on that.
 func TestChaos(t *testing.T) { // not parallel: it counts goroutines
 	long := time.Second * 5 / 2
+	if testing.Short() {
+		long = time.Second / 2
+	}
 	if s := os.Getenv("ADMIT_CHAOS"); s != "" {
 		var err error
 		long, err = time.ParseDuration(s)

@@ -135,8 +135,8 @@ func (s *MemoryStore) Measures() []Measure {
 // QuotasStats says how Quotas do.
 type QuotasStats struct {
 	Counters     int    // quotas of accounts that have come in the last minutes
-	Held         int64  // requests that this process has taken ahead, and not used
-	Unreported   int64  // requests that it has used, and the Store has not heard of
+	Held         int64  // about: requests that this process has taken ahead, and not used
+	Unreported   int64  // about: requests that it has used, and the Store has not heard of
 	StoreDown    bool   // the Store has failed, and has not answered since
 	WithoutStore uint64 // decisions so far that were made without it
 }
@@ -147,16 +147,27 @@ func (q *Quotas) Stats() QuotasStats {
 	if q.fault() != nil {
 		return s
 	}
-	l := q.ledger
-	s.StoreDown, s.WithoutStore = l.guard.outage.State()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s.Counters = len(l.counters)
-	for _, c := range l.counters {
-		s.Held += c.Held()
-		s.Unreported += c.Unreported()
+	s.StoreDown, s.WithoutStore = q.ledger.guard.outage.State()
+	for counted, more := 0, true; more; {
+		counted, more = q.ledger.sum(counted, &s)
 	}
 	return s
+}
+
+// sum adds some counters, from the one at a place in the queue on, and returns how many have been
+// looked at, and whether there are more. Requests need not wait until all are; so what moves in
+// the queue meanwhile may be left out, or counted twice.
+func (l *quotaLedger) sum(from int, s *QuotasStats) (counted int, more bool) {
+	const some = 1000
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.Counters = len(l.queue)
+	to := min(from+some, len(l.queue))
+	for ; from < to; from++ {
+		s.Held += l.queue[from].Held()
+		s.Unreported += l.queue[from].Unreported()
+	}
+	return from, from < len(l.queue)
 }
 
 // Measures returns the Stats, for metrics.
