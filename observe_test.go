@@ -83,7 +83,18 @@ func TestObserve(t *testing.T) {
 	handle("/leaves", func(w http.ResponseWriter, r *http.Request) error {
 		(<-leaves)()
 		<-r.Context().Done()
-		return r.Context().Err()
+		return fmt.Errorf("read the table: %w", r.Context().Err())
+	})
+	handle("/leaves/panics", func(w http.ResponseWriter, r *http.Request) error {
+		(<-leaves)()
+		<-r.Context().Done()
+		panic(fmt.Errorf("read the table: %w", r.Context().Err()))
+	})
+	handle("/begun/leaves", func(w http.ResponseWriter, r *http.Request) error {
+		half(w, r)
+		(<-leaves)()
+		<-r.Context().Done()
+		return fmt.Errorf("read the table: %w", r.Context().Err())
 	})
 	handle("/leaves/silently", func(w http.ResponseWriter, r *http.Request) error {
 		(<-leaves)()
@@ -117,11 +128,14 @@ func TestObserve(t *testing.T) {
 		{path: "/begun/cut", want: want{status: 200, written: 4, text: "cut"}, ends: "cut"},
 		{path: "/begun/broken", want: want{status: 200, code: "internal", written: 4, err: broken}, ends: "cut"},
 		{path: "/begun/panics", want: want{status: 200, code: "internal", written: 4, text: "as asked for"}, ends: "cut"},
-		{path: "/leaves", want: want{status: 499, err: context.Canceled}, ends: "leaves"},
+		{path: "/leaves", want: want{status: 499, err: context.Canceled, text: "read the table"}, ends: "leaves"},
+		{path: "/leaves/panics", want: want{status: 499, err: context.Canceled, text: "read the table"}, ends: "leaves"},
+		{path: "/begun/leaves", want: want{status: 200, written: 4, err: context.Canceled, text: "read the table"}, ends: "leaves"},
 		{path: "/leaves/silently", want: want{status: 499, err: context.Canceled}, ends: "leaves"},
 	}
 	answered := []test{
 		{path: "/fine", want: want{status: 200, written: 4}},
+		{method: "POST", path: "/fine", body: "unread", want: want{status: 200, written: 4}},
 		{path: "/item/1", want: want{status: 204}, route: "GET /item/{id}"},
 		{path: "/file", want: want{status: 200, written: 100_000}},
 		{method: "HEAD", path: "/file", want: want{status: 200}},
@@ -187,14 +201,13 @@ func TestObserve(t *testing.T) {
 				} else {
 					assert.EqualValues(t, len(body), o.Written, name)
 				}
-				switch {
-				case test.want.err != nil:
+				if test.want.err != nil {
 					assert.ErrorIs(t, o.Err, test.want.err, name)
-				case test.want.text != "":
-					assert.ErrorContains(t, o.Err, test.want.text, name)
-				default:
-					assert.NoError(t, o.Err, name)
 				}
+				if test.want.text != "" {
+					assert.ErrorContains(t, o.Err, test.want.text, name)
+				}
+				assert.Equal(t, test.want.err != nil || test.want.text != "", o.Err != nil, "%s: %v", name, o.Err)
 				assert.WithinDuration(t, began, o.Start, 10*time.Second, name)
 				assert.LessOrEqual(t, o.Duration, time.Since(began), name)
 				assert.Positive(t, o.Duration, name)
@@ -599,6 +612,18 @@ func TestObserveInsideOfAuth(t *testing.T) {
 	allowed(t, h, get("/", "X-API-Key", "secret"))
 	assert.Equal(t, []string{"k1", "Anna", "pro"}, []string{got.KeyID, got.Owner, got.Plan})
 	assert.Contains(t, text.String(), "admit.key.id=k1 admit.key.owner=Anna admit.plan=pro")
+}
+
+// A deadline of the service is no client that has left.
+func TestOutcomeAfterADeadline(t *testing.T) {
+	t.Parallel()
+	var got admit.Outcome
+	h := admit.Observe(func(_ *http.Request, o admit.Outcome) { got = o })(ok)
+	ctx, cancel := context.WithDeadline(t.Context(), time.Unix(1, 0))
+	defer cancel()
+	h.ServeHTTP(httptest.NewRecorder(), get("/").WithContext(ctx))
+	assert.Equal(t, 200, got.Status)
+	assert.NoError(t, got.Err)
 }
 
 // A router that others around do not see says what has matched.
