@@ -784,7 +784,7 @@ func TestRetryAfterIsTrue(t *testing.T) {
 				limits = append(limits, admit.Limit{
 					Name:     fmt.Sprint("limit ", j),
 					Requests: 1 + rand.IntN(30),
-					Per:      time.Duration(1 + rand.Int64N(int64(10*time.Minute))),
+					Per:      time.Millisecond + time.Duration(rand.Int64N(int64(10*time.Minute))),
 					Burst:    rand.IntN(10),
 				})
 			}
