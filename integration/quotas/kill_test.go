@@ -320,10 +320,11 @@ func (w *worker) end(t testing.TB) error {
 	return w.cmd.Wait()
 }
 
-// sink is a billing system. It counts each ID once, and fails now and then, after it has
-// counted or before.
+// sink is a billing system. It counts each ID once, and of five calls fails in the first, after it
+// has counted, and in the third, before.
 type sink struct {
 	fails  atomic.Bool
+	calls  atomic.Int64
 	mu     sync.Mutex
 	seen   map[string]admit.UsageRecord
 	sum    map[string]int64
@@ -339,7 +340,8 @@ func newSink() *sink {
 
 func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var records []admit.UsageRecord
-	if err := json.NewDecoder(r.Body).Decode(&records); err != nil || s.fails.Load() && rand.IntN(5) == 0 {
+	call := s.calls.Add(1) % 5
+	if err := json.NewDecoder(r.Body).Decode(&records); err != nil || s.fails.Load() && call == 3 {
 		w.WriteHeader(http.StatusInternalServerError)
 		return
 	}
@@ -356,7 +358,7 @@ func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.again++
 		}
 	}
-	if s.fails.Load() && rand.IntN(5) == 0 {
+	if s.fails.Load() && call == 1 {
 		w.WriteHeader(http.StatusInternalServerError)
 		return
 	}
