@@ -17,7 +17,7 @@ test:
 # or for validators of others have nothing that could race.
 race:
 	go test -race -shuffle=on .
-	go test -race -shuffle=on $$(go list work | grep -vxE 'github.com/admit-go/admit(/integration/(bench|contract|house|load|page))?')
+	go test -race -shuffle=on $$(go list work | grep -vxE 'github.com/admit-go/admit(/integration/(attack|bench|contract|house|load|monitoring|page|timeouts))?')
 
 # Each module is also built as users of it see it, without the workspace.
 lint:
