@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"fmt"
 	"log/slog"
 	"net/http"
 )
@@ -87,7 +88,7 @@ func causeOf(err error) string {
 	if err == nil {
 		return ""
 	}
-	return err.Error()
+	return fmt.Sprint(err) // a nil one in an interface would panic
 }
 
 // client returns the address of the client as the innermost ClientIP has found it.

@@ -146,12 +146,14 @@ func TestAccessLogOfErrors(t *testing.T) {
 	t.Parallel()
 	access, lines := jsonAccessLog()
 	var fails error
+	errs, errText := logged()
 	h := wrap(admit.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return fails }),
-		access, (&admit.ErrorWriter{Logger: discardLogs}).Wrap)
+		access, (&admit.ErrorWriter{Logger: errs}).Wrap)
 	for want, err := range map[string]error{
 		strings.Repeat("x", 512) + "…": errors.New(strings.Repeat("x", 1<<20)),
 		"a\nb":                         errors.New("a\nb"),
 		"admit: an *Error that is nil": (*admit.Error)(nil),
+		"<nil>":                        (*ownError)(nil), // as a function returns it that means none
 		"busy":                         admit.NewError(409, "No.").WithCause(errors.New("busy")),
 		"":                             admit.NewError(409, "No."),
 	} {
@@ -164,6 +166,8 @@ func TestAccessLogOfErrors(t *testing.T) {
 		text, _ := line["error"].(string)
 		assert.Equal(t, want, text)
 	}
+	assert.Less(t, len(errText.String()), 10_000, "nor is a line of the error log as long as an error likes")
+	assert.Contains(t, errText.String(), strings.Repeat("x", 4<<10)+"…")
 }
 
 // A line says how long a request has waited for a place, if it has, and nothing of a client
@@ -200,3 +204,7 @@ func TestAccessLogThatNobodyReads(t *testing.T) {
 type panicWriter struct{}
 
 func (panicWriter) Write(p []byte) (int, error) { panic(fmt.Sprintf("%s was written", p)) }
+
+type ownError struct{ text string }
+
+func (e *ownError) Error() string { return e.text }

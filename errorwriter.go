@@ -3,6 +3,7 @@ package admit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -240,16 +241,27 @@ func (ew *ErrorWriter) log(r *http.Request, level slog.Level, message string, at
 	if !logger.Enabled(ctx, level) {
 		return
 	}
-	attrs = append(attrs, slog.String("method", r.Method), slog.String("path", shortened(r.URL.Path)))
+	for i, a := range attrs {
+		if err, ok := a.Value.Any().(error); ok {
+			if text := fmt.Sprint(err); len(text) > maxErrorText { // which takes a nil one in an interface
+				attrs[i] = slog.String(a.Key, cutTo(text, maxErrorText))
+			}
+		}
+	}
+	attrs = append(attrs, slog.String("method", shortened(r.Method)), slog.String("path", shortened(r.URL.Path)))
 	if id := requestIDOf(ctx); id != "" {
 		attrs = append(attrs, slog.String("request_id", id))
 	}
 	logger.LogAttrs(ctx, level, message, attrs...)
 }
 
+// maxErrorText is how much of an error is logged: what a client has sent may stand in it.
+const maxErrorText = 4 << 10
+
 // shortened cuts what a client has written: a line of a log is not to be as long as it likes.
-func shortened(s string) string {
-	const most = 512
+func shortened(s string) string { return cutTo(s, 512) }
+
+func cutTo(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}

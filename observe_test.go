@@ -661,6 +661,28 @@ func TestOutcomeLabels(t *testing.T) {
 	}
 }
 
+// What the service has cut is counted apart from what it has answered.
+func TestLabelsOfAnAnswerThatIsCut(t *testing.T) {
+	t.Parallel()
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	cut := errors.New("cut")
+	for _, test := range []struct {
+		o    admit.Outcome
+		ctx  context.Context
+		want string
+	}{
+		{admit.Outcome{Status: 200}, t.Context(), ""},
+		{admit.Outcome{Status: 200, Err: cut}, t.Context(), "_OTHER"},
+		{admit.Outcome{Status: 200, Err: cut, Code: "internal"}, t.Context(), "internal"},
+		{admit.Outcome{Status: 200, Err: cut}, gone, ""},
+		{admit.Outcome{Status: 499, Err: cut}, gone, ""},
+		{admit.Outcome{Status: 500, Err: cut}, t.Context(), ""},
+	} {
+		assert.Equal(t, test.want, test.o.Labels(get("/").WithContext(test.ctx)).Code, "%+v", test.o)
+	}
+}
+
 func TestObserveNeedsAFunctionAndAName(t *testing.T) {
 	t.Parallel()
 	f := func(*http.Request, admit.Outcome) {}

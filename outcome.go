@@ -54,11 +54,15 @@ type Labels struct {
 	Plan   string
 }
 
-// Labels returns what the Outcome of r is counted by.
+// Labels returns what the Outcome of r is counted by. An answer that the service has cut, without
+// an Error, has the Code _OTHER.
 func (o Outcome) Labels(r *http.Request) Labels {
 	l := Labels{Route: pathOf(o.Route), Method: knownMethod(r.Method), Scheme: "http", Status: o.Status, Code: o.Code, Plan: o.Plan}
 	if r.TLS != nil {
 		l.Scheme = "https"
+	}
+	if o.Code == "" && o.Err != nil && o.Status < 400 && r.Context().Err() == nil {
+		l.Code = other
 	}
 	return l
 }
@@ -71,14 +75,14 @@ func pathOf(pattern string) string {
 	return pattern
 }
 
-const otherMethod = "_OTHER" // as OpenTelemetry has it
+const other = "_OTHER" // as OpenTelemetry has it
 
 func knownMethod(method string) string {
 	switch method {
 	case "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY":
 		return method
 	}
-	return otherMethod
+	return other
 }
 
 // Observe calls f once for each request, when it has ended, whatever ends it: an answer, a

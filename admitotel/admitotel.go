@@ -13,7 +13,8 @@
 //	admit.quota.notices           counter: admit.quota, admit.percent
 //	admit.inflight.running etc.   each admit.Measure of what is given to Watch: admit.name
 //
-// The route is the path of the pattern. An attribute without a value is left out. Nothing that
+// The code is _OTHER for an answer that the service has begun, and cut. The route is the path of
+// the pattern. An attribute without a value is left out. Nothing that
 // a client makes up is an attribute of a metric, nor is the ID or the owner of a key. Each
 // metric has at most 10,000 series, and what is new then has the values _OTHER; the SDK has a
 // limit of its own, 2,000 by default.

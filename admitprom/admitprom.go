@@ -19,7 +19,8 @@
 //	admit_inflight_running and so on      each admit.Measure of what is given to Watch:
 //	                                      admit_name
 //
-// The route is the path of the pattern: the method has a label of its own. A label without a
+// The code is _OTHER for an answer that the service has begun, and cut. The route is the path of
+// the pattern: the method has a label of its own. A label without a
 // value is empty. Nothing that a client makes up is a label, nor is the ID or the owner of a
 // key.
 package admitprom
