@@ -20,9 +20,8 @@
 //	                                      admit_name
 //
 // The code is _OTHER for an answer that the service has begun, and cut. The route is the path of
-// the pattern: the method has a label of its own. A label without a
-// value is empty. Nothing that a client makes up is a label, nor is the ID or the owner of a
-// key.
+// the pattern: the method has a label of its own. A label without a value is empty. Nothing
+// that a client makes up is a label, nor is the ID or the owner of a key.
 package admitprom
 
 import (
