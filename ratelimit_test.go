@@ -907,7 +907,7 @@ func TestRateLimitOnTheWire(t *testing.T) {
 		require.NoError(t, resp.Body.Close())
 		assert.Equal(t, want, resp.StatusCode)
 		assert.Equal(t, `"hour";q=1;w=3600`, resp.Header.Get("RateLimit-Policy"))
-		assert.Equal(t, `"hour";r=0;t=3600`, resp.Header.Get("RateLimit"))
+		assert.Regexp(t, `^"hour";r=0;t=3(600|59\d)$`, resp.Header.Get("RateLimit"), "a while later, on a machine that is busy")
 	}
 }
 
