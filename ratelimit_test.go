@@ -194,27 +194,29 @@ func TestLimiterBy(t *testing.T) {
 
 func TestLimiterCost(t *testing.T) {
 	t.Parallel()
-	h := newLimiter(t, admit.LimiterConfig{
-		Limits: []admit.Limit{admit.PerHour(10)},
-		Cost: func(r *http.Request) int {
-			n, _ := strconv.Atoi(r.URL.Query().Get("cost"))
-			return n
-		},
-	}).Wrap(ok)
-	assert.Equal(t, `"hour";r=6;t=2160`, allowed(t, h, get("/?cost=4")).Get("RateLimit"))
-	for _, free := range []string{"/?cost=0", "/?cost=-5"} {
-		assert.Equal(t, `"hour";r=6;t=2160`, allowed(t, h, get(free)).Get("RateLimit"))
-	}
-	_, headers := refused(t, h, get("/?cost=7"), http.StatusTooManyRequests)
-	assert.Equal(t, "360", headers.Get("Retry-After"))
-	assert.Equal(t, `"hour";r=6;t=2160`, headers.Get("RateLimit"))
+	synctest.Test(t, func(t *testing.T) {
+		h := newLimiter(t, admit.LimiterConfig{
+			Limits: []admit.Limit{admit.PerHour(10)},
+			Cost: func(r *http.Request) int {
+				n, _ := strconv.Atoi(r.URL.Query().Get("cost"))
+				return n
+			},
+		}).Wrap(ok)
+		assert.Equal(t, `"hour";r=6;t=2160`, allowed(t, h, get("/?cost=4")).Get("RateLimit"))
+		for _, free := range []string{"/?cost=0", "/?cost=-5"} {
+			assert.Equal(t, `"hour";r=6;t=2160`, allowed(t, h, get(free)).Get("RateLimit"))
+		}
+		_, headers := refused(t, h, get("/?cost=7"), http.StatusTooManyRequests)
+		assert.Equal(t, "360", headers.Get("Retry-After"))
+		assert.Equal(t, `"hour";r=6;t=2160`, headers.Get("RateLimit"))
 
-	body, headers := refused(t, h, get("/?cost=11"), http.StatusTooManyRequests)
-	assert.Equal(t, "rate_limited", body.Code)
-	assert.Zero(t, body.RetryAfter)
-	assert.Empty(t, headers.Get("Retry-After"), "it will never be let in")
-	allowed(t, h, get("/?cost=6"))
-	allowed(t, h, get("/?cost=0"))
+		body, headers := refused(t, h, get("/?cost=11"), http.StatusTooManyRequests)
+		assert.Equal(t, "rate_limited", body.Code)
+		assert.Zero(t, body.RetryAfter)
+		assert.Empty(t, headers.Get("Retry-After"), "it will never be let in")
+		allowed(t, h, get("/?cost=6"))
+		allowed(t, h, get("/?cost=0"))
+	})
 }
 
 func TestLimiterSkip(t *testing.T) {
@@ -340,29 +342,33 @@ func TestLimiterSaysWhatTheStoreSays(t *testing.T) {
 // A Limiter keeps some of the errors that it has made; each request gets its own wait.
 func TestLimiterLongWaits(t *testing.T) {
 	t.Parallel()
-	var store fixed
-	h := newLimiter(t, admit.LimiterConfig{Name: "api", Store: &store, Limits: []admit.Limit{admit.PerHour(1)}}).Wrap(ok)
-	for range 2 {
-		for seconds := range 300 {
-			store.RetryAfter = time.Duration(seconds+1) * time.Second
-			e, headers := refused(t, h, get("/"), http.StatusTooManyRequests)
-			require.EqualValues(t, seconds+1, e.RetryAfter)
-			require.Equal(t, strconv.Itoa(seconds+1), headers.Get("Retry-After"))
+	synctest.Test(t, func(t *testing.T) {
+		var store fixed
+		h := newLimiter(t, admit.LimiterConfig{Name: "api", Store: &store, Limits: []admit.Limit{admit.PerHour(1)}}).Wrap(ok)
+		for range 2 {
+			for seconds := range 300 {
+				store.RetryAfter = time.Duration(seconds+1) * time.Second
+				e, headers := refused(t, h, get("/"), http.StatusTooManyRequests)
+				require.EqualValues(t, seconds+1, e.RetryAfter)
+				require.Equal(t, strconv.Itoa(seconds+1), headers.Get("Retry-After"))
+			}
 		}
-	}
+	})
 }
 
 // What the store refuses takes nothing from the share either.
 func TestLimiterShareIsNotSpentByRefusals(t *testing.T) {
 	t.Parallel()
-	down := errors.New("no answer in time")
-	store := &failing{LimitStore: fixed{RetryAfter: time.Second}}
-	h := newLimiter(t, admit.LimiterConfig{Name: "api", Store: store, Replicas: 2, Limits: []admit.Limit{admit.PerHour(10)}}).Wrap(ok)
-	for range 10 {
-		refused(t, h, get("/"), http.StatusTooManyRequests)
-	}
-	store.err.Store(&down)
-	assert.Equal(t, `"hour";r=4;t=2880`, allowed(t, h, get("/")).Get("RateLimit"))
+	synctest.Test(t, func(t *testing.T) {
+		down := errors.New("no answer in time")
+		store := &failing{LimitStore: fixed{RetryAfter: time.Second}}
+		h := newLimiter(t, admit.LimiterConfig{Name: "api", Store: store, Replicas: 2, Limits: []admit.Limit{admit.PerHour(10)}}).Wrap(ok)
+		for range 10 {
+			refused(t, h, get("/"), http.StatusTooManyRequests)
+		}
+		store.err.Store(&down)
+		assert.Equal(t, `"hour";r=4;t=2880`, allowed(t, h, get("/")).Get("RateLimit"))
+	})
 }
 
 func TestLimiterLogsWhatItCannotRefund(t *testing.T) {
@@ -386,42 +392,46 @@ func TestLimiterLogsWhatItCannotRefund(t *testing.T) {
 
 func TestLimiterDryRun(t *testing.T) {
 	t.Parallel()
-	var seen []bool
-	h := newLimiter(t, admit.LimiterConfig{
-		Limits: []admit.Limit{admit.PerHour(1)},
-		DryRun: true,
-		Refund: func(int) bool { return false },
-		Observe: func(_ *http.Request, e admit.LimitEvent) {
-			assert.Equal(t, []admit.Limit{{Name: "hour", Requests: 1, Per: time.Hour, Burst: 1}}, e.Decision.Limits)
-			assert.Equal(t, !e.Decision.Allowed, e.Decision.States[0].Exceeded)
-			assert.Equal(t, 1, e.Cost)
-			assert.NoError(t, e.Err)
-			seen = append(seen, e.Decision.Allowed)
-		},
-	}).Wrap(ok)
-	for range 3 {
-		headers := allowed(t, h, get("/"))
-		assert.Contains(t, headers.Get("RateLimit"), `"hour";r=0;t=`)
-		assert.Empty(t, headers.Get("Retry-After"))
-	}
-	assert.Equal(t, []bool{true, false, false}, seen)
+	synctest.Test(t, func(t *testing.T) {
+		var seen []bool
+		h := newLimiter(t, admit.LimiterConfig{
+			Limits: []admit.Limit{admit.PerHour(1)},
+			DryRun: true,
+			Refund: func(int) bool { return false },
+			Observe: func(_ *http.Request, e admit.LimitEvent) {
+				assert.Equal(t, []admit.Limit{{Name: "hour", Requests: 1, Per: time.Hour, Burst: 1}}, e.Decision.Limits)
+				assert.Equal(t, !e.Decision.Allowed, e.Decision.States[0].Exceeded)
+				assert.Equal(t, 1, e.Cost)
+				assert.NoError(t, e.Err)
+				seen = append(seen, e.Decision.Allowed)
+			},
+		}).Wrap(ok)
+		for range 3 {
+			headers := allowed(t, h, get("/"))
+			assert.Contains(t, headers.Get("RateLimit"), `"hour";r=0;t=`)
+			assert.Empty(t, headers.Get("Retry-After"))
+		}
+		assert.Equal(t, []bool{true, false, false}, seen)
+	})
 }
 
 func TestLimiterLegacyHeaders(t *testing.T) {
 	t.Parallel()
-	h := newLimiter(t, admit.LimiterConfig{
-		Limits:        []admit.Limit{admit.PerHour(5), admit.PerDay(3)},
-		LegacyHeaders: true,
-	}).Wrap(ok)
-	legacy := func(h http.Header) []string {
-		return []string{h.Get("X-RateLimit-Limit"), h.Get("X-RateLimit-Remaining"), h.Get("X-RateLimit-Reset")}
-	}
-	assert.Equal(t, []string{"3", "2", "28800"}, legacy(allowed(t, h, get("/"))))
-	allowed(t, h, get("/"))
-	allowed(t, h, get("/"))
-	_, headers := refused(t, h, get("/"), http.StatusTooManyRequests)
-	assert.Equal(t, []string{"3", "0", headers.Get("Retry-After")}, legacy(headers))
-	assert.Equal(t, `"hour";q=5;w=3600, "day";q=3;w=86400`, headers.Get("RateLimit-Policy"))
+	synctest.Test(t, func(t *testing.T) {
+		h := newLimiter(t, admit.LimiterConfig{
+			Limits:        []admit.Limit{admit.PerHour(5), admit.PerDay(3)},
+			LegacyHeaders: true,
+		}).Wrap(ok)
+		legacy := func(h http.Header) []string {
+			return []string{h.Get("X-RateLimit-Limit"), h.Get("X-RateLimit-Remaining"), h.Get("X-RateLimit-Reset")}
+		}
+		assert.Equal(t, []string{"3", "2", "28800"}, legacy(allowed(t, h, get("/"))))
+		allowed(t, h, get("/"))
+		allowed(t, h, get("/"))
+		_, headers := refused(t, h, get("/"), http.StatusTooManyRequests)
+		assert.Equal(t, []string{"3", "0", headers.Get("Retry-After")}, legacy(headers))
+		assert.Equal(t, `"hour";q=5;w=3600, "day";q=3;w=86400`, headers.Get("RateLimit-Policy"))
+	})
 }
 
 // fixed is a store that always answers the same.
@@ -475,16 +485,18 @@ func TestLimitNamesAreQuoted(t *testing.T) {
 // A Limiter inside another adds to its headers, and leaves those alone that others share.
 func TestLimiterInsideAnother(t *testing.T) {
 	t.Parallel()
-	outer := admit.RateLimit(admit.PerDay(9))
-	inner := admit.RateLimit(admit.PerHour(1))(ok)
-	for _, r := range []*http.Request{from("192.0.2.1:1"), from("192.0.2.2:1")} {
-		headers := allowed(t, outer(inner), r)
-		assert.Equal(t, []string{`"day";q=9;w=86400`, `"hour";q=1;w=3600`}, headers["Ratelimit-Policy"])
-		assert.Equal(t, []string{`"day";r=8;t=76800`, `"hour";r=0;t=3600`}, headers["Ratelimit"])
-		assert.Equal(t, []string{`"day";q=9;w=86400`}, allowed(t, outer(ok), r)["Ratelimit-Policy"])
-	}
-	_, headers := refused(t, outer(inner), from("192.0.2.1:1"), http.StatusTooManyRequests)
-	assert.Len(t, headers["Ratelimit"], 2)
+	synctest.Test(t, func(t *testing.T) {
+		outer := admit.RateLimit(admit.PerDay(9))
+		inner := admit.RateLimit(admit.PerHour(1))(ok)
+		for _, r := range []*http.Request{from("192.0.2.1:1"), from("192.0.2.2:1")} {
+			headers := allowed(t, outer(inner), r)
+			assert.Equal(t, []string{`"day";q=9;w=86400`, `"hour";q=1;w=3600`}, headers["Ratelimit-Policy"])
+			assert.Equal(t, []string{`"day";r=8;t=76800`, `"hour";r=0;t=3600`}, headers["Ratelimit"])
+			assert.Equal(t, []string{`"day";q=9;w=86400`}, allowed(t, outer(ok), r)["Ratelimit-Policy"])
+		}
+		_, headers := refused(t, outer(inner), from("192.0.2.1:1"), http.StatusTooManyRequests)
+		assert.Len(t, headers["Ratelimit"], 2)
+	})
 }
 
 // failing is a store that is down for as long as err is not nil.
@@ -504,22 +516,24 @@ func (f *failing) Take(ctx context.Context, key string, cost int, limits []admit
 
 func TestLimiterStore(t *testing.T) {
 	t.Parallel()
-	store := &failing{LimitStore: newMemoryStore(t, 0)}
-	l := newLimiter(t, admit.LimiterConfig{
-		Name: "api", Store: store, Limits: []admit.Limit{{Requests: 2, Per: time.Hour}},
-		Refund: func(status int) bool { return status == http.StatusTeapot },
+	synctest.Test(t, func(t *testing.T) {
+		store := &failing{LimitStore: newMemoryStore(t, 0)}
+		l := newLimiter(t, admit.LimiterConfig{
+			Name: "api", Store: store, Limits: []admit.Limit{{Requests: 2, Per: time.Hour}},
+			Refund: func(status int) bool { return status == http.StatusTeapot },
+		})
+		headers := allowed(t, l.Wrap(ok), from("192.0.2.1:1"))
+		assert.Equal(t, `"1h0m0s";q=2;w=3600`, headers.Get("RateLimit-Policy"))
+		assert.Equal(t, `"1h0m0s";r=1;t=1800`, headers.Get("RateLimit"))
+		require.Equal(t, http.StatusTeapot, status(l.Wrap(answer(http.StatusTeapot)), by(&admit.Key{ID: "a"})))
+		assert.Equal(t, []string{
+			"addr:api:192.0.2.1 1 [{1h0m0s 2 1h0m0s 2}]",
+			"key:api:a 1 [{1h0m0s 2 1h0m0s 2}]",
+			"key:api:a -1 [{1h0m0s 2 1h0m0s 2}]",
+		}, store.keys, "names are not for clients to choose, and limits are complete")
+		allowed(t, l.Wrap(ok), from("192.0.2.1:2"))
+		refused(t, l.Wrap(ok), from("192.0.2.1:3"), http.StatusTooManyRequests)
 	})
-	headers := allowed(t, l.Wrap(ok), from("192.0.2.1:1"))
-	assert.Equal(t, `"1h0m0s";q=2;w=3600`, headers.Get("RateLimit-Policy"))
-	assert.Equal(t, `"1h0m0s";r=1;t=1800`, headers.Get("RateLimit"))
-	require.Equal(t, http.StatusTeapot, status(l.Wrap(answer(http.StatusTeapot)), by(&admit.Key{ID: "a"})))
-	assert.Equal(t, []string{
-		"addr:api:192.0.2.1 1 [{1h0m0s 2 1h0m0s 2}]",
-		"key:api:a 1 [{1h0m0s 2 1h0m0s 2}]",
-		"key:api:a -1 [{1h0m0s 2 1h0m0s 2}]",
-	}, store.keys, "names are not for clients to choose, and limits are complete")
-	allowed(t, l.Wrap(ok), from("192.0.2.1:2"))
-	refused(t, l.Wrap(ok), from("192.0.2.1:3"), http.StatusTooManyRequests)
 }
 
 func TestLimitersShareAMemoryStore(t *testing.T) {
@@ -698,24 +712,26 @@ func TestLimiterReplicas(t *testing.T) {
 // that fails once in a while lets in no more than one that works.
 func TestLimiterShareIsSpentBefore(t *testing.T) {
 	t.Parallel()
-	down := errors.New("no answer in time")
-	store := &failing{LimitStore: newMemoryStore(t, 0)}
-	l := newLimiter(t, admit.LimiterConfig{
-		Name: "api", Store: store, Replicas: 2, Limits: []admit.Limit{admit.PerHour(10)},
-		Refund: func(status int) bool { return status == http.StatusTeapot },
+	synctest.Test(t, func(t *testing.T) {
+		down := errors.New("no answer in time")
+		store := &failing{LimitStore: newMemoryStore(t, 0)}
+		l := newLimiter(t, admit.LimiterConfig{
+			Name: "api", Store: store, Replicas: 2, Limits: []admit.Limit{admit.PerHour(10)},
+			Refund: func(status int) bool { return status == http.StatusTeapot },
+		})
+		for range 4 {
+			allowed(t, l.Wrap(ok), get("/"))
+		}
+		require.Equal(t, http.StatusTeapot, status(l.Wrap(answer(http.StatusTeapot)), get("/")), "it does not count there either")
+		store.err.Store(&down)
+		assert.Equal(t, `"hour";r=0;t=720`, allowed(t, l.Wrap(ok), get("/")).Get("RateLimit"))
+		refused(t, l.Wrap(ok), get("/"), http.StatusTooManyRequests)
+		store.err.Store(nil)
+		for range 6 {
+			allowed(t, l.Wrap(ok), get("/"))
+		}
+		refused(t, l.Wrap(ok), get("/"), http.StatusTooManyRequests)
 	})
-	for range 4 {
-		allowed(t, l.Wrap(ok), get("/"))
-	}
-	require.Equal(t, http.StatusTeapot, status(l.Wrap(answer(http.StatusTeapot)), get("/")), "it does not count there either")
-	store.err.Store(&down)
-	assert.Equal(t, `"hour";r=0;t=720`, allowed(t, l.Wrap(ok), get("/")).Get("RateLimit"))
-	refused(t, l.Wrap(ok), get("/"), http.StatusTooManyRequests)
-	store.err.Store(nil)
-	for range 6 {
-		allowed(t, l.Wrap(ok), get("/"))
-	}
-	refused(t, l.Wrap(ok), get("/"), http.StatusTooManyRequests)
 }
 
 func TestLimiterReplicasNotSet(t *testing.T) {
@@ -998,38 +1014,40 @@ func TestLimiterInTurn(t *testing.T) {
 
 func TestLimitsOfAKey(t *testing.T) {
 	t.Parallel()
-	plans, err := admit.NewPlans(admit.Plan{Name: "pro", Limits: []admit.Limit{admit.PerHour(2)}})
-	require.NoError(t, err)
-	for name, c := range map[string]admit.LimiterConfig{
-		"in memory": {},
-		"a store":   {Name: "api", Store: &failing{LimitStore: newMemoryStore(t, 0)}, Replicas: 3},
-	} {
-		c.Plans, c.Limits = plans, []admit.Limit{admit.PerHour(1)}
-		h := newLimiter(t, c).Wrap(ok)
-		own := &admit.Key{ID: "own", Plan: "pro", Limits: []admit.Limit{admit.PerMinute(3), admit.PerDay(100)}}
-		for range 3 {
-			header := allowed(t, h, by(own))
-			assert.Equal(t, `"minute";q=3;w=60, "day";q=100;w=86400`, header.Get("RateLimit-Policy"), name)
+	synctest.Test(t, func(t *testing.T) {
+		plans, err := admit.NewPlans(admit.Plan{Name: "pro", Limits: []admit.Limit{admit.PerHour(2)}})
+		require.NoError(t, err)
+		for name, c := range map[string]admit.LimiterConfig{
+			"in memory": {},
+			"a store":   {Name: "api", Store: &failing{LimitStore: newMemoryStore(t, 0)}, Replicas: 3},
+		} {
+			c.Plans, c.Limits = plans, []admit.Limit{admit.PerHour(1)}
+			h := newLimiter(t, c).Wrap(ok)
+			own := &admit.Key{ID: "own", Plan: "pro", Limits: []admit.Limit{admit.PerMinute(3), admit.PerDay(100)}}
+			for range 3 {
+				header := allowed(t, h, by(own))
+				assert.Equal(t, `"minute";q=3;w=60, "day";q=100;w=86400`, header.Get("RateLimit-Policy"), name)
+			}
+			refused(t, h, by(own), 429)
+			assert.Equal(t, `"hour";q=2;w=3600`, allowed(t, h, by(&admit.Key{ID: "other", Plan: "pro"})).Get("RateLimit-Policy"))
+			assert.Equal(t, `"hour";q=1;w=3600`, allowed(t, h, get("/")).Get("RateLimit-Policy"))
+
+			// A changed key counts at once, and its new limits are other buckets.
+			changed := *own
+			changed.Limits = []admit.Limit{admit.PerMinute(4)}
+			assert.Equal(t, `"minute";r=3;t=45`, allowed(t, h, by(&changed)).Get("RateLimit"), name)
+			changed.Limits = nil
+			assert.Equal(t, `"hour";q=2;w=3600`, allowed(t, h, by(&changed)).Get("RateLimit-Policy"))
+
+			logger, log := logged()
+			broken := &admit.Key{ID: "broken", Limits: []admit.Limit{{Requests: 1}}}
+			refused(t, (&admit.ErrorWriter{Logger: logger}).Wrap(h), by(broken), 500)
+			assert.Contains(t, log.String(), "the limits of the key broken cannot be used")
 		}
-		refused(t, h, by(own), 429)
-		assert.Equal(t, `"hour";q=2;w=3600`, allowed(t, h, by(&admit.Key{ID: "other", Plan: "pro"})).Get("RateLimit-Policy"))
-		assert.Equal(t, `"hour";q=1;w=3600`, allowed(t, h, get("/")).Get("RateLimit-Policy"))
-
-		// A changed key counts at once, and its new limits are other buckets.
-		changed := *own
-		changed.Limits = []admit.Limit{admit.PerMinute(4)}
-		assert.Equal(t, `"minute";r=3;t=45`, allowed(t, h, by(&changed)).Get("RateLimit"), name)
-		changed.Limits = nil
-		assert.Equal(t, `"hour";q=2;w=3600`, allowed(t, h, by(&changed)).Get("RateLimit-Policy"))
-
-		logger, log := logged()
-		broken := &admit.Key{ID: "broken", Limits: []admit.Limit{{Requests: 1}}}
-		refused(t, (&admit.ErrorWriter{Logger: logger}).Wrap(h), by(broken), 500)
-		assert.Contains(t, log.String(), "the limits of the key broken cannot be used")
-	}
-	tooSlow := &admit.Key{ID: "slow", Limits: []admit.Limit{{Requests: 1, Per: 99 * 365 * 24 * time.Hour}}}
-	h := newLimiter(t, admit.LimiterConfig{Name: "api", Store: &failing{LimitStore: newMemoryStore(t, 0)}, Replicas: 50, Limits: []admit.Limit{admit.PerHour(1)}}).Wrap(ok)
-	refused(t, h, by(tooSlow), 500)
+		tooSlow := &admit.Key{ID: "slow", Limits: []admit.Limit{{Requests: 1, Per: 99 * 365 * 24 * time.Hour}}}
+		h := newLimiter(t, admit.LimiterConfig{Name: "api", Store: &failing{LimitStore: newMemoryStore(t, 0)}, Replicas: 50, Limits: []admit.Limit{admit.PerHour(1)}}).Wrap(ok)
+		refused(t, h, by(tooSlow), 500)
+	})
 }
 
 func TestLimitsOfAKeyAllocations(t *testing.T) {
@@ -1042,55 +1060,59 @@ func TestLimitsOfAKeyAllocations(t *testing.T) {
 
 func TestLimiterTake(t *testing.T) {
 	t.Parallel()
-	var events []admit.LimitEvent
-	l := newLimiter(t, admit.LimiterConfig{
-		Name: "messages", Limits: []admit.Limit{admit.PerHour(10)},
-		Skip:    func(*http.Request) bool { return true },
-		Cost:    func(*http.Request) int { return 99 },
-		Observe: func(_ *http.Request, e admit.LimitEvent) { events = append(events, e) },
-	})
-	limits := []admit.Limit{{Name: "hour", Requests: 10, Per: time.Hour, Burst: 10}}
-	r := by(&admit.Key{ID: "a"})
-	for _, step := range []struct {
-		cost, left int
-		allowed    bool
-	}{{0, 10, true}, {4, 6, true}, {7, 6, false}, {6, 0, true}, {1, 0, false}, {0, 0, true}, {-3, 3, true}, {3, 0, true}, {-100, 10, true}} {
-		d, err := l.Take(r, step.cost)
-		require.NoError(t, err)
-		assert.Equal(t, step.allowed, d.Allowed, "%+v", step)
-		assert.Equal(t, step.left, d.States[0].Remaining, "%+v", step)
-		assert.Equal(t, limits, d.Limits)
-		assert.Equal(t, step.cost, events[len(events)-1].Cost)
-		if !d.Allowed {
-			assert.Positive(t, d.RetryAfter)
+	synctest.Test(t, func(t *testing.T) {
+		var events []admit.LimitEvent
+		l := newLimiter(t, admit.LimiterConfig{
+			Name: "messages", Limits: []admit.Limit{admit.PerHour(10)},
+			Skip:    func(*http.Request) bool { return true },
+			Cost:    func(*http.Request) int { return 99 },
+			Observe: func(_ *http.Request, e admit.LimitEvent) { events = append(events, e) },
+		})
+		limits := []admit.Limit{{Name: "hour", Requests: 10, Per: time.Hour, Burst: 10}}
+		r := by(&admit.Key{ID: "a"})
+		for _, step := range []struct {
+			cost, left int
+			allowed    bool
+		}{{0, 10, true}, {4, 6, true}, {7, 6, false}, {6, 0, true}, {1, 0, false}, {0, 0, true}, {-3, 3, true}, {3, 0, true}, {-100, 10, true}} {
+			d, err := l.Take(r, step.cost)
+			require.NoError(t, err)
+			assert.Equal(t, step.allowed, d.Allowed, "%+v", step)
+			assert.Equal(t, step.left, d.States[0].Remaining, "%+v", step)
+			assert.Equal(t, limits, d.Limits)
+			assert.Equal(t, step.cost, events[len(events)-1].Cost)
+			if !d.Allowed {
+				assert.Positive(t, d.RetryAfter)
+			}
 		}
-	}
-	d, err := l.Take(r, 11)
-	require.NoError(t, err)
-	assert.Negative(t, d.RetryAfter, "never")
-	d.States[0].Remaining, d.Limits[0].Requests = 99, 99
-	d, err = l.Take(r, 0)
-	require.NoError(t, err)
-	assert.Equal(t, 10, d.States[0].Remaining)
-	assert.Equal(t, limits, d.Limits, "what is handed out is a copy")
-	other, err := l.Take(get("/"), 0)
-	require.NoError(t, err)
-	assert.Equal(t, 10, other.States[0].Remaining)
+		d, err := l.Take(r, 11)
+		require.NoError(t, err)
+		assert.Negative(t, d.RetryAfter, "never")
+		d.States[0].Remaining, d.Limits[0].Requests = 99, 99
+		d, err = l.Take(r, 0)
+		require.NoError(t, err)
+		assert.Equal(t, 10, d.States[0].Remaining)
+		assert.Equal(t, limits, d.Limits, "what is handed out is a copy")
+		other, err := l.Take(get("/"), 0)
+		require.NoError(t, err)
+		assert.Equal(t, 10, other.States[0].Remaining)
+	})
 }
 
 func TestLimiterTakeCountsBesideWrap(t *testing.T) {
 	t.Parallel()
-	l := newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(10)}})
-	h := l.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		for range 3 { // messages
-			d, err := l.Take(r, 2)
-			assert.NoError(t, err)
-			assert.True(t, d.Allowed)
-		}
-	}))
-	header := allowed(t, h, get("/"))
-	assert.Equal(t, `"hour";r=9;t=3240`, header.Get("RateLimit"), "as it was when the request came")
-	assert.Contains(t, allowed(t, l.Wrap(ok), get("/")).Get("RateLimit"), `"hour";r=2;`)
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(10)}})
+		h := l.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			for range 3 { // messages
+				d, err := l.Take(r, 2)
+				assert.NoError(t, err)
+				assert.True(t, d.Allowed)
+			}
+		}))
+		header := allowed(t, h, get("/"))
+		assert.Equal(t, `"hour";r=9;t=3240`, header.Get("RateLimit"), "as it was when the request came")
+		assert.Contains(t, allowed(t, l.Wrap(ok), get("/")).Get("RateLimit"), `"hour";r=2;`)
+	})
 }
 
 func TestLimiterTakeInAnOutage(t *testing.T) {
