@@ -56,15 +56,15 @@ func (e ending) attrs(attrs []slog.Attr) []slog.Attr {
 			attrs = append(attrs, slog.String(key, value))
 		}
 	}
-	text("http.request.method", knownMethod(e.r.Method))
-	text("url.path", shortened(e.r.URL.Path))
+	text("http.request.method", knownMethod(e.method))
+	text("url.path", shortened(e.path))
 	text("http.route", pathOf(o.Route))
 	attrs = append(attrs,
 		slog.Int("http.response.status_code", o.Status),
 		slog.Int64("http.response.body.size", o.Written),
 		slog.Float64("http.server.request.duration", o.Duration.Seconds()))
 	text("client.address", e.client())
-	text("user_agent.original", shortened(e.r.UserAgent()))
+	text("user_agent.original", shortened(e.agent))
 	text("error.type", o.Code)
 	text("error", shortened(causeOf(o.Err)))
 	text("request_id", e.requestID())

@@ -170,6 +170,33 @@ func TestAccessLogOfErrors(t *testing.T) {
 	assert.Contains(t, errText.String(), strings.Repeat("x", 4<<10)+"…")
 }
 
+// A line says what the client has asked for, whatever becomes of the request inside, and reads
+// nothing that a handler still writes which is late.
+func TestAccessLogOfARequestThatIsChanged(t *testing.T) {
+	t.Parallel()
+	access, lines := jsonAccessLog()
+	late, done := make(chan struct{}), make(chan struct{})
+	h := access(http.TimeoutHandler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		defer close(done)
+		for i := 0; ; i++ {
+			r.Method, r.URL.Path = "BREW", "/changed"
+			r.Header.Set("User-Agent", strconv.Itoa(i))
+			select {
+			case <-late:
+				return
+			default:
+			}
+		}
+	}), 20*time.Millisecond, ""))
+	h.ServeHTTP(httptest.NewRecorder(), get("/asked", "User-Agent", "test"))
+	close(late)
+	<-done
+	got := lines()
+	require.Len(t, got, 1)
+	assert.Contains(t, got[0], `"http.request.method":"GET","url.path":"/asked","http.response.status_code":503,`)
+	assert.Contains(t, got[0], `"user_agent.original":"test"`)
+}
+
 // A line says how long a request has waited for a place, if it has, and nothing of a client
 // that has no address.
 func TestAccessLogOfAWait(t *testing.T) {

@@ -173,8 +173,11 @@ type ending struct {
 	w        *responseWriter
 	r        *http.Request // as next got it
 	start    time.Time
-	pattern  string // that the request came with
-	returned bool   // next has
+	returned bool // next has
+
+	// What the request came with. A handler may change it, also when next has returned: one
+	// inside http.TimeoutHandler that is late.
+	method, path, agent, pattern string
 }
 
 // observed returns a handler that calls next, and then f once for each request that none of
@@ -189,7 +192,10 @@ func observed(name string, kind uint64, next http.Handler, f func(ending)) http.
 			in.ServeHTTP(w, r)
 			return
 		}
-		e := ending{start: time.Now(), pattern: r.Pattern}
+		e := ending{start: time.Now(), method: r.Method, agent: r.UserAgent(), pattern: r.Pattern}
+		if r.URL != nil { // as it is from a server
+			e.path = r.URL.Path
+		}
 		e.s, w, e.r = in.fill(w, r, 0)
 		defer e.s.leave(r, e.r)
 		e.s.filled |= slotOutcome // those of one chain share it
@@ -211,7 +217,7 @@ func (e ending) outcome() Outcome {
 		Route: e.route(), Status: e.w.ended(e.returned), Start: e.start, Duration: time.Since(e.start),
 		Waited: time.Duration(e.s.outcome.waited.Load()), Written: e.w.sent,
 	}
-	if e.r.Method == http.MethodHead {
+	if e.method == http.MethodHead {
 		o.Written = 0
 	}
 	if f := e.failure(); f != nil {
