@@ -89,7 +89,9 @@ func knownMethod(method string) string {
 // panic, a connection that is cut or hijacked, a client that has left. The request is the one
 // that next got, for its context; f must not keep it. F may be called by any number of
 // goroutines, and what it does adds to the time of the request. It stands outside of a Timeout:
-// inside, it would hear what a handler that is late has tried to answer.
+// inside, it would hear what a handler that is late has tried to answer. A handler that is late
+// inside http.TimeoutHandler may still write to the header of the request, so that f must not
+// read that; inside a Timeout of this package it has one of its own.
 //
 // Within a request the outermost Observe reports. One inside of it is not called, and the log
 // says so once. AccessLog, and what is made by ObserveAs, report beside it.
