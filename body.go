@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/admit-go/admit/internal/alarm"
 )
 
 // BodyTimeout refuses clients whose body does not come, with 408: when a Read has
@@ -70,9 +72,8 @@ type body struct {
 	woken    *atomic.Bool // a deadline in the past was set, by this or another body of the request
 	ended    bool         // the request is over, its handler late, or the connection somebody else's
 	err      error
-	timer    *time.Timer
-	armed    bool      // the timer is running
-	giveUp   time.Time // when who waits is to be woken
+	giveUp   time.Time    // when who waits is to be woken
+	alarm    *alarm.Alarm // of the chain
 }
 
 // limitTo bounds the body in bytes, before anybody reads it. The smallest bound holds.
@@ -130,21 +131,16 @@ func (b *body) begin(timed bool) (began time.Time, err error) {
 			b.err = errBodyTooSlow
 			return began, b.err
 		}
-		b.wakeLocked(began.Add(patience), patience)
+		b.wakeLocked(began, patience)
 	}
 	b.reading, b.since = true, began
 	return began, nil
 }
 
-// wakeLocked sets when who waits is to be woken.
-func (b *body) wakeLocked(at time.Time, in time.Duration) {
-	b.giveUp = at
-	if b.timer == nil {
-		b.timer = time.AfterFunc(in, b.expire)
-	} else if !b.armed {
-		b.timer.Reset(in)
-	}
-	b.armed = true
+// wakeLocked has who waits be woken at now+in.
+func (b *body) wakeLocked(now time.Time, in time.Duration) {
+	b.giveUp = now.Add(in)
+	b.alarm.Set(b, now, in)
 }
 
 // patience is how long the next Read may wait.
@@ -163,18 +159,17 @@ func (b *body) patience() time.Duration {
 	return patience
 }
 
-// expire is called by the timer, which is moved here and not in each Read. A timer that
-// was set for an earlier Read waits on for the one that is waiting now.
-func (b *body) expire() {
+// Wake is called by the alarm, which is not taken back when a Read ends: the next one may
+// have begun.
+func (b *body) Wake() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.armed = false
 	if !b.reading && !b.draining {
 		return
 	}
-	if left := time.Until(b.giveUp); left > 0 {
-		b.timer.Reset(left)
-		b.armed = true
+	now := time.Now()
+	if left := b.giveUp.Sub(now); left > 0 {
+		b.alarm.Set(b, now, left)
 		return
 	}
 	b.interruptLocked(errBodyTooSlow)
@@ -228,7 +223,7 @@ func (b *body) drain(last bool, write func() (int, error)) (int, error) {
 	b.mu.Lock()
 	if b.err == nil && !b.reading { // else who reads is woken in time
 		b.draining = true
-		b.wakeLocked(time.Now().Add(b.timeout.Grace), b.timeout.Grace)
+		b.wakeLocked(time.Now(), b.timeout.Grace)
 	}
 	b.mu.Unlock()
 	defer func() {
@@ -304,7 +299,7 @@ func (b *body) end(began time.Time, n int, err error) (int, error) {
 	}
 	if err != nil {
 		b.err = err
-		b.stopLocked()
+		b.alarm.Unset(b)
 	}
 	return n, err
 }
@@ -317,14 +312,7 @@ func (b *body) detach() {
 	if b.err == nil {
 		b.err = http.ErrBodyReadAfterClose
 	}
-	b.stopLocked()
-}
-
-func (b *body) stopLocked() {
-	if b.timer != nil {
-		b.timer.Stop()
-		b.armed = false
-	}
+	b.alarm.Unset(b)
 }
 
 // longAgo is a deadline that wakes whoever waits.

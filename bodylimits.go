@@ -89,7 +89,7 @@ func (in *inside) bound(w http.ResponseWriter, r *http.Request) bounded {
 		return bounded{s, s.body, w, r, r, false}
 	}
 	s, w, inner := in.fill(w, r, slotBody)
-	s.body = &body{source: inner.Body, w: w, http1: r.ProtoMajor == 1, woken: &s.root().woken}
+	s.body = &body{source: inner.Body, w: w, http1: r.ProtoMajor == 1, woken: &s.root().woken, alarm: &s.alarm}
 	inner.Body = s.body
 	return bounded{s, s.body, w, r, inner, true}
 }

@@ -29,18 +29,24 @@ func (m *methods) wrap(next http.Handler) http.Handler {
 		case refusal == nil:
 			in.ServeHTTP(w, r)
 		case refusal == m.options:
-			if beginAnswer(r.Context()) { // else it is late
-				defer endAnswer(r.Context())
-				w.Header()["Allow"] = slices.Clone(m.allow)
-				for _, h := range m.hints {
-					w.Header()[h.name] = []string{h.value}
-				}
-				reply(w, r, http.StatusNoContent, nil)
-			}
+			m.answer(w, r)
 		default:
 			WriteError(w, r, refusal)
 		}
 	})
+}
+
+// answer says what the methods are.
+func (m *methods) answer(w http.ResponseWriter, r *http.Request) {
+	if !beginAnswer(r.Context()) {
+		return // it is late
+	}
+	defer endAnswer(r.Context())
+	w.Header()["Allow"] = slices.Clone(m.allow)
+	for _, h := range m.hints {
+		w.Header()[h.name] = []string{h.value}
+	}
+	reply(w, r, http.StatusNoContent, nil)
 }
 
 // methods is the decision of Methods.

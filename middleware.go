@@ -13,7 +13,7 @@ type Middleware = func(http.Handler) http.Handler
 // which each hands on to the next: see state.go for what that means.
 type wrapper struct {
 	serve serveFunc
-	next  http.Handler
+	next  *wrapper // of the chain; one that calls a handler of others has none
 }
 
 // serveFunc is the work of a wrapper: it answers, or lets the request in.
@@ -25,7 +25,14 @@ func wrap(name string, next http.Handler, serve serveFunc) http.Handler {
 	if isNil(next) {
 		panic("admit: " + name + ": the handler is nil")
 	}
-	return &wrapper{serve, next}
+	inner, ours := next.(*wrapper)
+	if !ours {
+		inner = &wrapper{serve: func(_ inside, w http.ResponseWriter, r *http.Request) {
+			noteReached(r.Context(), true)
+			next.ServeHTTP(w, r)
+		}}
+	}
+	return &wrapper{serve, inner}
 }
 
 // ServeHTTP begins a chain.
@@ -49,19 +56,16 @@ func (h *wrapper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // inside is what a wrapper lets a request in to.
 type inside struct {
-	next http.Handler
+	next *wrapper
 	open *state // of the chain so far, which the request carries; nil: there is none to fill
 }
 
 // ServeHTTP lets the request in: to the next wrapper of the chain with the state, or to
-// a handler of others, for which the state is closed.
+// a handler of others, which does not get it. It is small, so that the compiler puts it in the
+// place of each call: a request passes a dozen wrappers, and each frame is one more of a stack
+// that has to grow.
 func (in inside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if h, ours := in.next.(*wrapper); ours {
-		h.serve(inside{h.next, in.open}, w, r)
-		return
-	}
-	noteReached(r.Context(), true)
-	in.next.ServeHTTP(w, r)
+	in.next.serve(inside{in.next.next, in.open}, w, r)
 }
 
 // fill returns a state in which the caller may fill b, and the writer and the request to

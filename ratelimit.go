@@ -228,49 +228,68 @@ func (l *Limiter) handle(in inside, w http.ResponseWriter, r *http.Request) {
 		in.ServeHTTP(w, r)
 		return
 	}
-	set, err := l.limitsOf(r)
-	if err != nil {
+	var a admission
+	if err := l.admit(&a, in, w.Header(), r); err != nil {
 		WriteError(w, r, err)
-		return
-	}
-	who, cost := l.caller(r), l.costOf(r)
-	var few [4]LimitState
-	d, outage := l.decide(r.Context(), few[:0], who, set, cost)
-	if gone := r.Context().Err(); outage != nil && gone != nil {
-		WriteError(w, r, gone) // no outage
-		return
-	}
-	rules := set.rules
-	if outage != nil {
-		rules = set.shares
-	}
-	set.writeHeaders(in, w.Header(), d, rules, cost, l.c.LegacyHeaders)
-	l.tell(r, cost, set, d, outage)
-	if !d.Allowed && !l.c.DryRun {
-		WriteError(w, r, l.refusal(set, d, outage))
 		return
 	}
 	// The note is for this Limiter inside of itself, and for a Shedder. Where it would cost a
 	// copy of the request, it is left out if there can be neither.
+	byAddress := a.who.class == unkeyed && l.c.CountBy == nil
 	var s *state
-	byAddress := who.class == unkeyed && l.c.CountBy == nil
 	if in.open != nil || l.wraps.Load() > 1 || !byAddress && shedding.Load() {
 		counted, inw, inner := in.count(w, r, l)
 		defer counted.leave(r, inner)
 		s, w, r = counted, inw, inner
 	}
-	if d.Allowed && cost > 0 && l.c.Refund != nil {
+	if a.taken && l.c.Refund != nil {
 		l.serve(in, w, r, func(status int) {
 			if l.c.Refund(status) || !byAddress && s.wasShed() {
-				l.refund(r, who, set, cost, outage)
+				l.refund(r, &a)
 			}
 		})
 		return
 	}
 	in.ServeHTTP(w, r)
-	if d.Allowed && cost > 0 && !byAddress && s.wasShed() {
-		l.refund(r, who, set, cost, outage)
+	if a.taken && !byAddress && s.wasShed() {
+		l.refund(r, &a)
 	}
+}
+
+// admission is what a Limiter has let in.
+type admission struct {
+	who    caller
+	set    *limitSet
+	cost   int
+	taken  bool  // the cost; else it was nothing, or DryRun let in what was refused
+	outage error // of the store, without which was decided
+}
+
+// admit decides about a request, fills a, and tells the client and who observes. The error is
+// the answer to a request that is refused. What a decision needs of the stack is given back
+// before the handler is called.
+func (l *Limiter) admit(a *admission, in inside, h http.Header, r *http.Request) error {
+	set, unusable := l.limitsOf(r)
+	if unusable != nil {
+		return unusable
+	}
+	a.who, a.set, a.cost = l.caller(r), set, l.costOf(r)
+	var few [4]LimitState
+	d, outage := l.decide(r.Context(), few[:0], a.who, set, a.cost)
+	if gone := r.Context().Err(); outage != nil && gone != nil {
+		return gone // no outage
+	}
+	rules := set.rules
+	if outage != nil {
+		rules = set.shares
+	}
+	set.writeHeaders(in, h, d, rules, a.cost, l.c.LegacyHeaders)
+	l.tell(r, a.cost, set, d, outage)
+	if !d.Allowed && !l.c.DryRun {
+		return l.refusal(set, d, outage)
+	}
+	a.taken, a.outage = d.Allowed && a.cost > 0, outage
+	return nil
 }
 
 // Take decides without answering: for the messages of a WebSocket, or for a resource that
@@ -383,18 +402,18 @@ func (l *Limiter) serve(in inside, w http.ResponseWriter, r *http.Request, done 
 }
 
 // refund returns the cost to where it was taken. The client may be gone.
-func (l *Limiter) refund(r *http.Request, who caller, set *limitSet, cost int, outage error) {
+func (l *Limiter) refund(r *http.Request, a *admission) {
 	if l.store == nil {
-		l.memory.take(nil, who.class, who.id, -cost, set.rules)
+		l.memory.take(nil, a.who.class, a.who.id, -a.cost, a.set.rules)
 		return
 	}
 	if l.memory != nil {
-		l.memory.take(nil, who.class, who.id, -cost, set.shares)
+		l.memory.take(nil, a.who.class, a.who.id, -a.cost, a.set.shares)
 	}
-	if outage != nil {
+	if a.outage != nil {
 		return
 	}
-	if _, err := l.store.take(context.WithoutCancel(r.Context()), who.key, -cost, slices.Clone(set.limits)); err != nil {
+	if _, err := l.store.take(context.WithoutCancel(r.Context()), a.who.key, -a.cost, slices.Clone(a.set.limits)); err != nil {
 		l.logOutage(r, err)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/admit-go/admit/internal/alarm"
 )
 
 // The rule of this package: a handler sees what is around it, and nothing else; and
@@ -64,6 +66,8 @@ type state struct {
 	// rest is for the outermost state: what the server may still wait for when all
 	// handlers have returned.
 	rest struct{ read, write atomic.Int64 }
+
+	alarm alarm.Alarm // for the times of the chain
 
 	// What needs no allocation of its own because it lives here.
 	writer responseWriter

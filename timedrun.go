@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/admit-go/admit/internal/alarm"
+	"github.com/admit-go/admit/internal/lazyctx"
 	"github.com/admit-go/admit/internal/mediatype"
 )
 
@@ -26,25 +28,28 @@ import (
 // the goroutine of the server does, which alone knows that the request is still there. It
 // waits until the handler has left w, and nothing that the handler does later gets there.
 type timedRun struct {
-	context.Context
+	lazyctx.Context
 	w       http.ResponseWriter
 	wakes   bool // canWake(w)
 	request *http.Request
 	url     url.URL
-	body    *body         // nil: none
-	awaited time.Duration // of body, before
-	tracker responseWriter
-	held    []*place // that an InFlight or a Shedder outside must not give away meanwhile
-	few     [2]*place
+	// forErrors is kept of a header that the handler may change; sharesHeader: it has another.
+	forErrors    [3][]string
+	sharesHeader bool
+	body         *body         // nil: none
+	awaited      time.Duration // of body, before
+	tracker      responseWriter
+	held         []*place // that an InFlight or a Shedder outside must not give away meanwhile
+	few          [2]*place
 
 	began            time.Time
 	firstByte, total time.Duration
 
-	settled chan struct{} // closed when ended or over is set, whichever comes first
-	panic   any           // of a handler that has ended
+	settled sync.WaitGroup // done when ended or over is set, whichever comes first
+	panic   any            // of a handler that has ended
 
 	mu        sync.Mutex
-	timer     *time.Timer
+	alarm     *alarm.Alarm
 	header    http.Header   // the handler's, until the answer begins
 	calls     int           // of the handler, under way in w
 	quiet     chan struct{} // closed after the last of them; nil: none was when over was set
@@ -55,19 +60,55 @@ type timedRun struct {
 	over      bool          // the handler is late
 }
 
-// ownRequest gives a handler, which may be late and still change it, a header and a URL that
-// nobody else reads, and no body but one of ours. The chain may have made the header already.
-func (run *timedRun) ownRequest(ownHeader bool) {
-	if !ownHeader && run.request.Header != nil {
-		run.request.Header = maps.Clone(run.request.Header)
+// start runs what is inside, for r, in a goroutine of its own.
+func (run *timedRun) start(in inside, w http.ResponseWriter, r *http.Request) {
+	run.began = time.Now()
+	if run.body != nil {
+		run.awaited = run.body.awaited()
 	}
-	if run.request.URL != nil {
-		run.url = *run.request.URL
+	run.Init(r.Context())
+	run.w, run.wakes = w, canWake(w)
+	if run.header = w.Header().Clone(); run.header == nil {
+		run.header = make(http.Header)
+	}
+	run.tracker.ResponseWriter = run
+	run.ownRequest(in.open, r)
+	run.held = holdPlaces(r.Context(), run.few[:0])
+	if in.open != nil {
+		run.alarm = &in.open.alarm
+	} else {
+		run.alarm = new(alarm.Alarm)
+	}
+	run.alarm.Set(run, run.began, run.firstByte)
+	run.settled.Add(1)
+	in.open = nil // inside is another goroutine, and this one goes on
+	go run.serve(in, run.tracker.exposeAs(w))
+}
+
+// ownRequest makes the request of the handler, which may be late and still change it: with a
+// header and a URL that nobody else reads, and no body but one of ours. The header that a chain
+// has made is given away, except to a handler that somebody observes: an observer looks at it.
+func (run *timedRun) ownRequest(chain *state, r *http.Request) {
+	run.request = r.WithContext(run)
+	if chain != nil && chain.ownHeader && chain.filled&slotOutcome == 0 {
+		run.forErrors = headerForErrors(r.Header)
+	} else {
+		run.sharesHeader = true
+		run.request.Header = maps.Clone(r.Header)
+	}
+	if r.URL != nil {
+		run.url = *r.URL
 		run.request.URL = &run.url
 	}
-	if run.body == nil && run.request.Body != nil {
+	if run.body == nil && r.Body != nil {
 		run.request.Body = http.NoBody
 	}
+}
+
+// leave ends what the run has of the outside.
+func (run *timedRun) leave() {
+	run.alarm.Unset(run)
+	run.End(false)
 }
 
 type runKey struct{}
@@ -78,16 +119,6 @@ func (run *timedRun) Value(key any) any {
 		return run
 	}
 	return run.Context.Value(key)
-}
-
-// Err says context.DeadlineExceeded for a handler that is late, whose context is canceled
-// with that cause.
-func (run *timedRun) Err() error {
-	err := run.Context.Err()
-	if err == context.Canceled && context.Cause(run.Context) == context.DeadlineExceeded {
-		return context.DeadlineExceeded
-	}
-	return err
 }
 
 // Deadline returns when the handler is late as of now: the time to the first byte until the
@@ -143,7 +174,7 @@ func (run *timedRun) serve(in inside, w http.ResponseWriter) {
 		run.ended = !run.over
 		run.mu.Unlock()
 		if run.ended {
-			close(run.settled)
+			run.settled.Done()
 		} else {
 			run.cleanUp()
 		}
@@ -163,7 +194,7 @@ func (run *timedRun) cleanUp() {
 	}
 }
 
-// finish ends a run that was in time.
+// finish ends a run that was in time, of a handler that was called for r.
 func (run *timedRun) finish(r *http.Request) {
 	handBack(r, run.request)
 	if run.panic != nil {
@@ -171,16 +202,20 @@ func (run *timedRun) finish(r *http.Request) {
 	}
 	run.mu.Lock()
 	defer run.mu.Unlock()
-	if !run.committed {
+	if run.committed {
+		run.addTrailers()
+	} else {
 		run.commit()
-		return
 	}
-	// Trailers are set after the answer has begun: those that it has announced, and those
-	// with the prefix.
+}
+
+// addTrailers takes over what is set after the answer has begun: the trailers that it has
+// announced, and those with the prefix.
+func (run *timedRun) addTrailers() {
 	real := run.w.Header()
 	announced := real["Trailer"]
 	isTrailer := func(name string) bool {
-		return strings.HasPrefix(name, http.TrailerPrefix) || mediatype.ListContains(announced, name)
+		return strings.HasPrefix(name, http.TrailerPrefix) || len(announced) > 0 && mediatype.ListContains(announced, name)
 	}
 	for name := range real {
 		if _, kept := run.header[name]; !kept && isTrailer(name) {
@@ -194,24 +229,40 @@ func (run *timedRun) finish(r *http.Request) {
 	}
 }
 
-// expire is called when a time may be over: by the timer, and by who has held it up.
-func (run *timedRun) expire() {
+// overrun answers instead of a handler that is late, or cuts its answer.
+func (run *timedRun) overrun(r *http.Request) {
+	if run.body != nil { // before the handler can know that it is late
+		run.body.interrupt(http.ErrHandlerTimeout)
+	}
+	run.End(true)
+	if !run.vacate() {
+		panic(http.ErrAbortHandler)
+	}
+	if run.sharesHeader {
+		run.forErrors = headerForErrors(r.Header)
+	}
+	WriteError(run.w, withHeader(r, run.forErrors), errHandlerTimeout)
+}
+
+// Wake is called by the alarm, and by who has held it up: the time may be over.
+func (run *timedRun) Wake() {
 	run.mu.Lock()
 	defer run.mu.Unlock()
 	limit := run.limit()
-	// The answer may have begun, or ended, while the timer was on its way here.
+	// The answer may have begun, or ended, while the alarm was on its way here.
 	if run.ended || run.over || limit == 0 || run.deciding > 0 && !run.committed {
 		return
 	}
-	if left := limit - time.Since(run.began); left > 0 {
-		run.timer.Reset(max(left, readTick))
+	now := time.Now()
+	if left := limit - now.Sub(run.began); left > 0 {
+		run.alarm.Set(run, now, max(left, readTick))
 		return
 	}
 	run.over = true
 	if run.calls > 0 {
 		run.quiet = make(chan struct{})
 	}
-	close(run.settled)
+	run.settled.Done()
 }
 
 // readTick is how often it is looked at whether the time is over of a handler that waits for
@@ -271,9 +322,11 @@ func (run *timedRun) exit() {
 // commit begins the answer.
 func (run *timedRun) commit() {
 	run.committed = true
-	run.timer.Stop()
 	if run.total > 0 && !run.unbounded && !run.ended {
-		run.timer.Reset(run.total - time.Since(run.began))
+		now := time.Now()
+		run.alarm.Set(run, now, run.total-now.Sub(run.began))
+	} else {
+		run.alarm.Unset(run)
 	}
 	header := run.header
 	if run.total > 0 {
@@ -364,7 +417,7 @@ func (run *timedRun) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, http.ErrHandlerTimeout
 	}
 	run.committed, run.unbounded = true, true
-	run.timer.Stop()
+	run.alarm.Unset(run)
 	return conn, buffered, nil
 }
 
@@ -443,7 +496,7 @@ func endAnswer(ctx context.Context) {
 		run.mu.Lock()
 		run.deciding--
 		run.mu.Unlock()
-		run.expire()
+		run.Wake()
 	})
 }
 

@@ -67,7 +67,7 @@ func StopTimeout(ctx context.Context) bool {
 			return
 		}
 		run.unbounded = true
-		run.timer.Stop()
+		run.alarm.Unset(run)
 	})
 	return inTime
 }
@@ -84,45 +84,20 @@ func StopTimeout(ctx context.Context) bool {
 func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
 	must(t.fault())
 	return wrap("Timeout", next, func(in inside, w http.ResponseWriter, r *http.Request) {
-		run := &timedRun{
-			began: time.Now(), firstByte: t.c.FirstByte, total: t.c.Total, settled: make(chan struct{}),
-		}
-		inner := r
+		run := &timedRun{firstByte: t.c.FirstByte, total: t.c.Total}
 		if hasBody(r) {
 			u := in.bound(w, r)
 			defer u.leave()
-			w, inner, run.body, run.awaited = u.w, u.inner, u.body, u.body.awaited()
+			w, r, run.body = u.w, u.inner, u.body
 		}
-		ctx, cancel := context.WithCancelCause(inner.Context())
-		defer cancel(nil)
-		run.Context, run.w, run.wakes, run.header = ctx, w, canWake(w), w.Header().Clone()
-		if run.header == nil {
-			run.header = make(http.Header)
+		defer run.leave()
+		run.start(in, w, r)
+		run.settled.Wait()
+		if run.over {
+			run.overrun(r)
+		} else {
+			run.finish(r)
 		}
-		run.tracker.ResponseWriter = run
-		run.request = inner.WithContext(run)
-		// Who observes looks at the header of the chain when the handler may still change its own.
-		run.ownRequest(in.open != nil && in.open.ownHeader && in.open.filled&slotOutcome == 0)
-		run.held = holdPlaces(ctx, run.few[:0])
-		run.timer = time.AfterFunc(t.c.FirstByte, run.expire)
-		defer run.timer.Stop()
-
-		header := headerForErrors(r.Header)
-		in.open = nil // inside is another goroutine, and this one goes on
-		go run.serve(in, run.tracker.exposeAs(w))
-		<-run.settled
-		if !run.over {
-			run.finish(inner)
-			return
-		}
-		if run.body != nil { // before the handler can know that it is late
-			run.body.interrupt(http.ErrHandlerTimeout)
-		}
-		cancel(context.DeadlineExceeded)
-		if !run.vacate() {
-			panic(http.ErrAbortHandler)
-		}
-		WriteError(w, withHeader(inner, header), errHandlerTimeout)
 	})
 }
 

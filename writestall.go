@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/admit-go/admit/internal/alarm"
 )
 
 // WriteStall cuts a client that takes too little of the answer: writes go out in pieces
@@ -36,7 +38,7 @@ func writeStall(d time.Duration) (Middleware, error) {
 		return wrap("WriteStall", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 			s, w, inner := in.fill(w, r, 0)
 			defer s.leave(r, inner)
-			stall := &stallWriter{ResponseWriter: w, patience: d}
+			stall := &stallWriter{ResponseWriter: w, patience: d, alarm: &s.alarm}
 			if !hasBody(r) || r.ProtoMajor != 1 {
 				stall.held = headerHeld // the server does not read before it answers
 			}
@@ -86,12 +88,11 @@ type stallWriter struct {
 	held     int // bytes that the server may hold back, and the header with them
 
 	mu      sync.Mutex
-	timer   *time.Timer
-	waits   bool      // a write is under way
-	giveUp  time.Time // when it is to be woken
-	armed   bool      // the timer is running
-	stalled bool      // one has been woken: the connection is of no more use
-	ended   bool      // the handler has returned
+	waits   bool         // a write is under way
+	giveUp  time.Time    // when it is to be woken
+	alarm   *alarm.Alarm // of the chain
+	stalled bool         // one has been woken: the connection is of no more use
+	ended   bool         // the handler has returned
 }
 
 // piece does a write of at most maxPiece.
@@ -105,15 +106,9 @@ func (w *stallWriter) piece(write func() (int64, error)) (n int64, err error) {
 		w.mu.Unlock()
 		return write()
 	}
-	w.waits, w.giveUp = true, time.Now().Add(w.patience)
-	switch {
-	case w.timer == nil:
-		w.timer = time.AfterFunc(w.patience, w.expire)
-		w.armed = true
-	case !w.armed:
-		w.timer.Reset(w.patience)
-		w.armed = true
-	}
+	now := time.Now()
+	w.waits, w.giveUp = true, now.Add(w.patience)
+	w.alarm.Set(w, now, w.patience)
 	w.mu.Unlock()
 	defer func() {
 		w.mu.Lock()
@@ -126,17 +121,17 @@ func (w *stallWriter) piece(write func() (int64, error)) (n int64, err error) {
 	return write()
 }
 
-// expire is called by the timer, which is moved here and not in each write.
-func (w *stallWriter) expire() {
+// Wake is called by the alarm, which is not taken back when a write ends: the next one may
+// have begun.
+func (w *stallWriter) Wake() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.armed = false
 	if !w.waits || w.ended {
 		return
 	}
-	if left := time.Until(w.giveUp); left > 0 {
-		w.timer.Reset(left)
-		w.armed = true
+	now := time.Now()
+	if left := w.giveUp.Sub(now); left > 0 {
+		w.alarm.Set(w, now, left)
 		return
 	}
 	w.stalled = true
@@ -149,9 +144,7 @@ func (w *stallWriter) end(returned bool) {
 	w.mu.Lock()
 	w.ended = true
 	stalled := w.stalled
-	if w.timer != nil {
-		w.timer.Stop()
-	}
+	w.alarm.Unset(w)
 	w.mu.Unlock()
 	if stalled && returned {
 		panic(http.ErrAbortHandler)
