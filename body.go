@@ -72,8 +72,8 @@ type body struct {
 	woken    *atomic.Bool // a deadline in the past was set, by this or another body of the request
 	ended    bool         // the request is over, its handler late, or the connection somebody else's
 	err      error
-	giveUp   time.Time    // when who waits is to be woken
 	alarm    *alarm.Alarm // of the chain
+	wait     alarm.Wait   // when who waits is to be woken
 }
 
 // limitTo bounds the body in bytes, before anybody reads it. The smallest bound holds.
@@ -131,16 +131,10 @@ func (b *body) begin(timed bool) (began time.Time, err error) {
 			b.err = errBodyTooSlow
 			return began, b.err
 		}
-		b.wakeLocked(began, patience)
+		b.alarm.Set(&b.wait, b, began, patience)
 	}
 	b.reading, b.since = true, began
 	return began, nil
-}
-
-// wakeLocked has who waits be woken at now+in.
-func (b *body) wakeLocked(now time.Time, in time.Duration) {
-	b.giveUp = now.Add(in)
-	b.alarm.Set(b, now, in)
 }
 
 // patience is how long the next Read may wait.
@@ -159,20 +153,14 @@ func (b *body) patience() time.Duration {
 	return patience
 }
 
-// Wake is called by the alarm, which is not taken back when a Read ends: the next one may
-// have begun.
+// Wake is called by the alarm, which goes on when a Read has ended: another may wait by now,
+// with a time of its own.
 func (b *body) Wake() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.reading && !b.draining {
-		return
+	if (b.reading || b.draining) && !b.alarm.IsSet(&b.wait) {
+		b.interruptLocked(errBodyTooSlow)
 	}
-	now := time.Now()
-	if left := b.giveUp.Sub(now); left > 0 {
-		b.alarm.Set(b, now, left)
-		return
-	}
-	b.interruptLocked(errBodyTooSlow)
 }
 
 // interrupt takes the body from a handler that is late: Read, also one that waits, returns
@@ -223,7 +211,7 @@ func (b *body) drain(last bool, write func() (int, error)) (int, error) {
 	b.mu.Lock()
 	if b.err == nil && !b.reading { // else who reads is woken in time
 		b.draining = true
-		b.wakeLocked(time.Now(), b.timeout.Grace)
+		b.alarm.Set(&b.wait, b, time.Now(), b.timeout.Grace)
 	}
 	b.mu.Unlock()
 	defer func() {
@@ -299,7 +287,7 @@ func (b *body) end(began time.Time, n int, err error) (int, error) {
 	}
 	if err != nil {
 		b.err = err
-		b.alarm.Unset(b)
+		b.alarm.Unset(&b.wait)
 	}
 	return n, err
 }
@@ -312,7 +300,7 @@ func (b *body) detach() {
 	if b.err == nil {
 		b.err = http.ErrBodyReadAfterClose
 	}
-	b.alarm.Unset(b)
+	b.alarm.Unset(&b.wait)
 }
 
 // longAgo is a deadline that wakes whoever waits.

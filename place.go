@@ -21,12 +21,12 @@ type place struct {
 	patience time.Duration
 
 	mu      sync.Mutex
-	holds   int
-	lent    int
+	holds   int32
+	lent    int32
+	awaits  int32 // Reads and Writes that are under way
 	givenUp bool
-	awaits  int         // Reads and Writes that are under way
-	timer   *time.Timer // for them; nil: there was none
 	late    bool        // the place is lent because of them
+	timer   *time.Timer // for them; nil: there was none
 }
 
 // places is an InFlight or a Shedder.
@@ -78,7 +78,7 @@ func (p *place) giveUp() {
 }
 
 // lend gives the place to others until reclaim, if so many holds are all there are.
-func (p *place) lend(holds int) bool {
+func (p *place) lend(holds int32) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.holds != holds || p.givenUp {

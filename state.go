@@ -398,7 +398,7 @@ func holdPlaces(ctx context.Context, held []*place) []*place {
 // that a handler works in elsewhere, because it has overrun, is kept.
 func lendPlaces(ctx context.Context, lent []*place) []*place {
 	eachPlace(ctx, func(p *place) {
-		waiting := 1
+		waiting := int32(1)
 		runsOf(ctx, func(run *timedRun) {
 			if slices.Contains(run.held, p) {
 				waiting++

@@ -29,13 +29,12 @@ import (
 // waits until the handler has left w, and nothing that the handler does later gets there.
 type timedRun struct {
 	lazyctx.Context
-	w       http.ResponseWriter
-	wakes   bool // canWake(w)
-	request *http.Request
-	url     url.URL
-	// forErrors is kept of a header that the handler may change; sharesHeader: it has another.
-	forErrors    [3][]string
-	sharesHeader bool
+	w            http.ResponseWriter
+	wakes        bool // canWake(w)
+	sharesHeader bool // the request has a header that is not the handler's
+	request      *http.Request
+	url          url.URL
+	forErrors    [3][]string   // of the header, where it is the handler's
 	body         *body         // nil: none
 	awaited      time.Duration // of body, before
 	tracker      responseWriter
@@ -44,17 +43,19 @@ type timedRun struct {
 
 	began            time.Time
 	firstByte, total time.Duration
+	alarm            *alarm.Alarm
+	wait             alarm.Wait
 
 	settled sync.WaitGroup // done when ended or over is set, whichever comes first
 	panic   any            // of a handler that has ended
 
 	mu        sync.Mutex
-	alarm     *alarm.Alarm
 	header    http.Header   // the handler's, until the answer begins
-	calls     int           // of the handler, under way in w
-	quiet     chan struct{} // closed after the last of them; nil: none was when over was set
-	deciding  int           // answers of ours that are about to begin
+	quiet     chan struct{} // closed after the last call; nil: none was when over was set
+	calls     int32         // of the handler, under way in w
+	deciding  int32         // answers of ours that are about to begin
 	committed bool          // the answer has begun
+	trailers  bool          // its header has trailers, or announces some
 	unbounded bool          // StopTimeout, or a hijack
 	ended     bool          // the handler has returned in time
 	over      bool          // the handler is late
@@ -79,7 +80,7 @@ func (run *timedRun) start(in inside, w http.ResponseWriter, r *http.Request) {
 	} else {
 		run.alarm = new(alarm.Alarm)
 	}
-	run.alarm.Set(run, run.began, run.firstByte)
+	run.alarm.Set(&run.wait, run, run.began, run.firstByte)
 	run.settled.Add(1)
 	in.open = nil // inside is another goroutine, and this one goes on
 	go run.serve(in, run.tracker.exposeAs(w))
@@ -107,7 +108,7 @@ func (run *timedRun) ownRequest(chain *state, r *http.Request) {
 
 // leave ends what the run has of the outside.
 func (run *timedRun) leave() {
-	run.alarm.Unset(run)
+	run.alarm.Unset(&run.wait)
 	run.End(false)
 }
 
@@ -179,8 +180,22 @@ func (run *timedRun) serve(in inside, w http.ResponseWriter) {
 			run.cleanUp()
 		}
 	}()
+	growStack(false)
 	in.ServeHTTP(w, run.request)
 	returned = true
+}
+
+// growStack makes the stack of a new goroutine as large as a handler needs that reads and
+// writes. Nearly nothing has to be copied yet: it would grow twice in the middle of a Read, and
+// that costs more than all else that a Timeout does. Its frame is what counts; use is false.
+//
+//go:noinline
+func growStack(use bool) (n int) {
+	var room [4 << 10]byte
+	if use {
+		n = copy(room[:], debug.Stack())
+	}
+	return n
 }
 
 // cleanUp does, for a handler that ends late, what nobody waits for any more.
@@ -217,9 +232,11 @@ func (run *timedRun) addTrailers() {
 	isTrailer := func(name string) bool {
 		return strings.HasPrefix(name, http.TrailerPrefix) || len(announced) > 0 && mediatype.ListContains(announced, name)
 	}
-	for name := range real {
-		if _, kept := run.header[name]; !kept && isTrailer(name) {
-			delete(real, name)
+	if run.trailers {
+		for name := range real {
+			if _, kept := run.header[name]; !kept && isTrailer(name) {
+				delete(real, name)
+			}
 		}
 	}
 	for name, values := range run.header {
@@ -255,7 +272,7 @@ func (run *timedRun) Wake() {
 	}
 	now := time.Now()
 	if left := limit - now.Sub(run.began); left > 0 {
-		run.alarm.Set(run, now, max(left, readTick))
+		run.alarm.Set(&run.wait, run, now, max(left, readTick))
 		return
 	}
 	run.over = true
@@ -324,15 +341,20 @@ func (run *timedRun) commit() {
 	run.committed = true
 	if run.total > 0 && !run.unbounded && !run.ended {
 		now := time.Now()
-		run.alarm.Set(run, now, run.total-now.Sub(run.began))
+		run.alarm.Set(&run.wait, run, now, run.total-now.Sub(run.began))
 	} else {
-		run.alarm.Unset(run)
+		run.alarm.Unset(&run.wait)
 	}
 	header := run.header
 	if run.total > 0 {
 		header = header.Clone() // the handler may be late yet, and go on with its own
 	}
-	replace(run.w.Header(), header)
+	real := run.w.Header()
+	clear(real)
+	for name, values := range header {
+		real[name] = values
+		run.trailers = run.trailers || name == "Trailer" || strings.HasPrefix(name, http.TrailerPrefix)
+	}
 }
 
 // replace makes h the same as by.
@@ -417,7 +439,7 @@ func (run *timedRun) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, http.ErrHandlerTimeout
 	}
 	run.committed, run.unbounded = true, true
-	run.alarm.Unset(run)
+	run.alarm.Unset(&run.wait)
 	return conn, buffered, nil
 }
 

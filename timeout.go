@@ -67,7 +67,7 @@ func StopTimeout(ctx context.Context) bool {
 			return
 		}
 		run.unbounded = true
-		run.alarm.Unset(run)
+		run.alarm.Unset(&run.wait)
 	})
 	return inTime
 }

@@ -89,8 +89,8 @@ type stallWriter struct {
 
 	mu      sync.Mutex
 	waits   bool         // a write is under way
-	giveUp  time.Time    // when it is to be woken
 	alarm   *alarm.Alarm // of the chain
+	wait    alarm.Wait   // when it is to be woken
 	stalled bool         // one has been woken: the connection is of no more use
 	ended   bool         // the handler has returned
 }
@@ -106,9 +106,8 @@ func (w *stallWriter) piece(write func() (int64, error)) (n int64, err error) {
 		w.mu.Unlock()
 		return write()
 	}
-	now := time.Now()
-	w.waits, w.giveUp = true, now.Add(w.patience)
-	w.alarm.Set(w, now, w.patience)
+	w.waits = true
+	w.alarm.Set(&w.wait, w, time.Now(), w.patience)
 	w.mu.Unlock()
 	defer func() {
 		w.mu.Lock()
@@ -121,21 +120,15 @@ func (w *stallWriter) piece(write func() (int64, error)) (n int64, err error) {
 	return write()
 }
 
-// Wake is called by the alarm, which is not taken back when a write ends: the next one may
-// have begun.
+// Wake is called by the alarm, which goes on when a write has ended: another may wait by now,
+// with a time of its own.
 func (w *stallWriter) Wake() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.waits || w.ended {
-		return
+	if w.waits && !w.ended && !w.alarm.IsSet(&w.wait) {
+		w.stalled = true
+		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(longAgo)
 	}
-	now := time.Now()
-	if left := w.giveUp.Sub(now); left > 0 {
-		w.alarm.Set(w, now, left)
-		return
-	}
-	w.stalled = true
-	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(longAgo)
 }
 
 // end is called when the handler has returned, or panics. What a client has got of an answer
@@ -144,7 +137,7 @@ func (w *stallWriter) end(returned bool) {
 	w.mu.Lock()
 	w.ended = true
 	stalled := w.stalled
-	w.alarm.Unset(w)
+	w.alarm.Unset(&w.wait)
 	w.mu.Unlock()
 	if stalled && returned {
 		panic(http.ErrAbortHandler)

@@ -6,53 +6,48 @@ import (
 	"time"
 )
 
-// Waiter is who is woken. Wake is called in a goroutine of its own, and may come when it is not
-// waited for any more: it looks at the time itself.
+// Waiter is who is woken. Wake is called in a goroutine of its own, and may come when nobody
+// waits any more.
 type Waiter interface{ Wake() }
 
-// Alarm wakes waiters, each at its own time. Its timer is made when first needed
-// and not moved when a time is set that is later, or taken back: what would fire in vain is
-// cheaper than that. The zero value is ready. It must not be copied, and is safe for concurrent
-// use. It holds no lock while it wakes.
+// Alarm wakes waiters, each at its own time. Its timer is made when first needed, and is not
+// moved when a time is set that is later, or one is taken back while others are set: what fires
+// in vain now and then is cheaper. The zero value is ready. It must not be copied, and is safe
+// for concurrent use. It holds no lock while it wakes.
 type Alarm struct {
 	mu    sync.Mutex
 	timer *time.Timer
 	fires time.Time // when the timer does; zero: it does not
-	waits []wait
-	few   [3]wait // for waits
+	waits *Wait
 }
 
-type wait struct {
-	who Waiter
-	at  time.Time // zero: not at all
+// Wait is the time of one waiter in an Alarm, of which it is a part: it needs no allocation.
+type Wait struct {
+	who  Waiter    // nil: it is not in the Alarm yet
+	at   time.Time // zero: not at all
+	next *Wait
 }
 
-// Set has who be woken at now+in, instead of at the time that was set for it before.
-func (a *Alarm) Set(who Waiter, now time.Time, in time.Duration) {
-	at := now.Add(in)
+// Set has who be woken at now+in, instead of at the time that w had before. A Wait belongs to
+// one waiter and to one Alarm.
+func (a *Alarm) Set(w *Wait, who Waiter, now time.Time, in time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if w := a.find(who); w != nil {
-		w.at = at
-	} else {
-		if a.waits == nil {
-			a.waits = a.few[:0]
-		}
-		a.waits = append(a.waits, wait{who, at})
+	if w.who == nil {
+		w.who, w.next, a.waits = who, a.waits, w
 	}
-	if a.fires.IsZero() || at.Before(a.fires) {
-		a.arm(at, in)
+	w.at = now.Add(in)
+	if a.fires.IsZero() || w.at.Before(a.fires) {
+		a.arm(w.at, in)
 	}
 }
 
-// Unset takes back the time of who, which may be woken all the same if that is now.
-func (a *Alarm) Unset(who Waiter) {
+// Unset takes the time of w back. Who waits may be woken all the same, if that is now.
+func (a *Alarm) Unset(w *Wait) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if w := a.find(who); w != nil {
-		w.at = time.Time{}
-	}
-	for _, w := range a.waits {
+	w.at = time.Time{}
+	for w := a.waits; w != nil; w = w.next {
 		if !w.at.IsZero() {
 			return
 		}
@@ -63,14 +58,12 @@ func (a *Alarm) Unset(who Waiter) {
 	}
 }
 
-// find returns the wait of who, or nil.
-func (a *Alarm) find(who Waiter) *wait {
-	for i := range a.waits {
-		if a.waits[i].who == who {
-			return &a.waits[i]
-		}
-	}
-	return nil
+// IsSet reports whether w has a time that has not come: one who is woken then is not meant any
+// more, but has waited anew since.
+func (a *Alarm) IsSet(w *Wait) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !w.at.IsZero()
 }
 
 func (a *Alarm) arm(at time.Time, in time.Duration) {
@@ -88,8 +81,7 @@ func (a *Alarm) ring() {
 	a.mu.Lock()
 	now := time.Now()
 	var next time.Time
-	for i := range a.waits {
-		w := &a.waits[i]
+	for w := a.waits; w != nil; w = w.next {
 		switch {
 		case w.at.IsZero():
 		case !w.at.After(now):

@@ -12,13 +12,15 @@ import (
 	"github.com/admit-go/admit/internal/alarm"
 )
 
-// sleeper is a waiter as those of package admit are: it knows when it is to be woken, and sets
-// the alarm again where it is woken before.
+// sleeper is a waiter as those of package admit are: it sets and takes back under a lock of its
+// own.
 type sleeper struct {
 	a     *alarm.Alarm
+	wait  alarm.Wait
 	mu    sync.Mutex
 	at    time.Time // zero: it does not wait
 	woken time.Time
+	early int // how often it was woken before its time
 }
 
 func (s *sleeper) set(in time.Duration) {
@@ -26,14 +28,14 @@ func (s *sleeper) set(in time.Duration) {
 	defer s.mu.Unlock()
 	now := time.Now()
 	s.at, s.woken = now.Add(in), time.Time{}
-	s.a.Set(s, now, in)
+	s.a.Set(&s.wait, s, now, in)
 }
 
 func (s *sleeper) unset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.at = time.Time{}
-	s.a.Unset(s)
+	s.a.Unset(&s.wait)
 }
 
 func (s *sleeper) overdue() bool {
@@ -45,8 +47,11 @@ func (s *sleeper) overdue() bool {
 func (s *sleeper) Wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.at.IsZero() || time.Now().Before(s.at) {
+	if s.at.IsZero() || s.a.IsSet(&s.wait) {
 		return
+	}
+	if time.Now().Before(s.at) {
+		s.early++
 	}
 	s.woken, s.at = time.Now(), time.Time{}
 }
@@ -76,6 +81,7 @@ func TestEachAtItsTime(t *testing.T) {
 				}
 				for i, s := range all {
 					assert.False(t, s.overdue(), "seed %d, waiter %d", seed, i)
+					assert.Zero(t, s.early, "seed %d, waiter %d", seed, i)
 				}
 			}
 			for _, s := range all {
@@ -95,23 +101,26 @@ func TestNoTimerIsLeft(t *testing.T) {
 		a := new(alarm.Alarm)
 		one, two := &counter{}, &counter{}
 		now := time.Now()
-		a.Set(one, now, time.Second)
-		a.Set(two, now, 2*time.Second)
-		a.Unset(two)
-		a.Unset(two)
-		a.Unset(&counter{})
+		a.Set(&one.wait, one, now, time.Second)
+		a.Set(&two.wait, two, now, 2*time.Second)
+		a.Unset(&two.wait)
+		a.Unset(&two.wait)
+		a.Unset(new(alarm.Wait))
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		assert.Equal(t, []int{1, 0}, []int{one.n, two.n})
-		a.Set(two, time.Now(), time.Second)
-		a.Unset(two)
+		a.Set(&two.wait, two, time.Now(), time.Second)
+		a.Unset(&two.wait)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		assert.Equal(t, []int{1, 0}, []int{one.n, two.n})
 	})
 }
 
-type counter struct{ n int }
+type counter struct {
+	wait alarm.Wait
+	n    int
+}
 
 func (c *counter) Wake() { c.n++ }
 
@@ -121,7 +130,7 @@ func TestWakeSetsItAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := new(alarm.Alarm)
 		w := &again{a: a}
-		a.Set(w, time.Now(), time.Second)
+		a.Set(&w.wait, w, time.Now(), time.Second)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		assert.Equal(t, 5, w.n)
@@ -129,13 +138,14 @@ func TestWakeSetsItAgain(t *testing.T) {
 }
 
 type again struct {
-	a *alarm.Alarm
-	n int
+	a    *alarm.Alarm
+	wait alarm.Wait
+	n    int
 }
 
 func (w *again) Wake() {
 	if w.n++; w.n < 5 {
-		w.a.Set(w, time.Now(), time.Second)
+		w.a.Set(&w.wait, w, time.Now(), time.Second)
 	}
 }
 
@@ -167,16 +177,19 @@ func TestAlarmAtOnce(t *testing.T) {
 }
 
 func TestAlarmAllocates(t *testing.T) {
-	var waiters [3]counter
+	waiters := make([][3]counter, 101)
+	i := 0
 	now := time.Now()
 	assert.LessOrEqual(t, testing.AllocsPerRun(100, func() {
 		var a alarm.Alarm
-		for i := range waiters {
-			a.Set(&waiters[i], now, time.Hour)
-			a.Set(&waiters[i], now, time.Minute)
+		for j := range waiters[i] {
+			w := &waiters[i][j]
+			a.Set(&w.wait, w, now, time.Hour)
+			a.Set(&w.wait, w, now, time.Minute)
 		}
-		for i := range waiters {
-			a.Unset(&waiters[i])
+		for j := range waiters[i] {
+			a.Unset(&waiters[i][j].wait)
 		}
+		i++
 	}), 3.0, "the alarm, its timer and what the timer calls")
 }
