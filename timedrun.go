@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -69,9 +70,7 @@ func (run *timedRun) start(in inside, w http.ResponseWriter, r *http.Request) {
 	}
 	run.Init(r.Context())
 	run.w, run.wakes = w, canWake(w)
-	if run.header = w.Header().Clone(); run.header == nil {
-		run.header = make(http.Header)
-	}
+	run.header = copyOf(w.Header())
 	run.tracker.ResponseWriter = run
 	run.ownRequest(in.open, r)
 	run.held = holdPlaces(r.Context(), run.few[:0])
@@ -233,11 +232,10 @@ func (run *timedRun) addTrailers() {
 		return strings.HasPrefix(name, http.TrailerPrefix) || len(announced) > 0 && mediatype.ListContains(announced, name)
 	}
 	if run.trailers {
-		for name := range real {
-			if _, kept := run.header[name]; !kept && isTrailer(name) {
-				delete(real, name)
-			}
-		}
+		maps.DeleteFunc(real, func(name string, _ []string) bool {
+			_, stays := run.header[name]
+			return !stays && isTrailer(name)
+		})
 	}
 	for name, values := range run.header {
 		if isTrailer(name) {
@@ -347,20 +345,46 @@ func (run *timedRun) commit() {
 	}
 	header := run.header
 	if run.total > 0 {
-		header = header.Clone() // the handler may be late yet, and go on with its own
+		header = copyOf(header) // the handler may be late yet, and go on with its own
 	}
 	real := run.w.Header()
-	clear(real)
 	for name, values := range header {
 		real[name] = values
 		run.trailers = run.trailers || name == "Trailer" || strings.HasPrefix(name, http.TrailerPrefix)
 	}
+	retain(real, header)
+}
+
+// copyOf returns a copy of h that is never nil. Most headers have one value.
+func copyOf(h http.Header) http.Header {
+	c := make(http.Header, len(h)+1)
+	values := make([]string, len(h))
+	for name, of := range h {
+		if len(of) == 1 {
+			values[0] = of[0]
+			c[name], values = values[:1:1], values[1:]
+		} else {
+			c[name] = slices.Clone(of)
+		}
+	}
+	return c
 }
 
 // replace makes h the same as by.
 func replace(h, by http.Header) {
-	clear(h)
 	maps.Copy(h, by)
+	retain(h, by)
+}
+
+// retain removes from h, which has all that by has, what by has not.
+func retain(h, by http.Header) {
+	if len(h) == len(by) {
+		return
+	}
+	maps.DeleteFunc(h, func(name string, _ []string) bool {
+		_, stays := by[name]
+		return !stays
+	})
 }
 
 func (run *timedRun) Header() http.Header { return run.header }
