@@ -1,8 +1,15 @@
 package admit_test
 
 import (
+	"bytes"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -200,6 +207,11 @@ func TestPolicyIsAValue(t *testing.T) {
 // fullPolicy is a Policy with everything, and a request that it lets in.
 func fullPolicy(t testing.TB, change func(*admit.Policy)) (http.Handler, *http.Request) {
 	t.Helper()
+	return fullPolicyAround(t, func(http.ResponseWriter, *http.Request) {}, change)
+}
+
+func fullPolicyAround(t testing.TB, handler http.HandlerFunc, change func(*admit.Policy)) (http.Handler, *http.Request) {
+	t.Helper()
 	token, digest, _ := admit.Mint("acme")
 	plans, err := admit.NewPlans(admit.Plan{Name: "pro", Features: []string{"orders"}, Limits: []admit.Limit{admit.PerSecond(1e9), admit.PerMinute(1e9)}})
 	require.NoError(t, err)
@@ -220,7 +232,7 @@ func fullPolicy(t testing.TB, change func(*admit.Policy)) (http.Handler, *http.R
 	}
 	r := newRequest("POST", "/v1/orders", `{"pair":"btc-usd"}`, "Authorization", "Bearer "+token, "Accept", "application/json",
 		"Content-Type", "application/json", "X-Forwarded-For", "198.51.100.7", "User-Agent", "test")
-	return p.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})), r
+	return p.Wrap(handler), r
 }
 
 func withTimeouts(p *admit.Policy) {
@@ -231,14 +243,67 @@ func withTimeouts(p *admit.Policy) {
 func TestPolicyAllocations(t *testing.T) {
 	w := newDiscard()
 	h, r := fullPolicy(t, nil)
-	allocs(t, 10, func() { clear(w.h); h.ServeHTTP(w, r) })
+	allocs(t, 8, func() { clear(w.h); h.ServeHTTP(w, r) })
 	h, r = fullPolicy(t, withTimeouts)
-	allocs(t, 18, func() { clear(w.h); h.ServeHTTP(w, r) })
+	allocs(t, 14, func() { clear(w.h); h.ServeHTTP(w, r) })
 	observed := func(p *admit.Policy) { p.Observe = func(*http.Request, admit.Outcome) {} }
 	h, r = fullPolicy(t, observed)
 	allocs(t, 10, func() { clear(w.h); h.ServeHTTP(w, r) })
 	h, r = fullPolicy(t, func(p *admit.Policy) { withTimeouts(p); observed(p) })
 	allocs(t, 20, func() { clear(w.h); h.ServeHTTP(w, r) }) // a handler that is late has a header of its own
+}
+
+// A chain leaves most of the 8 KiB that the stack of a connection's goroutine has to the handler
+// and to net/http: one that is too small is copied with each request, since the collector makes
+// it smaller between two of them.
+func TestPolicyStack(t *testing.T) {
+	if raceDetector {
+		t.Skip("frames are larger with the race detector")
+	}
+	const requests, body = 100, `{"pair":"btc-usd"}`
+	for name, change := range map[string]func(*admit.Policy){"without timeouts": nil, "with timeouts": withTimeouts} {
+		most := uint64(10 << 10) // that of the connection, and what the runtime keeps
+		if change != nil {
+			most *= 2 // and that of the handler
+		}
+		var inside sync.WaitGroup
+		inside.Add(requests)
+		leave := make(chan struct{})
+		h, r := fullPolicyAround(t, func(w http.ResponseWriter, r *http.Request) {
+			read, err := io.ReadAll(r.Body)
+			assert.NoError(t, err)
+			_, _ = w.Write(read)
+			inside.Done()
+			<-leave
+		}, change)
+		s := httptest.NewServer(h)
+		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+		var wire bytes.Buffer
+		require.NoError(t, r.Write(&wire))
+		conns := make([]net.Conn, requests)
+		for i := range conns {
+			conns[i] = dial(t, s)
+		}
+		before := stackInUse()
+		for _, c := range conns {
+			_, err := c.Write(wire.Bytes())
+			require.NoError(t, err)
+		}
+		inside.Wait()
+		used := (stackInUse() - before) / requests
+		close(leave)
+		for _, c := range conns {
+			_ = c.Close()
+		}
+		s.Close()
+		assert.LessOrEqual(t, used, most, "%s: bytes of stack", name)
+	}
+}
+
+func stackInUse() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.StackInuse
 }
 
 func BenchmarkPolicy(b *testing.B) {

@@ -41,6 +41,7 @@ type timedRun struct {
 	tracker      responseWriter
 	held         []*place // that an InFlight or a Shedder outside must not give away meanwhile
 	few          [2]*place
+	values       [6]string // of header
 
 	began            time.Time
 	firstByte, total time.Duration
@@ -70,7 +71,7 @@ func (run *timedRun) start(in inside, w http.ResponseWriter, r *http.Request) {
 	}
 	run.Init(r.Context())
 	run.w, run.wakes = w, canWake(w)
-	run.header = copyOf(w.Header())
+	run.header = copyOf(w.Header(), run.values[:])
 	run.tracker.ResponseWriter = run
 	run.ownRequest(in.open, r)
 	run.held = holdPlaces(r.Context(), run.few[:0])
@@ -345,7 +346,7 @@ func (run *timedRun) commit() {
 	}
 	header := run.header
 	if run.total > 0 {
-		header = copyOf(header) // the handler may be late yet, and go on with its own
+		header = header.Clone() // the handler may be late yet, and go on with its own
 	}
 	real := run.w.Header()
 	for name, values := range header {
@@ -355,16 +356,16 @@ func (run *timedRun) commit() {
 	retain(real, header)
 }
 
-// copyOf returns a copy of h that is never nil. Most headers have one value.
-func copyOf(h http.Header) http.Header {
+// copyOf returns a copy of h that is never nil. Values of headers that have one are kept in
+// room, as long as there is some.
+func copyOf(h http.Header, room []string) http.Header {
 	c := make(http.Header, len(h)+1)
-	values := make([]string, len(h))
-	for name, of := range h {
-		if len(of) == 1 {
-			values[0] = of[0]
-			c[name], values = values[:1:1], values[1:]
+	for name, values := range h {
+		if len(values) == 1 && len(room) > 0 {
+			room[0] = values[0]
+			c[name], room = room[:1:1], room[1:]
 		} else {
-			c[name] = slices.Clone(of)
+			c[name] = slices.Clone(values)
 		}
 	}
 	return c
