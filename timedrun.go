@@ -63,25 +63,26 @@ type timedRun struct {
 	over      bool          // the handler is late
 }
 
-// start runs what is inside, for r, in a goroutine of its own.
+// start runs what is inside, for r, in a goroutine of its own. Others may panic in it, so what
+// leave needs comes first.
 func (run *timedRun) start(in inside, w http.ResponseWriter, r *http.Request) {
 	run.began = time.Now()
-	if run.body != nil {
-		run.awaited = run.body.awaited()
-	}
 	run.Init(r.Context())
-	run.w, run.wakes = w, canWake(w)
-	run.header = copyOf(w.Header(), run.values[:])
-	run.tracker.ResponseWriter = run
-	run.ownRequest(in.open, r)
-	run.held = holdPlaces(r.Context(), run.few[:0])
 	if in.open != nil {
 		run.alarm = &in.open.alarm
 	} else {
 		run.alarm = new(alarm.Alarm)
 	}
-	run.alarm.Set(&run.wait, run, run.began, run.firstByte)
+	if run.body != nil {
+		run.awaited = run.body.awaited()
+	}
+	run.w, run.wakes = w, canWake(w)
+	run.header = copyOf(w.Header(), run.values[:])
+	run.tracker.ResponseWriter = run
+	run.ownRequest(in.open, r)
+	run.held = holdPlaces(r.Context(), run.few[:0])
 	run.settled.Add(1)
+	run.alarm.Set(&run.wait, run, run.began, run.firstByte)
 	in.open = nil // inside is another goroutine, and this one goes on
 	go run.serve(in, run.tracker.exposeAs(w))
 }
@@ -104,6 +105,12 @@ func (run *timedRun) ownRequest(chain *state, r *http.Request) {
 	if run.body == nil && r.Body != nil {
 		run.request.Body = http.NoBody
 	}
+}
+
+// headerForErrors is what the 503 is written by. The rest of the header belongs to the
+// handler, which may be changing it by then.
+func headerForErrors(h http.Header) [3][]string {
+	return [3][]string{h["Accept"], h["Expect"], h["User-Agent"]}
 }
 
 // leave ends what the run has of the outside.
@@ -243,21 +250,6 @@ func (run *timedRun) addTrailers() {
 			real[name] = values
 		}
 	}
-}
-
-// overrun answers instead of a handler that is late, or cuts its answer.
-func (run *timedRun) overrun(r *http.Request) {
-	if run.body != nil { // before the handler can know that it is late
-		run.body.interrupt(http.ErrHandlerTimeout)
-	}
-	run.End(true)
-	if !run.vacate() {
-		panic(http.ErrAbortHandler)
-	}
-	if run.sharesHeader {
-		run.forErrors = headerForErrors(r.Header)
-	}
-	WriteError(run.w, withHeader(r, run.forErrors), errHandlerTimeout)
 }
 
 // Wake is called by the alarm, and by who has held it up: the time may be over.

@@ -101,10 +101,19 @@ func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// headerForErrors is what the 503 is written by. The rest of the header belongs to the
-// handler, which may be changing it by then.
-func headerForErrors(h http.Header) [3][]string {
-	return [3][]string{h["Accept"], h["Expect"], h["User-Agent"]}
+// overrun answers instead of a handler that is late, or cuts its answer.
+func (run *timedRun) overrun(r *http.Request) {
+	if run.body != nil { // before the handler can know that it is late
+		run.body.interrupt(http.ErrHandlerTimeout)
+	}
+	run.End(true)
+	if !run.vacate() {
+		panic(http.ErrAbortHandler)
+	}
+	if run.sharesHeader {
+		run.forErrors = headerForErrors(r.Header)
+	}
+	WriteError(run.w, withHeader(r, run.forErrors), errHandlerTimeout)
 }
 
 // withHeader returns a copy of r with what headerForErrors has kept of its header.

@@ -1082,3 +1082,14 @@ func TestTimeoutAfterABodyThatWasRead(t *testing.T) {
 		time.Sleep(time.Minute)
 	})
 }
+
+// What stands outside may panic before the handler has begun.
+func TestTimeoutPassesOnAPanicBeforeTheHandler(t *testing.T) {
+	t.Parallel()
+	h := admit.Timeout(time.Second)(ok)
+	assert.PanicsWithValue(t, "no header", func() { h.ServeHTTP(headless{httptest.NewRecorder()}, get("/")) })
+}
+
+type headless struct{ http.ResponseWriter }
+
+func (headless) Header() http.Header { panic("no header") }
