@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -204,6 +206,7 @@ func TestBrokenValuesDoNotDecide(t *testing.T) {
 		d, err := l.Take(get("/"), 1)
 		assert.False(t, d.Allowed)
 		require.ErrorAs(t, err, new(*admit.ConfigError))
+		require.ErrorAs(t, l.Close(t.Context()), new(*admit.ConfigError))
 	}
 
 	quotas, fault := admit.NewQuotas(admit.QuotasConfig{})
@@ -328,6 +331,49 @@ func TestConfigurationThatIsPointless(t *testing.T) {
 	require.NoError(t, policy(admit.Policy{Timeout: time.Millisecond, WriteStall: time.Millisecond}))
 	require.NoError(t, newLimiter(admit.LimiterConfig{Plans: plans}))
 	require.NoError(t, newLimiter(admit.LimiterConfig{Name: "x", Store: newMemoryStore(t, 0), Replicas: 3, StoreDown: admit.RefuseAll}))
+}
+
+func TestLeaseThatCannotBe(t *testing.T) {
+	t.Parallel()
+	good := admit.Lease{Share: 0.5, For: time.Second}
+	for name, c := range map[string]struct {
+		lease    admit.Lease
+		replicas int
+		noStore  bool
+		faults   []string
+	}{
+		"none":                {lease: admit.Lease{}},
+		"one":                 {lease: good, replicas: 1},
+		"all of it":           {lease: admit.Lease{Share: 1, For: 10 * time.Millisecond}, replicas: 8},
+		"no Share":            {admit.Lease{For: time.Second}, 8, false, []string{"LimiterConfig.Lease.Share is 0; it is the part"}},
+		"no For":              {admit.Lease{Share: 0.5}, 8, false, []string{"LimiterConfig.Lease.For is 0s; it is how long"}},
+		"more than all":       {admit.Lease{Share: 1.01, For: time.Second}, 8, false, []string{"LimiterConfig.Lease.Share is 1.01"}},
+		"less than nothing":   {admit.Lease{Share: -0.5, For: -time.Second}, 8, false, []string{"LimiterConfig.Lease.Share is -0.5", "LimiterConfig.Lease.For is -1s"}},
+		"not a number":        {admit.Lease{Share: math.NaN(), For: time.Second}, 8, false, []string{"LimiterConfig.Lease.Share is NaN"}},
+		"a number of seconds": {admit.Lease{Share: 0.5, For: 5}, 8, false, []string{"LimiterConfig.Lease.For is 5ns"}},
+		"no Replicas":         {good, 0, false, []string{"LimiterConfig.Replicas is 0; a Lease needs"}},
+		"no Store":            {good, 0, true, []string{"LimiterConfig.Lease is set, but there is no Store"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			config := admit.LimiterConfig{Name: "x", Limits: []admit.Limit{admit.PerHour(1)}, Replicas: c.replicas, Lease: c.lease, Store: newMemoryStore(t, 0)}
+			if c.noStore {
+				config.Store = nil
+			}
+			_, err := admit.NewLimiter(config)
+			if len(c.faults) == 0 {
+				require.NoError(t, err)
+				return
+			}
+			var fields []string
+			for _, fault := range c.faults {
+				assert.ErrorContains(t, err, fault)
+				field, _, _ := strings.Cut(fault, " ")
+				fields = append(fields, field)
+			}
+			assert.Equal(t, fields, fieldsOf(t, err))
+		})
+	}
 }
 
 // A store that fails as a broken KeyCache does is an outage, and lets nobody in.

@@ -64,6 +64,9 @@ type LimiterConfig struct {
 	// Burst, rounded down, at least 1. A cost that only the whole Burst holds is answered
 	// 503, as by RefuseAll. 0: each applies the whole limits, and the log warns of it.
 	Replicas int
+	// Lease lets this process take ahead what a caller will need soon, so that most requests
+	// need no trip to Store. It needs Replicas. The zero Lease asks Store for each request.
+	Lease Lease
 
 	// CountBy says who is counted together, for example r.Pattern + " " + Caller(r) at the
 	// routes of a mux: around it, Pattern is still empty. What it returns is one caller, with
@@ -163,6 +166,7 @@ func NewLimiter(c LimiterConfig) (*Limiter, error) {
 	if c.StoreDown < LimitLocally || c.StoreDown > RefuseAll {
 		f.add("LimiterConfig.StoreDown", "is %v; it is LimitLocally, AdmitAll or RefuseAll", c.StoreDown)
 	}
+	c.Lease.check(&f, &c)
 	if err := f.err(); err != nil {
 		return &Limiter{made: made{err: err}}, err
 	}
