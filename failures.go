@@ -88,7 +88,7 @@ func (f *failures) of(addr netip.Addr) payment {
 
 func fingerprintOf(s *MemoryStore, addr netip.Addr) fingerprint {
 	var buf [64]byte
-	return s.fingerprint(addr.AppendTo(buf[:0]))
+	return s.seeds.fingerprint(addr.AppendTo(buf[:0]))
 }
 
 func (f *failures) take(p payment, cost int) Decision {

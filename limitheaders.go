@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/admit-go/admit/internal/lease"
 )
 
 // limitSet is the limits of one caller, with what their headers need. It is the only
@@ -15,6 +17,7 @@ type limitSet struct {
 	limits []Limit // complete
 	rules  []rule
 	shares []rule // of one process, while the store is down
+	lease  *lease.Terms
 
 	policy string   // RateLimit-Policy
 	items  []string // of RateLimit, up to what depends on the response

@@ -2,7 +2,13 @@ package admit
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/admit-go/admit/internal/lease"
 )
 
 // Lease lets a process take ahead from the Store of a Limiter what a caller will need soon, so
@@ -41,6 +47,443 @@ func (lease Lease) check(f *faults, c *LimiterConfig) {
 	}
 }
 
+// terms are what may be taken ahead of a list of limits; nil: nothing.
+func (l Lease) terms(limits []Limit, replicas int) *lease.Terms {
+	of := make([]lease.Limit, len(limits))
+	for i, limit := range limits {
+		of[i] = lease.Limit{Burst: int64(limit.Burst), Requests: int64(limit.Requests), Per: limit.Per}
+	}
+	return lease.NewTerms(of, l.Share, replicas, l.For)
+}
+
+const (
+	// maxLeased is how many callers have an account, and maxStrangers how many of those have no
+	// key. For all others each request is a trip.
+	maxLeased    = 100_000
+	maxStrangers = maxLeased - maxLeased/keyedShare
+	// maxLeaseKey is how long the key of a caller may be, which CountBy may make of anything.
+	maxLeaseKey = 256
+	leaseShards = 64
+	// leaseTurns is how often the store is asked for one request: for it and ahead, for what the
+	// store has said is left, and for the request alone.
+	leaseTurns = 3
+	// leaseSweep is how often what is left of leases is looked for, at most.
+	leaseSweep = 100 * time.Millisecond
+)
+
+// leases is what a Limiter knows and holds of callers: an account for each that has come lately.
+//
+// An account is changed under the lock of its shard, and the store is never asked under it. While
+// one request asks, others of the caller that need an answer stand in a queue. Who has asked
+// serves the queue, and hands over to the first that has to ask again.
+type leases struct {
+	store  *guardedStore
+	epoch  time.Time
+	seeds  seeds
+	last   time.Duration
+	counts [2]atomic.Int64 // of accounts, by class
+	shards [leaseShards]leaseShard
+	closed atomic.Bool
+
+	mu       sync.Mutex
+	timer    *time.Timer   // for the next sweep; nil: there is no account
+	sweeping chan struct{} // closed when the sweep that goes on is over; nil: there is none
+}
+
+type leaseShard struct {
+	mu       sync.Mutex
+	accounts map[fingerprint]*leaseAccount
+	hits     uint64
+}
+
+type leaseAccount struct {
+	lease.Account
+	set   *limitSet
+	key   string
+	class class
+	queue []*leaseWaiter
+}
+
+// leaseWaiter is a request in a queue.
+type leaseWaiter struct {
+	cost int64
+	turn chan leaseTurn // gets one, from who takes the waiter out of the queue
+}
+
+// leaseTurn is what a request in a queue hears: an answer, or that it has to ask.
+type leaseTurn struct {
+	storeAnswer
+	ask bool
+	n   int64
+}
+
+// storeAnswer is what the store has decided, or what needed no trip to it.
+type storeAnswer struct {
+	Decision
+	asked bool
+	err   error
+}
+
+func newLeases(store *guardedStore, last time.Duration) *leases {
+	return &leases{store: store, epoch: time.Now(), last: last, seeds: newSeeds()}
+}
+
+func (ls *leases) now() time.Duration { return time.Since(ls.epoch) }
+
+func (ls *leases) shardOf(id fingerprint) *leaseShard { return &ls.shards[id[1]%leaseShards] }
+
+// key is the key of a caller, as a string that is there already if it has an account.
+func (ls *leases) key(id fingerprint, key []byte) string {
+	sh := ls.shardOf(id)
+	sh.mu.Lock()
+	a := sh.accounts[id]
+	sh.mu.Unlock()
+	if a != nil {
+		return a.key
+	}
+	return string(key)
+}
+
+// take is Take of the store, without a trip where what is known and held of the caller will do:
+// then it is not asked.
+func (ls *leases) take(ctx context.Context, states []LimitState, who caller, set *limitSet, cost int) (d Decision, asked bool, err error) {
+	if set.lease == nil || !set.lease.Holds(int64(cost)) || ls.closed.Load() {
+		d, err = ls.exact(ctx, who, set, cost)
+		return d, true, err
+	}
+	sh := ls.shardOf(who.id)
+	sh.mu.Lock()
+	now := ls.now()
+	a := ls.account(sh, now, who, set, cost)
+	if a == nil {
+		sh.mu.Unlock()
+		d, err = ls.exact(ctx, who, set, cost)
+		return d, true, err
+	}
+	v := lease.Ask
+	switch {
+	case cost > 0:
+		v = a.Take(now, int64(cost))
+	case a.Fresh(now) && (cost == 0 || cost >= -maxRequests && a.Give(now, -int64(cost))):
+		v = lease.Spent
+	}
+	switch {
+	case v == lease.Spent || v == lease.Refused:
+		sh.hits++
+		d = a.decision(states, now, int64(cost), v)
+		sh.mu.Unlock()
+		return d, false, nil
+	case cost <= 0:
+		sh.mu.Unlock()
+		d, err = ls.back(ctx, sh, a, who, set, cost)
+		return d, true, err
+	}
+	var answer storeAnswer
+	if v == lease.Wait {
+		w := &leaseWaiter{cost: int64(cost), turn: make(chan leaseTurn, 1)}
+		a.queue = append(a.queue, w)
+		sh.mu.Unlock()
+		answer = ls.wait(ctx, sh, a, w)
+	} else {
+		n := a.Ask(now, int64(cost), 0)
+		sh.mu.Unlock()
+		answer = ls.ask(ctx, sh, a, int64(cost), n)
+	}
+	return answer.Decision, answer.asked, answer.err
+}
+
+// exact asks the store for nothing but the cost.
+func (ls *leases) exact(ctx context.Context, who caller, set *limitSet, cost int) (Decision, error) {
+	return ls.store.take(ctx, who.key, cost, slices.Clone(set.limits))
+}
+
+// back is exact for a cost of 0, which looks, and for one below, which gives back.
+func (ls *leases) back(ctx context.Context, sh *leaseShard, a *leaseAccount, who caller, set *limitSet, cost int) (Decision, error) {
+	d, err := ls.exact(ctx, who, set, cost)
+	if err == nil && cost < 0 {
+		sh.mu.Lock()
+		if a.set == set {
+			a.Returns(-max(int64(cost), -maxRequests))
+		}
+		sh.mu.Unlock()
+	}
+	return d, err
+}
+
+// account returns the account of a caller, a new one if it is to have one. Nil: it has none, or
+// one of other limits that is in use.
+func (ls *leases) account(sh *leaseShard, now time.Duration, who caller, set *limitSet, cost int) *leaseAccount {
+	a := sh.accounts[who.id]
+	switch {
+	case a != nil && a.set == set:
+		return a
+	case cost <= 0 || a != nil && !a.Free():
+		return nil
+	case a == nil:
+		if len(who.key) > maxLeaseKey || !ls.reserve(who.class) {
+			return nil
+		}
+		a = &leaseAccount{key: who.key, class: who.class}
+		if sh.accounts == nil {
+			sh.accounts = make(map[fingerprint]*leaseAccount)
+		}
+		sh.accounts[who.id] = a
+	}
+	a.Account, a.set = lease.New(set.lease, now), set
+	return a
+}
+
+// reserve makes room for one more account, if there is any, and has it looked after.
+func (ls *leases) reserve(c class) bool {
+	n := ls.counts[c].Add(1)
+	if c == unkeyed && n > maxStrangers || ls.counts[unkeyed].Load()+ls.counts[keyed].Load() > maxLeased {
+		ls.counts[c].Add(-1)
+		return false
+	}
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.timer == nil && !ls.closed.Load() {
+		ls.timer = time.AfterFunc(max(ls.last, leaseSweep), ls.sweep)
+	}
+	return true
+}
+
+// ask takes n from the store, for a request of such a cost and for more, and serves the queue.
+func (ls *leases) ask(ctx context.Context, sh *leaseShard, a *leaseAccount, cost, n int64) storeAnswer {
+	set := a.set // it stays while somebody asks
+	for turn := 1; ; turn++ {
+		d, err := caught(ctx, func(ctx context.Context) (Decision, error) {
+			return ls.store.take(ctx, a.key, int(n), slices.Clone(set.limits))
+		})
+		sh.mu.Lock()
+		now := ls.now()
+		answer, again := a.answered(now, cost, storeAnswer{d, true, err})
+		if again && turn < leaseTurns {
+			if turn == leaseTurns-1 {
+				n = a.Only(now, cost)
+			} else {
+				n = a.Again(now, cost, a.waiting())
+			}
+			sh.mu.Unlock()
+			continue
+		}
+		if ctx.Err() != nil {
+			err = nil // of this request alone
+		}
+		rest := a.serve(now, err)
+		if ls.closed.Load() {
+			rest += a.Rest()
+		}
+		sh.mu.Unlock()
+		if rest > 0 {
+			_ = ls.giveBack(context.WithoutCancel(ctx), a.key, set, rest) // else it is lost
+		}
+		return answer
+	}
+}
+
+// wait is for a request while another one asks.
+func (ls *leases) wait(ctx context.Context, sh *leaseShard, a *leaseAccount, w *leaseWaiter) storeAnswer {
+	late := time.NewTimer(storeWait)
+	defer late.Stop()
+	var turn leaseTurn
+	select {
+	case turn = <-w.turn:
+	case <-late.C:
+		if a.leave(sh, w) {
+			return storeAnswer{err: errStoreLate}
+		}
+		turn = <-w.turn
+	case <-ctx.Done():
+		if a.leave(sh, w) {
+			return storeAnswer{err: ctx.Err()}
+		}
+		turn = <-w.turn
+	}
+	if turn.ask {
+		return ls.ask(ctx, sh, a, w.cost, turn.n)
+	}
+	return turn.storeAnswer
+}
+
+// leave reports whether a request was in the queue, and is no more.
+func (a *leaseAccount) leave(sh *leaseShard, w *leaseWaiter) bool {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	i := slices.Index(a.queue, w)
+	if i >= 0 {
+		a.queue = slices.Delete(a.queue, i, i+1)
+	}
+	return i >= 0
+}
+
+// answered takes an answer of the store, and returns what it means for who has asked, or that it
+// is worth asking for less.
+func (a *leaseAccount) answered(now time.Duration, cost int64, answer storeAnswer) (_ storeAnswer, again bool) {
+	alone := a.Alone(cost)
+	states := make([]lease.State, len(answer.States))
+	for i, st := range answer.States {
+		states[i] = lease.State{Reset: st.Reset, Exceeded: st.Exceeded}
+	}
+	switch {
+	case answer.err != nil:
+		a.Failed(now)
+		if a.Decide(now, cost) == lease.Spent {
+			return storeAnswer{Decision: a.decision(nil, now, cost, lease.Spent)}, false
+		}
+		return answer, false
+	case answer.Allowed:
+		a.Granted(now, states)
+	case a.Refused(now, cost, states):
+		again = true
+	}
+	if again {
+		return answer, true
+	}
+	// An answer about nothing but this cost stays as it is, where it says as much.
+	if v := a.Decide(now, cost); v == lease.Spent || v == lease.Refused {
+		if d := a.decision(nil, now, cost, v); !alone || d.Allowed != answer.Allowed || d.RetryAfter > answer.RetryAfter {
+			answer.Decision = d
+		}
+	}
+	return answer, false
+}
+
+// serve says to those in the queue what they get, up to the first that has to ask, and returns
+// what is to go back. The error is that of a store that fails.
+func (a *leaseAccount) serve(now time.Duration, err error) (rest int64) {
+	for len(a.queue) > 0 {
+		w := a.queue[0]
+		a.queue = slices.Delete(a.queue, 0, 1)
+		switch v := a.Decide(now, w.cost); {
+		case v == lease.Spent || v == lease.Refused:
+			w.turn <- leaseTurn{storeAnswer: storeAnswer{a.decision(nil, now, w.cost, v), err == nil, nil}}
+		case err != nil:
+			w.turn <- leaseTurn{storeAnswer: storeAnswer{err: err}}
+		default:
+			rest = a.Trim()
+			w.turn <- leaseTurn{ask: true, n: a.Ask(now, w.cost, a.waiting())}
+			return rest
+		}
+	}
+	a.queue = nil
+	return a.Trim()
+}
+
+// waiting is what those in the queue cost.
+func (a *leaseAccount) waiting() (sum int64) {
+	for _, w := range a.queue {
+		sum = min(sum+w.cost, maxRequests)
+	}
+	return sum
+}
+
+// decision appends the states to those given.
+func (a *leaseAccount) decision(states []LimitState, now time.Duration, cost int64, v lease.Verdict) Decision {
+	d := Decision{Allowed: v == lease.Spent}
+	for i := range a.Known() {
+		st := a.View(now, i, cost, v == lease.Refused)
+		states = append(states, LimitState{Remaining: int(st.Remaining), Reset: st.Reset, Exceeded: st.Exceeded, Next: st.Next})
+		if st.Exceeded {
+			d.RetryAfter = max(d.RetryAfter, st.Reset)
+		}
+	}
+	d.States = states
+	return d
+}
+
+// leaseRest is what is to go back.
+type leaseRest struct {
+	key string
+	set *limitSet
+	n   int64
+}
+
+func (ls *leases) giveBack(ctx context.Context, key string, set *limitSet, n int64) error {
+	_, err := caught(ctx, func(ctx context.Context) (Decision, error) {
+		return ls.store.take(ctx, key, -int(n), slices.Clone(set.limits))
+	})
+	return err
+}
+
+// sweep gives back what is left of leases that have ended, and forgets who does not come any
+// more. It goes on by itself while there are accounts.
+func (ls *leases) sweep() {
+	ls.mu.Lock()
+	if ls.closed.Load() {
+		ls.mu.Unlock()
+		return
+	}
+	done := make(chan struct{})
+	ls.sweeping = done
+	ls.mu.Unlock()
+
+	for i := range ls.shards {
+		for _, rest := range ls.collect(&ls.shards[i], (*lease.Account).Ended) {
+			_ = ls.giveBack(context.Background(), rest.key, rest.set, rest.n) // else it is lost
+		}
+	}
+
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.sweeping, ls.timer = nil, nil
+	close(done)
+	if !ls.closed.Load() && ls.counts[unkeyed].Load()+ls.counts[keyed].Load() > 0 {
+		ls.timer = time.AfterFunc(max(ls.last, leaseSweep), ls.sweep)
+	}
+}
+
+// collect takes what is left out of the accounts of a shard, and forgets those that are of no
+// more use.
+func (ls *leases) collect(sh *leaseShard, left func(*lease.Account, time.Duration) (rest int64, over bool)) (back []leaseRest) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	now := ls.now()
+	for id, a := range sh.accounts {
+		rest, over := left(&a.Account, now)
+		if rest > 0 {
+			back = append(back, leaseRest{a.key, a.set, rest})
+		}
+		if over {
+			delete(sh.accounts, id)
+			ls.counts[a.class].Add(-1)
+		}
+	}
+	if len(sh.accounts) == 0 {
+		sh.accounts = nil // a map keeps its memory
+	}
+	return back
+}
+
+// close gives back all that is left. What is being asked for, who asks gives back.
+func (ls *leases) close(ctx context.Context) error {
+	ls.mu.Lock()
+	ls.closed.Store(true)
+	if ls.timer != nil {
+		ls.timer.Stop()
+	}
+	sweeping := ls.sweeping
+	ls.mu.Unlock()
+	if sweeping != nil {
+		select {
+		case <-sweeping:
+		case <-ctx.Done():
+		}
+	}
+	lost, errs := 0, error(nil)
+	for i := range ls.shards {
+		for _, rest := range ls.collect(&ls.shards[i], (*lease.Account).Closed) {
+			if err := ls.giveBack(ctx, rest.key, rest.set, rest.n); err != nil {
+				lost, errs = lost+1, err
+			}
+		}
+	}
+	if errs != nil {
+		return fmt.Errorf("admit: what was taken ahead for %d callers could not be given back: %w", lost, errs)
+	}
+	return nil
+}
+
 // Close gives back to the Store what was taken ahead by LimiterConfig.Lease. Call it after
 // Server.Shutdown; requests that come later are decided as without a Lease. It waits while ctx
 // lasts, for the Store 400 ms a call. The error says that something could not be given back,
@@ -50,5 +493,8 @@ func (l *Limiter) Close(ctx context.Context) error {
 	if err := l.fault(); err != nil {
 		return err
 	}
-	return nil
+	if l.leases == nil {
+		return nil
+	}
+	return l.leases.close(ctx)
 }

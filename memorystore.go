@@ -27,7 +27,7 @@ type MemoryStoreConfig struct {
 // Several Limiters with names of their own may share one. It is safe for concurrent
 // use.
 type MemoryStore struct {
-	seeds   [2]maphash.Seed
+	seeds   seeds
 	epoch   time.Time
 	now     func() time.Duration // since epoch
 	most    [2]int64             // callers of each class, with those of the classes before it
@@ -72,7 +72,7 @@ func NewMemoryStore(c MemoryStoreConfig) (*MemoryStore, error) {
 		c.MaxKeys = defaultMaxKeys
 	}
 	s := &MemoryStore{
-		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		seeds: newSeeds(),
 		epoch: time.Now(),
 		most:  [2]int64{unkeyed: int64(c.MaxKeys - c.MaxKeys/keyedShare), keyed: int64(c.MaxKeys)},
 		made:  made{ok: true},
@@ -104,7 +104,7 @@ func (s *MemoryStore) Take(_ context.Context, key string, cost int, limits []Lim
 	}
 	var buf [128]byte
 	k := append(buf[:0], key...)
-	return s.take(make([]LimitState, 0, len(rules)), classOf(k), s.fingerprint(k), cost, rules), nil
+	return s.take(make([]LimitState, 0, len(rules)), classOf(k), s.seeds.fingerprint(k), cost, rules), nil
 }
 
 // class keeps callers with a Key apart from the rest, so that a flood of addresses
@@ -134,8 +134,13 @@ func classOf(key []byte) class {
 // whatever the length of the key, and leaves no key in memory.
 type fingerprint [2]uint64
 
-func (s *MemoryStore) fingerprint(key []byte) fingerprint {
-	return fingerprint{maphash.Bytes(s.seeds[0], key), maphash.Bytes(s.seeds[1], key)}
+// seeds are what fingerprints of one kind have in common.
+type seeds [2]maphash.Seed
+
+func newSeeds() seeds { return seeds{maphash.MakeSeed(), maphash.MakeSeed()} }
+
+func (s *seeds) fingerprint(key []byte) fingerprint {
+	return fingerprint{maphash.Bytes(s[0], key), maphash.Bytes(s[1], key)}
 }
 
 // take decides, and appends the states of the Decision to those given.

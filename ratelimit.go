@@ -110,6 +110,7 @@ type Limiter struct {
 	c      LimiterConfig
 	base   *limitSet
 	store  *guardedStore // nil: memory
+	leases *leases       // of store; nil: none
 	memory *MemoryStore  // also for LimitLocally; else nil
 	made   made
 
@@ -190,22 +191,33 @@ func NewLimiter(c LimiterConfig) (*Limiter, error) {
 			l.memory, _ = NewMemoryStore(MemoryStoreConfig{}) // never fails
 		}
 	}
-	if l.store != nil && l.memory != nil {
-		if err := l.divide(); err != nil {
-			return &Limiter{made: made{err: err}}, err
-		}
+	if l.store != nil && c.Lease != (Lease{}) {
+		l.leases = newLeases(l.store, c.Lease.For)
+	}
+	if err := l.divide(); err != nil {
+		return &Limiter{made: made{err: err}}, err
 	}
 	return l, nil
 }
 
-// divide prepares the shares of the limits for when the store is down.
+// divide prepares the limits for a store that processes share.
 func (l *Limiter) divide() error {
 	var f faults
-	f.within("LimiterConfig.Replicas", l.base.divide(l.c.Replicas))
+	f.within("LimiterConfig.Replicas", l.divideSet(l.base))
 	for _, set := range l.plans {
-		f.within("LimiterConfig.Replicas", set.divide(l.c.Replicas))
+		f.within("LimiterConfig.Replicas", l.divideSet(set))
 	}
 	return f.err()
+}
+
+func (l *Limiter) divideSet(set *limitSet) error {
+	if l.leases != nil {
+		set.lease = l.c.Lease.terms(set.limits, l.c.Replicas)
+	}
+	if l.store != nil && l.memory != nil {
+		return set.divide(l.c.Replicas)
+	}
+	return nil
 }
 
 func (l *Limiter) fault() error {
@@ -279,7 +291,7 @@ func (l *Limiter) admit(a *admission, in inside, h http.Header, r *http.Request)
 	}
 	a.who, a.set, a.cost = l.caller(r), set, l.costOf(r)
 	var few [4]LimitState
-	d, outage := l.decide(r.Context(), few[:0], a.who, set, a.cost)
+	d, outage := l.decide(r, few[:0], a.who, set, a.cost)
 	if gone := r.Context().Err(); outage != nil && gone != nil {
 		return gone // no outage
 	}
@@ -311,7 +323,7 @@ func (l *Limiter) Take(r *http.Request, cost int) (Decision, error) {
 	if err != nil {
 		return Decision{}, err
 	}
-	d, outage := l.decide(r.Context(), make([]LimitState, 0, len(set.limits)), l.caller(r), set, cost)
+	d, outage := l.decide(r, make([]LimitState, 0, len(set.limits)), l.caller(r), set, cost)
 	if gone := r.Context().Err(); outage != nil && gone != nil {
 		return Decision{}, gone
 	}
@@ -328,8 +340,6 @@ func (l *Limiter) Take(r *http.Request, cost int) (Decision, error) {
 func (l *Limiter) tell(r *http.Request, cost int, set *limitSet, d Decision, outage error) {
 	if outage != nil {
 		l.logOutage(r, outage)
-	} else if l.store != nil {
-		l.store.worked(r, slog.String("limiter", l.c.Name))
 	}
 	if l.c.Observe != nil {
 		// Not d itself, or the states of each request would be on the heap.
@@ -340,20 +350,24 @@ func (l *Limiter) tell(r *http.Request, cost int, set *limitSet, d Decision, out
 
 // decide asks the store, and does what StoreDown says where that fails: then the error
 // is not nil.
-func (l *Limiter) decide(ctx context.Context, states []LimitState, who caller, set *limitSet, cost int) (Decision, error) {
+func (l *Limiter) decide(r *http.Request, states []LimitState, who caller, set *limitSet, cost int) (Decision, error) {
 	if l.store == nil {
 		return l.memory.take(states, who.class, who.id, cost, set.rules), nil
 	}
-	d, err := l.store.take(ctx, who.key, cost, slices.Clone(set.limits))
+	d, asked, err := l.ask(r.Context(), states, who, set, cost)
 	switch {
 	case err == nil:
+		if asked {
+			l.store.worked(r, slog.String("limiter", l.c.Name))
+		}
 		if d.Allowed && l.memory != nil {
 			// What it took here is gone from its share, so that a Store which fails once in
 			// a while is no second helping.
-			l.memory.take(states, who.class, who.id, cost, set.shares)
+			var unused [4]LimitState
+			l.memory.take(unused[:0], who.class, who.id, cost, set.shares)
 		}
 		return d, nil
-	case ctx.Err() != nil || l.c.StoreDown == RefuseAll:
+	case r.Context().Err() != nil || l.c.StoreDown == RefuseAll:
 		return Decision{}, err
 	case l.c.StoreDown == AdmitAll:
 		return Decision{Allowed: true}, err
@@ -363,6 +377,15 @@ func (l *Limiter) decide(ctx context.Context, states []LimitState, who caller, s
 		return Decision{}, err // only the share never holds so much
 	}
 	return local, err
+}
+
+// ask asks the store, unless a lease makes that needless.
+func (l *Limiter) ask(ctx context.Context, states []LimitState, who caller, set *limitSet, cost int) (d Decision, asked bool, err error) {
+	if l.leases != nil {
+		return l.leases.take(ctx, states, who, set, cost)
+	}
+	d, err = l.store.take(ctx, who.key, cost, slices.Clone(set.limits))
+	return d, true, err
 }
 
 // refusal is the error for a decision that does not let in.
@@ -417,7 +440,7 @@ func (l *Limiter) refund(r *http.Request, a *admission) {
 	if a.outage != nil {
 		return
 	}
-	if _, err := l.store.take(context.WithoutCancel(r.Context()), a.who.key, -a.cost, slices.Clone(a.set.limits)); err != nil {
+	if _, _, err := l.ask(context.WithoutCancel(r.Context()), nil, a.who, a.set, -a.cost); err != nil {
 		l.logOutage(r, err)
 	}
 }
@@ -505,8 +528,8 @@ func (f *firsts) first(what string) bool {
 // newLimits prepares limits as NewLimiter does those of plans.
 func (l *Limiter) newLimits(limits []Limit) (*limitSet, error) {
 	set, err := newLimitSet(limits)
-	if err == nil && l.store != nil && l.memory != nil {
-		err = set.divide(l.c.Replicas)
+	if err == nil {
+		err = l.divideSet(set)
 	}
 	return set, err
 }
@@ -522,10 +545,16 @@ func (l *Limiter) caller(r *http.Request) caller {
 	var buf [128]byte
 	b := appendCaller(buf[:0], r, l.c.Name, l.c.CountBy)
 	who := caller{class: classOf(b)}
-	if l.memory != nil {
-		who.id = l.memory.fingerprint(b)
+	switch {
+	case l.memory != nil:
+		who.id = l.memory.seeds.fingerprint(b)
+	case l.leases != nil:
+		who.id = l.leases.seeds.fingerprint(b)
 	}
-	if l.store != nil {
+	switch {
+	case l.leases != nil:
+		who.key = l.leases.key(who.id, b)
+	case l.store != nil:
 		who.key = string(b)
 	}
 	return who
