@@ -23,7 +23,7 @@ type Account struct {
 
 	demand int64         // since
 	since  time.Duration // the store was asked for more
-	size   int64         // of that; 0: never
+	size   int64         // of that; 0: it was not yet
 	ahead  int64         // of what is asked for now
 	busy   bool          // it came often enough to take something ahead, then
 
@@ -83,7 +83,7 @@ func (a *Account) Ask(now time.Duration, cost, waiting int64) int64 {
 		a.ahead = min(max(int64(likely)-plus(cost, waiting), 0), a.terms.most)
 	}
 	a.busy = a.ahead > 0
-	a.demand, a.since = 0, now
+	a.size, a.demand, a.since = plus(cost, a.ahead), 0, now
 	return a.ask(now, cost, waiting)
 }
 
@@ -118,7 +118,7 @@ type State struct {
 // wait do not Decide to spend is to be trimmed.
 func (a *Account) Granted(now time.Duration, states []State) {
 	a.left, a.aside, a.asking = a.aside+a.asked, 0, false
-	a.size, a.ends = max(a.left, 1), later(now, a.terms.last)
+	a.ends = later(now, a.terms.last)
 	a.learn(now, states)
 }
 
@@ -272,7 +272,7 @@ type View struct {
 func (a *Account) View(now time.Duration, i int, cost int64, refused bool) View {
 	l, held := a.terms.limits[i], a.Held()
 	full := a.full[i] - now
-	v := View{Remaining: min(plus(l.holds(full), held), l.Burst), Reset: max(full-l.fill(held), 0)}
+	v := View{Remaining: min(plus(l.holds(full-l.rounding()), held), l.Burst), Reset: max(full-l.fill(held), 0)}
 	if refused {
 		wait := a.wait(now, i, cost)
 		if now < a.held && cost >= a.floor && a.reached&(1<<i) != 0 {

@@ -29,10 +29,8 @@ func (l Limit) fill(n int64) time.Duration {
 	return time.Duration(min(d, math.MaxInt64))
 }
 
-// holds returns how many requests are in a bucket that will be full after a time. Stores round
-// that up, to a microsecond at most.
+// holds returns how many requests are in a bucket that will be full after a time.
 func (l Limit) holds(full time.Duration) int64 {
-	full -= min(time.Microsecond, l.fill(1))
 	if full <= 0 {
 		return l.Burst
 	}
@@ -46,6 +44,9 @@ func (l Limit) holds(full time.Duration) int64 {
 	}
 	return l.Burst - int64(min(lacks, uint64(l.Burst)))
 }
+
+// rounding is by how much that time may be too long: stores round it up, to a microsecond at most.
+func (l Limit) rounding() time.Duration { return min(time.Microsecond, l.fill(1)) }
 
 // Terms are what may be taken ahead of a list of limits.
 type Terms struct {
