@@ -455,6 +455,20 @@ func (ls *leases) collect(sh *leaseShard, left func(*lease.Account, time.Duratio
 	return back
 }
 
+// sum returns what is held, and how many decisions needed no trip.
+func (ls *leases) sum() (held int64, hits uint64) {
+	for i := range ls.shards {
+		sh := &ls.shards[i]
+		sh.mu.Lock()
+		for _, a := range sh.accounts {
+			held += a.Held()
+		}
+		hits += sh.hits
+		sh.mu.Unlock()
+	}
+	return held, hits
+}
+
 // close gives back all that is left. What is being asked for, who asks gives back.
 func (ls *leases) close(ctx context.Context) error {
 	ls.mu.Lock()

@@ -132,3 +132,208 @@ func TestLeaseSparesTrips(t *testing.T) {
 	}
 	t.Logf("\n%s", &table)
 }
+
+func leased(t *testing.T, c admit.LimiterConfig) *admit.Limiter {
+	t.Helper()
+	c.Name = "api"
+	if c.Limits == nil {
+		c.Limits = []admit.Limit{admit.PerSecond(1000)}
+	}
+	if c.Replicas == 0 {
+		c.Replicas = 1
+	}
+	if c.Lease == (admit.Lease{}) {
+		c.Lease = admit.Lease{Share: 0.25, For: time.Second}
+	}
+	l := newLimiter(t, c)
+	t.Cleanup(func() { assert.NoError(t, l.Close(context.Background())) })
+	return l
+}
+
+func newNetwork(t *testing.T) *network {
+	return &network{LimitStore: newMemoryStore(t, 0), takes: time.Millisecond}
+}
+
+// remaining asks the store itself what a caller has left.
+func (n *network) remaining(t *testing.T, key string, l admit.Limit) int {
+	d, err := n.LimitStore.Take(t.Context(), key, 0, []admit.Limit{l})
+	require.NoError(t, err)
+	return d.States[0].Remaining
+}
+
+const someone = "addr:api:192.0.2.1"
+
+// Nothing goes on when nobody comes any more: what was left is back in the store by then.
+func TestLeaseGoesBackByItself(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		day := admit.PerDay(10_000)
+		store := newNetwork(t)
+		l := leased(t, admit.LimiterConfig{Store: store, Limits: []admit.Limit{day}})
+		for range 20 {
+			allowed(t, l.Wrap(ok), get("/"))
+			time.Sleep(time.Millisecond)
+		}
+		assert.EqualValues(t, 5, store.calls.Load(), "for 1, 2, 4, 8 and 16")
+		assert.Equal(t, 10_000-31, store.remaining(t, someone, day))
+		assert.Equal(t, admit.LimiterStats{Callers: 1, Leased: 11, LeaseHits: 15}, l.Stats())
+		time.Sleep(3 * time.Second)
+		assert.Equal(t, 10_000-20, store.remaining(t, someone, day))
+		assert.EqualValues(t, 6, store.calls.Load())
+		assert.Equal(t, admit.LimiterStats{Callers: 1, LeaseHits: 15}, l.Stats())
+		allowed(t, l.Wrap(ok), get("/"))
+		assert.EqualValues(t, 7, store.calls.Load(), "who comes after a while is asked about")
+		assert.Equal(t, 10_000-21, store.remaining(t, someone, day))
+		time.Sleep(3 * time.Second) // a timer that is left would fail the test
+	})
+}
+
+// Close gives all back, once, and the Limiter is exact from then on.
+func TestLimiterClose(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := newNetwork(t)
+		day := admit.PerDay(10_000)
+		l := leased(t, admit.LimiterConfig{Store: store, Limits: []admit.Limit{day}})
+		r := from("192.0.2.1:1")
+		for range 20 {
+			allowed(t, l.Wrap(ok), r)
+			allowed(t, l.Wrap(ok), from("192.0.2.2:1"))
+		}
+		var under sync.WaitGroup
+		under.Go(func() { _, _ = l.Take(r, 20) }) // is answered when all is closed
+		synctest.Wait()
+		var closing sync.WaitGroup
+		for range 3 {
+			closing.Go(func() { assert.NoError(t, l.Close(t.Context())) })
+		}
+		closing.Wait()
+		under.Wait()
+		assert.Equal(t, 10_000-40, store.remaining(t, someone, day))
+		assert.Equal(t, 10_000-20, store.remaining(t, "addr:api:192.0.2.2", day))
+		calls := store.calls.Load()
+		for range 10 {
+			allowed(t, l.Wrap(ok), r)
+		}
+		assert.Equal(t, calls+10, store.calls.Load())
+		assert.Zero(t, l.Stats().Leased)
+		require.NoError(t, newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{day}}).Close(t.Context()))
+	})
+	synctest.Test(t, func(t *testing.T) {
+		store := newNetwork(t)
+		l := leased(t, admit.LimiterConfig{Store: store})
+		for range 4 {
+			allowed(t, l.Wrap(ok), get("/"))
+		}
+		require.EqualValues(t, 3, l.Stats().Leased)
+		store.down.Store(true)
+		require.ErrorContains(t, l.Close(t.Context()), "what was taken ahead for 1 callers could not be given back: no route")
+		assert.Zero(t, l.Stats().Leased)
+	})
+}
+
+// A thousand requests at a time cost few trips, and each is decided.
+func TestLeaseOfManyRequestsAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := newNetwork(t)
+		limit := admit.Limit{Requests: 1, Per: time.Hour, Burst: 600}
+		l := leased(t, admit.LimiterConfig{Store: store, Limits: []admit.Limit{limit}})
+		var in, out atomic.Int64
+		var all sync.WaitGroup
+		for range 1000 {
+			all.Go(func() {
+				d, err := l.Take(get("/"), 1)
+				assert.NoError(t, err)
+				if d.Allowed {
+					in.Add(1)
+				} else {
+					out.Add(1)
+					assert.GreaterOrEqual(t, d.RetryAfter, time.Hour-time.Second)
+					assert.LessOrEqual(t, d.RetryAfter, time.Hour+time.Second)
+				}
+			})
+		}
+		all.Wait()
+		assert.EqualValues(t, 600, in.Load())
+		assert.EqualValues(t, 400, out.Load())
+		assert.LessOrEqual(t, store.calls.Load(), int64(5))
+		time.Sleep(2 * time.Second)
+	})
+}
+
+// Who waits for the trip of another is let go when its client leaves; and the others go on when
+// that of the other leaves.
+func TestLeaseOfRequestsThatAreLeft(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := newNetwork(t)
+		store.takes = 100 * time.Millisecond
+		day := admit.PerDay(1000)
+		l := leased(t, admit.LimiterConfig{Store: store, Limits: []admit.Limit{day}})
+		began := time.Now()
+		var all sync.WaitGroup
+		take := func(patience time.Duration) {
+			all.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				d, err := l.Take(get("/").WithContext(ctx), 1)
+				if patience < time.Second {
+					assert.ErrorIs(t, err, context.DeadlineExceeded)
+					assert.Equal(t, patience, time.Since(began))
+				} else {
+					assert.NoError(t, err)
+					assert.True(t, d.Allowed)
+				}
+			})
+			synctest.Wait()
+		}
+		take(50 * time.Millisecond) // asks
+		take(20 * time.Millisecond)
+		take(time.Hour)
+		take(70 * time.Millisecond)
+		take(time.Hour)
+		all.Wait()
+		assert.LessOrEqual(t, time.Since(began), 300*time.Millisecond)
+		time.Sleep(3 * time.Second)
+		assert.GreaterOrEqual(t, store.remaining(t, someone, day), 1000-4, "what a call took that was left stays taken, as ever")
+	})
+}
+
+// While the store is down, what was taken ahead is spent first, and what it has taken counts
+// against the share.
+func TestLeaseInAnOutage(t *testing.T) {
+	t.Parallel()
+	for _, down := range []admit.StoreDown{admit.LimitLocally, admit.AdmitAll, admit.RefuseAll} {
+		synctest.Test(t, func(t *testing.T) {
+			store := newNetwork(t)
+			l := leased(t, admit.LimiterConfig{
+				Store: store, StoreDown: down, Replicas: 2, Limits: []admit.Limit{{Requests: 1, Per: time.Hour, Burst: 80}}, Lease: admit.Lease{Share: 0.5, For: time.Minute},
+			})
+			h := (&admit.ErrorWriter{Logger: discardLogs}).Wrap(l.Wrap(ok))
+			for range 16 {
+				allowed(t, h, get("/"))
+			}
+			require.EqualValues(t, 15, l.Stats().Leased)
+			store.down.Store(true)
+			for range 15 {
+				allowed(t, h, get("/"))
+			}
+			assert.Zero(t, l.Stats().WithoutStore)
+			in := 0
+			for range 100 {
+				if status(h, get("/")) == http.StatusOK {
+					in++
+				}
+			}
+			assert.EqualValues(t, 100, l.Stats().WithoutStore)
+			assert.True(t, l.Stats().StoreDown)
+			assert.Equal(t, map[admit.StoreDown]int{admit.LimitLocally: 40 - 31, admit.AdmitAll: 100, admit.RefuseAll: 0}[down], in, "%v", down)
+			store.down.Store(false)
+			time.Sleep(2 * time.Second)
+			allowed(t, h, get("/"))
+			assert.False(t, l.Stats().StoreDown)
+			time.Sleep(3 * time.Minute)
+		})
+	}
+}

@@ -87,6 +87,8 @@ type LimiterStats struct {
 	Callers      int    // with buckets in the memory of this process
 	StoreDown    bool   // the Store has failed, and has not answered since
 	WithoutStore uint64 // decisions so far that were made without it
+	Leased       int64  // requests that were taken ahead of it by LimiterConfig.Lease, and not used
+	LeaseHits    uint64 // decisions so far that needed no trip to it
 }
 
 // Stats returns how the Limiter does.
@@ -101,17 +103,26 @@ func (l *Limiter) Stats() LimiterStats {
 	if l.store != nil {
 		s.StoreDown, s.WithoutStore = l.store.outage.State()
 	}
+	if l.leases != nil {
+		s.Leased, s.LeaseHits = l.leases.sum()
+	}
 	return s
 }
 
 // Measures returns the Stats, for metrics.
 func (l *Limiter) Measures() []Measure {
 	s := l.Stats()
-	return []Measure{
+	measures := []Measure{
 		gauge("admit.limiter.callers", "{caller}", "callers with buckets in memory", s.Callers),
 		down("admit.limiter.store.down", "limit", s.StoreDown),
 		total("admit.limiter.store.missed", "{request}", "decisions without the limit store", s.WithoutStore),
 	}
+	if l.fault() == nil && l.leases != nil {
+		measures = append(measures,
+			gauge("admit.limiter.lease.held", "{request}", "requests taken ahead, and not used", int(s.Leased)),
+			total("admit.limiter.lease.hits", "{request}", "decisions that needed no trip to the limit store", s.LeaseHits))
+	}
+	return measures
 }
 
 // MemoryStoreStats says how a MemoryStore does.
