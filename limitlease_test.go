@@ -22,15 +22,18 @@ import (
 // network is the way to a store that processes share: it takes a time, and counts.
 type network struct {
 	admit.LimitStore
-	takes time.Duration
+	takes atomic.Int64 // a time.Duration
 	calls atomic.Int64
-	down  atomic.Bool
+	down  atomic.Bool // some answers are lost then, and some calls
 }
 
 func (n *network) Take(ctx context.Context, key string, cost int, limits []admit.Limit) (admit.Decision, error) {
 	n.calls.Add(1)
-	time.Sleep(n.takes)
+	time.Sleep(time.Duration(n.takes.Load()))
 	if n.down.Load() {
+		if n.calls.Load()%2 == 0 {
+			_, _ = n.LimitStore.Take(ctx, key, cost, limits)
+		}
 		return admit.Decision{}, errors.New("no route to the store")
 	}
 	return n.LimitStore.Take(ctx, key, cost, limits)
@@ -46,7 +49,8 @@ type fleet struct {
 }
 
 func newFleet(t *testing.T, n int, lease admit.Lease, limits ...admit.Limit) *fleet {
-	f := &fleet{network: network{LimitStore: newMemoryStore(t, 0), takes: time.Millisecond}, began: time.Now()}
+	f := &fleet{network: network{LimitStore: newMemoryStore(t, 0)}, began: time.Now()}
+	f.takes.Store(int64(time.Millisecond))
 	for range n {
 		f.processes = append(f.processes, newLimiter(t, admit.LimiterConfig{Name: "api", Limits: limits, Store: &f.network, Replicas: n, Lease: lease}))
 	}
@@ -58,13 +62,17 @@ func (f *fleet) send(t *testing.T, process int, r *http.Request, cost int) admit
 	d, err := f.processes[process].Take(r, cost)
 	require.NoError(t, err)
 	if d.Allowed {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		for range cost {
-			f.admitted = append(f.admitted, time.Since(f.began))
-		}
+		f.let(cost)
 	}
 	return d
+}
+
+func (f *fleet) let(cost int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for range cost {
+		f.admitted = append(f.admitted, time.Since(f.began))
+	}
 }
 
 // most returns how many were let in in any one period.
@@ -90,6 +98,9 @@ func (f *fleet) close(t *testing.T) {
 // is a millisecond away.
 func TestLeaseSparesTrips(t *testing.T) {
 	t.Parallel()
+	if raceDetector {
+		t.Skip("it is about numbers, and there are many")
+	}
 	var table strings.Builder
 	fmt.Fprintf(&table, "%-34s %5s %9s %9s %8s %9s\n", "limit, lease", "load", "requests", "admitted", "of limit", "calls/req")
 	for _, c := range []struct {
@@ -111,14 +122,15 @@ func TestLeaseSparesTrips(t *testing.T) {
 				rnd := rand.New(rand.NewPCG(1, 2))
 				// A full bucket is no part of the long run.
 				_, _ = f.LimitStore.Take(t.Context(), "addr:api:192.0.2.1", c.limit.Requests, []admit.Limit{c.limit})
+				var all sync.WaitGroup
 				sent, r := 0, get("/")
 				for time.Since(f.began) < lasts {
 					time.Sleep(time.Duration(rnd.ExpFloat64() / rate * float64(time.Second)))
 					sent++
 					process := rnd.IntN(8)
-					go f.send(t, process, r, 1)
+					all.Go(func() { f.send(t, process, r, 1) })
 				}
-				time.Sleep(10 * time.Second)
+				all.Wait()
 				f.close(t)
 				calls := float64(f.calls.Load()) / float64(sent)
 				of := float64(len(f.admitted)) / min(float64(sent), rate/load*lasts.Seconds())
@@ -131,6 +143,66 @@ func TestLeaseSparesTrips(t *testing.T) {
 		}
 	}
 	t.Logf("\n%s", &table)
+}
+
+// However the requests of a caller, what they cost, what is given back, outages and lost answers
+// come together, all processes stay within the bound.
+func TestLeaseBound(t *testing.T) {
+	t.Parallel()
+	schedules := uint64(60)
+	if raceDetector || testing.Short() {
+		schedules = 6
+	}
+	for seed := range schedules {
+		synctest.Test(t, func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(seed, 3))
+			per := time.Duration(1+rnd.IntN(20)) * 100 * time.Millisecond
+			limits := []admit.Limit{{Requests: 1 + rnd.IntN(100), Per: per, Burst: 20 + rnd.IntN(200)}}
+			lease := admit.Lease{Share: 0.2 + 0.8*rnd.Float64(), For: time.Duration(10+rnd.IntN(1000)) * time.Millisecond}
+			f := &fleet{network: network{LimitStore: newMemoryStore(t, 0)}, began: time.Now()}
+			for range 4 {
+				f.processes = append(f.processes, newLimiter(t, admit.LimiterConfig{
+					Name: "api", Limits: limits, Store: &f.network, StoreDown: admit.RefuseAll, Replicas: 4, Lease: lease,
+				}))
+			}
+			var all sync.WaitGroup
+			r := get("/")
+			for range 2000 {
+				process, cost := rnd.IntN(4), max(rnd.IntN(30)-25, 1)
+				patience := time.Duration(1+rnd.IntN(100)) * time.Millisecond
+				switch rnd.IntN(100) {
+				case 0:
+					time.Sleep(time.Duration(rnd.Int64N(int64(2 * per))))
+				case 1:
+					f.down.Store(rnd.IntN(2) == 0)
+				case 2:
+					f.takes.Store(rnd.Int64N(int64(20 * time.Millisecond)))
+				case 3:
+					all.Go(func() { _, _ = f.processes[process].Take(r, 0) })
+				case 4:
+					if rnd.IntN(20) == 0 {
+						all.Go(func() { _ = f.processes[process].Close(t.Context()) })
+					}
+				}
+				if rnd.IntN(3) == 0 {
+					time.Sleep(time.Duration(rnd.Int64N(int64(per) / int64(limits[0].Requests))))
+				}
+				all.Go(func() {
+					ctx, cancel := context.WithTimeout(t.Context(), patience)
+					defer cancel()
+					if d, err := f.processes[process].Take(r.WithContext(ctx), cost); err == nil && d.Allowed {
+						f.let(cost)
+					}
+				})
+			}
+			all.Wait()
+			f.down.Store(false)
+			f.close(t)
+			bound := limits[0].Burst + limits[0].Requests + int(lease.Share*float64(limits[0].Burst))
+			assert.LessOrEqual(t, f.most(per), bound, "seed %d", seed)
+			time.Sleep(3 * time.Second) // calls that nobody waits for
+		})
+	}
 }
 
 func leased(t *testing.T, c admit.LimiterConfig) *admit.Limiter {
@@ -151,7 +223,9 @@ func leased(t *testing.T, c admit.LimiterConfig) *admit.Limiter {
 }
 
 func newNetwork(t *testing.T) *network {
-	return &network{LimitStore: newMemoryStore(t, 0), takes: time.Millisecond}
+	n := &network{LimitStore: newMemoryStore(t, 0)}
+	n.takes.Store(int64(time.Millisecond))
+	return n
 }
 
 // remaining asks the store itself what a caller has left.
@@ -268,7 +342,7 @@ func TestLeaseOfRequestsThatAreLeft(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := newNetwork(t)
-		store.takes = 100 * time.Millisecond
+		store.takes.Store(int64(100 * time.Millisecond))
 		day := admit.PerDay(1000)
 		l := leased(t, admit.LimiterConfig{Store: store, Limits: []admit.Limit{day}})
 		began := time.Now()
