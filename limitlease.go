@@ -65,7 +65,7 @@ const (
 	maxLeaseKey = 256
 	leaseShards = 64
 	// leaseTurns is how often the store is asked for one request: for it and ahead, for what the
-	// store has said is left, and for the request alone.
+	// store has said is left, which a slow store is not, and for the request alone.
 	leaseTurns = 3
 	// leaseSweep is how often what is left of leases is looked for, at most.
 	leaseSweep = 100 * time.Millisecond
@@ -251,6 +251,7 @@ func (ls *leases) reserve(c class) bool {
 // ask takes n from the store, for a request of such a cost and for more, and serves the queue.
 func (ls *leases) ask(ctx context.Context, sh *leaseShard, a *leaseAccount, cost, n int64) storeAnswer {
 	set := a.set // it stays while somebody asks
+	began := ls.now()
 	for turn := 1; ; turn++ {
 		d, err := caught(ctx, func(ctx context.Context) (Decision, error) {
 			return ls.store.take(ctx, a.key, int(n), slices.Clone(set.limits))
@@ -259,6 +260,9 @@ func (ls *leases) ask(ctx context.Context, sh *leaseShard, a *leaseAccount, cost
 		now := ls.now()
 		answer, again := a.answered(now, cost, storeAnswer{d, true, err})
 		if again && turn < leaseTurns {
+			if now-began > slowFailure {
+				turn = leaseTurns - 1
+			}
 			if turn == leaseTurns-1 {
 				n = a.Only(now, cost)
 			} else {
@@ -352,9 +356,7 @@ func (a *leaseAccount) answered(now time.Duration, cost int64, answer storeAnswe
 // serve says to those in the queue what they get, up to the first that has to ask, and returns
 // what is to go back. The error is that of a store that fails.
 func (a *leaseAccount) serve(now time.Duration, err error) (rest int64) {
-	for len(a.queue) > 0 {
-		w := a.queue[0]
-		a.queue = slices.Delete(a.queue, 0, 1)
+	for i, w := range a.queue {
 		switch v := a.Decide(now, w.cost); {
 		case v == lease.Spent || v == lease.Refused:
 			w.turn <- leaseTurn{storeAnswer: storeAnswer{a.decision(nil, now, w.cost, v), err == nil, nil}}
@@ -362,6 +364,7 @@ func (a *leaseAccount) serve(now time.Duration, err error) (rest int64) {
 			w.turn <- leaseTurn{storeAnswer: storeAnswer{err: err}}
 		default:
 			rest = a.Trim()
+			a.queue = slices.Delete(a.queue, 0, i+1)
 			w.turn <- leaseTurn{ask: true, n: a.Ask(now, w.cost, a.waiting())}
 			return rest
 		}

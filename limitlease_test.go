@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -160,15 +161,20 @@ func TestLeaseBound(t *testing.T) {
 			limits := []admit.Limit{{Requests: 1 + rnd.IntN(100), Per: per, Burst: 20 + rnd.IntN(200)}}
 			lease := admit.Lease{Share: 0.2 + 0.8*rnd.Float64(), For: time.Duration(10+rnd.IntN(1000)) * time.Millisecond}
 			f := &fleet{network: network{LimitStore: newMemoryStore(t, 0)}, began: time.Now()}
+			costOf := func(r *http.Request) int { return len(r.Host) }
+			var handlers []http.Handler
 			for range 4 {
-				f.processes = append(f.processes, newLimiter(t, admit.LimiterConfig{
-					Name: "api", Limits: limits, Store: &f.network, StoreDown: admit.RefuseAll, Replicas: 4, Lease: lease,
-				}))
+				l := newLimiter(t, admit.LimiterConfig{
+					Name: "api", Limits: limits, Cost: costOf, Store: &f.network, StoreDown: admit.RefuseAll, Replicas: 4, Lease: lease,
+				})
+				f.processes = append(f.processes, l)
+				handlers = append(handlers, (&admit.ErrorWriter{Logger: discardLogs}).Wrap(l.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { f.let(costOf(r)) }))))
 			}
 			var all sync.WaitGroup
-			r := get("/")
 			for range 2000 {
 				process, cost := rnd.IntN(4), max(rnd.IntN(30)-25, 1)
+				r := get("/")
+				r.Host = strings.Repeat("x", cost)
 				patience := time.Duration(1+rnd.IntN(100)) * time.Millisecond
 				switch rnd.IntN(100) {
 				case 0:
@@ -178,8 +184,6 @@ func TestLeaseBound(t *testing.T) {
 				case 2:
 					f.takes.Store(rnd.Int64N(int64(20 * time.Millisecond)))
 				case 3:
-					all.Go(func() { _, _ = f.processes[process].Take(r, 0) })
-				case 4:
 					if rnd.IntN(20) == 0 {
 						all.Go(func() { _ = f.processes[process].Close(t.Context()) })
 					}
@@ -190,9 +194,7 @@ func TestLeaseBound(t *testing.T) {
 				all.Go(func() {
 					ctx, cancel := context.WithTimeout(t.Context(), patience)
 					defer cancel()
-					if d, err := f.processes[process].Take(r.WithContext(ctx), cost); err == nil && d.Allowed {
-						f.let(cost)
-					}
+					handlers[process].ServeHTTP(newDiscard(), r.WithContext(ctx))
 				})
 			}
 			all.Wait()
@@ -408,6 +410,299 @@ func TestLeaseInAnOutage(t *testing.T) {
 			allowed(t, h, get("/"))
 			assert.False(t, l.Stats().StoreDown)
 			time.Sleep(3 * time.Minute)
+		})
+	}
+}
+
+// A lease belongs to one list of limits: requests under another one are exact meanwhile, and have
+// one of their own later.
+func TestLeaseOfLimitsThatChange(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		day := admit.PerDay(10_000)
+		more := admit.Limit{Name: "more", Requests: 10_000, Per: day.Per}
+		store := newNetwork(t)
+		var bought atomic.Bool
+		l := leased(t, admit.LimiterConfig{Store: store, Limits: []admit.Limit{day}, LimitsFor: func(*http.Request) []admit.Limit {
+			if bought.Load() {
+				return []admit.Limit{day, more}
+			}
+			return nil
+		}})
+		for range 20 {
+			allowed(t, l.Wrap(ok), get("/"))
+		}
+		require.EqualValues(t, 5, store.calls.Load())
+		bought.Store(true)
+		for range 10 {
+			allowed(t, l.Wrap(ok), get("/"))
+		}
+		assert.EqualValues(t, 15, store.calls.Load())
+		assert.Equal(t, 10_000-10, store.remaining(t, someone, more))
+		time.Sleep(3 * time.Second)
+		assert.Equal(t, 10_000-30, store.remaining(t, someone, day))
+		calls := store.calls.Load()
+		for range 20 {
+			allowed(t, l.Wrap(ok), get("/"))
+		}
+		assert.Equal(t, calls+5, store.calls.Load())
+		time.Sleep(3 * time.Second)
+		assert.Equal(t, 10_000-30, store.remaining(t, someone, more))
+		assert.Equal(t, 10_000-50, store.remaining(t, someone, day))
+	})
+}
+
+// Looking costs no trip where an answer is fresh, and what is given back is there at once.
+func TestLeaseOfOtherCosts(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		day := admit.PerDay(100)
+		store := newNetwork(t)
+		l := leased(t, admit.LimiterConfig{Store: store, Limits: []admit.Limit{day}})
+		take := func(cost int) admit.Decision {
+			d, err := l.Take(get("/"), cost)
+			require.NoError(t, err)
+			return d
+		}
+		assert.Equal(t, 100, take(0).States[0].Remaining)
+		assert.EqualValues(t, 1, store.calls.Load())
+		assert.Equal(t, 99, take(1).States[0].Remaining)
+		assert.Equal(t, 98, take(1).States[0].Remaining)
+		require.EqualValues(t, 3, store.calls.Load())
+		assert.Equal(t, 98, take(0).States[0].Remaining)
+		assert.Equal(t, 99, take(-1).States[0].Remaining)
+		assert.Equal(t, 97, take(2).States[0].Remaining)
+		assert.EqualValues(t, 3, store.calls.Load(), "held, and given back to what is held")
+
+		assert.Equal(t, 47, take(50).States[0].Remaining, "more than may be held")
+		assert.False(t, take(math.MaxInt).Allowed, "more than a full bucket")
+		d := take(60)
+		assert.False(t, d.Allowed)
+		assert.True(t, d.States[0].Exceeded)
+		calls := store.calls.Load()
+		wait := d.RetryAfter
+		assert.InDelta(t, 13*24*time.Hour/100, wait, float64(5*time.Millisecond))
+		for range 100 {
+			time.Sleep(time.Millisecond)
+			d = take(60)
+			assert.False(t, d.Allowed)
+		}
+		assert.Equal(t, wait-100*time.Millisecond, d.RetryAfter)
+		assert.Equal(t, calls, store.calls.Load(), "a refusal is known")
+		take(-20)
+		assert.True(t, take(60).Allowed, "and what is given back counts at once")
+		take(math.MinInt)
+		assert.Equal(t, 100, store.remaining(t, someone, day))
+		assert.True(t, take(90).Allowed)
+		time.Sleep(3 * time.Second)
+	})
+}
+
+// What a response gives back is spent again without a trip; a limiter that only watches has a
+// lease as well.
+func TestLeaseWithRefund(t *testing.T) {
+	t.Parallel()
+	for _, dry := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			day := admit.PerDay(100)
+			store := newNetwork(t)
+			l := leased(t, admit.LimiterConfig{Store: store, Limits: []admit.Limit{day}, DryRun: dry, Refund: func(status int) bool { return status == 404 }})
+			for range 1000 {
+				status(l.Wrap(answer(404)), get("/"))
+			}
+			assert.LessOrEqual(t, store.calls.Load(), int64(4))
+			in := 0
+			for range 1000 {
+				if status(l.Wrap(ok), get("/")) == 200 {
+					in++
+				}
+			}
+			assert.Equal(t, map[bool]int{false: 100, true: 1000}[dry], in)
+			assert.LessOrEqual(t, store.calls.Load(), int64(15))
+			time.Sleep(3 * time.Second)
+		})
+	}
+}
+
+// A MemoryStore is no trip away, and a share below one request takes nothing ahead.
+func TestLeaseThatSparesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		memory := newMemoryStore(t, 0)
+		l := leased(t, admit.LimiterConfig{Store: memory, Limits: []admit.Limit{admit.PerDay(100)}})
+		for range 10 {
+			allowed(t, l.Wrap(ok), get("/"))
+		}
+		assert.Equal(t, 90, (&network{LimitStore: memory}).remaining(t, someone, admit.PerDay(100)))
+		assert.Zero(t, l.Stats().LeaseHits)
+
+		store := newNetwork(t)
+		l = leased(t, admit.LimiterConfig{Store: store, Limits: []admit.Limit{admit.PerDay(100), admit.PerSecond(31)}, Replicas: 8})
+		for range 10 {
+			allowed(t, l.Wrap(ok), get("/"))
+		}
+		assert.EqualValues(t, 10, store.calls.Load())
+		assert.Zero(t, l.Stats().LeaseHits)
+	})
+}
+
+// A store that hangs holds requests as long as without a lease, also those that wait for another.
+func TestLeaseOverAStoreThatHangs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := newNetwork(t)
+		store.takes.Store(int64(time.Minute))
+		l := leased(t, admit.LimiterConfig{Store: store, Limits: []admit.Limit{admit.PerDay(100)}, Replicas: 2})
+		h := (&admit.ErrorWriter{Logger: discardLogs}).Wrap(l.Wrap(ok))
+		began := time.Now()
+		var all sync.WaitGroup
+		var in atomic.Int64
+		for range 100 {
+			time.Sleep(5 * time.Millisecond)
+			all.Go(func() {
+				if status(h, get("/")) == 200 {
+					in.Add(1)
+				}
+			})
+		}
+		all.Wait()
+		assert.LessOrEqual(t, time.Since(began), 900*time.Millisecond)
+		assert.EqualValues(t, 50, in.Load(), "the share of this process")
+		time.Sleep(3 * time.Minute)
+	})
+}
+
+// A store may panic, and return what makes no sense.
+func TestLeaseOverAStoreThatIsWrong(t *testing.T) {
+	t.Parallel()
+	for name, take := range map[string]takeFunc{
+		"panics": func(context.Context, string, int, []admit.Limit) (admit.Decision, error) { panic("no") },
+		"no states": func(context.Context, string, int, []admit.Limit) (admit.Decision, error) {
+			return admit.Decision{Allowed: true}, nil
+		},
+		"refuses without states": func(context.Context, string, int, []admit.Limit) (admit.Decision, error) {
+			return admit.Decision{RetryAfter: time.Second}, nil
+		},
+		"refuses without a reason": func(context.Context, string, int, []admit.Limit) (admit.Decision, error) {
+			return admit.Decision{States: make([]admit.LimitState, 1)}, nil
+		},
+		"of another list": func(context.Context, string, int, []admit.Limit) (admit.Decision, error) {
+			return admit.Decision{Allowed: true, States: make([]admit.LimitState, 3)}, nil
+		},
+		"of other numbers": func(context.Context, string, int, []admit.Limit) (admit.Decision, error) {
+			return admit.Decision{States: []admit.LimitState{{Remaining: math.MinInt, Reset: math.MinInt64, Exceeded: true}}}, nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				l := leased(t, admit.LimiterConfig{Store: boundedTake{take}, StoreDown: admit.RefuseAll, Limits: []admit.Limit{admit.PerDay(100)}})
+				h := (&admit.ErrorWriter{Logger: discardLogs}).Wrap(l.Wrap(ok))
+				var all sync.WaitGroup
+				for range 50 {
+					all.Go(func() {
+						switch got := status(h, get("/")); {
+						case name == "panics":
+							assert.Equal(t, http.StatusServiceUnavailable, got)
+						case name == "no states" || name == "of another list":
+							assert.Equal(t, http.StatusOK, got)
+						default:
+							assert.Equal(t, http.StatusTooManyRequests, got)
+						}
+					})
+				}
+				all.Wait()
+				time.Sleep(3 * time.Second)
+			})
+		})
+	}
+}
+
+// boundedTake is a store that is called as it is.
+type boundedTake struct{ takeFunc }
+
+func (boundedTake) MaxWait() time.Duration { return time.Millisecond }
+
+// Who has no room, or a key that is too long to keep, is exact.
+func TestLeasesAreBounded(t *testing.T) {
+	t.Parallel()
+	if testing.Short() || raceDetector {
+		t.Skip("it makes 100,000 callers")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		store := newNetwork(t)
+		store.takes.Store(0)
+		caller := func(r *http.Request) string { return r.Host }
+		l := leased(t, admit.LimiterConfig{Store: boundedTake{store.Take}, Limits: []admit.Limit{admit.PerDay(1000)}, CountBy: caller, StoreDown: admit.AdmitAll})
+		keyed := leased(t, admit.LimiterConfig{Store: boundedTake{store.Take}, Limits: []admit.Limit{admit.PerDay(1000)}})
+		often := func(l *admit.Limiter, r *http.Request) (calls int64) {
+			before := store.calls.Load()
+			for range 20 {
+				allowed(t, l.Wrap(ok), r)
+			}
+			return store.calls.Load() - before
+		}
+		r := get("/")
+		r.Host = strings.Repeat("x", 1000)
+		assert.EqualValues(t, 20, often(l, r))
+		for i := range 80_000 {
+			r.Host = fmt.Sprint("stranger ", i)
+			_, _ = l.Take(r, 1)
+		}
+		r.Host = "late"
+		assert.EqualValues(t, 20, often(l, r), "there is no room")
+		r.Host = "stranger 1"
+		assert.EqualValues(t, 4, often(l, r), "who has an account keeps it")
+		assert.EqualValues(t, 5, often(keyed, by(&admit.Key{ID: "1"})))
+		time.Sleep(3 * time.Second)
+		r.Host = "late"
+		assert.EqualValues(t, 5, often(l, r), "there is room again")
+	})
+}
+
+func TestLeaseAllocations(t *testing.T) {
+	key := by(&admit.Key{ID: "0123456789abcdef0123456789abcdef"})
+	w := newDiscard()
+	defer admit.WithoutShedders()()
+	limits := []admit.Limit{admit.PerHour(1_000_000), admit.PerDay(1_000_000)}
+	for _, down := range []admit.StoreDown{admit.LimitLocally, admit.AdmitAll} {
+		l := newLimiter(t, admit.LimiterConfig{
+			Name: "api", Limits: limits, Store: newNetwork(t), StoreDown: down, Replicas: 1, Lease: admit.Lease{Share: 1, For: time.Hour},
+		})
+		h := l.Wrap(ok)
+		for l.Stats().Leased < 1000 {
+			h.ServeHTTP(w, key)
+		}
+		allocs(t, 2, func() {
+			clear(w.h)
+			h.ServeHTTP(w, key)
+		})
+		require.NoError(t, l.Close(t.Context()))
+	}
+}
+
+func BenchmarkLease(b *testing.B) {
+	key := by(&admit.Key{ID: "0123456789abcdef0123456789abcdef"})
+	limits := []admit.Limit{{Requests: 1_000_000_000, Per: time.Second}}
+	memory, err := admit.NewMemoryStore(admit.MemoryStoreConfig{})
+	require.NoError(b, err)
+	lease := admit.Lease{Share: 1, For: time.Hour}
+	for name, c := range map[string]admit.LimiterConfig{
+		"memory":                {Limits: limits},
+		"lease":                 {Limits: limits, Name: "api", Store: boundedTake{memory.Take}, StoreDown: admit.AdmitAll, Replicas: 1, Lease: lease},
+		"lease, and local":      {Limits: limits, Name: "api", Store: boundedTake{memory.Take}, Replicas: 1, Lease: lease},
+		"a store without a way": {Limits: limits, Name: "api", Store: boundedTake{memory.Take}, Replicas: 1},
+	} {
+		b.Run(name, func(b *testing.B) {
+			l, err := admit.NewLimiter(c)
+			require.NoError(b, err)
+			h, w := l.Wrap(ok), newDiscard()
+			b.ReportAllocs()
+			for b.Loop() {
+				clear(w.h)
+				h.ServeHTTP(w, key)
+			}
+			_ = l.Close(context.Background())
 		})
 	}
 }
