@@ -74,14 +74,10 @@ func (a *Account) Decide(now time.Duration, cost int64) Verdict {
 // be less than nothing, where what is left of a lease that has ended is more. Nothing is spent
 // until Granted, Refused or Failed says what the store has answered.
 func (a *Account) Ask(now time.Duration, cost, waiting int64) int64 {
-	// The first request is known to be nothing but itself. What comes next shows a rate, and a
-	// lease is what comes at that rate while it lasts; it grows step by step, since one short gap
-	// is no rate yet.
-	a.ahead = 0
-	if a.size > 0 {
-		likely := min(float64(a.demand)*float64(a.terms.last)/float64(max(now-a.since, 1)), float64(2*a.size))
-		a.ahead = min(max(int64(likely)-plus(cost, waiting), 0), a.terms.most)
-	}
+	// A lease is what comes while it lasts, at the rate since the store was last asked. It grows
+	// step by step from the first request, which shows no rate, since one short gap shows little.
+	likely := min(float64(a.demand)*float64(a.terms.last)/float64(max(now-a.since, 1)), float64(2*a.size))
+	a.ahead = min(max(int64(likely)-plus(cost, waiting), 0), a.terms.most)
 	a.busy = a.ahead > 0
 	a.size, a.demand, a.since = plus(cost, a.ahead), 0, now
 	return a.ask(now, cost, waiting)

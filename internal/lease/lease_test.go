@@ -130,6 +130,11 @@ func TestALeaseEnds(t *testing.T) {
 	assert.Equal(t, lease.Wait, o.Decide(o.now, 1))
 	o.Failed(o.now)
 	assert.EqualValues(t, 1, o.Held(), "what may have gone back is held no more")
+	o.Ask(o.now, 1, 0)
+	o.Failed(o.now + 100*ms)
+	rest, idle = o.Ended(o.now + time.Second)
+	assert.Zero(t, rest, "while the store does not answer it may be spent on")
+	assert.False(t, idle)
 	rest, idle = o.Ended(o.now + 2*time.Second)
 	assert.EqualValues(t, 1, rest)
 	assert.True(t, idle)
@@ -201,6 +206,52 @@ func TestABusyCallerIsHeld(t *testing.T) {
 	assert.Less(t, len(o.calls)-calls, 5)
 	o.Returns(1)
 	assert.NotEqual(t, lease.Refused, o.Decide(o.now, 1), "what goes back counts at once")
+}
+
+// Who comes rarely is refused as long as the store says, and no longer.
+func TestARareCallerIsNotHeld(t *testing.T) {
+	t.Parallel()
+	o := newOne(t, 0.5, 1, time.Second, lease.Limit{Burst: 10, Requests: 1, Per: 2 * time.Second})
+	for range 3 {
+		allowed, _ := o.request(1500*ms, 3)
+		require.True(t, allowed)
+	}
+	allowed, views := o.request(1500*ms, 4) // three are there, and a quarter
+	require.False(t, allowed)
+	assert.Equal(t, 1500*ms, views[0].Reset)
+	assert.EqualValues(t, 3, views[0].Remaining)
+	assert.Equal(t, []int64{3, 3, 3}, o.calls, "what is known is enough")
+	ok, _ := o.world.take(2) // another process
+	require.True(t, ok)
+	allowed, views = o.request(0, 3)
+	require.False(t, allowed)
+	assert.Equal(t, []int64{3, 3, 3, 3}, o.calls)
+	assert.Equal(t, 3500*ms, views[0].Reset)
+	assert.EqualValues(t, 1, views[0].Remaining)
+	allowed, views = o.request(0, 2)
+	require.False(t, allowed)
+	assert.Equal(t, 1500*ms, views[0].Reset)
+	allowed, _ = o.request(1500*ms, 2)
+	assert.True(t, allowed)
+	assert.Equal(t, []int64{3, 3, 3, 3, 2}, o.calls)
+}
+
+// What is held and what the store still has are enough together.
+func TestARequestIsPaidFromBoth(t *testing.T) {
+	t.Parallel()
+	o := newOne(t, 0.5, 1, time.Second, lease.Limit{Burst: 10, Requests: 1, Per: time.Hour})
+	for _, cost := range []int64{1, 1, 1, 1} {
+		o.request(ms, cost)
+	}
+	require.Equal(t, []int64{1, 2, 4}, o.calls)
+	require.EqualValues(t, 3, o.Held(), "and three are in the store")
+	allowed, views := o.request(ms, 6)
+	assert.True(t, allowed)
+	assert.EqualValues(t, 0, views[0].Remaining)
+	assert.Equal(t, []int64{1, 2, 4, 3}, o.calls)
+	allowed, _ = o.request(ms, 1)
+	assert.False(t, allowed)
+	assert.Len(t, o.calls, 4)
 }
 
 func TestGive(t *testing.T) {
