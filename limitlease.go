@@ -14,10 +14,39 @@ import (
 // Lease lets a process take ahead from the Store of a Limiter what a caller will need soon, so
 // that most requests are decided without a trip to it. The zero Lease takes nothing ahead.
 //
-// What one process has taken ahead for one caller is at most Share*Burst/Replicas of each of
-// its limits, rounded down; where that is less than 1, nothing is taken ahead. So all
-// processes together let a caller have at most Burst + Requests + Share*Burst of each limit in
-// any one Per, while no more than Replicas of them run: in a rolling deployment more do.
+// The first request of a caller asks the Store for its own cost. From the second within For on, a
+// trip may take more: what the caller needs in For at the rate at which it comes, at most twice
+// what the trip before was for. What one process has taken ahead for one caller is at most
+// Share*Burst/Replicas of each of its limits, rounded down. Where that is less than 1, as for a
+// Limit with a small Burst, nothing is taken ahead, and each request asks the Store. About ten
+// ahead are needed to spare nine trips in ten.
+//
+// All processes together let a caller have at most Burst + Requests + Share*Burst of each of its
+// limits in any one Per: what the Store gives in that time, and what they had taken ahead when it
+// began. This holds while no more than Replicas processes run; in a rolling deployment more do.
+// It does not include what is let in without the Store while that fails: see StoreDown. Then what
+// was taken ahead is spent first.
+//
+// What is left after For goes back with the next trip for the caller, or soon after that, and at
+// Close. What is not given back is lost to the caller: where a process crashes, or the
+// Store does not answer.
+//
+// Who has used up a limit is refused without a trip until the Store would let it in. A caller that
+// comes often enough to have something taken ahead is refused for at least the time in which
+// Share*Burst come back, at most For, and gets them then. Retry-After says so. What others give
+// back meanwhile counts after that.
+//
+// Between two trips, RateLimit is told from the last answer, which is less than For old for who is
+// let in, as of a token bucket: r is too high by what other processes have let in since, and too
+// low by what they have taken ahead, at most Share*Burst.
+//
+// One request of a caller asks at a time, up to three times where little is left. Others that come
+// meanwhile wait for the answer, 400 ms at most, and may have to ask then.
+//
+// It costs about 400 bytes for each caller that has come in For, of 100,000; a quarter of them is
+// for callers with a Key alone. For all others, for keys longer than 256 bytes and for costs that no full
+// bucket holds, the Store is asked each time. Where limits change, what was taken ahead of the old
+// ones is not spent on the new ones. A MemoryStore is no trip away, and is asked each time.
 type Lease struct {
 	// Share is the part of Burst that all processes may have taken ahead together: more than
 	// 0, at most 1.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"time"
 
 	"github.com/admit-go/admit"
 	"github.com/admit-go/admit/redislimit"
@@ -40,6 +41,34 @@ func Example() {
 		return limiter.Wrap(next), nil
 	}
 	_ = newHandler
+}
+
+// With a lease, most requests need no call to Redis.
+func ExampleNew_lease() {
+	var redis server // stands for one with a client
+	store, err := redislimit.New(redis.eval, redislimit.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{
+		Name:     "prices",
+		Limits:   []admit.Limit{admit.PerMinute(5000)},
+		Store:    store,
+		Replicas: 8, // at most, also in a deployment
+		Lease:    admit.Lease{Share: 0.25, For: time.Second},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	h := limiter.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	for range 1000 {
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+	}
+	if err := limiter.Close(context.Background()); err != nil { // after Server.Shutdown
+		log.Print(err)
+	}
+	fmt.Println("less than one call for ten requests:", redis.calls.Load() < 100)
+	// Output: less than one call for ten requests: true
 }
 
 // While Redis is down, each of two replicas lets in its half of the limit.
