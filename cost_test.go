@@ -145,6 +145,7 @@ func costs(t *testing.T) map[string][]parsing {
 		"FuzzGate":               nil, // nor has it
 		"FuzzIn":                 nil, // nor has the calendar
 		"FuzzShares":             nil, // nor have shares
+		"FuzzLeases":             nil, // nor leases
 		"FuzzMemoryStoreIsExact": nil, // nor has it
 		"FuzzForwardedGrammar":   nil, // those of FuzzForwarding
 		"FuzzForwardedHost":      nil, // those of FuzzForwarding

@@ -43,7 +43,7 @@ import (
 // One request of a caller asks at a time, up to three times where little is left. Others that come
 // meanwhile wait for the answer, 400 ms at most, and may have to ask then.
 //
-// It costs about 400 bytes for each caller that has come in For, of 100,000; a quarter of them is
+// It costs about 300 bytes and the key for each caller that has come in For, of 100,000; a quarter of them is
 // for callers with a Key alone. For all others, for keys longer than 256 bytes and for costs that no full
 // bucket holds, the Store is asked each time. Where limits change, what was taken ahead of the old
 // ones is not spent on the new ones. A MemoryStore is no trip away, and is asked each time.

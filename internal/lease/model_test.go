@@ -326,7 +326,7 @@ func TestModel(t *testing.T) {
 	}
 }
 
-func FuzzModel(f *testing.F) {
+func FuzzLeases(f *testing.F) {
 	f.Add(uint64(1))
 	f.Fuzz(run)
 }
