@@ -23,7 +23,8 @@ import (
 //
 // All processes together let a caller have at most Burst + Requests + Share*Burst of each of its
 // limits in any one Per: what the Store gives in that time, and what they had taken ahead when it
-// began. This holds while no more than Replicas processes run; in a rolling deployment more do.
+// began. This holds while no more than Replicas processes run; in a rolling deployment more do,
+// and two Limiters of one Name are two processes.
 // It does not include what is let in without the Store while that fails: see StoreDown. Then what
 // was taken ahead is spent first.
 //
@@ -59,15 +60,15 @@ type Lease struct {
 const shortestLease = 10 * time.Millisecond
 
 // check adds what is wrong with the Lease of a configuration.
-func (lease Lease) check(f *faults, c *LimiterConfig) {
-	if lease == (Lease{}) {
+func (l Lease) check(f *faults, c *LimiterConfig) {
+	if l == (Lease{}) {
 		return
 	}
-	if !(lease.Share > 0 && lease.Share <= 1) { // NaN is neither
-		f.add("LimiterConfig.Lease.Share", "is %v; it is the part of Burst that may be taken ahead: more than 0, at most 1, such as 0.25", lease.Share)
+	if !(l.Share > 0 && l.Share <= 1) { // NaN is neither
+		f.add("LimiterConfig.Lease.Share", "is %v; it is the part of Burst that may be taken ahead: more than 0, at most 1, such as 0.25", l.Share)
 	}
-	if lease.For < shortestLease {
-		f.add("LimiterConfig.Lease.For", "is %v; it is how long what was taken ahead may be spent: %v or more, such as time.Second", lease.For, shortestLease)
+	if l.For < shortestLease {
+		f.add("LimiterConfig.Lease.For", "is %v; it is how long what was taken ahead may be spent: %v or more, such as time.Second", l.For, shortestLease)
 	}
 	if c.Store == nil {
 		f.add("LimiterConfig.Lease", "is set, but there is no Store that a trip could be spared to; leave it out, or give one")

@@ -392,18 +392,23 @@ func TestLeaseInAnOutage(t *testing.T) {
 			}
 			require.EqualValues(t, 15, l.Stats().Leased)
 			store.down.Store(true)
-			for range 15 {
+			for range 7 {
 				allowed(t, h, get("/"))
 			}
-			assert.Zero(t, l.Stats().WithoutStore)
+			assert.False(t, l.Stats().StoreDown)
+			status(h, from("192.0.2.9:1"))
+			for range 8 {
+				allowed(t, h, get("/"))
+			}
+			assert.True(t, l.Stats().StoreDown, "what needs no store says nothing of it")
+			assert.EqualValues(t, 1, l.Stats().WithoutStore)
 			in := 0
 			for range 100 {
 				if status(h, get("/")) == http.StatusOK {
 					in++
 				}
 			}
-			assert.EqualValues(t, 100, l.Stats().WithoutStore)
-			assert.True(t, l.Stats().StoreDown)
+			assert.EqualValues(t, 101, l.Stats().WithoutStore)
 			assert.Equal(t, map[admit.StoreDown]int{admit.LimitLocally: 40 - 31, admit.AdmitAll: 100, admit.RefuseAll: 0}[down], in, "%v", down)
 			store.down.Store(false)
 			time.Sleep(2 * time.Second)
@@ -703,6 +708,45 @@ func BenchmarkLease(b *testing.B) {
 				h.ServeHTTP(w, key)
 			}
 			_ = l.Close(context.Background())
+		})
+	}
+}
+
+// What was taken for requests whose clients have left meanwhile goes back, but for what may be
+// held.
+func TestLeaseForRequestsThatAreLeft(t *testing.T) {
+	t.Parallel()
+	for name, more := range map[string]int{"nobody waits": 0, "somebody has to ask": 60} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				store := newNetwork(t)
+				store.takes.Store(int64(100 * time.Millisecond))
+				day := admit.PerDay(200)
+				l := leased(t, admit.LimiterConfig{Store: store, Limits: []admit.Limit{day}, Lease: admit.Lease{Share: 0.05, For: time.Second}})
+				take := func(patience time.Duration, cost int) {
+					go func() {
+						ctx, cancel := context.WithTimeout(t.Context(), patience)
+						defer cancel()
+						_, _ = l.Take(get("/").WithContext(ctx), cost)
+					}()
+					synctest.Wait()
+				}
+				take(time.Hour, 1)
+				take(time.Hour, 1)
+				for range 50 {
+					take(150*time.Millisecond, 1)
+				}
+				time.Sleep(120 * time.Millisecond) // the second asks for all that wait
+				if more > 0 {
+					take(time.Hour, more)
+				}
+				time.Sleep(100*time.Millisecond + time.Microsecond)
+				assert.LessOrEqual(t, l.Stats().Leased, int64(10))
+				time.Sleep(time.Second)
+				require.NoError(t, l.Close(t.Context()))
+				assert.Equal(t, 200-2-more, store.remaining(t, someone, day))
+			})
 		})
 	}
 }
