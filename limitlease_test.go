@@ -295,6 +295,31 @@ func TestLimiterClose(t *testing.T) {
 		assert.Zero(t, l.Stats().Leased)
 		require.NoError(t, newLimiter(t, admit.LimiterConfig{Limits: []admit.Limit{day}}).Close(t.Context()))
 	})
+	synctest.Test(t, func(t *testing.T) { // while something is asked for, and while it goes back
+		store := newNetwork(t)
+		day := admit.PerDay(10_000)
+		l := leased(t, admit.LimiterConfig{Store: store, Limits: []admit.Limit{day}})
+		for range 3 {
+			allowed(t, l.Wrap(ok), get("/"))
+		}
+		go func() { _, _ = l.Take(get("/"), 1) }()
+		synctest.Wait()
+		require.NoError(t, l.Close(t.Context()))
+		time.Sleep(time.Second)
+		assert.Equal(t, 10_000-4, store.remaining(t, someone, day))
+
+		l = leased(t, admit.LimiterConfig{Store: store, Limits: []admit.Limit{day}})
+		for range 4 {
+			allowed(t, l.Wrap(ok), get("/"))
+		}
+		store.takes.Store(int64(300 * time.Millisecond))
+		for l.Stats().Leased > 0 {
+			time.Sleep(50 * time.Millisecond)
+		}
+		assert.Equal(t, 10_000-4-7, store.remaining(t, someone, day))
+		require.NoError(t, l.Close(t.Context()))
+		assert.Equal(t, 10_000-4-4, store.remaining(t, someone, day), "Close has waited for what was on its way")
+	})
 	synctest.Test(t, func(t *testing.T) {
 		store := newNetwork(t)
 		l := leased(t, admit.LimiterConfig{Store: store})
