@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -13,9 +14,10 @@ import (
 // net/http first reads up to 256 KiB of the body, for as long as it takes, so that a
 // client that stalls never gets its answer; and it closes a connection with unread
 // bytes in a way that makes the client's system throw the answer away. So reply reads
-// for a short time itself. If the body ends, the connection is kept. If not, the answer
-// says that the connection closes, and reading goes on for a moment, until the client has
-// had the time to see it. Over HTTP/2 none of this is needed: the stream alone is reset.
+// for a short time itself. If the body ends, the connection is kept: most bodies have
+// arrived already. If not, the answer says that the connection closes, and reading goes on
+// for a moment, until the client has had the time to see it. Over HTTP/2 none of this is
+// needed: the stream alone is reset.
 //
 // A place in an InFlight is given back before any of that: who is refused must not hold
 // what others wait for.
@@ -28,31 +30,48 @@ const (
 // reply answers with a status, and a body unless the method is HEAD, in a way that a
 // client sees which is still sending.
 func reply(w http.ResponseWriter, r *http.Request, status int, body []byte) {
-	if body := missing(w, r); body != nil {
-		for _, p := range lendPlaces(r.Context(), nil) {
-			defer p.reclaim()
-		}
-		u := &upload{w: w, conn: http.NewResponseController(w), body: body}
-		if !u.settle(r) {
-			defer u.linger()
-			w.Header()["Connection"] = []string{"close"}
-		}
+	rest := missing(w, r)
+	if rest == nil {
+		answerWith(w, r, status, body)
+		return
 	}
+	for _, p := range lendPlaces(r.Context(), nil) {
+		defer p.reclaim()
+	}
+	u := &upload{w: w, r: r, status: status, body: body, rest: rest}
+	ctx := r.Context()
+	switch {
+	case bodySpoiled(ctx) || bodyBusy(ctx), // there is nothing to read any more, or somebody else reads
+		strings.EqualFold(r.Header.Get("Expect"), "100-continue"): // reading might ask the client to begin
+		u.cut()
+		closeAfterReply(w)
+	case reflect.TypeOf(rest) == serverBody:
+		u.settle()
+	case u.settleOthers():
+		answerWith(w, r, status, body)
+	default:
+		u.cut()
+		closeAfterReply(w)
+	}
+}
+
+func answerWith(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	w.WriteHeader(status)
 	if len(body) > 0 && r.Method != http.MethodHead {
 		_, _ = w.Write(body)
 	}
 }
 
-// upload is the body of a request that is answered before it has arrived.
+// upload is a request that is answered before its body has arrived.
 type upload struct {
-	w    http.ResponseWriter
-	conn *http.ResponseController
-	body io.Reader
+	w      http.ResponseWriter
+	r      *http.Request
+	status int
+	body   []byte    // of the answer
+	rest   io.Reader // of the body of the request
 
-	big   chan struct{} // closed after settleBytes
-	ended chan struct{} // closed when no more is read; nil: nobody has begun to
-	whole bool          // the body has ended; valid once ended is closed
+	meanwhile sync.WaitGroup // for cutMeanwhile
+	panicked  any            // there
 }
 
 // missing returns the body of r if the server may wait for more of it, else nil.
@@ -67,40 +86,72 @@ func missing(w http.ResponseWriter, r *http.Request) io.Reader {
 	return body
 }
 
-// settle waits a short time for the rest of the body. It reports whether that has come, so
-// that the connection can be kept.
-func (u *upload) settle(r *http.Request) bool {
-	ctx := r.Context()
+// settle answers once the rest of the body has come, or not in a short time.
+func (u *upload) settle() {
+	whole, cut := u.readRest()
 	switch {
-	case bodySpoiled(ctx) || bodyBusy(ctx):
-		return false // there is nothing to read any more, or somebody else reads
-	case strings.EqualFold(r.Header.Get("Expect"), "100-continue"):
-		return false // reading might ask the client to begin
-	case reflect.TypeOf(u.body) != serverBody:
-		return u.settleOthers()
+	case cut && u.panicked != nil:
+		panic(u.panicked)
+	case whole && !cut:
+		answerWith(u.w, u.r, u.status, u.body)
+		return
+	case !cut: // it is malformed, or its client has gone
+		u.cut()
 	}
-	u.start()
-	patience := time.NewTimer(settleTime)
-	defer patience.Stop()
-	select {
-	case <-u.ended:
-		return u.whole
-	case <-u.big:
-	case <-patience.C:
+	if !whole {
+		closeAfterReply(u.w)
 	}
-	return false
+}
+
+// readRest reads the rest of the body, and reports whether that has come. What has arrived needs
+// no other goroutine for it. Where more is waited for, the Read goes on, since a deadline that
+// passes in the middle of a body spoils what comes after it; and a timer cuts meanwhile. It has
+// the writer to itself, and the deadline that it sets ends the Read, at the latest.
+func (u *upload) readRest() (whole, cut bool) {
+	u.meanwhile.Add(1)
+	patience := time.AfterFunc(settleTime, u.cutMeanwhile)
+	defer func() {
+		if cut = cut || !patience.Stop(); cut {
+			u.meanwhile.Wait()
+		}
+	}()
+	_, err := io.CopyN(io.Discard, u.rest, settleBytes)
+	if err != nil {
+		return err == io.EOF, false
+	}
+	if cut = true; patience.Stop() {
+		go u.cutMeanwhile() // so much is not waited for
+	}
+	_, err = io.Copy(io.Discard, u.rest)
+	return err == nil, true
+}
+
+// cutMeanwhile cuts in a goroutine of its own, while that of the server reads. A panic is for
+// the latter, and ends its Read.
+func (u *upload) cutMeanwhile() {
+	defer u.meanwhile.Done()
+	u.panicked = http.ErrAbortHandler // runtime.Goexit
+	defer func() {
+		if v := recover(); v != nil {
+			u.panicked = v
+		}
+		if u.panicked != nil {
+			u.readUntil(longAgo)
+		}
+	}()
+	u.readUntil(u.cut())
+	u.panicked = nil
 }
 
 // settleOthers reads a body that others have put in place, here: it may change the
 // response, as that of http.MaxBytesReader does, or panic. A deadline ends it, and with it
 // all reading.
 func (u *upload) settleOthers() bool {
-	_ = u.conn.SetReadDeadline(time.Now().Add(settleTime))
-	_, err := io.CopyN(io.Discard, u.body, settleBytes)
-	if err != io.EOF {
+	u.readUntil(time.Now().Add(settleTime))
+	if _, err := io.CopyN(io.Discard, u.rest, settleBytes); err != io.EOF {
 		return false
 	}
-	_ = u.conn.SetReadDeadline(time.Time{})
+	u.readUntil(time.Time{})
 	return true
 }
 
@@ -113,43 +164,23 @@ var serverBody = func() reflect.Type {
 	return reflect.TypeOf(r.Body)
 }()
 
-// start reads in a goroutine, because a deadline that passes in the middle of a body
-// spoils what comes after it. It ends when linger does, at the latest.
-func (u *upload) start() {
-	u.big, u.ended = make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(u.ended)
-		_, err := io.CopyN(io.Discard, u.body, settleBytes)
-		if err == nil {
-			close(u.big)
-			_, err = io.Copy(io.Discard, u.body)
-			u.whole = err == nil
-			return
-		}
-		u.whole = err == io.EOF
-	}()
+// cut answers, says that the connection closes, and sends that. It returns until when reading
+// may go on.
+func (u *upload) cut() time.Time {
+	u.w.Header()["Connection"] = []string{"close"}
+	answerWith(u.w, u.r, u.status, u.body)
+	f, flushes := u.w.(http.Flusher)
+	if !flushes {
+		// A writer of others without Flush may have thrown the answer away: there is nothing to
+		// send then, and so nothing to wait for.
+		return longAgo
+	}
+	f.Flush()
+	return time.Now().Add(lingerTime)
 }
 
-// linger sends what has been written. If somebody reads, that goes on until the client has
-// closed or had the time to; else the server's own pause before it closes has to do.
-func (u *upload) linger() {
-	until := longAgo
-	// A writer of others without Flush may have thrown the answer away: there is nothing to
-	// send then, and so nothing to wait for.
-	if f, flushes := u.w.(http.Flusher); flushes {
-		f.Flush()
-		until = time.Now().Add(lingerTime)
-	}
-	if u.ended != nil {
-		_ = u.conn.SetReadDeadline(until)
-		<-u.ended
-		if u.whole {
-			return
-		}
-	}
-	// The deadline has passed, or the body is malformed: the server, which reads the rest
-	// when it closes the body, does not wait for it.
-	closeAfterReply(u.w)
+func (u *upload) readUntil(t time.Time) {
+	_ = http.NewResponseController(u.w).SetReadDeadline(t)
 }
 
 // closeAfterReply makes the server close the connection after the response: first its

@@ -347,6 +347,17 @@ func servePipe(t *testing.T, h http.Handler, configure ...func(*http.Server)) *p
 	return p
 }
 
+// leaves is what a client sends that closes its writing side.
+const leaves = "\x00"
+
+func (p *pipe) Read(b []byte) (int, error) {
+	n, err := p.Conn.Read(b)
+	if string(b[:n]) == leaves {
+		return 0, io.EOF
+	}
+	return n, err
+}
+
 func (p *pipe) CloseWrite() error { p.halfway = time.Now(); return nil }
 func (p *pipe) Close() error      { p.closed = time.Now(); return p.Conn.Close() }
 
