@@ -173,9 +173,12 @@ func invalid(report jsonfault.Report, cause error) error {
 	if report.Type != nil {
 		return errInternal.WithCause(fmt.Errorf("admit: Decode: %w", report.Type))
 	}
-	var fields []FieldError
+	fields := make([]FieldError, 0, len(report.Faults))
 	for _, f := range report.Faults {
-		e := errorOf(f.Err)
+		var e *Error
+		if f.Err != nil {
+			e = errorOf(f.Err)
+		}
 		if e == nil {
 			fields = append(fields, FieldError{Path: f.Path, Code: f.Code, Message: f.Message})
 			continue

@@ -105,17 +105,17 @@ func (x *explainer) more() bool {
 
 // fault is the only place where a path is written out: most values are as they should.
 func (x *explainer) fault(code, message string) {
-	var path []byte
+	path := x.scratch[:0]
 	for _, s := range x.path {
 		switch {
 		case s.name == nil:
 			path = append(strconv.AppendInt(append(path, '['), int64(s.index), 10), ']')
 		case len(path) > 0:
-			path = append(append(path, '.'), unquote(s.name)...)
+			path = appendUnquoted(append(path, '.'), s.name)
 		default:
-			path = append(path, unquote(s.name)...)
+			path = appendUnquoted(path, s.name)
 		}
-		if len(path) > MaxPath {
+		if x.scratch = path; len(path) > MaxPath {
 			break
 		}
 	}
@@ -130,13 +130,22 @@ func CutPath(path string) string {
 	return path
 }
 
-// unquote returns a string as encoding/json reads it.
-func unquote(quoted []byte) (s string) {
-	if len(quoted) >= 2 && bytes.IndexByte(quoted, '\\') < 0 {
-		return string(quoted[1 : len(quoted)-1])
+// appendUnquoted appends a string as encoding/json reads it.
+func appendUnquoted(b, quoted []byte) []byte {
+	if inner, plain := unquoted(quoted); plain {
+		return append(b, inner...)
 	}
+	var s string
 	_ = json.Unmarshal(quoted, &s) // it was read before
-	return s
+	return append(b, s...)
+}
+
+// unquoted returns what is between the quotes, if it is as encoding/json reads it.
+func unquoted(quoted []byte) (inner []byte, plain bool) {
+	if len(quoted) < 2 || bytes.IndexByte(quoted, '\\') >= 0 {
+		return nil, false
+	}
+	return quoted[1 : len(quoted)-1], true
 }
 
 // whole looks at the outermost value. Null is none, unless the type has a value for it.
@@ -291,11 +300,9 @@ func (x *explainer) member(t reflect.Type, quoted []byte) {
 // encoding/json knows it.
 func (x *explainer) named(t reflect.Type, quoted []byte) *member {
 	known := membersOf(t)
-	name := quoted
-	if len(quoted) < 2 || bytes.IndexByte(quoted, '\\') >= 0 {
-		name = []byte(unquote(quoted))
-	} else {
-		name = quoted[1 : len(quoted)-1]
+	name, plain := unquoted(quoted)
+	if !plain {
+		name = appendUnquoted(nil, quoted)
 	}
 	if m := known.exact[string(name)]; m != nil {
 		return m
@@ -303,6 +310,9 @@ func (x *explainer) named(t reflect.Type, quoted []byte) *member {
 	x.scratch = fold(x.scratch[:0], name)
 	if m := known.folded[string(x.scratch)]; m != nil {
 		return m
+	}
+	if known.lacks(name) {
+		return nil
 	}
 	if m, seen := x.asked[asking{t, string(name)}]; seen {
 		return m
@@ -406,6 +416,10 @@ func (x *explainer) leaf(t reflect.Type) {
 		x.Type = fmt.Errorf("encoding/json cannot decode into %v", t)
 		return
 	}
+	if !itself && differs(t, value) {
+		x.fault("wrong_type", wants(t, value))
+		return
+	}
 	err := decodeLeaf(value, reflect.New(t).Interface())
 	switch {
 	case err == nil:
@@ -492,6 +506,25 @@ func fits(t reflect.Type, value []byte) bool {
 		return fitsInt(value, t.Bits(), kind <= reflect.Int64)
 	case reflect.Float32, reflect.Float64:
 		return number && fitsFloat(value, t.Bits())
+	default:
+		return false
+	}
+}
+
+// differs reports whether a value plainly does not fit into a t that does not decode itself,
+// for the same reason.
+func differs(t reflect.Type, value []byte) bool {
+	first := value[0]
+	number := first == '-' || '0' <= first && first <= '9'
+	switch kind := t.Kind(); {
+	case first == 'n' || t == numberType:
+		return false
+	case kind == reflect.Bool, kind == reflect.String:
+		return true // or it would have fit
+	case kind >= reflect.Int && kind <= reflect.Uintptr:
+		return !number || bytes.ContainsAny(value, ".eE")
+	case kind == reflect.Float32, kind == reflect.Float64:
+		return !number
 	default:
 		return false
 	}

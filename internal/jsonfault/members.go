@@ -31,6 +31,32 @@ type member struct {
 type structType struct {
 	exact  map[string]*member
 	folded map[string]*member // those that are found without regard to case
+	loose  map[string]bool    // what may be one of the names to any version; nil: nobody can tell
+}
+
+// lacks reports whether it is plain that no version of encoding/json takes a name for one of
+// a member: to ask costs several times what it costs to decode.
+func (s *structType) lacks(name []byte) bool {
+	var buf [64]byte
+	loose, plain := loosen(buf[:0], name)
+	return plain && s.loose != nil && !s.loose[string(loose)]
+}
+
+// loosen appends a name to b without its case and the marks between its words. It reports false
+// for one that is not in ASCII.
+func loosen(b, name []byte) ([]byte, bool) {
+	for _, c := range name {
+		switch {
+		case c >= utf8.RuneSelf:
+			return nil, false
+		case c == '_', c == '-':
+		case 'A' <= c && c <= 'Z':
+			b = append(b, c+'a'-'A')
+		default:
+			b = append(b, c)
+		}
+	}
+	return b, true
 }
 
 var structTypes sync.Map // of reflect.Type to *structType; there are no more than types in the program
@@ -40,8 +66,17 @@ func membersOf(t reflect.Type) *structType {
 		return s.(*structType)
 	}
 	s := &structType{exact: map[string]*member{}, folded: map[string]*member{}}
-	all := candidates(t)
+	all, whole := candidates(t)
+	if whole && len(all) > 0 {
+		s.loose = map[string]bool{}
+	}
 	for _, m := range all {
+		loose, plain := loosen(nil, []byte(m.name))
+		if s.loose != nil && plain {
+			s.loose[string(loose)] = true
+		} else {
+			s.loose = nil
+		}
 		if best := dominant(all, m.name); best != nil {
 			s.exact[m.name] = best
 		}
@@ -59,8 +94,10 @@ func membersOf(t reflect.Type) *structType {
 }
 
 // candidates are the fields of t and of the structs embedded in it, level by level. A
-// struct that is embedded twice in one level has each of its fields twice.
-func candidates(t reflect.Type) (all []*member) {
+// struct that is embedded twice in one level has each of its fields twice. They are not the
+// whole where only encoding/json knows what a tag means.
+func candidates(t reflect.Type) (all []*member, whole bool) {
+	whole = true
 	type embedded struct {
 		t      reflect.Type
 		index  []int
@@ -84,6 +121,7 @@ func candidates(t reflect.Type) (all []*member) {
 				}
 				name, options, _ := strings.Cut(tag, ",")
 				if !plainName(name) || flattens(options) {
+					whole = false
 					continue
 				}
 				index := append(slices.Clip(in.index), i)
@@ -108,7 +146,7 @@ func candidates(t reflect.Type) (all []*member) {
 		}
 		level = deeper
 	}
-	return all
+	return all, whole
 }
 
 // fold appends a name to b so that two are the same if they differ in case alone: of the
