@@ -125,32 +125,33 @@ func (s *Store) Take(ctx context.Context, key string, cost int, limits []admit.L
 	if err != nil {
 		return admit.Decision{}, fmt.Errorf("redislimit: %w", err)
 	}
-	id := callerOf(key)
-	d, refused, known := s.refusals.find(id, p, cost, s.now())
-	if refused {
-		return d, nil
+	// The clock is read once, and the refusals are locked once, where Redis lets a request in.
+	id, now := callerOf(key), s.now()
+	r, known, age := s.refusals.find(id, now)
+	if known && r.plan == p && cost > 0 && !p.never(cost) {
+		if d := p.decide(r.answer, now-r.at, cost); !d.Allowed {
+			return d, nil
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return admit.Decision{}, fmt.Errorf("redislimit: %w", err)
 	}
-	if err := s.available(id); err != nil {
+	if err := s.available(id, now); err != nil {
 		return admit.Decision{}, err
 	}
 
-	age := s.refusals.age(id)
 	s.calls.Add(1)
-	began := s.now()
-	a, err := s.ask(ctx, s.bound(ctx), id, p, cost)
+	a, err := s.ask(ctx, s.bound(ctx, now), id, p, cost)
 	if err != nil {
 		if ctx.Err() == nil {
-			s.failed(id, err, s.now()-began)
+			s.failed(id, err, now)
 		}
 		return admit.Decision{}, fmt.Errorf("redislimit: %w", err)
 	}
 	if a.admitted && cost != 0 { // else it may have written nothing, which a server can that takes no writes
 		s.breaker.Worked()
 	}
-	d = p.decide(a, 0, cost)
+	d := p.decide(a, 0, cost)
 	switch {
 	case !d.Allowed && d.RetryAfter > 0:
 		s.refusals.remember(id, refusal{p, a, s.now(), d.RetryAfter}, age)
@@ -167,8 +168,8 @@ func (s *Store) now() time.Duration { return time.Since(s.epoch) }
 
 // available returns an error while Redis is not to be asked, and sends a probe when it is
 // time for one.
-func (s *Store) available(id caller) error {
-	cause, probe := s.breaker.Check(s.now())
+func (s *Store) available(id caller, now time.Duration) error {
+	cause, probe := s.breaker.Check(now)
 	if probe {
 		go s.sendProbe(id)
 	}
@@ -181,10 +182,11 @@ func (s *Store) available(id caller) error {
 // failed notes a call that did. One that was late gets a probe at once, beside the requests:
 // to connect may take longer than a request waits, and a client has a connection for each of
 // those that come at the same time.
-func (s *Store) failed(id caller, err error, took time.Duration) {
+func (s *Store) failed(id caller, err error, began time.Duration) {
 	s.failures.Add(1)
-	s.breaker.Failed(err, s.now())
-	if took > s.timeout/2 && s.breaker.Probe(maxProbes) {
+	now := s.now()
+	s.breaker.Failed(err, now)
+	if now-began > s.timeout/2 && s.breaker.Probe(maxProbes) {
 		go s.sendProbe(id)
 	}
 }
@@ -235,8 +237,7 @@ func (b *bounded) Value(key any) any {
 	return b.request.Value(key)
 }
 
-func (s *Store) bound(request context.Context) context.Context {
-	now := s.now()
+func (s *Store) bound(request context.Context, now time.Duration) context.Context {
 	d := s.deadline.Load()
 	if d == nil || now >= d.until {
 		ctx, cancel := context.WithTimeout(context.Background(), s.timeout)

@@ -3,8 +3,6 @@ package redislimit
 import (
 	"sync"
 	"time"
-
-	"github.com/admit-go/admit"
 )
 
 // refusals remembers who was refused. A bucket fills up no faster than by time, unless
@@ -26,31 +24,17 @@ type refusal struct {
 	retry  time.Duration
 }
 
-// find returns the decision for a cost, if the script would surely refuse, and whether
-// anything is known of the caller.
-func (rs *refusals) find(id caller, p *plan, cost int, now time.Duration) (d admit.Decision, refused, known bool) {
-	if rs.most == 0 {
-		return d, false, false
-	}
+// find returns what is known of a caller, if something is, and its age: that tells apart what
+// has been asked before and after a caller was forgotten.
+func (rs *refusals) find(id caller, now time.Duration) (r refusal, known bool, age uint64) {
 	rs.mu.Lock()
-	r, known := rs.known[id]
+	defer rs.mu.Unlock()
+	r, known = rs.known[id]
 	if known && now-r.at >= r.retry {
 		delete(rs.known, id)
 		known = false
 	}
-	rs.mu.Unlock()
-	if !known || cost <= 0 || r.plan != p || p.never(cost) {
-		return d, false, known
-	}
-	d = p.decide(r.answer, now-r.at, cost)
-	return d, !d.Allowed, true
-}
-
-// age tells apart what has been asked before and after a caller was forgotten.
-func (rs *refusals) age(id caller) uint64 {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	return rs.ages[id[0]%64]
+	return r, known, rs.ages[id[0]%64]
 }
 
 // remember keeps a refusal, unless the caller was forgotten since it was asked for.

@@ -93,7 +93,6 @@ return state
 
 // plan is the limits of a caller, ready for the script.
 type plan struct {
-	given  []admit.Limit // as Take got them
 	quotas []quota
 	one    []any // the arguments for a cost of 1
 
@@ -118,7 +117,7 @@ func newPlan(limits []admit.Limit) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{given: slices.Clone(limits)}
+	p := &plan{}
 	for _, l := range complete {
 		q := quota{
 			name:  fmt.Sprintf("%s:%d/%s", l.Name, l.Requests, l.Per),
