@@ -11,8 +11,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +19,7 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"github.com/admit-go/admit"
-	"github.com/admit-go/admit/example/service"
+	example "github.com/admit-go/admit/example/service"
 	"github.com/admit-go/admit/integration/servers"
 	"github.com/admit-go/admit/redislimit"
 	"github.com/admit-go/admit/sqlkeys"
@@ -33,9 +31,15 @@ type fleet struct {
 	database string
 	urls     []string
 	callers  []caller
-	store    storeRecord
+	calls    atomic.Int64 // that have gone to Redis
 	closers  []func()
 	size     int
+}
+
+// service is what all replicas serve.
+type service interface {
+	// replica returns the handler of one, with its keys.
+	replica(ctx context.Context, f *fleet, i int, keys admit.KeyStore) (http.Handler, error)
 }
 
 // caller is a key that sends requests.
@@ -44,28 +48,14 @@ type caller struct {
 	rate              int // a second; more than the plan allows
 }
 
-// storeRecord is what all replicas note of their limit stores.
-type storeRecord struct {
-	calls atomic.Int64 // that have gone to Redis
-	mu    sync.Mutex
-	took  []time.Duration   // since the last row
-	used  map[int]time.Time // when each replica has last used Redis
-	lost  map[string]int    // decisions of each caller that failed although Redis was there
-	quiet bool              // Redis is not there, or has just come back
-}
-
 // silence is for what go-redis prints of each connection that fails.
 type silence struct{}
 
 func (silence) Printf(context.Context, string, ...any) {}
 
-func startFleet(ctx context.Context, replicas int) (f *fleet, err error) {
+func startFleet(ctx context.Context, replicas int, serves service, callers ...caller) (f *fleet, err error) {
 	redis.SetLogger(silence{})
-	f = &fleet{
-		callers: []caller{{name: "free", plan: "free", rate: 200}, {name: "pro", plan: "pro", rate: 150}, {name: "trader", plan: "pro", rate: 150}},
-		store:   storeRecord{used: make(map[int]time.Time), lost: make(map[string]int)},
-		size:    replicas,
-	}
+	f = &fleet{callers: callers, size: replicas}
 	defer func() {
 		if err != nil {
 			f.close()
@@ -83,7 +73,7 @@ func startFleet(ctx context.Context, replicas int) (f *fleet, err error) {
 		return f, err
 	}
 	for i := range replicas {
-		if err := f.startReplica(ctx, i, open); err != nil {
+		if err := f.startReplica(ctx, i, open, serves); err != nil {
 			return f, err
 		}
 	}
@@ -152,8 +142,8 @@ func (f *fleet) mintKeys(ctx context.Context, open func() (*sqlkeys.Store, error
 	return nil
 }
 
-// startReplica starts the service of the example as one process of many would.
-func (f *fleet) startReplica(ctx context.Context, i int, open func() (*sqlkeys.Store, error)) error {
+// startReplica starts a service as one process of many would.
+func (f *fleet) startReplica(ctx context.Context, i int, open func() (*sqlkeys.Store, error), serves service) error {
 	keys, err := open()
 	if err != nil {
 		return err
@@ -170,12 +160,7 @@ func (f *fleet) startReplica(ctx context.Context, i int, open func() (*sqlkeys.S
 	}()
 	f.closers = append(f.closers, func() { stop(); <-watched })
 
-	limits, err := f.newLimitStore(i)
-	if err != nil {
-		return err
-	}
-	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
-	api, err := service.New(ctx, service.Config{Keys: cache, Limits: limits, Replicas: f.size, Logger: logger})
+	handler, err := serves.replica(ctx, f, i, cache)
 	if err != nil {
 		return err
 	}
@@ -183,7 +168,7 @@ func (f *fleet) startReplica(ctx context.Context, i int, open func() (*sqlkeys.S
 	if err != nil {
 		return err
 	}
-	server := service.NewServer(api, logger)
+	server := example.NewServer(handler, quiet)
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			fmt.Fprintln(os.Stderr, "fleet: replica", i, err)
@@ -194,77 +179,19 @@ func (f *fleet) startReplica(ctx context.Context, i int, open func() (*sqlkeys.S
 	return nil
 }
 
-// limitStore is that of a replica, which notes how long its decisions take.
-type limitStore struct {
-	*redislimit.Store
-	replica int
-	record  *storeRecord
-}
-
-func (f *fleet) newLimitStore(replica int) (*limitStore, error) {
+// newLimitStore returns the limits in Redis, with connections of its own.
+func (f *fleet) newLimitStore() (*redislimit.Store, error) {
 	client := redis.NewClient(&redis.Options{Addr: f.redis.Addr, ContextTimeoutEnabled: true, MaxRetries: -1})
 	f.closers = append(f.closers, func() { _ = client.Close() })
 	script := redis.NewScript(redislimit.Script)
-	store, err := redislimit.New(func(ctx context.Context, keys []string, args ...any) (any, error) {
-		f.store.calls.Add(1)
+	return redislimit.New(func(ctx context.Context, keys []string, args ...any) (any, error) {
+		f.calls.Add(1)
 		return script.Run(ctx, client, keys, args...).Result()
 	}, redislimit.Config{Direct: true})
-	return &limitStore{store, replica, &f.store}, err
 }
 
-func (s *limitStore) Take(ctx context.Context, key string, cost int, limits []admit.Limit) (admit.Decision, error) {
-	began := time.Now()
-	d, err := s.Store.Take(ctx, key, cost, limits)
-	took := time.Since(began)
-	s.record.mu.Lock()
-	defer s.record.mu.Unlock()
-	s.record.took = append(s.record.took, took)
-	if err == nil {
-		s.record.used[s.replica] = time.Now()
-	} else if !s.record.quiet {
-		s.record.lost[key[strings.LastIndexByte(key, ':')+1:]]++
-	}
-	return d, err
-}
-
-// excuse says whether it is known that Redis fails.
-func (s *storeRecord) excuse(known bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.quiet = known
-}
-
-func (s *storeRecord) lostBy(caller string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.lost[caller]
-}
-
-// load sends requests of all callers to all replicas in turn, until ctx ends.
-func (f *fleet) load(ctx context.Context, log *record) *sync.WaitGroup {
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}, Timeout: 10 * time.Second}
-	const senders = 5 // of a caller
-	var turn atomic.Int64
-	var sending sync.WaitGroup
-	for i, c := range f.callers {
-		for range senders {
-			sending.Go(func() {
-				ticks := time.NewTicker(time.Second * senders / time.Duration(c.rate))
-				defer ticks.Stop()
-				for {
-					select {
-					case <-ctx.Done():
-						return
-					case <-ticks.C:
-					}
-					url := f.urls[int(turn.Add(1))%len(f.urls)]
-					log.answer(i, status(client, url, c.token))
-				}
-			})
-		}
-	}
-	return &sending
-}
+// quiet is a log that nobody reads.
+var quiet = slog.New(slog.DiscardHandler)
 
 // status is that of the answer, or 0 where there is none.
 func status(client *http.Client, url, token string) int {

@@ -1,13 +1,21 @@
-// Command fleet runs replicas of the example's service that share one Redis for their
-// limits and one database for their keys, and lets three callers send more than their
-// plans allow. It needs redis-server; the keys are in PostgreSQL if that is installed,
-// else in SQLite. It ends by itself, with a verdict and an exit code.
+// Command fleet runs replicas that share one Redis for their limits and one database for their
+// keys. It needs redis-server; the keys are in PostgreSQL if that is installed, else in SQLite.
+// It ends by itself, with a verdict and an exit code.
+//
+// Replicas of the example's service, and three callers who send more than their plans allow:
 //
 //	go run ./integration/fleet
 //	go run ./integration/fleet -kill redis
 //	go run ./integration/fleet -hang redis
 //
 // The failure begins at half time; at three quarters Redis is there again.
+//
+// Replicas with one limit of 1,000 a second, and one caller who sends a multiple of that, while
+// Redis is healthy, hangs, is back, is killed and is back:
+//
+//	go run ./integration/fleet -rate 0.9
+//	go run ./integration/fleet -rate 0.9 -lease 0.1
+//	go run ./integration/fleet -table
 package main
 
 import (
@@ -19,6 +27,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/admit-go/admit"
 	"github.com/admit-go/admit/integration/internal/cli"
 	"github.com/admit-go/admit/integration/servers"
 )
@@ -32,6 +41,9 @@ type options struct {
 	replicas   int
 	lasts      time.Duration
 	svg        string
+	rate       float64 // of the limit; 0: the example
+	lease      admit.Lease
+	table      bool
 }
 
 func run(ctx context.Context, args []string, stdout io.Writer) error {
@@ -42,6 +54,10 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags.IntVar(&o.replicas, "replicas", 8, "run so many `replicas`")
 	flags.DurationVar(&o.lasts, "for", 30*time.Second, "how long")
 	flags.StringVar(&o.svg, "svg", "", "draw what was admitted, and what may be, into `FILE`")
+	flags.Float64Var(&o.rate, "rate", 0, "send so many `times` a limit of 1,000 a second, while Redis fails in each way")
+	flags.Float64Var(&o.lease.Share, "lease", 0, "with -rate: the `share` of the limit that the replicas may take ahead")
+	flags.DurationVar(&o.lease.For, "lease-for", 100*time.Millisecond, "with -lease or -table: for how long")
+	flags.BoolVar(&o.table, "table", false, "run -rate 0.5, 0.9 and 2, without and with -lease 0.1, and write "+resultsFile)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -50,76 +66,26 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 			return fmt.Errorf("-kill and -hang take redis, not %q", name)
 		}
 	}
-	if o.kill != "" && o.hang != "" || o.replicas < 1 || o.lasts < 4*time.Second || flags.NArg() > 0 {
-		return errors.New("give -kill or -hang, one or more replicas, and 4s or more; see -help")
+	limited := o.table || o.rate > 0
+	switch {
+	case o.replicas < 1 || flags.NArg() > 0:
+		return errors.New("give one or more replicas, and no arguments; see -help")
+	case o.kill != "" && o.hang != "" || o.lasts < 4*time.Second:
+		return errors.New("give -kill or -hang, and 4s or more; see -help")
+	case limited && (o.kill+o.hang+o.svg != "" || o.lasts < 12*time.Second || o.table && o.rate+o.lease.Share > 0):
+		return errors.New("give -rate, perhaps with -lease, or -table, and 12s or more; Redis fails in each way then; see -help")
+	case !limited && o.lease.Share != 0 || o.rate < 0 || o.rate > 5:
+		return errors.New("give -lease with a -rate, which is at most 5; see -help")
 	}
 	if !servers.HasRedis() {
 		return errors.New("redis-server is not installed")
 	}
-
-	f, err := startFleet(ctx, o.replicas)
-	if err != nil {
-		return err
-	}
-	defer f.close()
-	fmt.Fprintf(stdout, "%d replicas, limits in Redis, keys in %s; free: 5 a second, pro and trader: 50 a second each\n", o.replicas, f.database)
-	log, err := f.exercise(ctx, o, stdout)
-	if err != nil {
-		return err
-	}
-	if o.svg != "" {
-		if err := os.WriteFile(o.svg, log.draw(), 0o644); err != nil {
-			return err
-		}
-	}
-	return log.verdict(stdout)
-}
-
-// exercise sends requests until the time is over, and breaks Redis on the way.
-func (f *fleet) exercise(ctx context.Context, o options, stdout io.Writer) (*record, error) {
-	ctx, cancel := context.WithTimeout(ctx, o.lasts)
-	defer cancel()
-	log := newRecord(f)
-	sending := f.load(ctx, log)
-	defer sending.Wait()
-
-	fmt.Fprintln(stdout, "\n  time     sent  admitted  refused  failed    bound  to Redis   p50 added   p99 added")
-	seconds := time.NewTicker(time.Second)
-	defer seconds.Stop()
-	begin, end := time.After(o.lasts/2), time.After(o.lasts*3/4)
-	if o.kill == "" && o.hang == "" {
-		begin, end = nil, nil
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			cancel()
-			sending.Wait()
-			if errors.Is(context.Cause(ctx), context.Canceled) {
-				return nil, errors.New("interrupted")
-			}
-			log.finish()
-			return log, nil
-		case <-seconds.C:
-			fmt.Fprintln(stdout, log.row())
-		case <-begin:
-			log.begins()
-			if o.kill != "" {
-				f.redis.Stop()
-			} else if err := f.redis.Hang(); err != nil {
-				return nil, err
-			}
-			fmt.Fprintln(stdout, "         Redis is gone: each replica applies its share of the limits")
-		case <-end:
-			log.ends()
-			restore := f.redis.Resume
-			if o.kill != "" {
-				restore = f.redis.Start
-			}
-			if err := restore(); err != nil {
-				return nil, err
-			}
-			fmt.Fprintln(stdout, "         Redis is back")
-		}
+	switch {
+	case o.table:
+		return runTable(ctx, o, stdout)
+	case limited:
+		return runOne(ctx, o, stdout)
+	default:
+		return runDemo(ctx, o, stdout)
 	}
 }

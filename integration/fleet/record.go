@@ -16,6 +16,7 @@ import (
 // record is what has happened.
 type record struct {
 	fleet *fleet
+	demo  *demo
 	began time.Time
 
 	mu                      sync.Mutex
@@ -38,8 +39,8 @@ type point struct {
 	calls    int64
 }
 
-func newRecord(f *fleet) *record {
-	return &record{fleet: f, began: time.Now(), admitted: make([]int, len(f.callers))}
+func newRecord(f *fleet, d *demo) *record {
+	return &record{fleet: f, demo: d, began: time.Now(), admitted: make([]int, len(f.callers))}
 }
 
 // bound is what a caller may have had by then, by the limit that allows the least: the
@@ -59,7 +60,7 @@ func (r *record) bound(c caller, at time.Duration) float64 {
 		}
 		least = min(least, n)
 	}
-	return least + float64(r.fleet.store.lostBy(c.name))
+	return least + float64(r.demo.lostBy(c.name))
 }
 
 // limitsOf are those of the example's plans.
@@ -93,7 +94,7 @@ func (r *record) answer(caller, status int) {
 }
 
 func (r *record) now(at time.Duration) point {
-	p := point{at: at, calls: r.fleet.store.calls.Load()}
+	p := point{at: at, calls: r.fleet.calls.Load()}
 	for i, c := range r.fleet.callers {
 		p.admitted += r.admitted[i]
 		p.bound += r.bound(c, at)
@@ -104,15 +105,15 @@ func (r *record) now(at time.Duration) point {
 func (r *record) begins() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.failsAt, r.calls = time.Since(r.began), r.fleet.store.calls.Load()
-	r.fleet.store.excuse(true)
+	r.failsAt, r.calls = time.Since(r.began), r.fleet.calls.Load()
+	r.demo.excuse(true)
 }
 
 func (r *record) ends() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.backAt, r.callsInOutage = time.Since(r.began), r.fleet.store.calls.Load()-r.calls
-	time.AfterFunc(1500*time.Millisecond, func() { r.fleet.store.excuse(false) })
+	r.backAt, r.callsInOutage = time.Since(r.began), r.fleet.calls.Load()-r.calls
+	time.AfterFunc(1500*time.Millisecond, func() { r.demo.excuse(false) })
 }
 
 func (r *record) finish() {
@@ -124,7 +125,7 @@ func (r *record) finish() {
 
 // row is the state at the moment, and what the last second has added.
 func (r *record) row() string {
-	s := &r.fleet.store
+	s := r.demo
 	s.mu.Lock()
 	took := s.took
 	s.took = nil
@@ -172,7 +173,7 @@ func (r *record) verdict(w io.Writer) error {
 	check(r.excess == "", "nobody had more than may be at any time %s", r.excess)
 	lost := 0
 	for _, c := range r.fleet.callers {
-		lost += r.fleet.store.lostBy(c.name)
+		lost += r.demo.lostBy(c.name)
 	}
 	fmt.Fprintf(w, "         %d decisions had no answer in time while Redis was there\n", lost)
 	check(r.failed == 0, "%d of %d requests were answered with anything but 200 or 429", r.failed, r.sent)
@@ -189,7 +190,7 @@ func (r *record) verdict(w io.Writer) error {
 
 // lateUsers names the replicas that have not used Redis in the last seconds.
 func (r *record) lateUsers() (late string) {
-	s := &r.fleet.store
+	s := r.demo
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range r.fleet.size {

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/admit-go/admit"
+)
+
+// phase is a part of a run, and what happened in it.
+type phase struct {
+	name   string
+	begins func(*fleet) error
+	again  bool    // Redis has its buckets full again, and not all replicas know that it is there
+	share  float64 // of all the time
+
+	lasted    time.Duration
+	decisions []decision
+	calls     int64 // of Redis
+}
+
+func newPhases() []*phase {
+	return []*phase{
+		{name: "healthy", begins: func(*fleet) error { return nil }, share: 2. / 6},
+		{name: "hung", begins: func(f *fleet) error { return f.redis.Hang() }, share: 1. / 6},
+		{name: "back", begins: func(f *fleet) error { return f.redis.Resume() }, share: 1. / 6, again: true},
+		{name: "killed", begins: func(f *fleet) error { f.redis.Stop(); return nil }, share: 1. / 6},
+		{name: "restarted", begins: func(f *fleet) error { return f.redis.Start() }, share: 1. / 6, again: true},
+	}
+}
+
+// outcome is a run: so many times the limit, with a lease or without.
+type outcome struct {
+	rate     float64
+	lease    admit.Lease
+	database string
+	phases   []*phase
+	failed   int // answers that were neither 200 nor 429
+}
+
+// exerciseLimit runs all phases with a fleet of its own.
+func exerciseLimit(ctx context.Context, o options) (*outcome, error) {
+	s := &limited{lease: o.lease, began: time.Now()}
+	if s.lease.Share == 0 {
+		s.lease = admit.Lease{}
+	}
+	f, err := startFleet(ctx, o.replicas, s, caller{name: "busy", rate: int(o.rate * float64(limit.Requests))})
+	if err != nil {
+		return nil, err
+	}
+	defer f.close()
+	result := &outcome{rate: o.rate, lease: s.lease, database: f.database, phases: newPhases()}
+	// The requests until all connections are there are nobody's.
+	warm, stop := context.WithTimeout(ctx, time.Second)
+	f.send(warm, f.callers[0])
+	stop()
+	time.Sleep(limit.Per) // the bucket is full again
+	s.take()
+
+	sendCtx, stop := context.WithCancel(ctx)
+	sent := make(chan int)
+	go func() { sent <- f.send(sendCtx, f.callers[0]) }()
+	err = f.pass(ctx, s, result.phases, o.lasts)
+	stop()
+	result.failed = <-sent
+	return result, err
+}
+
+func (f *fleet) pass(ctx context.Context, s *limited, phases []*phase, lasts time.Duration) error {
+	for _, p := range phases {
+		began, calls := time.Now(), f.calls.Load()
+		if err := p.begins(f); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Duration(p.share*float64(lasts)) - time.Since(began)):
+		}
+		p.lasted, p.calls, p.decisions = time.Since(began), f.calls.Load()-calls, s.take()
+	}
+	return nil
+}
+
+// admitted is how many were.
+func (p *phase) admitted() (n int) {
+	for _, d := range p.decisions {
+		if d.admitted {
+			n++
+		}
+	}
+	return n
+}
+
+// callsEach is how often Redis was asked for an admitted request.
+func (p *phase) callsEach() float64 { return float64(p.calls) / float64(max(p.admitted(), 1)) }
+
+// added is the time that the limit has added to so many of a hundred requests, at most.
+func (p *phase) added(percent float64) time.Duration {
+	var took []time.Duration
+	for _, d := range p.decisions {
+		took = append(took, d.took())
+	}
+	slices.Sort(took)
+	if len(took) == 0 {
+		return 0
+	}
+	return took[min(int(float64(len(took))*percent/100), len(took)-1)]
+}
+
+// behind reports whether fewer requests came than should have been sent.
+func (p *phase) behind(rate float64) bool {
+	return float64(len(p.decisions)) < 0.98*rate*float64(limit.Requests)*p.lasted.Seconds()
+}
+
+// ahead is how many more may be admitted in any time than the rate of the limit allows: a
+// bucket, and what was taken ahead. While Redis is away, the bucket is that of all shares
+// together. Once it is back, it has full buckets of its own, beside the shares, and until the
+// last replica finds out, about a second later, both may let in.
+func (p *phase) ahead(lease admit.Lease) int {
+	n := float64(limit.Requests) * (1 + lease.Share)
+	if p.again {
+		n += float64(limit.Requests) * (1 + 1.1/limit.Per.Seconds())
+	}
+	return int(n)
+}
+
+// verdict returns what was promised and not kept.
+func (o *outcome) verdict() (faults []error) {
+	fault := func(format string, args ...any) {
+		faults = append(faults, fmt.Errorf("at %v of the limit, lease %v: %s", o.rate, o.lease, fmt.Sprintf(format, args...)))
+	}
+	for _, p := range o.phases {
+		most := mostIn(p.decisions)
+		if most.ahead > p.ahead(o.lease) {
+			fault("%s: %d admitted ahead of the limit, at most %d may be", p.name, most.ahead, p.ahead(o.lease))
+		}
+		if bound := p.ahead(o.lease) + limit.Requests; most.per > bound {
+			fault("%s: %d admitted in %v, at most %d may be", p.name, most.per, limit.Per, bound)
+		}
+	}
+	if o.failed > 0 {
+		fault("%d answers were neither 200 nor 429", o.failed)
+	}
+	return faults
+}
