@@ -36,6 +36,78 @@ redis.call('SET', KEYS[1], string.format('%.0f', at), 'PX', math.ceil((at - now)
 return {1, now, at}
 `
 
+// decider decides one request of a caller.
+type decider = func(ctx context.Context, key string) (admitted bool, err error)
+
+func floor(client redis.Scripter) decider {
+	script := redis.NewScript(bareScript)
+	return func(ctx context.Context, key string) (bool, error) {
+		v, err := script.Run(ctx, client, []string{"bare:" + key}, "1", "1000000").Int64Slice()
+		return err == nil && v[0] == 1, err
+	}
+}
+
+func takes(s *redislimit.Store, limits []admit.Limit) decider {
+	return func(ctx context.Context, key string) (bool, error) {
+		d, err := s.Take(ctx, key, 1, limits)
+		return d.Allowed, err
+	}
+}
+
+func benchKeys() []string {
+	keys := make([]string, 10_000)
+	for i := range keys {
+		keys[i] = "key:bench:caller-" + strconv.Itoa(i)
+	}
+	return keys
+}
+
+// BenchmarkOfFloor has the floor and admit, on go-redis, decide a few thousand requests each in
+// turn, since machines drift: what is between them is seen in the ratio alone. Its median is of
+// the throughput of the floor.
+func BenchmarkOfFloor(b *testing.B) {
+	client := newClient(b, servers.StartRedis(b).Addr)
+	keys := benchKeys()
+	store := newStore(b, evalWith(client), redislimit.Config{Timeout: time.Minute, Direct: true})
+	contestants := [2]decider{floor(client), takes(store, []admit.Limit{admit.PerSecond(1_000_000)})}
+	for _, goroutines := range []int{1, 16, 64} {
+		b.Run(fmt.Sprintf("goroutines=%d", goroutines), func(b *testing.B) {
+			decide := func(take decider, n int) time.Duration {
+				began := time.Now()
+				var next, wrong atomic.Int64
+				var running sync.WaitGroup
+				for range goroutines {
+					running.Go(func() {
+						for i := next.Add(1); i <= int64(n); i = next.Add(1) {
+							if ok, err := take(b.Context(), keys[i*7919%int64(len(keys))]); err != nil || !ok {
+								wrong.Add(1)
+							}
+						}
+					})
+				}
+				running.Wait()
+				require.Zero(b, wrong.Load())
+				return time.Since(began)
+			}
+			decide(contestants[0], 100) // connections, scripts
+			decide(contestants[1], 100)
+			const turn = 2000
+			var ratios []float64
+			for b.Loop() {
+				var took [2]time.Duration
+				for i := range 2 {
+					at := (i + len(ratios)) % 2
+					took[at] = decide(contestants[at], turn)
+				}
+				ratios = append(ratios, took[0].Seconds()/took[1].Seconds())
+			}
+			slices.Sort(ratios)
+			b.ReportMetric(ratios[len(ratios)/2], "of-floor")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
 // BenchmarkDecisions has all callers admitted, of 10,000 keys, with so many goroutines
 // at a time; "floor" is bareScript. Its server is on the same machine, so that only the ratios mean something.
 func BenchmarkDecisions(b *testing.B) {
@@ -45,21 +117,13 @@ func BenchmarkDecisions(b *testing.B) {
 	require.NoError(b, err)
 	b.Cleanup(pipelined.Close)
 
-	var keys [10_000]string
-	for i := range keys {
-		keys[i] = "key:bench:caller-" + strconv.Itoa(i)
-	}
+	keys := benchKeys()
 	const n = 1_000_000 // a second
 	one := []admit.Limit{admit.PerSecond(n)}
 	four := []admit.Limit{admit.PerSecond(n), admit.PerMinute(n), admit.PerHour(n), admit.PerDay(n)}
-	admitWith := func(eval redislimit.Eval, direct bool, limits []admit.Limit) func(context.Context, string) (bool, error) {
-		s := newStore(b, eval, redislimit.Config{Timeout: time.Minute, Direct: direct})
-		return func(ctx context.Context, key string) (bool, error) {
-			d, err := s.Take(ctx, key, 1, limits)
-			return d.Allowed, err
-		}
+	admitWith := func(eval redislimit.Eval, direct bool, limits []admit.Limit) decider {
+		return takes(newStore(b, eval, redislimit.Config{Timeout: time.Minute, Direct: direct}), limits)
 	}
-	bare := redis.NewScript(bareScript)
 	bareRueidis := rueidis.NewLuaScript(bareScript)
 	rate := redis_rate.NewLimiter(client)
 	store, err := ulule.NewStore(client)
@@ -73,12 +137,9 @@ func BenchmarkDecisions(b *testing.B) {
 	for _, goroutines := range []int{1, 16, 64} {
 		for _, test := range []struct {
 			name string
-			take func(context.Context, string) (bool, error)
+			take decider
 		}{
-			{"client=go-redis/lib=floor", func(ctx context.Context, key string) (bool, error) {
-				v, err := bare.Run(ctx, client, []string{"bare:" + key}, "1", "1000000").Int64Slice()
-				return err == nil && v[0] == 1, err
-			}},
+			{"client=go-redis/lib=floor", floor(client)},
 			{"client=go-redis/lib=admit", admitWith(evalWith(client), true, one)},
 			{"client=go-redis/lib=admit.guarded", admitWith(evalWith(client), false, one)},
 			{"client=go-redis/lib=admit.four-limits", admitWith(evalWith(client), true, four)},
