@@ -16,7 +16,7 @@ import (
 
 // With go-redis, run is
 //
-//	client := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true, MaxRetries: -1})
+//	client := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true, MaxRetries: -1, DialerRetries: 1})
 //	script := redis.NewScript(redislimit.Script)
 //	run := func(ctx context.Context, keys []string, args ...any) (any, error) {
 //		return script.Run(ctx, client, keys, args...).Result()

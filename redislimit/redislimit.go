@@ -42,7 +42,8 @@ type Config struct {
 // Eval evaluates Script, or SHA-1 of it, on the server that has the keys, and returns
 // what it returns: a []any of int64. All keys are in one slot of a cluster, and every
 // argument is a string. It must not change or keep what it is given, nor send a call again
-// whose answer was lost: with go-redis, set MaxRetries to -1.
+// whose answer was lost: with go-redis, set MaxRetries to -1. DialerRetries should be 1 there,
+// so that a server that refuses connections is an error at once.
 type Eval = func(ctx context.Context, keys []string, args ...any) (any, error)
 
 // Store is an admit.LimitStore whose buckets are in Redis 6.2 or later, or in Valkey.

@@ -21,6 +21,7 @@ func Example_goRedis() {
 		Addr:                  os.Getenv("REDIS_ADDR"),
 		ContextTimeoutEnabled: true, // without it, Direct below would be a lie
 		MaxRetries:            -1,   // a call whose answer was lost has counted, and is not to count again
+		DialerRetries:         1,    // a Redis that refuses connections is found out at once
 	})
 	script := redis.NewScript(redislimit.Script)
 	store, err := redislimit.New(func(ctx context.Context, keys []string, args ...any) (any, error) {
@@ -48,6 +49,7 @@ func Example_goRedisSentinel() {
 		SentinelAddrs:         []string{"sentinel-1:26379", "sentinel-2:26379", "sentinel-3:26379"},
 		ContextTimeoutEnabled: true,
 		MaxRetries:            -1,
+		DialerRetries:         1,
 	})
 	script := redis.NewScript(redislimit.Script)
 	_, _ = redislimit.New(func(ctx context.Context, keys []string, args ...any) (any, error) {
@@ -60,6 +62,7 @@ func Example_goRedisCluster() {
 	client := redis.NewClusterClient(&redis.ClusterOptions{
 		Addrs:                 []string{"redis-1:6379", "redis-2:6379", "redis-3:6379"},
 		ContextTimeoutEnabled: true,
+		DialerRetries:         1,
 	})
 	script := redis.NewScript(redislimit.Script)
 	_, _ = redislimit.New(func(ctx context.Context, keys []string, args ...any) (any, error) {

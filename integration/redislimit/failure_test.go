@@ -211,3 +211,21 @@ func TestSlowRedis(t *testing.T) {
 		assert.True(t, take(t, s, fmt.Sprint("caller ", i), 1, admit.PerHour(1)).Allowed)
 	}
 }
+
+// With the options of the example, a Redis that is gone is an error at once: go-redis itself
+// would try to connect five times, 100 ms apart.
+func TestRefusedConnectionIsAnErrorAtOnce(t *testing.T) {
+	t.Parallel()
+	server := servers.StartRedis(t)
+	client := redis.NewClient(&redis.Options{Addr: server.Addr, ContextTimeoutEnabled: true, MaxRetries: -1, DialerRetries: 1})
+	t.Cleanup(func() { _ = client.Close() })
+	s := newStore(t, evalWith(client), redislimit.Config{Timeout: time.Minute, Direct: true})
+	take(t, s, "caller", 1, admit.PerSecond(10))
+	server.Stop()
+	began := time.Now()
+	for range 2 { // one finds the connection closed
+		_, err := s.Take(t.Context(), "caller", 1, []admit.Limit{admit.PerSecond(10)})
+		require.Error(t, err)
+	}
+	assert.Less(t, time.Since(began), 400*time.Millisecond)
+}
