@@ -181,7 +181,7 @@ func (f *fleet) startReplica(ctx context.Context, i int, open func() (*sqlkeys.S
 
 // newLimitStore returns the limits in Redis, with connections of its own.
 func (f *fleet) newLimitStore() (*redislimit.Store, error) {
-	client := redis.NewClient(&redis.Options{Addr: f.redis.Addr, ContextTimeoutEnabled: true, MaxRetries: -1})
+	client := redis.NewClient(&redis.Options{Addr: f.redis.Addr, ContextTimeoutEnabled: true, MaxRetries: -1, DialerRetries: 1})
 	f.closers = append(f.closers, func() { _ = client.Close() })
 	script := redis.NewScript(redislimit.Script)
 	return redislimit.New(func(ctx context.Context, keys []string, args ...any) (any, error) {

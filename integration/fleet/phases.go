@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -37,7 +38,7 @@ type outcome struct {
 	lease    admit.Lease
 	database string
 	phases   []*phase
-	failed   int // answers that were neither 200 nor 429
+	answers  map[int]int // by status
 }
 
 // exerciseLimit runs all phases with a fleet of its own.
@@ -52,19 +53,23 @@ func exerciseLimit(ctx context.Context, o options) (*outcome, error) {
 	}
 	defer f.close()
 	result := &outcome{rate: o.rate, lease: s.lease, database: f.database, phases: newPhases()}
-	// The requests until all connections are there are nobody's.
-	warm, stop := context.WithTimeout(ctx, time.Second)
-	f.send(warm, f.callers[0])
-	stop()
+	warming, stop := context.WithTimeout(ctx, 30*time.Second)
+	defer stop()
+	if err := f.warm(warming, f.callers[0]); err != nil {
+		return nil, err
+	}
+	connecting, stop := context.WithTimeout(ctx, time.Second)
+	defer stop()
+	f.send(connecting, f.callers[0])
 	time.Sleep(limit.Per) // the bucket is full again
 	s.take()
 
-	sendCtx, stop := context.WithCancel(ctx)
-	sent := make(chan int)
-	go func() { sent <- f.send(sendCtx, f.callers[0]) }()
+	sending, enough := context.WithCancel(ctx)
+	sent := make(chan map[int]int)
+	go func() { sent <- f.send(sending, f.callers[0]) }()
 	err = f.pass(ctx, s, result.phases, o.lasts)
-	stop()
-	result.failed = <-sent
+	enough()
+	result.answers = <-sent
 	return result, err
 }
 
@@ -130,7 +135,7 @@ func (p *phase) ahead(lease admit.Lease) int {
 // verdict returns what was promised and not kept.
 func (o *outcome) verdict() (faults []error) {
 	fault := func(format string, args ...any) {
-		faults = append(faults, fmt.Errorf("at %v of the limit, lease %v: %s", o.rate, o.lease, fmt.Sprintf(format, args...)))
+		faults = append(faults, fmt.Errorf("at %v times the limit, lease %s: %s", o.rate, leaseText(o.lease), fmt.Sprintf(format, args...)))
 	}
 	for _, p := range o.phases {
 		most := mostIn(p.decisions)
@@ -141,8 +146,10 @@ func (o *outcome) verdict() (faults []error) {
 			fault("%s: %d admitted in %v, at most %d may be", p.name, most.per, limit.Per, bound)
 		}
 	}
-	if o.failed > 0 {
-		fault("%d answers were neither 200 nor 429", o.failed)
+	for status, n := range o.answers {
+		if status != http.StatusOK && status != http.StatusTooManyRequests {
+			fault("%d answers have the status %d", n, status)
+		}
 	}
 	return faults
 }
