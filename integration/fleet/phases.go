@@ -14,21 +14,23 @@ import (
 type phase struct {
 	name   string
 	begins func(*fleet) error
-	again  bool    // Redis has its buckets full again, and not all replicas know that it is there
+	bucket bool    // another one decides from now on, which may be full: the shares of the replicas, or Redis
+	both   bool    // for a while, until all replicas know that Redis is there
 	share  float64 // of all the time
 
 	lasted    time.Duration
 	decisions []decision
-	calls     int64 // of Redis
+	before    []decision // in the last Per before it
+	calls     int64      // of Redis
 }
 
 func newPhases() []*phase {
 	return []*phase{
 		{name: "healthy", begins: func(*fleet) error { return nil }, share: 2. / 6},
-		{name: "hung", begins: func(f *fleet) error { return f.redis.Hang() }, share: 1. / 6},
-		{name: "back", begins: func(f *fleet) error { return f.redis.Resume() }, share: 1. / 6, again: true},
-		{name: "killed", begins: func(f *fleet) error { f.redis.Stop(); return nil }, share: 1. / 6},
-		{name: "restarted", begins: func(f *fleet) error { return f.redis.Start() }, share: 1. / 6, again: true},
+		{name: "hung", begins: func(f *fleet) error { return f.redis.Hang() }, share: 1. / 6, bucket: true},
+		{name: "back", begins: func(f *fleet) error { return f.redis.Resume() }, share: 1. / 6, bucket: true, both: true},
+		{name: "killed", begins: func(f *fleet) error { f.redis.Stop(); return nil }, share: 1. / 6, bucket: true},
+		{name: "restarted", begins: func(f *fleet) error { return f.redis.Start() }, share: 1. / 6, bucket: true, both: true},
 	}
 }
 
@@ -74,7 +76,9 @@ func exerciseLimit(ctx context.Context, o options) (*outcome, error) {
 }
 
 func (f *fleet) pass(ctx context.Context, s *limited, phases []*phase, lasts time.Duration) error {
+	var last []decision
 	for _, p := range phases {
+		p.before = slices.DeleteFunc(last, func(d decision) bool { return d.from < time.Since(s.began)-limit.Per })
 		began, calls := time.Now(), f.calls.Load()
 		if err := p.begins(f); err != nil {
 			return err
@@ -85,6 +89,7 @@ func (f *fleet) pass(ctx context.Context, s *limited, phases []*phase, lasts tim
 		case <-time.After(time.Duration(p.share*float64(lasts)) - time.Since(began)):
 		}
 		p.lasted, p.calls, p.decisions = time.Since(began), f.calls.Load()-calls, s.take()
+		last = slices.Clone(p.decisions)
 	}
 	return nil
 }
@@ -120,16 +125,22 @@ func (p *phase) behind(rate float64) bool {
 	return float64(len(p.decisions)) < 0.98*rate*float64(limit.Requests)*p.lasted.Seconds()
 }
 
-// ahead is how many more may be admitted in any time than the rate of the limit allows: a
-// bucket, and what was taken ahead. While Redis is away, the bucket is that of all shares
-// together. Once it is back, it has full buckets of its own, beside the shares, and until the
-// last replica finds out, about a second later, both may let in.
+// most is what was admitted in a phase, and where it began.
+func (p *phase) most() most { return mostIn(slices.Concat(p.before, p.decisions)) }
+
+// ahead is how many more may be admitted in any time than the rate of the limit allows: a bucket,
+// and what was taken ahead. Where Redis fails, the shares of all replicas are a second bucket, and
+// where it is back, its own is full again; until the last replica finds out, about a second later,
+// both let in.
 func (p *phase) ahead(lease admit.Lease) int {
-	n := float64(limit.Requests) * (1 + lease.Share)
-	if p.again {
-		n += float64(limit.Requests) * (1 + 1.1/limit.Per.Seconds())
+	n := 1 + lease.Share
+	if p.bucket {
+		n++
 	}
-	return int(n)
+	if p.both {
+		n += 1.1 * float64(time.Second) / float64(limit.Per)
+	}
+	return int(n * float64(limit.Requests))
 }
 
 // verdict returns what was promised and not kept.
@@ -138,7 +149,7 @@ func (o *outcome) verdict() (faults []error) {
 		faults = append(faults, fmt.Errorf("at %v times the limit, lease %s: %s", o.rate, leaseText(o.lease), fmt.Sprintf(format, args...)))
 	}
 	for _, p := range o.phases {
-		most := mostIn(p.decisions)
+		most := p.most()
 		if most.ahead > p.ahead(o.lease) {
 			fault("%s: %d admitted ahead of the limit, at most %d may be", p.name, most.ahead, p.ahead(o.lease))
 		}

@@ -73,7 +73,7 @@ func (o *outcome) row(p *phase) string {
 	if p.behind(o.rate) {
 		mark = " †"
 	}
-	worst, ahead := mostIn(p.decisions), p.ahead(o.lease)
+	worst, ahead := p.most(), p.ahead(o.lease)
 	return fmt.Sprintf("| %s | %s | %d%s | %d | %d of %d | %d of %d | %.3f | %s | %s | %s | %.1f%% |\n",
 		p.name, leaseText(o.lease), came, mark, p.admitted(), worst.per, ahead+limit.Requests, worst.ahead, ahead, p.callsEach(),
 		micros(p.added(50)), micros(p.added(90)), micros(p.added(99)), p.fastPercent())
@@ -107,7 +107,7 @@ func document(o options, lease admit.Lease, database, tables string, faults []er
 	}
 	return fmt.Sprintf(`# Replicas that share a limit
 
-%s; %s. Keys in %s.
+%s; %s; %s. Keys in %s.
 %s
 Written by `+"`go run ./integration/fleet -table`"+` (%s of requests for each run; `+"`-rate 0.9 -lease %v`"+` is one of them).
 
@@ -115,14 +115,14 @@ Written by `+"`go run ./integration/fleet -table`"+` (%s of requests for each ru
 share this machine: only what came can be admitted, and † marks where less than 98%% of it did.
 
 - **lease**: how much the replicas may take ahead together, of the limit, and for how long; none: each request asks Redis.
-- **in any 1 s**: the most that was admitted, and the bound. The bound is what a bucket may be ahead, and a second of the limit.
-- **ahead**: the most that was admitted in any time, less what the limit gives back in that time, and the bound: the bucket, and what is taken ahead. While Redis is away, the shares of all replicas
-  are that bucket. When it is back, its own bucket is full again beside the shares, and until the last replica finds out, about a second later, both let in.
+- **in any 1 s**: the most that was admitted, and the bound: what may be ahead, and a second of the limit.
+- **ahead**: the most that was admitted in any time, less what the limit gives back in that time, and the bound: the bucket, and what is taken ahead. Where Redis goes away, the shares of all replicas are a
+  second bucket, less what they let in before; where it comes back, its own is full again, and until the last replica finds out, about a second later, both let in. A time may begin up to a second before its row does.
 - **calls**: of Redis, probes too, for each admitted request.
 - **p50, p90, p99**: the time from when a request comes to the Limiter to when it is decided. **fast**: the part of all that took less than %v.
 
 %s
-%s`, machine.String(), redisVersion(string(version)), database, time.Now().UTC().Format("2 January 2006."), o.lasts, lease.Share,
+%s`, machine.String(), redisVersion(string(version)), strings.Join(machine.Modules("redis/go-redis/"), "; "), database, time.Now().UTC().Format("2 January 2006."), o.lasts, lease.Share,
 		o.replicas, limit.Requests, fast, kept, tables)
 }
 
