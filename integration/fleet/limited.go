@@ -26,6 +26,7 @@ type limited struct {
 type decision struct {
 	from, to time.Duration
 	admitted bool
+	alone    bool // by the share of the replica, since Redis did not answer in time
 }
 
 func (d decision) took() time.Duration { return d.to - d.from }
@@ -69,7 +70,7 @@ func (s *limited) observe(r *http.Request, e admit.LimitEvent) {
 	from := r.Context().Value(arrival{}).(time.Time).Sub(s.began)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.decisions = append(s.decisions, decision{from, to, e.Decision.Allowed})
+	s.decisions = append(s.decisions, decision{from, to, e.Decision.Allowed, e.Err != nil})
 }
 
 // take returns what was decided since it was last called.

@@ -23,7 +23,7 @@ func TestMostInKnowsABucketFromTwo(t *testing.T) {
 			if admitted {
 				*b = max(*b, at) + cost
 			}
-			all = append(all, decision{at - rand.N(time.Millisecond), at + rand.N(20*time.Millisecond), admitted})
+			all = append(all, decision{from: at - rand.N(time.Millisecond), to: at + rand.N(20*time.Millisecond), admitted: admitted})
 		}
 		random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		m := mostIn(all)

@@ -14,8 +14,8 @@ import (
 type phase struct {
 	name   string
 	begins func(*fleet) error
+	away   bool    // Redis
 	bucket bool    // another one decides from now on, which may be full: the shares of the replicas, or Redis
-	both   bool    // for a while, until all replicas know that Redis is there
 	share  float64 // of all the time
 
 	lasted    time.Duration
@@ -27,10 +27,10 @@ type phase struct {
 func newPhases() []*phase {
 	return []*phase{
 		{name: "healthy", begins: func(*fleet) error { return nil }, share: 2. / 6},
-		{name: "hung", begins: func(f *fleet) error { return f.redis.Hang() }, share: 1. / 6, bucket: true},
-		{name: "back", begins: func(f *fleet) error { return f.redis.Resume() }, share: 1. / 6, bucket: true, both: true},
-		{name: "killed", begins: func(f *fleet) error { f.redis.Stop(); return nil }, share: 1. / 6, bucket: true},
-		{name: "restarted", begins: func(f *fleet) error { return f.redis.Start() }, share: 1. / 6, bucket: true, both: true},
+		{name: "hung", begins: func(f *fleet) error { return f.redis.Hang() }, share: 1. / 6, away: true, bucket: true},
+		{name: "back", begins: func(f *fleet) error { return f.redis.Resume() }, share: 1. / 6, bucket: true},
+		{name: "killed", begins: func(f *fleet) error { f.redis.Stop(); return nil }, share: 1. / 6, away: true, bucket: true},
+		{name: "restarted", begins: func(f *fleet) error { return f.redis.Start() }, share: 1. / 6, bucket: true},
 	}
 }
 
@@ -94,14 +94,21 @@ func (f *fleet) pass(ctx context.Context, s *limited, phases []*phase, lasts tim
 	return nil
 }
 
-// admitted is how many were.
-func (p *phase) admitted() (n int) {
+// count returns how many decisions are such.
+func (p *phase) count(such func(decision) bool) (n int) {
 	for _, d := range p.decisions {
-		if d.admitted {
+		if such(d) {
 			n++
 		}
 	}
 	return n
+}
+
+func (p *phase) admitted() int { return p.count(func(d decision) bool { return d.admitted }) }
+
+// percent is the part of all decisions that are such.
+func (p *phase) percent(such func(decision) bool) float64 {
+	return 100 * float64(p.count(such)) / float64(max(len(p.decisions), 1))
 }
 
 // callsEach is how often Redis was asked for an admitted request.
@@ -129,18 +136,18 @@ func (p *phase) behind(rate float64) bool {
 func (p *phase) most() most { return mostIn(slices.Concat(p.before, p.decisions)) }
 
 // ahead is how many more may be admitted in any time than the rate of the limit allows: a bucket,
-// and what was taken ahead. Where Redis fails, the shares of all replicas are a second bucket, and
-// where it is back, its own is full again; until the last replica finds out, about a second later,
-// both let in.
+// and what was taken ahead. Where Redis fails, the shares of all replicas are a second bucket.
+// Where it is back, its own is full again; until the last replica finds out, about a second later,
+// both let in, as they do when an answer comes too late.
 func (p *phase) ahead(lease admit.Lease) int {
-	n := 1 + lease.Share
+	n := int((1 + lease.Share) * float64(limit.Requests))
 	if p.bucket {
-		n++
+		n += limit.Requests
 	}
-	if p.both {
-		n += 1.1 * float64(time.Second) / float64(limit.Per)
+	if !p.away {
+		n += p.count(func(d decision) bool { return d.admitted && d.alone })
 	}
-	return int(n * float64(limit.Requests))
+	return n
 }
 
 // verdict returns what was promised and not kept.

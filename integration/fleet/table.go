@@ -59,7 +59,7 @@ func runTable(ctx context.Context, o options, stdout io.Writer) error {
 // tableOf has the phases of all outcomes, side by side.
 func tableOf(results ...*outcome) string {
 	var b strings.Builder
-	b.WriteString("| Redis | lease | came | admitted | in any 1 s | ahead | calls | p50 | p90 | p99 | fast |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
+	b.WriteString("| Redis | lease | came | admitted | in any 1 s | ahead | alone | calls | p50 | p90 | p99 | fast |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
 	for i := range results[0].phases {
 		for _, o := range results {
 			b.WriteString(o.row(o.phases[i]))
@@ -74,19 +74,10 @@ func (o *outcome) row(p *phase) string {
 		mark = " †"
 	}
 	worst, ahead := p.most(), p.ahead(o.lease)
-	return fmt.Sprintf("| %s | %s | %d%s | %d | %d of %d | %d of %d | %.3f | %s | %s | %s | %.1f%% |\n",
-		p.name, leaseText(o.lease), came, mark, p.admitted(), worst.per, ahead+limit.Requests, worst.ahead, ahead, p.callsEach(),
-		micros(p.added(50)), micros(p.added(90)), micros(p.added(99)), p.fastPercent())
-}
-
-func (p *phase) fastPercent() float64 {
-	n := 0
-	for _, d := range p.decisions {
-		if d.took() < fast {
-			n++
-		}
-	}
-	return 100 * float64(n) / float64(max(len(p.decisions), 1))
+	return fmt.Sprintf("| %s | %s | %d%s | %d | %d of %d | %d of %d | %.1f%% | %.3f | %s | %s | %s | %.1f%% |\n",
+		p.name, leaseText(o.lease), came, mark, p.admitted(), worst.per, ahead+limit.Requests, worst.ahead, ahead,
+		p.percent(func(d decision) bool { return d.alone }), p.callsEach(),
+		micros(p.added(50)), micros(p.added(90)), micros(p.added(99)), p.percent(func(d decision) bool { return d.took() < fast }))
 }
 
 func leaseText(l admit.Lease) string {
@@ -117,7 +108,9 @@ share this machine: only what came can be admitted, and † marks where less tha
 - **lease**: how much the replicas may take ahead together, of the limit, and for how long; none: each request asks Redis.
 - **in any 1 s**: the most that was admitted, and the bound: what may be ahead, and a second of the limit.
 - **ahead**: the most that was admitted in any time, less what the limit gives back in that time, and the bound: the bucket, and what is taken ahead. Where Redis goes away, the shares of all replicas are a
-  second bucket, less what they let in before; where it comes back, its own is full again, and until the last replica finds out, about a second later, both let in. A time may begin up to a second before its row does.
+  second bucket, less what they let in before; where it comes back, its own is full again. A time may begin up to a second before its row does.
+- **alone**: decided by the share of a replica, since Redis did not answer in 50 ms, or has not until a probe finds it well, once a second. While Redis is there, the bound has what was so admitted on top; where
+  it is healthy, it is the machine that had too much to do.
 - **calls**: of Redis, probes too, for each admitted request.
 - **p50, p90, p99**: the time from when a request comes to the Limiter to when it is decided. **fast**: the part of all that took less than %v.
 
