@@ -33,7 +33,7 @@ func runOne(ctx context.Context, o options, stdout io.Writer) error {
 func runTable(ctx context.Context, o options, stdout io.Writer) error {
 	var b strings.Builder
 	var faults []error
-	share := o
+	share, load := o, machine.Load()
 	share.lease.Share = 0.1
 	var results []*outcome
 	for _, rate := range []float64{0.5, 0.9, 2} {
@@ -52,7 +52,7 @@ func runTable(ctx context.Context, o options, stdout io.Writer) error {
 		b.WriteString(tableOf(pair...))
 		results = append(results, pair...)
 	}
-	text := document(o, share.lease, results[0].database, b.String(), faults)
+	text := document(o, share.lease, load, results[0].database, b.String(), faults)
 	return errors.Join(append(faults, os.WriteFile(resultsFile, []byte(text), 0o644))...)
 }
 
@@ -90,17 +90,20 @@ func leaseText(l admit.Lease) string {
 func micros(d time.Duration) string { return fmt.Sprintf("%d µs", d.Microseconds()) }
 
 // document is RESULTS.md.
-func document(o options, lease admit.Lease, database, tables string, faults []error) string {
+func document(o options, lease admit.Lease, load, database, tables string, faults []error) string {
 	version, _ := exec.Command("redis-server", "--version").Output()
 	kept := "All bounds held."
 	if len(faults) > 0 {
 		kept = "Bounds that did not hold:\n\n- " + strings.ReplaceAll(errors.Join(faults...).Error(), "\n", "\n- ")
 	}
+	if load != "" {
+		load = " The load of the machine was " + load + " before that."
+	}
 	return fmt.Sprintf(`# Replicas that share a limit
 
 %s; %s; %s. Keys in %s.
 %s
-Written by `+"`go run ./integration/fleet -table`"+` (%s of requests for each run; `+"`-rate 0.9 -lease %v`"+` is one of them).
+Written by `+"`go run ./integration/fleet -table`"+` (%s of requests for each run; `+"`-rate 0.9 -lease %v`"+` is one of them).%s
 
 %d replicas share one limit of %d a second in Redis, which holds as many. One caller sends to all of them in turn, at an even rate. Replicas, Redis, the database and the sender
 share this machine: only what came can be admitted, and † marks where less than 98%% of it did.
@@ -115,7 +118,7 @@ share this machine: only what came can be admitted, and † marks where less tha
 - **p50, p90, p99**: the time from when a request comes to the Limiter to when it is decided. **fast**: the part of all that took less than %v.
 
 %s
-%s`, machine.String(), redisVersion(string(version)), strings.Join(machine.Modules("redis/go-redis/"), "; "), database, time.Now().UTC().Format("2 January 2006."), o.lasts, lease.Share,
+%s`, machine.String(), redisVersion(string(version)), strings.Join(machine.Modules("redis/go-redis/"), "; "), database, time.Now().UTC().Format("2 January 2006."), o.lasts, lease.Share, load,
 		o.replicas, limit.Requests, fast, kept, tables)
 }
 

@@ -42,3 +42,11 @@ func processor() string {
 	}
 	return "unknown processor"
 }
+
+// Load is how many processes have wanted to run in the last minute, or nothing where the system
+// does not tell.
+func Load() string {
+	text, _ := os.ReadFile("/proc/loadavg")
+	average, _, _ := strings.Cut(string(text), " ")
+	return average
+}
