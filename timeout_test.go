@@ -1064,6 +1064,28 @@ func TestTimeoutContextErr(t *testing.T) {
 	})
 }
 
+// It is the same with a context of others between two Timeouts, and for who has not waited.
+func TestTimeoutContextErrThroughOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		between := func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				ctx, cancel := context.WithCancel(r.Context())
+				defer cancel()
+				h.ServeHTTP(w, r.WithContext(ctx))
+			})
+		}
+		h := wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			time.Sleep(2 * time.Second)
+			assert.Equal(t, context.DeadlineExceeded, r.Context().Err())
+			<-r.Context().Done()
+			assert.Equal(t, context.DeadlineExceeded, r.Context().Err())
+		}), admit.Timeout(time.Second), between, admit.Timeout(time.Minute))
+		refused(t, h, get("/"), 503)
+		time.Sleep(time.Hour)
+	})
+}
+
 // What a wrapper has waited for before is not the handler's to spend.
 func TestTimeoutAfterABodyThatWasRead(t *testing.T) {
 	t.Parallel()

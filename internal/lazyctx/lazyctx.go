@@ -80,17 +80,20 @@ func (c *Context) make() *cancelable {
 
 // Err implements context.Context.
 func (c *Context) Err() error {
-	made, ended := c.made.Load(), c.ended.Load()
-	switch {
-	case ended != nil:
+	if ended := c.ended.Load(); ended != nil {
 		return *ended
-	case made != nil && context.Cause(made) == context.DeadlineExceeded:
-		return context.DeadlineExceeded
-	case made != nil:
-		return made.Err()
-	default:
-		return c.parent.Err()
 	}
+	made := c.made.Load()
+	if made == nil {
+		if c.parent.Err() == nil {
+			return nil
+		}
+		made = c.make() // which has the end of the parent as it will be told for good
+	}
+	if context.Cause(made) == context.DeadlineExceeded {
+		return context.DeadlineExceeded
+	}
+	return made.Err()
 }
 
 // Deadline implements context.Context.

@@ -25,12 +25,13 @@ func TestAsTheStandardLibrary(t *testing.T) {
 		std       context.Context
 		endStd    context.CancelCauseFunc
 		endParent context.CancelCauseFunc
+		cause     error // of the parent's end
 	}
 	steps := map[string]func(*pair){
 		"ask":            func(p *pair) { p.lazy.Done() },
 		"end":            func(p *pair) { p.lazy.End(false); p.endStd(nil) },
 		"time out":       func(p *pair) { p.lazy.End(true); p.endStd(context.DeadlineExceeded) },
-		"end the parent": func(p *pair) { p.endParent(errOther) },
+		"end the parent": func(p *pair) { p.endParent(p.cause) },
 	}
 	var orders [][]string
 	for a := range steps {
@@ -42,8 +43,12 @@ func TestAsTheStandardLibrary(t *testing.T) {
 			}
 		}
 	}
-	for _, order := range orders {
-		p := new(pair)
+	for i, order := range append(orders, orders...) {
+		cause := errOther
+		if i >= len(orders) {
+			cause = context.DeadlineExceeded // as a Timeout further out has it
+		}
+		p := &pair{cause: cause}
 		var parent context.Context
 		parent, p.endParent = context.WithCancelCause(context.WithValue(t.Context(), "key", "value")) //nolint:staticcheck // a test
 		p.lazy = new(lazyctx.Context)
@@ -78,6 +83,40 @@ func isDone(ctx context.Context) bool {
 	default:
 		return false
 	}
+}
+
+// What a Context says of its end does not depend on whether somebody has waited for it, and
+// stays: also where its parent has a way of its own to end.
+func TestErrStays(t *testing.T) {
+	t.Parallel()
+	over, cancel := context.WithCancelCause(t.Context())
+	cancel(context.DeadlineExceeded)
+	canceled, cancel := context.WithCancelCause(t.Context())
+	cancel(nil)
+	for name, parent := range map[string]context.Context{
+		"its time is over":  over,
+		"an error of it":    failing{canceled},
+		"ends with nothing": canceled,
+	} {
+		asked, lazy := new(lazyctx.Context), new(lazyctx.Context)
+		asked.Init(parent)
+		lazy.Init(parent)
+		asked.Done()
+		assert.Equal(t, asked.Err(), lazy.Err(), name)
+		before := lazy.Err()
+		lazy.Done()
+		assert.Equal(t, before, lazy.Err(), name)
+	}
+}
+
+// failing is a context of others, with an error of its own.
+type failing struct{ context.Context }
+
+func (f failing) Err() error {
+	if f.Context.Err() != nil {
+		return errOther
+	}
+	return nil
 }
 
 // A context that is derived from one learns of its end without a goroutine.
