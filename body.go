@@ -154,11 +154,11 @@ func (b *body) patience() time.Duration {
 }
 
 // Wake is called by the alarm, which goes on when a Read has ended: another may wait by now,
-// with a time of its own.
+// with a time of its own, or in a Read of a BodyTimeout further inside, which has its own.
 func (b *body) Wake() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if (b.reading || b.draining) && !b.alarm.IsSet(&b.wait) {
+	if (b.reading && !b.since.IsZero() || b.draining) && !b.alarm.IsSet(&b.wait) {
 		b.interruptLocked(errBodyTooSlow)
 	}
 }

@@ -339,6 +339,29 @@ func TestBodyTimeoutOnTheClock(t *testing.T) {
 	}
 }
 
+// A BodyTimeout counts what is read through it, and no longer: a Read of an earlier handler has
+// no say in how long an inner BodyTimeout waits.
+func TestBodyTimeoutReplacesOneThatWasUsed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := &drip{parts: []string{"a", "b"}, pause: 900 * time.Millisecond, end: io.EOF, deadline: make(chan struct{})}
+		w := &dripWriter{ResponseRecorder: httptest.NewRecorder(), d: d}
+		r := httptest.NewRequest("POST", "/", d)
+		r.ContentLength, r.ProtoMajor = -1, 2
+		h := wrap(readAll(0), admit.BodyTimeout{Grace: time.Second}.Wrap, func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, err := r.Body.Read(make([]byte, 1))
+				assert.NoError(t, err)
+				d.pause = 3 * time.Second
+				next.ServeHTTP(w, r)
+			})
+		}, admit.BodyTimeout{Grace: time.Minute}.Wrap)
+		h.ServeHTTP(w, r)
+		assert.Equal(t, 200, w.Code, w.Body)
+		assert.Zero(t, w.deadlines)
+	})
+}
+
 // What arrives in no time may earn more time than a Duration holds.
 func TestBodyTimeoutOfALargeBody(t *testing.T) {
 	t.Parallel()
