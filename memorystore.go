@@ -155,10 +155,11 @@ func (s *MemoryStore) take(states []LimitState, c class, id fingerprint, cost in
 		sh.forget(s)
 		other = s.next()
 	}
+	now := sh.now
 	sh.mu.Unlock()
 
 	if other != nil {
-		other.tidy(s)
+		other.tidy(s, now)
 	}
 	return d
 }
@@ -191,6 +192,9 @@ func (s *MemoryStore) next() *shard {
 
 // reserve makes room for one more caller of a class, if there is any.
 func (s *MemoryStore) reserve(c class) bool {
+	if s.callers[c].Load() >= s.most[c] {
+		return false // as for most callers in a flood
+	}
 	n := s.callers[c].Add(1)
 	if c == keyed {
 		n += s.callers[unkeyed].Load()
@@ -282,7 +286,11 @@ func (sh *shard) take(s *MemoryStore, states []LimitState, id fingerprint, cost 
 			st.Reset = ru.refill(float64(ru.Burst) - h.tokens)
 			never = never || h.exceeded
 		}
-		if st.Remaining == 0 {
+		switch {
+		case st.Remaining > 0:
+		case h.exceeded && cost == 1:
+			st.Next = st.Reset
+		default:
 			st.Next = ru.wait(h.bucket, h.tokens, 1, t)
 		}
 		if d.Allowed {
@@ -329,9 +337,9 @@ func (sh *shard) advance(s *MemoryStore) time.Time {
 
 // tidy forgets some of what is full, unless sh is busy. It never waits, so that a shard
 // may ask for it that is locked itself.
-func (sh *shard) tidy(s *MemoryStore) {
+func (sh *shard) tidy(s *MemoryStore, now time.Duration) {
 	if sh.mu.TryLock() {
-		sh.advance(s)
+		sh.now = max(sh.now, now)
 		sh.forget(s)
 		sh.mu.Unlock()
 	}
@@ -347,7 +355,7 @@ func (sh *shard) reserve(s *MemoryStore) bool {
 		if s.reserve(sh.class) {
 			return true
 		}
-		s.next().tidy(s)
+		s.next().tidy(s, sh.now)
 	}
 	if sh.overflow == nil {
 		sh.overflow = make([]*bucket, overflowSize>>s.bits)
