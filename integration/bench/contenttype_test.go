@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"io"
 	"mime"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,9 +48,13 @@ func contentTypes() (all []contest) {
 		{"bare", "application/json", 200},
 		{"charset", "application/json; charset=utf-8", 200},
 		{"415", "text/xml", 415},
+		{"415-arrived", "text/xml", 415},
 	} {
 		work := contest{name: "case=" + c.name}
 		post := requests("POST", "{}", "Content-Type", c.value)
+		if c.name == "415-arrived" {
+			post = arrived("POST / HTTP/1.1\r\nHost: bench\r\nContent-Type: " + c.value + "\r\nContent-Length: 2\r\n\r\n{}")
+		}
 		for _, l := range libs {
 			h := l.wrap(nothing)
 			work.entries = append(work.entries, entry{l.name, func(v *verdict) {
@@ -69,6 +75,12 @@ func contentTypes() (all []contest) {
 		all = append(all, work)
 	}
 	return all
+}
+
+// arrived returns a maker of requests as a server reads them, with its own body, which is read
+// where it has arrived already.
+func arrived(text string) func() *http.Request {
+	return func() *http.Request { return must(http.ReadRequest(bufio.NewReader(strings.NewReader(text)))) }
 }
 
 // stalls sends a part of a request to a server, which has to refuse it without the rest.
