@@ -106,3 +106,13 @@ func WithoutShedders() (again func()) {
 	were := shedding.Swap(false)
 	return func() { shedding.Store(were) }
 }
+
+// WaitsForLeases reports whether a Limiter has a timer.
+func WaitsForLeases(l *Limiter) bool {
+	if l.leases == nil {
+		return false
+	}
+	l.leases.mu.Lock()
+	defer l.leases.mu.Unlock()
+	return l.leases.timer != nil
+}

@@ -508,6 +508,7 @@ func (ls *leases) close(ctx context.Context) error {
 	ls.closed.Store(true)
 	if ls.timer != nil {
 		ls.timer.Stop()
+		ls.timer = nil
 	}
 	sweeping := ls.sweeping
 	ls.mu.Unlock()

@@ -220,7 +220,10 @@ func leased(t *testing.T, c admit.LimiterConfig) *admit.Limiter {
 		c.Lease = admit.Lease{Share: 0.25, For: time.Second}
 	}
 	l := newLimiter(t, c)
-	t.Cleanup(func() { assert.NoError(t, l.Close(context.Background())) })
+	t.Cleanup(func() {
+		assert.NoError(t, l.Close(context.Background()))
+		assert.False(t, admit.WaitsForLeases(l))
+	})
 	return l
 }
 
@@ -260,7 +263,9 @@ func TestLeaseGoesBackByItself(t *testing.T) {
 		allowed(t, l.Wrap(ok), get("/"))
 		assert.EqualValues(t, 7, store.calls.Load(), "who comes after a while is asked about")
 		assert.Equal(t, 10_000-21, store.remaining(t, someone, day))
-		time.Sleep(3 * time.Second) // a timer that is left would fail the test
+		assert.True(t, admit.WaitsForLeases(l))
+		time.Sleep(3 * time.Second)
+		assert.False(t, admit.WaitsForLeases(l), "no timer is left")
 	})
 }
 
@@ -505,7 +510,11 @@ func TestLeaseOfOtherCosts(t *testing.T) {
 		assert.EqualValues(t, 3, store.calls.Load(), "held, and given back to what is held")
 
 		assert.Equal(t, 47, take(50).States[0].Remaining, "more than may be held")
-		assert.False(t, take(math.MaxInt).Allowed, "more than a full bucket")
+		for _, cost := range []int{101, math.MaxInt} {
+			never := take(cost)
+			assert.False(t, never.Allowed, "more than a full bucket")
+			assert.Negative(t, never.RetryAfter)
+		}
 		d := take(60)
 		assert.False(t, d.Allowed)
 		assert.True(t, d.States[0].Exceeded)
