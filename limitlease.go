@@ -213,7 +213,7 @@ func (ls *leases) take(ctx context.Context, states []LimitState, who caller, set
 		w := &leaseWaiter{cost: int64(cost), turn: make(chan leaseTurn, 1)}
 		a.queue = append(a.queue, w)
 		sh.mu.Unlock()
-		answer = ls.wait(ctx, sh, a, w)
+		answer = ls.wait(ctx, sh, a, w, who, set)
 	} else {
 		n := a.Ask(now, int64(cost), 0)
 		sh.mu.Unlock()
@@ -316,8 +316,8 @@ func (ls *leases) ask(ctx context.Context, sh *leaseShard, a *leaseAccount, cost
 	}
 }
 
-// wait is for a request while another one asks.
-func (ls *leases) wait(ctx context.Context, sh *leaseShard, a *leaseAccount, w *leaseWaiter) storeAnswer {
+// wait is for a request while another one asks. After a while it is exact.
+func (ls *leases) wait(ctx context.Context, sh *leaseShard, a *leaseAccount, w *leaseWaiter, who caller, set *limitSet) storeAnswer {
 	late := time.NewTimer(storeWait)
 	defer late.Stop()
 	var turn leaseTurn
@@ -325,7 +325,8 @@ func (ls *leases) wait(ctx context.Context, sh *leaseShard, a *leaseAccount, w *
 	case turn = <-w.turn:
 	case <-late.C:
 		if a.leave(sh, w) {
-			return storeAnswer{err: errStoreLate}
+			d, err := ls.exact(ctx, who, set, int(w.cost))
+			return storeAnswer{d, true, err}
 		}
 		turn = <-w.turn
 	case <-ctx.Done():

@@ -611,6 +611,30 @@ func TestLeaseOverAStoreThatHangs(t *testing.T) {
 	})
 }
 
+// A store that is slow is no store that fails: who has waited for long enough asks for itself.
+func TestLeaseOverASlowStore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := newNetwork(t)
+		store.takes.Store(int64(300 * time.Millisecond))
+		l := leased(t, admit.LimiterConfig{Store: store, Limits: []admit.Limit{admit.PerDay(100)}, StoreDown: admit.RefuseAll})
+		began := time.Now()
+		var all sync.WaitGroup
+		for _, answered := range []time.Duration{300, 600, 700} {
+			all.Go(func() {
+				d, err := l.Take(get("/"), 1)
+				assert.NoError(t, err)
+				assert.True(t, d.Allowed)
+				assert.Equal(t, answered*time.Millisecond, time.Since(began))
+			})
+			synctest.Wait()
+		}
+		all.Wait()
+		assert.EqualValues(t, 3, store.calls.Load())
+		assert.Zero(t, l.Stats().WithoutStore)
+	})
+}
+
 // A store may panic, and return what makes no sense.
 func TestLeaseOverAStoreThatIsWrong(t *testing.T) {
 	t.Parallel()
