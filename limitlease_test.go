@@ -528,6 +528,13 @@ func TestLeaseOfOtherCosts(t *testing.T) {
 		}
 		assert.Equal(t, wait-100*time.Millisecond, d.RetryAfter)
 		assert.Equal(t, calls, store.calls.Load(), "a refusal is known")
+		for range 4 {
+			time.Sleep(500 * time.Millisecond)
+			assert.False(t, take(60).Allowed)
+		}
+		assert.Equal(t, calls, store.calls.Load())
+		take(0)
+		assert.Equal(t, calls+1, store.calls.Load(), "who looks sees nothing that is older than a lease")
 		take(-20)
 		assert.True(t, take(60).Allowed, "and what is given back counts at once")
 		take(math.MinInt)
