@@ -16,6 +16,8 @@ import (
 
 var errOther = errors.New("other")
 
+type key struct{}
+
 // Everything that can happen to a Context and to its parent, in every order, is what happens to
 // the contexts of the standard library.
 func TestAsTheStandardLibrary(t *testing.T) {
@@ -50,7 +52,7 @@ func TestAsTheStandardLibrary(t *testing.T) {
 		}
 		p := &pair{cause: cause}
 		var parent context.Context
-		parent, p.endParent = context.WithCancelCause(context.WithValue(t.Context(), "key", "value")) //nolint:staticcheck // a test
+		parent, p.endParent = context.WithCancelCause(context.WithValue(t.Context(), key{}, "value"))
 		p.lazy = new(lazyctx.Context)
 		p.lazy.Init(parent)
 		p.std, p.endStd = context.WithCancelCause(parent)
@@ -63,7 +65,7 @@ func TestAsTheStandardLibrary(t *testing.T) {
 			}
 			assert.Equal(t, wantErr, p.lazy.Err(), at)
 			assert.Equal(t, context.Cause(p.std), context.Cause(p.lazy), at)
-			assert.Equal(t, "value", p.lazy.Value("key"), at)
+			assert.Equal(t, "value", p.lazy.Value(key{}), at)
 		}
 		derived, cancel := context.WithCancel(p.lazy)
 		assert.Equal(t, p.std.Err() != nil, isDone(p.lazy), order)
