@@ -56,8 +56,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags.StringVar(&o.svg, "svg", "", "draw what was admitted, and what may be, into `FILE`")
 	flags.Float64Var(&o.rate, "rate", 0, "send so many `times` a limit of 1,000 a second, while Redis fails in each way")
 	flags.Float64Var(&o.lease.Share, "lease", 0, "with -rate: the `share` of the limit that the replicas may take ahead")
-	flags.DurationVar(&o.lease.For, "lease-for", 100*time.Millisecond, "with -lease or -table: for how long")
-	flags.BoolVar(&o.table, "table", false, "run -rate 0.5, 0.9 and 2, without and with -lease 0.1, and write "+resultsFile)
+	flags.DurationVar(&o.lease.For, "lease-for", 100*time.Millisecond, "with -lease: for how long")
+	flags.BoolVar(&o.table, "table", false, "run -rate 0.5, 0.9 and 2, each without a lease and with two, and write "+resultsFile)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
