@@ -26,9 +26,14 @@ func newBucket(ru *rule, id fingerprint, tokens int, t time.Time) *bucket {
 	return b
 }
 
-// full reports whether b is as good as a new bucket.
-func (b *bucket) full(t time.Time) bool {
-	return b.tokens.TokensAt(t) >= float64(b.limit.Value().Burst)
+// fullIn is how long after t it takes until b is as good as a new bucket, 0 if it is.
+func (b *bucket) fullIn(t time.Time) time.Duration {
+	l := b.limit.Value()
+	missing := float64(l.Burst) - b.tokens.TokensAt(t)
+	if missing <= 0 {
+		return 0
+	}
+	return max(time.Duration(missing*float64(l.Per)/float64(l.Requests)), 1)
 }
 
 // enough reports whether AllowN lets n requests through a bucket with so many tokens:

@@ -12,8 +12,8 @@ func (s *MemoryStore) SetClock(now func() time.Duration) { s.now = now }
 // Len returns the number of callers that have buckets of their own.
 func (s *MemoryStore) Len() int { return int(s.callers[keyed].Load() + s.callers[unkeyed].Load()) }
 
-// Check looks for what never may be: a bucket in a slot where nobody finds it, a count
-// that is wrong, a table that is much longer than need be.
+// Check looks for what never may be: a bucket in a slot where nobody finds it, or that nobody
+// will forget, a count that is wrong, a table that is much longer than need be.
 func (s *MemoryStore) Check() error {
 	var all int64
 	for i := range s.shards {
@@ -30,6 +30,9 @@ func (s *MemoryStore) Check() error {
 				}
 				if found, known := sh.find(b.id, b.limit); found != b || !known {
 					return fmt.Errorf("shard %d: a bucket is not found, or there twice", i)
+				}
+				if full := sh.now + b.fullIn(s.epoch.Add(sh.now)); sh.cursor == 0 && full < sh.oneBy-time.Microsecond {
+					return fmt.Errorf("shard %d: a bucket is full after %v, and nobody looks before %v", i, full, sh.oneBy)
 				}
 			}
 		}

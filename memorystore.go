@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"hash/maphash"
+	"math"
 	"math/bits"
 	"slices"
 	"sync"
@@ -53,8 +54,8 @@ const (
 	// So many of the others are looked after for a caller that has no room.
 	tidyForOne = 8
 
-	// A sweep goes over a shard at most so often, and so many slots at a time; more
-	// where it finds much to forget.
+	// A sweep goes over a shard at most so often, where some bucket may be full, and so many
+	// slots at a time; more where it finds much to forget.
 	sweepEvery = time.Second
 	sweepSlots = 32
 	sweepMost  = 4 * sweepSlots
@@ -216,6 +217,7 @@ type shard struct {
 	mu     sync.Mutex
 	now    time.Duration // the latest time seen; going backwards makes no tokens
 	fullBy time.Duration // from then on every bucket is full
+	oneBy  time.Duration // no bucket is full before
 
 	table    []*bucket
 	buckets  int       // in table
@@ -295,6 +297,9 @@ func (sh *shard) take(s *MemoryStore, states []LimitState, id fingerprint, cost 
 		}
 		if d.Allowed {
 			sh.fullBy = max(sh.fullBy, sh.now+st.Reset+time.Millisecond) // more than any rounding
+			if h.bucket != nil {
+				sh.oneBy = min(sh.oneBy, sh.now+st.Reset)
+			}
 		}
 		states = append(states, st)
 	}
@@ -456,10 +461,10 @@ func (sh *shard) forgetAll(s *MemoryStore) {
 func (sh *shard) forget(s *MemoryStore) {
 	sh.forgetAll(s)
 	if sh.cursor == 0 {
-		if sh.now-sh.swept < sweepEvery {
+		if sh.now-sh.swept < sweepEvery || sh.now < sh.oneBy {
 			return
 		}
-		sh.swept = sh.now
+		sh.swept, sh.oneBy = sh.now, math.MaxInt64
 	}
 	t := s.epoch.Add(sh.now)
 	before := sh.buckets
@@ -467,11 +472,11 @@ func (sh *shard) forget(s *MemoryStore) {
 		if sh.cursor >= len(sh.table) {
 			sh.cursor = 0
 			for i := range sh.overflow {
-				sweep(&sh.overflow[i], t)
+				sh.sweep(&sh.overflow[i], t)
 			}
 			return
 		}
-		buckets, callers := sweep(&sh.table[sh.cursor], t)
+		buckets, callers := sh.sweep(&sh.table[sh.cursor], t)
 		sh.buckets -= buckets
 		sh.callers -= callers
 		s.callers[sh.class].Add(-callers)
@@ -482,10 +487,11 @@ func (sh *shard) forget(s *MemoryStore) {
 
 // sweep unlinks the buckets of a chain that are full, and counts them and the callers
 // who have no other.
-func sweep(first **bucket, t time.Time) (buckets int, callers int64) {
+func (sh *shard) sweep(first **bucket, t time.Time) (buckets int, callers int64) {
 	for at := first; *at != nil; {
 		b := *at
-		if !b.full(t) {
+		if left := b.fullIn(t); left > 0 {
+			sh.oneBy = min(sh.oneBy, sh.now+left)
 			at = &b.next
 			continue
 		}
@@ -509,6 +515,9 @@ func (sh *shard) shrink() {
 		last := len(sh.table) - 1
 		chain := sh.empty(last)
 		sh.table = sh.table[:last]
+		if chain != nil {
+			sh.oneBy = min(sh.oneBy, sh.now) // the sweep may have been where they are now
+		}
 		sh.relink(chain)
 	}
 	if cap(sh.table) > 2*len(sh.table) {
