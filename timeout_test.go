@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -416,6 +417,18 @@ func TestTimeoutOverTheWire(t *testing.T) {
 	t.Parallel()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/slow", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	mux.HandleFunc("/prefixed", func(w http.ResponseWriter, _ *http.Request) {
+		h := w.Header()
+		h.Set(http.TrailerPrefix+"A", "taken back")
+		_ = http.NewResponseController(w).Flush()
+		h.Del(http.TrailerPrefix + "A")
+		h.Set(http.TrailerPrefix+"B", "2")
+	})
+	mux.HandleFunc("/more", func(w http.ResponseWriter, _ *http.Request) {
+		for i := range 8 {
+			w.Header().Add("X-Outside-"+strconv.Itoa(i), "more")
+		}
+	})
 	mux.HandleFunc("/hints", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Link", "</style.css>; rel=preload")
 		w.WriteHeader(http.StatusEarlyHints)
@@ -746,12 +759,20 @@ func TestTimeoutSendsHeadersAsNetHTTPDoes(t *testing.T) {
 		h.Set("X-Final", "1")
 		_, _ = io.WriteString(w, "body")
 	})
+	around := func(next http.Handler) http.Handler {
+		return outside(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			for i := range 8 {
+				w.Header().Set("X-Outside-"+strconv.Itoa(i), strconv.Itoa(i))
+			}
+			next.ServeHTTP(w, r)
+		}))
+	}
 	for _, wire := range wires {
 		t.Run(wire, func(t *testing.T) {
 			t.Parallel()
-			bare, timed := serve(t, wire, outside(mux)), serve(t, wire, outside(admit.Timeout(time.Minute)(mux)))
+			bare, timed := serve(t, wire, around(mux)), serve(t, wire, around(admit.Timeout(time.Minute)(mux)))
 			for range 30 { // by the order of a map, trailers once got lost
-				for _, path := range []string{"/trailers", "/hints"} {
+				for _, path := range []string{"/trailers", "/prefixed", "/more", "/hints"} {
 					want, got := headersOf(t, bare, path), headersOf(t, timed, path)
 					require.Equal(t, want, got, path)
 				}
@@ -870,6 +891,7 @@ func TestTimeoutSharesNothingWithALateHandler(t *testing.T) {
 							spoil(w.Header())
 							w.Header().Set("X-Late", "1")
 							r.Header.Set("X-Late", "1")
+							r.URL.Path = "/late"
 							n, _ := r.Body.Read(make([]byte, 1))
 							assert.Zero(t, n)
 							_ = r.Body.Close()
@@ -883,11 +905,15 @@ func TestTimeoutSharesNothingWithALateHandler(t *testing.T) {
 						r.ContentLength = 4
 					}
 					w := httptest.NewRecorder()
+					one, two := []string{"one"}, []string{"one", "two"}
+					w.Header()["X-One"], w.Header()["X-Two"] = one, two
 					func() {
 						defer func() { assert.Equal(t, begins, recover() != nil) }()
 						h.ServeHTTP(w, r)
 					}()
 					for range 3 {
+						assert.Equal(t, [][]string{{"one"}, {"one", "two"}}, [][]string{one, two}, name)
+						assert.Equal(t, "/", r.URL.Path, name)
 						assert.Empty(t, r.Header.Get("X-Late"), name)
 						assert.Empty(t, w.Header().Get("X-Late"), name)
 						assert.Equal(t, begins, w.Header().Get("X-Own") == "own", name)
@@ -1085,6 +1111,73 @@ func TestTimeoutContextErrThroughOthers(t *testing.T) {
 		time.Sleep(time.Hour)
 	})
 }
+
+// An answer that goes to a writer of others, which takes longer than the time, does not end the
+// bound of what comes after it.
+func TestTimeoutBoundsWhatFollowsAnAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		h := admit.Timeout(time.Second)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			admit.WriteError(slowWriter{httptest.NewRecorder(), 2 * time.Second}, r, admit.NewError(409, ""))
+			time.Sleep(time.Hour)
+		}))
+		refused(t, h, get("/"), 503)
+		assert.Equal(t, 2*time.Second, time.Since(began))
+		time.Sleep(time.Hour)
+	})
+}
+
+type slowWriter struct {
+	http.ResponseWriter
+	takes time.Duration
+}
+
+func (w slowWriter) WriteHeader(status int) {
+	time.Sleep(w.takes)
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// A request that is over leaves nothing: its context ends, though nobody waited for it, and no
+// timer holds what it had.
+func TestTimeoutEndsWithItsHandler(t *testing.T) {
+	t.Parallel()
+	timeout, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: time.Hour, Total: 2 * time.Hour})
+	require.NoError(t, err)
+	for name, end := range map[string]func(http.ResponseWriter){
+		"with an answer": func(w http.ResponseWriter) { _, _ = io.WriteString(w, "begun") },
+		"with none":      func(http.ResponseWriter) {},
+		"in a panic":     func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
+	} {
+		freed := make(chan struct{})
+		func() {
+			defer func() { _ = recover() }()
+			held := new([1 << 10]byte)
+			runtime.AddCleanup(held, func(freed chan struct{}) { close(freed) }, freed)
+			r := get("/").WithContext(context.WithValue(t.Context(), heldKey{}, held))
+			var inner, derived context.Context
+			defer func() {
+				assert.Equal(t, context.Canceled, inner.Err(), name)
+				assert.Equal(t, context.Canceled, derived.Err(), name)
+			}()
+			wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				inner = r.Context()
+				derived = context.WithValue(inner, heldKey{}, nil)
+				end(w)
+			}), admit.RequestID, timeout.Wrap).ServeHTTP(httptest.NewRecorder(), r)
+		}()
+		for range 20 {
+			runtime.GC()
+		}
+		select {
+		case <-freed:
+		case <-time.After(10 * time.Second):
+			t.Error("something still has the request that ended " + name)
+		}
+	}
+}
+
+type heldKey struct{}
 
 // What a wrapper has waited for before is not the handler's to spend.
 func TestTimeoutAfterABodyThatWasRead(t *testing.T) {
