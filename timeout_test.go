@@ -417,18 +417,6 @@ func TestTimeoutOverTheWire(t *testing.T) {
 	t.Parallel()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/slow", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	mux.HandleFunc("/prefixed", func(w http.ResponseWriter, _ *http.Request) {
-		h := w.Header()
-		h.Set(http.TrailerPrefix+"A", "taken back")
-		_ = http.NewResponseController(w).Flush()
-		h.Del(http.TrailerPrefix + "A")
-		h.Set(http.TrailerPrefix+"B", "2")
-	})
-	mux.HandleFunc("/more", func(w http.ResponseWriter, _ *http.Request) {
-		for i := range 8 {
-			w.Header().Add("X-Outside-"+strconv.Itoa(i), "more")
-		}
-	})
 	mux.HandleFunc("/hints", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Link", "</style.css>; rel=preload")
 		w.WriteHeader(http.StatusEarlyHints)
@@ -745,6 +733,18 @@ func TestTimeoutSendsHeadersAsNetHTTPDoes(t *testing.T) {
 		h.Set(http.TrailerPrefix+"F", "6")
 		h.Del(http.TrailerPrefix + "F")
 		h.Set("Late", "x")
+	})
+	mux.HandleFunc("/prefixed", func(w http.ResponseWriter, _ *http.Request) {
+		h := w.Header()
+		h.Set(http.TrailerPrefix+"A", "taken back")
+		_ = http.NewResponseController(w).Flush()
+		h.Del(http.TrailerPrefix + "A")
+		h.Set(http.TrailerPrefix+"B", "2")
+	})
+	mux.HandleFunc("/more", func(w http.ResponseWriter, _ *http.Request) {
+		for i := range 8 {
+			w.Header().Add("X-Outside-"+strconv.Itoa(i), "more")
+		}
 	})
 	mux.HandleFunc("/hints", func(w http.ResponseWriter, _ *http.Request) {
 		h := w.Header()
