@@ -136,7 +136,7 @@ func (u *upload) cutMeanwhile() {
 			u.panicked = v
 		}
 		if u.panicked != nil {
-			u.readUntil(longAgo)
+			u.endRead()
 		}
 	}()
 	u.readUntil(u.cut())
@@ -181,6 +181,21 @@ func (u *upload) cut() time.Time {
 
 func (u *upload) readUntil(t time.Time) {
 	_ = http.NewResponseController(u.w).SetReadDeadline(t)
+}
+
+// endRead ends the Read past the writers of others: it may be one of them that panics where a
+// deadline is set, and nobody recovers from a second panic.
+func (u *upload) endRead() {
+	defer func() { _ = recover() }()
+	w := u.w
+	for {
+		outer, wraps := w.(interface{ Unwrap() http.ResponseWriter })
+		if !wraps {
+			break
+		}
+		w = outer.Unwrap()
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(longAgo)
 }
 
 // closeAfterReply makes the server close the connection after the response: first its

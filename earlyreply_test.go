@@ -135,11 +135,24 @@ type panicking struct{ http.ResponseWriter }
 func (w panicking) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (panicking) WriteHeader(status int)        { panic(status) }
 
+// undated is one that panics where a deadline is set.
+type undated struct{ http.ResponseWriter }
+
+func (w undated) Unwrap() http.ResponseWriter   { return w.ResponseWriter }
+func (undated) SetReadDeadline(time.Time) error { panic(401) }
+
 // A writer that panics while the body is still read does so where it would without that, and the
 // connection is cut at once.
 func TestRefusalOfAnUploadPanicsInItsGoroutine(t *testing.T) {
 	t.Parallel()
-	for name, sent := range map[string]string{"stalled": "part", "large": strings.Repeat("x", 256<<10)} {
+	for name, test := range map[string]struct {
+		sent string
+		with func(http.ResponseWriter) http.ResponseWriter
+	}{
+		"stalled":    {"part", func(w http.ResponseWriter) http.ResponseWriter { return panicking{w} }},
+		"large":      {strings.Repeat("x", 256<<10), func(w http.ResponseWriter) http.ResponseWriter { return panicking{w} }},
+		"a deadline": {"part", func(w http.ResponseWriter) http.ResponseWriter { return undated{w} }},
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			var recovered any
 			h := admit.APIKey(oneKey)(ok)
@@ -148,11 +161,11 @@ func TestRefusalOfAnUploadPanicsInItsGoroutine(t *testing.T) {
 					recovered = recover()
 					panic(http.ErrAbortHandler)
 				}()
-				h.ServeHTTP(panicking{w}, r)
+				h.ServeHTTP(test.with(w), r)
 			}))
 			began := time.Now()
 			go func() {
-				_, _ = io.WriteString(c.client, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"+sent)
+				_, _ = io.WriteString(c.client, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"+test.sent)
 			}()
 			_, err := c.client.Read(make([]byte, 1))
 			assert.ErrorIs(t, err, io.EOF, name)
