@@ -106,8 +106,21 @@ func (u *upload) settle() {
 // readRest reads the rest of the body, and reports whether that has come. What has arrived needs
 // no other goroutine for it. Where more is waited for, the Read goes on, since a deadline that
 // passes in the middle of a body spoils what comes after it; and a timer cuts meanwhile. It has
-// the writer to itself, and the deadline that it sets ends the Read, at the latest.
+// the writer to itself, and the deadline that it sets ends the Read, at the latest. For a Timeout
+// outside, this is a call of its handler, which it ends before it cuts.
 func (u *upload) readRest() (whole, cut bool) {
+	var few [2]*timedRun
+	entered := few[:0]
+	runsOf(u.r.Context(), func(run *timedRun) {
+		if run.enter(false) {
+			entered = append(entered, run)
+		}
+	})
+	defer func() {
+		for _, run := range entered {
+			run.exit()
+		}
+	}()
 	u.meanwhile.Add(1)
 	patience := time.AfterFunc(settleTime, u.cutMeanwhile)
 	defer func() {

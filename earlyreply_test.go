@@ -175,3 +175,39 @@ func TestRefusalOfAnUploadPanicsInItsGoroutine(t *testing.T) {
 		})
 	}
 }
+
+// A Total that ends while the rest of an upload is waited for ends that too: the server reads what
+// is left when it cuts the connection, and does so without a deadline.
+func TestRefusalOfAnUploadInATotal(t *testing.T) {
+	t.Parallel()
+	for name, send := range map[string]func(w io.Writer){
+		"stalled": func(io.Writer) {},
+		"slow": func(w io.Writer) {
+			for {
+				if _, err := io.WriteString(w, "x"); err != nil {
+					return
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		},
+	} {
+		for _, d := range []time.Duration{250 * time.Millisecond, 310 * time.Millisecond, 600 * time.Millisecond} {
+			synctest.Test(t, func(t *testing.T) {
+				timeout, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: d, Total: d})
+				require.NoError(t, err)
+				c := servePipe(t, wrap(ok, admit.Timeout(time.Second), timeout.Wrap, admit.APIKey(oneKey)))
+				began := time.Now()
+				go func() {
+					_, _ = io.WriteString(c.client, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\npart")
+					send(c.client)
+				}()
+				require.NoError(t, c.client.SetReadDeadline(time.Now().Add(time.Minute)))
+				_, err = io.Copy(io.Discard, c.client)
+				require.NoError(t, err, "%s, %v: the server closes", name, d)
+				assert.LessOrEqual(t, time.Since(began), 2*time.Second, "%s, %v", name, d)
+				require.NoError(t, c.client.Close())
+				time.Sleep(time.Minute) // the server has its pauses
+			})
+		}
+	}
+}

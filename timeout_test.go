@@ -1208,3 +1208,34 @@ func TestTimeoutPassesOnAPanicBeforeTheHandler(t *testing.T) {
 type headless struct{ http.ResponseWriter }
 
 func (headless) Header() http.Header { panic("no header") }
+
+// The server reads what is left of a body when it cuts a connection, and does so for as long as the
+// client likes.
+func TestCutOfAnUploadThatStalls(t *testing.T) {
+	t.Parallel()
+	timeout, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: time.Second, Total: time.Second})
+	require.NoError(t, err)
+	for name, h := range map[string]http.Handler{
+		"Total": timeout.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Connection", "close") // else the server reads the body before it answers
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		})),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				c := servePipe(t, h)
+				began := time.Now()
+				go func() {
+					_, _ = io.WriteString(c.client, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\npart")
+				}()
+				require.NoError(t, c.client.SetReadDeadline(time.Now().Add(time.Minute)))
+				_, err := io.Copy(io.Discard, c.client)
+				require.NoError(t, err, "the server closes")
+				assert.Equal(t, time.Second, time.Since(began))
+				require.NoError(t, c.client.Close())
+			})
+		})
+	}
+}
