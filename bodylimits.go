@@ -58,13 +58,16 @@ func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
 		defer u.leave()
 		u.body.timeout = t
 		u.state.root().timed.Store(true)
+		// The server will read on before it answers, and before it closes after a panic, and shall
+		// not wait for longer than a handler would; but not for longer than its own ReadTimeout
+		// says either.
+		defer func() {
+			if server := serverOf(r); wakes && u.body.drains() &&
+				(server == nil || server.ReadTimeout == 0 || time.Until(began.Add(server.ReadTimeout)) > t.Grace) {
+				u.state.root().rest.read.Store(int64(t.Grace))
+			}
+		}()
 		in.ServeHTTP(u.w, u.inner)
-		// The server will read on before it answers, and shall not wait for longer than a
-		// handler would; but not for longer than its own ReadTimeout says either.
-		if server := serverOf(r); wakes && u.body.drains() &&
-			(server == nil || server.ReadTimeout == 0 || time.Until(began.Add(server.ReadTimeout)) > t.Grace) {
-			u.state.root().rest.read.Store(int64(t.Grace))
-		}
 	})
 }
 

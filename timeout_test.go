@@ -1221,6 +1221,9 @@ func TestCutOfAnUploadThatStalls(t *testing.T) {
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
 		})),
+		"BodyTimeout": admit.BodyTimeout{Grace: time.Second}.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			panic(http.ErrAbortHandler)
+		})),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
