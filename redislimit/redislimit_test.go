@@ -276,6 +276,67 @@ func TestKnownRefusalsAreForgotten(t *testing.T) {
 	})
 }
 
+// A refusal that was asked for before something was given back says nothing of what is there now.
+func TestKnownRefusalsAreNotOlderThanWhatWasGivenBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var redis server
+		slow := time.Duration(0)
+		s, err := redislimit.New(func(ctx context.Context, keys []string, args ...any) (any, error) {
+			wait := slow
+			reply, err := redis.eval(ctx, keys, args...)
+			time.Sleep(wait)
+			return reply, err
+		}, redislimit.Config{})
+		require.NoError(t, err)
+		l := admit.PerHour(1)
+		require.True(t, take(t, s, "caller", 1, l).Allowed)
+		slow = 20 * time.Millisecond
+		late := make(chan admit.Decision)
+		go func() { late <- take(t, s, "caller", 1, l) }()
+		synctest.Wait()
+		slow = 0
+		take(t, s, "caller", -1, l)
+		require.False(t, (<-late).Allowed)
+		assert.Zero(t, s.Known())
+		assert.True(t, take(t, s, "caller", 1, l).Allowed)
+	})
+}
+
+// What is left of a refusal is told from when its answer came: it was decided before that.
+func TestKnownRefusalsBeginWithTheirAnswer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var redis server
+		s, err := redislimit.New(func(ctx context.Context, keys []string, args ...any) (any, error) {
+			time.Sleep(10 * time.Millisecond)
+			reply, err := redis.eval(ctx, keys, args...)
+			time.Sleep(10 * time.Millisecond)
+			return reply, err
+		}, redislimit.Config{})
+		require.NoError(t, err)
+		l := admit.PerHour(1)
+		require.True(t, take(t, s, "caller", 1, l).Allowed)
+		first := take(t, s, "caller", 1, l)
+		require.False(t, first.Allowed)
+		assert.Equal(t, first.RetryAfter, take(t, s, "caller", 1, l).RetryAfter)
+		time.Sleep(5 * time.Millisecond)
+		assert.Equal(t, first.RetryAfter-5*time.Millisecond, take(t, s, "caller", 1, l).RetryAfter)
+		assert.EqualValues(t, 2, redis.calls.Load())
+	})
+}
+
+// A call that fails at once is no reason to look whether a connection is slow to make.
+func TestAFailureAtOnceIsNotProbed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var redis server
+		s := newStore(t, &redis, redislimit.Config{})
+		redis.fail(func(context.Context) error { time.Sleep(time.Millisecond); return errDown })
+		_, err := s.Take(t.Context(), "caller", 1, []admit.Limit{admit.PerHour(1)})
+		require.ErrorIs(t, err, errDown)
+		time.Sleep(500 * time.Millisecond)
+		assert.EqualValues(t, 1, redis.calls.Load())
+	})
+}
+
 func TestKnownRefusalsAreBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var redis server
