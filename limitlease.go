@@ -99,6 +99,10 @@ const (
 	leaseTurns = 3
 	// leaseSweep is how often what is left of leases is looked for, at most.
 	leaseSweep = 100 * time.Millisecond
+	// leaseBatch is for how many callers what is left is taken out before it goes back, about,
+	// and leaseGivers how many calls of the store do that at a time.
+	leaseBatch  = 1024
+	leaseGivers = 32
 )
 
 // leases is what a Limiter knows and holds of callers: an account for each that has come lately.
@@ -301,10 +305,11 @@ func (ls *leases) ask(ctx context.Context, sh *leaseShard, a *leaseAccount, cost
 			sh.mu.Unlock()
 			continue
 		}
+		told := err == nil
 		if ctx.Err() != nil {
 			err = nil // of this request alone
 		}
-		rest := a.serve(now, err)
+		rest := a.serve(now, told, err)
 		if ls.closed.Load() {
 			rest += a.Rest()
 		}
@@ -385,12 +390,12 @@ func (a *leaseAccount) answered(now time.Duration, cost int64, answer storeAnswe
 }
 
 // serve says to those in the queue what they get, up to the first that has to ask, and returns
-// what is to go back. The error is that of a store that fails.
-func (a *leaseAccount) serve(now time.Duration, err error) (rest int64) {
+// what is to go back. The error is that of a store that fails; told is that it has answered.
+func (a *leaseAccount) serve(now time.Duration, told bool, err error) (rest int64) {
 	for i, w := range a.queue {
 		switch v := a.Decide(now, w.cost); {
 		case v == lease.Spent || v == lease.Refused:
-			w.turn <- leaseTurn{storeAnswer: storeAnswer{a.decision(nil, now, w.cost, v), err == nil, nil}}
+			w.turn <- leaseTurn{storeAnswer: storeAnswer{a.decision(nil, now, w.cost, v), told, nil}}
 		case err != nil:
 			w.turn <- leaseTurn{storeAnswer: storeAnswer{err: err}}
 		default:
@@ -452,11 +457,17 @@ func (ls *leases) sweep() {
 	ls.sweeping = done
 	ls.mu.Unlock()
 
+	var back []leaseRest
 	for i := range ls.shards {
-		for _, rest := range ls.collect(&ls.shards[i], (*lease.Account).Ended) {
-			_ = ls.giveBack(context.Background(), rest.key, rest.set, rest.n) // else it is lost
+		if ls.closed.Load() {
+			break // close takes the others
+		}
+		if back = ls.collect(back, &ls.shards[i], (*lease.Account).Ended); len(back) >= leaseBatch {
+			_, _ = ls.giveAllBack(context.Background(), back) // else it is lost
+			back = back[:0]
 		}
 	}
+	_, _ = ls.giveAllBack(context.Background(), back)
 
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -467,9 +478,32 @@ func (ls *leases) sweep() {
 	}
 }
 
+// giveAllBack gives back, some at a time, and returns for how many callers that was in vain. Its
+// goroutines end before it does.
+func (ls *leases) giveAllBack(ctx context.Context, back []leaseRest) (lost int, err error) {
+	var (
+		next   atomic.Int64
+		mu     sync.Mutex
+		givers sync.WaitGroup
+	)
+	for range min(leaseGivers, len(back)) {
+		givers.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(back)); i = next.Add(1) - 1 {
+				if failed := ls.giveBack(ctx, back[i].key, back[i].set, back[i].n); failed != nil {
+					mu.Lock()
+					lost, err = lost+1, failed
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	givers.Wait()
+	return lost, err
+}
+
 // collect takes what is left out of the accounts of a shard, and forgets those that are of no
-// more use.
-func (ls *leases) collect(sh *leaseShard, left func(*lease.Account, time.Duration) (rest int64, over bool)) (back []leaseRest) {
+// more use. It appends to back.
+func (ls *leases) collect(back []leaseRest, sh *leaseShard, left func(*lease.Account, time.Duration) (rest int64, over bool)) []leaseRest {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	now := ls.now()
@@ -519,16 +553,12 @@ func (ls *leases) close(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	lost, errs := 0, error(nil)
+	var back []leaseRest
 	for i := range ls.shards {
-		for _, rest := range ls.collect(&ls.shards[i], (*lease.Account).Closed) {
-			if err := ls.giveBack(ctx, rest.key, rest.set, rest.n); err != nil {
-				lost, errs = lost+1, err
-			}
-		}
+		back = ls.collect(back, &ls.shards[i], (*lease.Account).Closed)
 	}
-	if errs != nil {
-		return fmt.Errorf("admit: what was taken ahead for %d callers could not be given back: %w", lost, errs)
+	if lost, err := ls.giveAllBack(ctx, back); err != nil {
+		return fmt.Errorf("admit: what was taken ahead for %d callers could not be given back: %w", lost, err)
 	}
 	return nil
 }

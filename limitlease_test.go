@@ -815,3 +815,82 @@ func TestLeaseForRequestsThatAreLeft(t *testing.T) {
 		})
 	}
 }
+
+// However many leases there are, they go back in time: when they end, and when a server stops.
+func TestManyLeasesGoBack(t *testing.T) {
+	t.Parallel()
+	const callers = 1000
+	limit := admit.PerDay(1000)
+	start := func(t *testing.T) (*network, *admit.Limiter) {
+		store := newNetwork(t)
+		store.takes.Store(0)
+		l := leased(t, admit.LimiterConfig{Store: boundedTake{store.Take}, Limits: []admit.Limit{limit}, CountBy: func(r *http.Request) string { return r.Host }, StoreDown: admit.AdmitAll})
+		for i := range callers {
+			r := get("/")
+			r.Host = fmt.Sprint(i)
+			for range 2 {
+				allowed(t, l.Wrap(ok), r)
+			}
+		}
+		require.EqualValues(t, callers, l.Stats().Leased)
+		store.takes.Store(int64(10 * time.Millisecond))
+		return store, l
+	}
+	back := func(t *testing.T, store *network) {
+		for i := range callers {
+			require.Equal(t, 1000-2, store.remaining(t, fmt.Sprint("by:api:", i), limit))
+		}
+	}
+	synctest.Test(t, func(t *testing.T) { // by themselves
+		store, l := start(t)
+		time.Sleep(2 * time.Second)
+		assert.Zero(t, l.Stats().Leased)
+		back(t, store)
+		time.Sleep(2 * time.Second)
+		assert.False(t, admit.WaitsForLeases(l))
+	})
+	for name, ended := range map[string]time.Duration{"before they end": 0, "while they go back": time.Second + 100*time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			store, l := start(t)
+			time.Sleep(ended)
+			began := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			require.NoError(t, l.Close(ctx), name)
+			assert.Less(t, time.Since(began), 700*time.Millisecond, name)
+			back(t, store)
+		})
+	}
+}
+
+// That the client of who asks leaves does not say that the store is back.
+func TestLeaseInAnOutageThatGoesOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := newNetwork(t)
+		l := leased(t, admit.LimiterConfig{Store: boundedTake{store.Take}, StoreDown: admit.RefuseAll, Limits: []admit.Limit{admit.PerDay(100)}, Lease: admit.Lease{Share: 0.25, For: time.Minute}})
+		for range 4 {
+			allowed(t, l.Wrap(ok), get("/"))
+		}
+		require.EqualValues(t, 3, l.Stats().Leased)
+		store.down.Store(true)
+		store.takes.Store(int64(50 * time.Millisecond))
+		h := (&admit.ErrorWriter{Logger: discardLogs}).Wrap(l.Wrap(ok))
+		status(h, from("192.0.2.9:1"))
+		require.True(t, l.Stats().StoreDown)
+		var all sync.WaitGroup
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			defer cancel()
+			_, err := l.Take(get("/").WithContext(ctx), 10)
+			assert.ErrorIs(t, err, context.DeadlineExceeded)
+		})
+		synctest.Wait()
+		allowed(t, h, get("/")) // of what is held
+		all.Wait()
+		assert.True(t, l.Stats().StoreDown)
+		store.down.Store(false)
+		store.takes.Store(0)
+		time.Sleep(3 * time.Minute)
+	})
+}
