@@ -238,7 +238,7 @@ func (a *Account) wait(now time.Duration, i int, cost int64) time.Duration {
 	return a.full[i] - now - l.fill(l.Burst-max(cost-a.Held(), 0))
 }
 
-// refuses reports whether the store would surely refuse. Who comes often enough to have a lease,
+// refuses reports whether the store would surely refuse: more than rounding says so. Who comes often enough to have a lease,
 // and has used up a limit, is refused for a little longer, so that there is something to take
 // then: else each of the few requests that come back would cost all processes a trip.
 func (a *Account) refuses(now time.Duration, cost int64) bool {
@@ -247,7 +247,11 @@ func (a *Account) refuses(now time.Duration, cost int64) bool {
 	}
 	var reached uint64
 	for i := range a.full {
-		if a.wait(now, i, cost) > 0 {
+		slack := a.terms.limits[i].slack()
+		if now == a.heard {
+			slack = 0 // the store has just been asked
+		}
+		if a.wait(now, i, cost) > slack {
 			reached |= 1 << i
 		}
 	}

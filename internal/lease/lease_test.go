@@ -327,6 +327,25 @@ func TestAloneItIsExact(t *testing.T) {
 	}
 }
 
+// Who waits as long as a refusal says is let in, though a part of it went back meanwhile, which is
+// rounded.
+func TestARefusalEndsWhenItSays(t *testing.T) {
+	t.Parallel()
+	o := newOne(t, 0.5, 1, 500*ms, lease.Limit{Burst: 10, Requests: 3, Per: time.Second})
+	for range 5 {
+		o.request(ms, 1)
+	}
+	require.EqualValues(t, 2, o.Held())
+	allowed, views := o.request(ms, 8)
+	require.False(t, allowed)
+	o.now += 600 * ms
+	rest, _ := o.Ended(o.now)
+	require.EqualValues(t, 2, rest)
+	_, _ = o.world.take(-rest)
+	allowed, _ = o.request(views[0].Reset-600*ms, 8)
+	assert.True(t, allowed)
+}
+
 // Numbers at the edge of what a limit may be.
 func TestLargeNumbers(t *testing.T) {
 	t.Parallel()

@@ -48,6 +48,9 @@ func (l Limit) holds(full time.Duration) int64 {
 // rounding is by how much that time may be too long: stores round it up, to a microsecond at most.
 func (l Limit) rounding() time.Duration { return min(time.Microsecond, l.fill(1)) }
 
+// slack is by how much what is known of a bucket may be off through rounding, here and there.
+func (l Limit) slack() time.Duration { return max(l.rounding(), 1) }
+
 // Terms are what may be taken ahead of a list of limits.
 type Terms struct {
 	limits []Limit
