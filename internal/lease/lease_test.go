@@ -346,6 +346,72 @@ func TestARefusalEndsWhenItSays(t *testing.T) {
 	assert.True(t, allowed)
 }
 
+// A refusal says of each limit what is so of it alone.
+func TestWhatARefusalSays(t *testing.T) {
+	t.Parallel()
+	o := newOne(t, 0.5, 1, time.Second, lease.Limit{Burst: 10, Requests: 10, Per: time.Second})
+	allowed, _ := o.request(0, 10)
+	require.True(t, allowed)
+	_, views := o.request(0, 1)
+	assert.Equal(t, 100*ms, views[0].Reset, "one request shows no rate, and is no reason to hold")
+	_, views = o.request(0, 5)
+	assert.Equal(t, lease.View{Reset: 500 * ms, Next: 100 * ms, Exceeded: true}, views[0])
+
+	o = newOne(t, 0.5, 1, time.Second, lease.Limit{Burst: 100, Requests: 100, Per: time.Second}, lease.Limit{Burst: 1000, Requests: 1000, Per: time.Second})
+	for allowed, views = o.request(ms, 5); allowed; {
+		allowed, views = o.request(ms, 5)
+	}
+	held := views[0].Reset
+	require.Equal(t, 500*ms, held)
+	assert.False(t, views[1].Exceeded, "the other limit has not refused")
+	less := views[0].Remaining + 1
+	require.Less(t, less, int64(5))
+	allowed, _ = o.request(ms, less)
+	require.False(t, allowed)
+	_, views = o.request(ms, 5)
+	assert.Equal(t, held-2*ms, views[0].Reset, "less that is refused meanwhile prolongs nothing")
+}
+
+// What goes back is in the store from then on, as far as is known.
+func TestWhatGoesBackIsThere(t *testing.T) {
+	t.Parallel()
+	o := newOne(t, 0.05, 1, time.Second, lease.Limit{Burst: 100, Requests: 1, Per: time.Hour})
+	for range 2 {
+		o.request(ms, 1)
+	}
+	require.EqualValues(t, 1, o.Held())
+	assert.EqualValues(t, 98, o.View(o.now, 0, 1, false).Remaining)
+	rest := o.Rest()
+	require.EqualValues(t, 1, rest)
+	assert.EqualValues(t, 98, o.View(o.now, 0, 1, false).Remaining)
+	_, _ = o.world.take(-rest)
+
+	n := o.Ask(o.now, 1, 50) // for others, whose clients leave
+	ok, states := o.world.take(n)
+	require.True(t, ok)
+	o.Granted(o.now, states)
+	require.Equal(t, lease.Spent, o.Decide(o.now, 1))
+	assert.EqualValues(t, n-1-5, o.Trim())
+	assert.EqualValues(t, 97, o.View(o.now, 0, 1, false).Remaining)
+}
+
+// Who was refused twice, while the states say that there is enough, asks for nothing ahead.
+func TestOnly(t *testing.T) {
+	t.Parallel()
+	o := newOne(t, 0.5, 1, time.Second, lease.Limit{Burst: 100, Requests: 100, Per: time.Second})
+	o.request(time.Hour, 1)
+	assert.True(t, o.Fresh(o.now+time.Second-1))
+	assert.False(t, o.Fresh(o.now+time.Second))
+	o.now += 10 * ms
+	require.Equal(t, lease.Ask, o.Take(o.now, 1))
+	require.EqualValues(t, 2, o.Ask(o.now, 1, 0))
+	require.True(t, o.Refused(o.now, 1, make([]lease.State, 1)))
+	require.EqualValues(t, 2, o.Again(o.now, 1, 0))
+	require.True(t, o.Refused(o.now, 1, make([]lease.State, 1)))
+	assert.EqualValues(t, 1, o.Only(o.now, 1))
+	assert.True(t, o.Alone(1))
+}
+
 // Numbers at the edge of what a limit may be.
 func TestLargeNumbers(t *testing.T) {
 	t.Parallel()
@@ -354,6 +420,7 @@ func TestLargeNumbers(t *testing.T) {
 		{Burst: 1_000_000_000, Requests: 1_000_000_000, Per: time.Second},
 		{Burst: 1_000_000_000, Requests: 1_000_000_000, Per: century},
 		{Burst: 1, Requests: 1, Per: century},
+		{Burst: 1_000_000_000, Requests: 1_000_000_000, Per: time.Millisecond},
 		{Burst: 1_000_000_000, Requests: 10, Per: century / 100_000_000},
 	} {
 		o := newOne(t, 1, 1, math.MaxInt64, limit)
