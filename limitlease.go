@@ -286,9 +286,19 @@ func (ls *leases) reserve(c class) bool {
 func (ls *leases) ask(ctx context.Context, sh *leaseShard, a *leaseAccount, cost, n int64) storeAnswer {
 	set := a.set // it stays while somebody asks
 	began := ls.now()
+	asking := ctx
+	if ls.store.bounded && ctx.Err() == nil {
+		asking = context.WithoutCancel(ctx) // the answer is for others too, and soon there
+	}
 	for turn := 1; ; turn++ {
-		d, err := caught(ctx, func(ctx context.Context) (Decision, error) {
-			return ls.store.take(ctx, a.key, int(n), slices.Clone(set.limits))
+		ahead := n - cost
+		late := func() {
+			if ahead > 0 {
+				_ = ls.giveBack(context.WithoutCancel(ctx), a.key, set, ahead) // else it is lost
+			}
+		}
+		d, err := caught(asking, func(ctx context.Context) (Decision, error) {
+			return ls.store.takeOr(ctx, a.key, int(n), slices.Clone(set.limits), late)
 		})
 		sh.mu.Lock()
 		now := ls.now()

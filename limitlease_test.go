@@ -894,3 +894,34 @@ func TestLeaseInAnOutageThatGoesOn(t *testing.T) {
 		time.Sleep(3 * time.Minute)
 	})
 }
+
+// A client that leaves while its request asks costs its caller nothing of what was taken ahead.
+func TestLeaseOfAClientThatLeaves(t *testing.T) {
+	t.Parallel()
+	for _, bounded := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			network := newNetwork(t)
+			take := takeFunc(func(ctx context.Context, key string, cost int, limits []admit.Limit) (admit.Decision, error) {
+				d, err := network.Take(context.WithoutCancel(ctx), key, cost, limits)
+				if bounded && ctx.Err() != nil {
+					return admit.Decision{}, ctx.Err() // the answer was on its way
+				}
+				return d, err
+			})
+			store := admit.LimitStore(take)
+			if bounded {
+				store = boundedTake{take}
+			}
+			day := admit.PerDay(1000)
+			l := leased(t, admit.LimiterConfig{Limits: []admit.Limit{day}, StoreDown: admit.RefuseAll, Store: store})
+			for range 100 {
+				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Microsecond)
+				_, _ = l.Take(get("/").WithContext(ctx), 1)
+				cancel()
+			}
+			require.NoError(t, l.Close(t.Context()))
+			time.Sleep(time.Second)
+			assert.GreaterOrEqual(t, network.remaining(t, someone, day), 1000-100, "bounded: %v", bounded)
+		})
+	}
+}

@@ -24,6 +24,11 @@ func newGuardedStore(store LimitStore) *guardedStore {
 
 // take is Take, in storeWait at most, and at once while the store is left alone.
 func (g *guardedStore) take(ctx context.Context, key string, cost int, limits []Limit) (Decision, error) {
+	return g.takeOr(ctx, key, cost, limits, nil)
+}
+
+// takeOr is take, and tells late of a cost that was taken after nobody waited for it.
+func (g *guardedStore) takeOr(ctx context.Context, key string, cost int, limits []Limit, late func()) (Decision, error) {
 	if err := ctx.Err(); err != nil {
 		return Decision{}, err // for nobody nothing is asked
 	}
@@ -36,6 +41,9 @@ func (g *guardedStore) take(ctx context.Context, key string, cost int, limits []
 		late: func(d Decision) {
 			if d.Allowed && cost > 0 {
 				g.late.Add(1)
+				if late != nil {
+					late()
+				}
 			}
 		},
 	}.in(ctx, &g.storeGuard)
