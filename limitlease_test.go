@@ -727,6 +727,8 @@ func TestLeasesAreBounded(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		r.Host = "late"
 		assert.EqualValues(t, 5, often(l, r), "there is room again")
+		time.Sleep(3 * time.Second)
+		assert.False(t, admit.WaitsForLeases(l), "all are gone")
 	})
 }
 
@@ -924,4 +926,109 @@ func TestLeaseOfAClientThatLeaves(t *testing.T) {
 			assert.GreaterOrEqual(t, network.remaining(t, someone, day), 1000-100, "bounded: %v", bounded)
 		})
 	}
+}
+
+// Who was handed the turn to ask, and leaves at the same moment, holds up nobody.
+func TestLeaseOfAClientThatLeavesInTurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := newNetwork(t)
+		l := leased(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(1000)}, StoreDown: admit.RefuseAll, Store: boundedTake{store.Take}})
+		for i := range 200 {
+			r := from(fmt.Sprintf("192.0.2.%d:1", i))
+			var both sync.WaitGroup
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			both.Go(func() { _, _ = l.Take(r, 1) })
+			synctest.Wait()
+			both.Go(func() { _, _ = l.Take(r.WithContext(ctx), 1) })
+			both.Wait()
+			cancel()
+			began := time.Now()
+			d, err := l.Take(r, 1)
+			require.NoError(t, err)
+			require.True(t, d.Allowed)
+			require.LessOrEqual(t, time.Since(began), time.Millisecond)
+		}
+	})
+}
+
+// A store that refuses to give anything ahead is asked for the request alone in the end, and at
+// once if it is slow.
+func TestLeaseOverAStoreThatGivesNothingAhead(t *testing.T) {
+	t.Parallel()
+	for takes, calls := range map[time.Duration]int64{time.Millisecond: 1 + 3, 150 * time.Millisecond: 1 + 2} {
+		synctest.Test(t, func(t *testing.T) {
+			store := newNetwork(t)
+			store.takes.Store(int64(takes))
+			l := leased(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(1000)}, Store: boundedTake{func(ctx context.Context, key string, cost int, limits []admit.Limit) (admit.Decision, error) {
+				d, err := store.Take(ctx, key, min(cost, 1), limits)
+				d.Allowed = cost <= 1
+				return d, err
+			}}})
+			for range 2 {
+				d, err := l.Take(get("/"), 1)
+				require.NoError(t, err)
+				assert.True(t, d.Allowed)
+			}
+			assert.Equal(t, calls, store.calls.Load(), "%v", takes)
+		})
+	}
+}
+
+// What was taken for requests goes back when all their clients have left, also that of who asked.
+func TestLeaseThatAllHaveLeft(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := newNetwork(t)
+		store.takes.Store(int64(100 * time.Millisecond))
+		day := admit.PerDay(200)
+		l := leased(t, admit.LimiterConfig{Limits: []admit.Limit{day}, StoreDown: admit.RefuseAll, Store: boundedTake{store.Take}, Lease: admit.Lease{Share: 0.05, For: time.Second}})
+		var all sync.WaitGroup
+		for i := range 52 {
+			all.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
+				defer cancel()
+				if i == 0 {
+					ctx = t.Context()
+				}
+				_, _ = l.Take(get("/").WithContext(ctx), 1)
+			})
+			synctest.Wait()
+		}
+		all.Wait()
+		require.NoError(t, l.Close(t.Context()))
+		time.Sleep(time.Second)
+		assert.Equal(t, 200-2, store.remaining(t, someone, day))
+	})
+}
+
+// A refusal of the store says how long a busy caller is held.
+func TestARefusalSaysHowLongItHolds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := newNetwork(t)
+		second := admit.PerSecond(100)
+		l := leased(t, admit.LimiterConfig{Limits: []admit.Limit{second}, Store: boundedTake{store.Take}, Lease: admit.Lease{Share: 0.5, For: time.Second}})
+		take := func() (admit.Decision, int64) {
+			before := store.calls.Load()
+			d, err := l.Take(get("/"), 1)
+			require.NoError(t, err)
+			return d, store.calls.Load() - before
+		}
+		_, calls := take()
+		for ahead := int64(0); ahead == 0 || calls == 0; {
+			_, calls = take()
+			ahead = l.Stats().Leased
+		}
+		for l.Stats().Leased > 0 {
+			take()
+		}
+		_, err := store.LimitStore.Take(t.Context(), someone, store.remaining(t, someone, second), []admit.Limit{second}) // another process
+		require.NoError(t, err)
+		d, calls := take()
+		require.Positive(t, calls)
+		require.False(t, d.Allowed)
+		assert.InDelta(t, 500*time.Millisecond, d.RetryAfter, float64(time.Millisecond))
+		assert.Equal(t, d.RetryAfter, d.States[0].Reset)
+	})
 }
