@@ -11,49 +11,49 @@ import (
 	"github.com/admit-go/admit/internal/lease"
 )
 
-// Lease lets a process take ahead from the Store of a Limiter what a caller will need soon, so
-// that most requests are decided without a trip to it. The zero Lease takes nothing ahead.
+// Lease lets a process take requests ahead from the Store of a Limiter: for each caller as many as
+// it will need soon. Then most requests are decided without a trip to the Store.
 //
-// The first request of a caller asks the Store for its own cost. From the second within For on, a
-// trip may take more: what the caller needs in For at the rate at which it comes, at most twice
-// what the trip before was for. What one process has taken ahead for one caller is at most
-// Share*Burst/Replicas of each of its limits, rounded down. Where that is less than 1, as for a
-// Limit with a small Burst, nothing is taken ahead, and each request asks the Store. About ten
-// ahead are needed to spare nine trips in ten.
+// The first request of a caller takes its own cost from the Store. From the second within For on, a
+// trip may take more: what the caller needs in For at the rate since its last trip, at most twice
+// what that trip was for. A process holds at most Share*Burst/Replicas of each limit for one caller,
+// rounded down. Where that is less than 1, as for a Limit with a small Burst, nothing is taken
+// ahead, and each request asks the Store. About ten are needed to spare nine trips in ten.
 //
-// All processes together let a caller have at most Burst + Requests + Share*Burst of each of its
-// limits in any one Per: what the Store gives in that time, and what they had taken ahead when it
-// began. This holds while no more than Replicas processes run; in a rolling deployment more do,
-// and two Limiters of one Name are two processes.
-// It does not include what is let in without the Store while that fails: see StoreDown. Then what
-// was taken ahead is spent first.
+// For one caller, all processes together admit at most Burst + Requests + Share*Burst of each
+// limit in any one Per: what the Store gives in that time, and what they held when it began. This
+// is so while no more than Replicas processes run. A rolling deployment runs more, and two
+// Limiters of one Name count as two processes. While the Store fails, what is held is spent first;
+// then StoreDown decides, and what it admits comes on top.
 //
-// What is left after For goes back with the next trip for the caller, or soon after that, and at
-// Close. What is not given back is lost to the caller: where a process crashes, or the
-// Store does not answer.
+// What is left after For goes back with the next trip for the caller, or within For after that
+// (100 ms if For is shorter), and at Close. What cannot go back, because a process crashes or the
+// Store does not answer, is lost to the caller.
 //
-// Who has used up a limit is refused without a trip until the Store would let it in. A caller that
+// Who has used up a limit is refused without a trip until the Store would admit it. A caller that
 // comes often enough to have something taken ahead is refused for at least the time in which
-// Share*Burst come back, at most For, and gets them then. Retry-After says so. What others give
-// back meanwhile counts after that.
+// Share*Burst come back, at most For. Retry-After says so. What other processes give back counts
+// after that.
 //
-// Between two trips, RateLimit is told from the last answer, which is less than For old for who is
-// let in, as of a token bucket: r is too high by what other processes have let in since, and too
-// low by what they have taken ahead, at most Share*Burst.
+// RateLimit is told from the last answer of the Store, which is less than For old for a request
+// that is admitted. Its r is too high by what other processes have admitted since, and too low by
+// what they hold, at most Share*Burst.
 //
-// One request of a caller asks at a time, up to three times where little is left. Others that come
-// meanwhile wait for the answer, 400 ms at most, and may have to ask then.
+// One request of a caller asks the Store at a time, up to three times where little is left. Others
+// wait for its answer, for 400 ms at most, and may have to ask then.
 //
-// It costs about 300 bytes and the key for each caller that has come in For, of 100,000; a quarter of them is
-// for callers with a Key alone. For all others, for keys longer than 256 bytes and for costs that no full
-// bucket holds, the Store is asked each time. Where limits change, what was taken ahead of the old
-// ones is not spent on the new ones. A MemoryStore is no trip away, and is asked each time.
+// A Limiter keeps about 300 bytes and the key for each caller that came lately, up to twice For
+// ago. It keeps at most 100,000 callers, of which at most 75,000 are counted by address or by
+// CountBy. For all others, for a key longer than 256 bytes, and for a cost above the smallest
+// Burst, each request asks the Store. When the limits of a caller change, so does each of its
+// requests until what was taken ahead of the old limits has gone back; that is not spent on the
+// new ones. A MemoryStore is no trip away, and is asked each time.
 type Lease struct {
 	// Share is the part of Burst that all processes may have taken ahead together: more than
 	// 0, at most 1.
 	Share float64
-	// For is how long what was taken ahead may be spent, 10 ms or more. What is left goes back
-	// then.
+	// For is how long what was taken ahead may be spent, 10 ms or more. Then what is left goes
+	// back.
 	For time.Duration
 }
 
@@ -574,10 +574,10 @@ func (ls *leases) close(ctx context.Context) error {
 }
 
 // Close gives back to the Store what was taken ahead by LimiterConfig.Lease. Call it after
-// Server.Shutdown; requests that come later are decided as without a Lease. It waits while ctx
-// lasts, for the Store 400 ms a call. The error says that something could not be given back,
-// which is lost to the callers that it was taken for. Without a Lease it does nothing. It may be
-// called more than once, by any goroutine.
+// Server.Shutdown; requests that come later are decided as without a Lease. It makes a call for
+// each caller with something left, 32 at a time, and waits while ctx lasts, 400 ms for each. The
+// error says that something could not be given back, which is lost to its callers. Without a Lease
+// it does nothing. It may be called more than once, by any goroutine.
 func (l *Limiter) Close(ctx context.Context) error {
 	if err := l.fault(); err != nil {
 		return err
