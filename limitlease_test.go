@@ -330,10 +330,11 @@ func TestLimiterClose(t *testing.T) {
 		l := leased(t, admit.LimiterConfig{Store: store})
 		for range 4 {
 			allowed(t, l.Wrap(ok), get("/"))
+			allowed(t, l.Wrap(ok), from("192.0.2.2:1"))
 		}
-		require.EqualValues(t, 3, l.Stats().Leased)
+		require.EqualValues(t, 6, l.Stats().Leased)
 		store.down.Store(true)
-		require.ErrorContains(t, l.Close(t.Context()), "what was taken ahead for 1 callers could not be given back: no route")
+		require.ErrorContains(t, l.Close(t.Context()), "what was taken ahead for 2 callers could not be given back: no route")
 		assert.Zero(t, l.Stats().Leased)
 	})
 }
@@ -999,6 +1000,28 @@ func TestLeaseThatAllHaveLeft(t *testing.T) {
 		require.NoError(t, l.Close(t.Context()))
 		time.Sleep(time.Second)
 		assert.Equal(t, 200-2, store.remaining(t, someone, day))
+	})
+}
+
+// A refusal that is known says how long the limit refuses that does so for longest.
+func TestLeaseOfTwoLimitsThatRefuse(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := newNetwork(t)
+		l := leased(t, admit.LimiterConfig{Store: store, Limits: []admit.Limit{
+			{Name: "slow", Requests: 1, Per: time.Hour, Burst: 10},
+			{Name: "fast", Requests: 1, Per: time.Minute, Burst: 10},
+		}})
+		_, err := l.Take(get("/"), 10)
+		require.NoError(t, err)
+		calls := store.calls.Load()
+		d, err := l.Take(get("/"), 1)
+		require.NoError(t, err)
+		require.False(t, d.Allowed)
+		require.Equal(t, calls, store.calls.Load())
+		assert.True(t, d.States[0].Exceeded && d.States[1].Exceeded)
+		assert.Equal(t, d.States[0].Reset, d.RetryAfter)
+		assert.InDelta(t, time.Hour, d.RetryAfter, float64(time.Second))
 	})
 }
 
