@@ -929,28 +929,48 @@ func TestLeaseOfAClientThatLeaves(t *testing.T) {
 	}
 }
 
-// Who was handed the turn to ask, and leaves at the same moment, holds up nobody.
-func TestLeaseOfAClientThatLeavesInTurn(t *testing.T) {
+// lateContext is looked at when something else has happened meanwhile.
+type lateContext struct {
+	context.Context
+	by   time.Duration
+	done chan struct{}
+}
+
+func (c lateContext) Done() <-chan struct{} {
+	time.Sleep(c.by)
+	return c.done
+}
+
+// Who was handed the turn to ask, and leaves or has waited for too long at the same moment, holds
+// up nobody.
+func TestLeaseOfATurnThatComesLate(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		store := newNetwork(t)
-		l := leased(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(1000)}, StoreDown: admit.RefuseAll, Store: boundedTake{store.Take}})
-		for i := range 200 {
-			r := from(fmt.Sprintf("192.0.2.%d:1", i))
-			var both sync.WaitGroup
-			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-			both.Go(func() { _, _ = l.Take(r, 1) })
-			synctest.Wait()
-			both.Go(func() { _, _ = l.Take(r.WithContext(ctx), 1) })
-			both.Wait()
-			cancel()
-			began := time.Now()
-			d, err := l.Take(r, 1)
-			require.NoError(t, err)
-			require.True(t, d.Allowed)
-			require.LessOrEqual(t, time.Since(began), time.Millisecond)
-		}
-	})
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	left := make(chan struct{})
+	close(left)
+	for name, ctx := range map[string]context.Context{
+		"leaves": lateContext{gone, 5 * time.Millisecond, left},
+		"waits":  lateContext{t.Context(), 500 * time.Millisecond, nil},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			store := newNetwork(t)
+			l := leased(t, admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(1000)}, StoreDown: admit.RefuseAll, Store: boundedTake{store.Take}})
+			for i := range 20 {
+				r := from(fmt.Sprintf("192.0.2.%d:1", i))
+				var both sync.WaitGroup
+				both.Go(func() { _, _ = l.Take(r, 1) })
+				synctest.Wait()
+				both.Go(func() { _, _ = l.Take(r.WithContext(ctx), 1) })
+				both.Wait()
+				began := time.Now()
+				d, err := l.Take(r, 1)
+				require.NoError(t, err, name)
+				require.True(t, d.Allowed, name)
+				require.LessOrEqual(t, time.Since(began), time.Millisecond, name)
+			}
+		})
+	}
 }
 
 // A store that refuses to give anything ahead is asked for the request alone in the end, and at
