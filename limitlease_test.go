@@ -822,7 +822,7 @@ func TestLeaseForRequestsThatAreLeft(t *testing.T) {
 // However many leases there are, they go back in time: when they end, and when a server stops.
 func TestManyLeasesGoBack(t *testing.T) {
 	t.Parallel()
-	const callers = 1000
+	const callers = 3000 // more than a batch
 	limit := admit.PerDay(1000)
 	start := func(t *testing.T) (*network, *admit.Limiter) {
 		store := newNetwork(t)
@@ -836,7 +836,7 @@ func TestManyLeasesGoBack(t *testing.T) {
 			}
 		}
 		require.EqualValues(t, callers, l.Stats().Leased)
-		store.takes.Store(int64(10 * time.Millisecond))
+		store.takes.Store(int64(3 * time.Millisecond))
 		return store, l
 	}
 	back := func(t *testing.T, store *network) {
