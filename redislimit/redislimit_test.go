@@ -299,6 +299,8 @@ func TestKnownRefusalsAreNotOlderThanWhatWasGivenBack(t *testing.T) {
 		require.False(t, (<-late).Allowed)
 		assert.Zero(t, s.Known())
 		assert.True(t, take(t, s, "caller", 1, l).Allowed)
+		assert.False(t, take(t, s, "caller", 1, l).Allowed)
+		assert.Equal(t, 1, s.Known(), "one that is asked for later is known")
 	})
 }
 
