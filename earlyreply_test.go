@@ -211,3 +211,42 @@ func TestRefusalOfAnUploadInATotal(t *testing.T) {
 		}
 	}
 }
+
+// counting is a writer of others that counts what goes through it.
+type counting struct {
+	http.ResponseWriter
+	headers, writes int
+}
+
+func (w *counting) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *counting) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
+
+func (w *counting) WriteHeader(status int)      { w.headers++; w.ResponseWriter.WriteHeader(status) }
+func (w *counting) Write(p []byte) (int, error) { w.writes++; return w.ResponseWriter.Write(p) }
+
+// An answer is written once, also where the body comes to its end after it.
+func TestRefusalOfAnUploadIsWrittenOnce(t *testing.T) {
+	t.Parallel()
+	for _, pause := range []time.Duration{0, 299 * time.Millisecond, 301 * time.Millisecond, time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			var w *counting
+			h := admit.APIKey(oneKey)(ok)
+			c := servePipe(t, http.HandlerFunc(func(inner http.ResponseWriter, r *http.Request) {
+				w = &counting{ResponseWriter: inner}
+				h.ServeHTTP(w, r)
+			}))
+			go func() {
+				_, _ = io.WriteString(c.client, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbod")
+				time.Sleep(pause)
+				_, _ = io.WriteString(c.client, "y")
+			}()
+			r := bufio.NewReader(c.client)
+			res, _ := answerOn(t, r)
+			require.Equal(t, 401, res.StatusCode)
+			time.Sleep(2 * time.Second)
+			assert.Equal(t, []int{1, 1}, []int{w.headers, w.writes}, pause)
+			require.NoError(t, c.client.Close())
+			time.Sleep(time.Minute)
+		})
+	}
+}
