@@ -285,6 +285,9 @@ const cutAfter = 100 * time.Millisecond
 // is cut, and the connection with it.
 func (run *timedRun) vacate() bool {
 	if run.quiet == nil {
+		if run.committed { // the server reads what is left of a body before it closes, for as long as that takes
+			_ = http.NewResponseController(run.w).SetReadDeadline(longAgo)
+		}
 		return !run.committed
 	}
 	if !run.committed {

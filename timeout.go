@@ -108,8 +108,6 @@ func (run *timedRun) overrun(r *http.Request) {
 	}
 	run.End(true)
 	if !run.vacate() {
-		// The server reads what is left of a body before it closes, for as long as that takes.
-		_ = http.NewResponseController(run.w).SetReadDeadline(longAgo)
 		panic(http.ErrAbortHandler)
 	}
 	if run.sharesHeader {
