@@ -219,7 +219,7 @@ type counting struct {
 }
 
 func (w *counting) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-func (w *counting) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
+func (w *counting) Flush()                      { _ = http.NewResponseController(w.ResponseWriter).Flush() }
 
 func (w *counting) WriteHeader(status int)      { w.headers++; w.ResponseWriter.WriteHeader(status) }
 func (w *counting) Write(p []byte) (int, error) { w.writes++; return w.ResponseWriter.Write(p) }
