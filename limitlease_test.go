@@ -99,7 +99,7 @@ func (f *fleet) close(t *testing.T) {
 // is a millisecond away.
 func TestLeaseSparesTrips(t *testing.T) {
 	t.Parallel()
-	if raceDetector {
+	if raceDetector || testing.Short() {
 		t.Skip("it is about numbers, and there are many")
 	}
 	var table strings.Builder

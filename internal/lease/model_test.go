@@ -317,7 +317,7 @@ func run(t *testing.T, seed uint64) {
 // However requests, answers and losses come together, all processes stay within the bound.
 func TestModel(t *testing.T) {
 	t.Parallel()
-	schedules := uint64(3000)
+	schedules := uint64(1000)
 	if testing.Short() {
 		schedules = 300
 	}
