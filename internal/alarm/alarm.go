@@ -96,7 +96,11 @@ func (a *Alarm) ring() {
 		a.arm(next, next.Sub(now))
 	}
 	a.mu.Unlock()
-	for _, who := range due {
-		who.Wake()
+	for i, who := range due {
+		if i < len(due)-1 {
+			go who.Wake() // it may have to wait for something of its own
+		} else {
+			who.Wake()
+		}
 	}
 }

@@ -3,6 +3,7 @@ package alarm_test
 import (
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -147,6 +148,37 @@ func (w *again) Wake() {
 	if w.n++; w.n < 5 {
 		w.a.Set(&w.wait, w, time.Now(), time.Second)
 	}
+}
+
+// One that waits in Wake does not hold up others whose time has come too.
+func TestWakeMayWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := new(alarm.Alarm)
+		held := make(chan struct{})
+		var woken [3]atomic.Bool
+		for i := range woken {
+			w := &holding{woken: &woken[i], held: held}
+			a.Set(&w.wait, w, time.Now(), time.Second)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		for i := range woken {
+			assert.True(t, woken[i].Load(), i)
+		}
+		close(held)
+	})
+}
+
+type holding struct {
+	wait  alarm.Wait
+	woken *atomic.Bool
+	held  chan struct{}
+}
+
+func (h *holding) Wake() {
+	h.woken.Store(true)
+	<-h.held
 }
 
 func TestAlarmAtOnce(t *testing.T) {
