@@ -146,7 +146,7 @@ func (u *upload) cutMeanwhile() {
 	u.panicked = http.ErrAbortHandler // runtime.Goexit
 	defer func() {
 		if v := recover(); v != nil {
-			u.panicked = v
+			u.panicked = withStack(v)
 		}
 		if u.panicked != nil {
 			u.endRead()

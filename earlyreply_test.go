@@ -148,10 +148,11 @@ func TestRefusalOfAnUploadPanicsInItsGoroutine(t *testing.T) {
 	for name, test := range map[string]struct {
 		sent string
 		with func(http.ResponseWriter) http.ResponseWriter
+		in   string // where it panics, for the log
 	}{
-		"stalled":    {"part", func(w http.ResponseWriter) http.ResponseWriter { return panicking{w} }},
-		"large":      {strings.Repeat("x", 256<<10), func(w http.ResponseWriter) http.ResponseWriter { return panicking{w} }},
-		"a deadline": {"part", func(w http.ResponseWriter) http.ResponseWriter { return undated{w} }},
+		"stalled":    {"part", func(w http.ResponseWriter) http.ResponseWriter { return panicking{w} }, "panicking.WriteHeader"},
+		"large":      {strings.Repeat("x", 256<<10), func(w http.ResponseWriter) http.ResponseWriter { return panicking{w} }, "panicking.WriteHeader"},
+		"a deadline": {"part", func(w http.ResponseWriter) http.ResponseWriter { return undated{w} }, "undated.SetReadDeadline"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var recovered any
@@ -169,7 +170,10 @@ func TestRefusalOfAnUploadPanicsInItsGoroutine(t *testing.T) {
 			}()
 			_, err := c.client.Read(make([]byte, 1))
 			assert.ErrorIs(t, err, io.EOF, name)
-			assert.Equal(t, 401, recovered, name)
+			if p, ok := recovered.(*admit.HandlerPanic); assert.True(t, ok, "%s: %v", name, recovered) {
+				assert.Equal(t, 401, p.Value, name)
+				assert.Contains(t, string(p.Stack), test.in, name)
+			}
 			assert.LessOrEqual(t, time.Since(began), 300*time.Millisecond, name)
 			require.NoError(t, c.client.Close())
 		})

@@ -169,12 +169,7 @@ func (run *timedRun) serve(in inside, w http.ResponseWriter) {
 		if v == nil && !returned {
 			v = http.ErrAbortHandler // runtime.Goexit
 		}
-		if v != nil && v != any(http.ErrAbortHandler) {
-			if _, nested := v.(*HandlerPanic); !nested {
-				v = &HandlerPanic{v, debug.Stack()}
-			}
-		}
-		run.panic = v
+		run.panic = withStack(v)
 		for _, p := range run.held {
 			p.release()
 		}
@@ -543,10 +538,23 @@ func endAnswer(ctx context.Context) {
 }
 
 // HandlerPanic is the panic of a handler inside a Timeout, as it passes on from the
-// goroutine of the handler to that of the server.
+// goroutine of the handler to that of the server; or that of a ResponseWriter of others in which
+// an answer was written while the client still sent.
 type HandlerPanic struct {
 	Value any
 	Stack []byte
+}
+
+// withStack returns what is to be passed on of v, which was recovered in this goroutine: with its
+// stack, which is gone in the next one.
+func withStack(v any) any {
+	if v == nil || v == any(http.ErrAbortHandler) {
+		return v
+	}
+	if _, nested := v.(*HandlerPanic); nested {
+		return v
+	}
+	return &HandlerPanic{v, debug.Stack()}
 }
 
 // Error has the value and the stack, which a server without Recover logs.
