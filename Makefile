@@ -13,11 +13,11 @@ test:
 	go test work
 	$(MAKE) race
 
-# The root is alone, since its tests count goroutines and memory. Those that measure, read sources, or wait for a browser
-# or for validators of others have nothing that could race.
+# The root is alone, since its tests count goroutines and memory. Those that measure, read sources or pages, or wait for a
+# browser or for validators of others have nothing that could race.
 race:
 	go test -race -shuffle=on .
-	go test -race -shuffle=on $$(go list work | grep -vxE 'github.com/admit-go/admit(/integration/(attack|bench|contract|house|load|monitoring|page|timeouts))?')
+	go test -race -shuffle=on $$(go list work | grep -vxE 'github.com/admit-go/admit(/integration/(attack|bench|contract|guides.*|house|load|monitoring|page|timeouts))?')
 
 # Each module is also built as users of it see it, without the workspace.
 lint:
@@ -53,16 +53,9 @@ vet-platforms:
 vuln:
 	@.ci/vuln
 
-# Every fuzz target in turn, for FUZZTIME each, little of which goes into making inputs
-# smaller. Before Go 1.27 the end of that time may be reported as a failure
-# (golang/go#75804); one that has found something says so.
+# Every fuzz target in turn, for FUZZTIME each.
 fuzz:
-	@grep -rho --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' -H . | sort | sed 's|/[^/]*:func | |' | while read -r package target; do \
-		output=$$(go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x $$package 2>&1) || \
-			{ echo "$$output" | grep -qx '    context deadline exceeded' && ! echo "$$output" | grep -q 'Failing input'; } || \
-			{ echo "$$output"; exit 1; }; \
-		echo "$$package $$target: $$(echo "$$output" | grep -o 'execs: [0-9]*' | tail -n 1)"; \
-	done
+	@FUZZTIME=$(FUZZTIME) .ci/fuzz
 
 # admit beside its peers; about ten minutes. It writes RESULTS.md, allocs.txt and the plots
 # of integration/bench.
