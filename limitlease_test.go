@@ -1075,3 +1075,35 @@ func TestARefusalSaysHowLongItHolds(t *testing.T) {
 		assert.Equal(t, d.RetryAfter, d.States[0].Reset)
 	})
 }
+
+// So does one for nothing but a request, after the store has refused more.
+func TestARefusalOfOneRequestSaysHowLongItHolds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := newNetwork(t)
+		second := admit.PerSecond(100)
+		others := func(leave int) {
+			_, err := store.LimitStore.Take(t.Context(), someone, store.remaining(t, someone, second)-leave, []admit.Limit{second})
+			require.NoError(t, err)
+		}
+		take := func(ctx context.Context, key string, cost int, limits []admit.Limit) (admit.Decision, error) {
+			d, err := store.Take(ctx, key, cost, limits)
+			if !d.Allowed && cost > 1 {
+				others(0) // what this answer says is left is gone before the next question
+			}
+			return d, err
+		}
+		l := leased(t, admit.LimiterConfig{Limits: []admit.Limit{second}, Store: boundedTake{take}, Lease: admit.Lease{Share: 0.5, For: time.Second}})
+		for leased := int64(0); leased == 0 || l.Stats().Leased > 0; leased = max(leased, l.Stats().Leased) {
+			_, err := l.Take(get("/"), 1)
+			require.NoError(t, err)
+		}
+		others(1)
+		before := store.calls.Load()
+		d, err := l.Take(get("/"), 1)
+		require.NoError(t, err)
+		require.EqualValues(t, 2, store.calls.Load()-before)
+		require.False(t, d.Allowed)
+		assert.InDelta(t, 500*time.Millisecond, d.RetryAfter, float64(time.Millisecond))
+	})
+}
