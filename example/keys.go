@@ -12,18 +12,23 @@ import (
 
 type namedToken struct{ name, token string }
 
-// openKeys opens the key file. If there is none, it mints demo keys, writes their
-// digests to the file, and returns the tokens: nothing can show them again, so a later
-// start has none to show.
+// demoKeys are the keys of the first start.
+func demoKeys() []admit.Key {
+	return []admit.Key{
+		{ID: "free", Owner: "hobbyist", Plan: "free"},
+		{ID: "pro", Owner: "broker", Plan: "pro"}, // the two keys of the broker share one quota
+		{ID: "trader", Owner: "broker", Plan: "pro", Scopes: []string{"orders:write"}},
+	}
+}
+
+// openKeys opens the key file. If there is none, it mints the demo keys, writes their
+// digests to the file, and returns their tokens. Nothing can show a token again, so a later
+// start returns none.
 func openKeys(path, tokenFile string) (*admit.KeyFile, []namedToken, error) {
 	var tokens []namedToken
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		keys := admit.KeyMap{}
-		for _, k := range []admit.Key{
-			{ID: "free", Owner: "hobbyist", Plan: "free"},
-			{ID: "pro", Owner: "broker", Plan: "pro"}, // who has the quota for both keys
-			{ID: "trader", Owner: "broker", Plan: "pro", Scopes: []string{"orders:write"}},
-		} {
+		for _, k := range demoKeys() {
 			token, digest, hint := admit.Mint("demo_" + k.ID)
 			k.Meta = map[string]string{"hint": hint}
 			keys[digest] = &k
@@ -40,6 +45,7 @@ func openKeys(path, tokenFile string) (*admit.KeyFile, []namedToken, error) {
 	return keys, tokens, err
 }
 
+// writeTokens writes one token to a line, as "name token", if there is a file to write.
 func writeTokens(path string, tokens []namedToken) error {
 	if path == "" {
 		return nil

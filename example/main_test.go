@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -21,23 +22,26 @@ import (
 
 // instance is the example as a user starts it.
 type instance struct {
-	url    string
-	tokens map[string]string
-	stop   func() error // as a signal does
+	greeting, url string
+	tokens        map[string]string // by the name of the key; none if the keys were there
+	stop          func() error      // as a signal does
 }
 
-func start(t *testing.T, more ...string) *instance {
+func start(t *testing.T, args ...string) *instance {
 	t.Helper()
-	dir := t.TempDir()
-	tokens := filepath.Join(dir, "tokens")
+	return startLogged(t, io.Discard, args...)
+}
+
+func startLogged(t *testing.T, log io.Writer, args ...string) *instance {
+	t.Helper()
+	args = append([]string{"-addr", "127.0.0.1:0", "-keys", filepath.Join(t.TempDir(), "keys.json"), "-metrics", "127.0.0.1:0"}, args...)
 	ctx, cancel := context.WithCancel(t.Context())
-	out, w := io.Pipe()
-	done := make(chan error, 1)
-	args := append([]string{"-addr", "127.0.0.1:0", "-keys", filepath.Join(dir, "keys.json"), "-tokens", tokens, "-metrics", "127.0.0.1:0"}, more...)
+	greeted, done := make(chan string, 1), make(chan error, 1)
 	go func() {
-		err := run(ctx, args, w, io.Discard)
-		_ = w.Close()
-		done <- err
+		done <- run(ctx, args, writerFunc(func(p []byte) (int, error) {
+			greeted <- string(p)
+			return len(p), nil
+		}), log)
 	}()
 	s := &instance{tokens: map[string]string{}}
 	s.stop = sync.OnceValue(func() error {
@@ -45,20 +49,22 @@ func start(t *testing.T, more ...string) *instance {
 		return <-done
 	})
 	t.Cleanup(func() { assert.NoError(t, s.stop()) })
-
-	line, err := bufio.NewReader(out).ReadString('\n')
-	require.NoError(t, err)
-	go func() { _, _ = io.Copy(io.Discard, out) }()
-	s.url = strings.Fields(strings.ReplaceAll(line, ",", " "))[2]
-	text, err := os.ReadFile(tokens)
-	require.NoError(t, err)
-	for _, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
-		name, token, ok := strings.Cut(line, " ")
-		require.True(t, ok)
-		s.tokens[name] = token
+	select {
+	case s.greeting = <-greeted:
+	case err := <-done:
+		done <- err
+		t.Fatal(err)
+	}
+	s.url = regexp.MustCompile(`http://[0-9.:]+`).FindString(s.greeting)
+	for _, m := range regexp.MustCompile(`(?m)^([A-Z]+)=(demo_\w+)$`).FindAllStringSubmatch(s.greeting, -1) {
+		s.tokens[strings.ToLower(m[1])] = m[2]
 	}
 	return s
 }
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // call sends a request with the key of a name, if one is given.
 func (s *instance) call(t *testing.T, key, method, path, body string) (*http.Response, string) {
@@ -74,37 +80,23 @@ func (s *instance) call(t *testing.T, key, method, path, body string) (*http.Res
 	return s.do(t, r)
 }
 
-// A second start says why there are no tokens, and a start that fails makes no keys.
-func TestStarts(t *testing.T) {
+// A start that fails says what to do, and makes no keys.
+func TestPortInUse(t *testing.T) {
 	t.Parallel()
 	keys := filepath.Join(t.TempDir(), "keys.json")
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer taken.Close()
-	err = run(t.Context(), []string{"-addr", taken.Addr().String(), "-metrics", "", "-keys", keys}, io.Discard, io.Discard)
-	require.ErrorContains(t, err, "-addr")
-	require.NoFileExists(t, keys)
-
-	for i, want := range []string{"curl -i http://127.0.0.1:", "remove " + keys + " and start again"} {
-		ctx, cancel := context.WithCancel(t.Context())
-		var out bytes.Buffer
-		w := writerFunc(func(p []byte) (int, error) {
-			out.Write(p)
-			if strings.Contains(out.String(), want) {
-				cancel()
-			}
-			return len(p), nil
-		})
-		require.NoError(t, run(ctx, []string{"-addr", "127.0.0.1:0", "-metrics", "", "-keys", keys}, w, io.Discard))
-		cancel()
-		assert.Contains(t, out.String(), want)
-		assert.Equal(t, i == 0, strings.Contains(out.String(), "trader: demo_trader_"))
+	for args, want := range map[[4]string]string{
+		{"-addr", taken.Addr().String(), "-metrics", ""}:            "choose another address, such as -addr 127.0.0.1:8081",
+		{"-addr", "127.0.0.1:0", "-metrics", taken.Addr().String()}: "choose another address, such as -metrics 127.0.0.1:9465, or none with -metrics=",
+	} {
+		err := run(t.Context(), append(args[:], "-keys", keys), io.Discard, io.Discard)
+		require.ErrorContains(t, err, taken.Addr().String())
+		require.ErrorContains(t, err, want)
 	}
+	assert.NoFileExists(t, keys)
 }
-
-type writerFunc func([]byte) (int, error)
-
-func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestRoutes(t *testing.T) {
 	t.Parallel()
@@ -275,13 +267,13 @@ func TestFirstAndSecondStart(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, os.FileMode(0o600), info.Mode())
 	}
-	assert.NotContains(t, begin(), "curl -i http://127.0.0.1:0/v1", "a second start has no tokens to show")
+	assert.NotContains(t, begin(), "=demo_", "a second start has no tokens to show")
 	again, err := os.ReadFile(tokens)
 	require.NoError(t, err)
 	assert.Equal(t, written, again)
 
 	require.NoError(t, os.Remove(keys))
-	assert.Regexp(t, `free: demo_free_[0-9A-Za-z]{33}\n(.|\n)*curl -i http://127\.0\.0\.1:[0-9]+/v1/prices/btc-usd -H 'X-API-Key: demo_free_`, begin())
+	assert.Regexp(t, `(?m)^FREE=demo_free_[0-9A-Za-z]{33}$`, begin())
 	require.NoError(t, os.WriteFile(keys, []byte("{"), 0o600))
 	assert.ErrorContains(t, run(t.Context(), []string{"-metrics", "", "-keys", keys}, io.Discard, io.Discard), "keys.json:1:2: not well-formed JSON")
 	assert.Error(t, run(t.Context(), []string{"-nope"}, io.Discard, io.Discard))

@@ -44,13 +44,13 @@ func serveMetrics(addr string, logger *slog.Logger) (*metrics, error) {
 	}
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("%w; name another address with -metrics, or none", err)
+		return nil, fmt.Errorf("%w; choose another address, such as -metrics 127.0.0.1:9465, or none with -metrics=", err)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		Registry: registry, EnableOpenMetrics: true, MaxRequestsInFlight: 4, Timeout: 5 * time.Second,
 	}))
-	m := &metrics{Metrics: of, url: "http://" + listener.Addr().String() + "/metrics", server: &http.Server{
+	m := &metrics{Metrics: of, url: urlOf(listener.Addr()) + "/metrics", server: &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 20 * time.Second,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}}

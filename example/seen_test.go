@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bufio"
-	"context"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"path/filepath"
 	"regexp"
@@ -22,31 +19,15 @@ import (
 // Every request is a line of the log, and counted, on a port that callers do not reach.
 func TestIsSeen(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	out, greeting := io.Pipe()
 	var mu sync.Mutex
 	var log strings.Builder
-	done := make(chan error, 1)
-	go func() {
-		done <- run(ctx, []string{"-addr", "127.0.0.1:0", "-metrics", "127.0.0.1:0", "-log", "json", "-keys", filepath.Join(dir, "keys.json")}, greeting,
-			writerFunc(func(p []byte) (int, error) {
-				mu.Lock()
-				defer mu.Unlock()
-				return log.Write(p)
-			}))
-		_ = greeting.Close()
-	}()
-	lines := bufio.NewScanner(out)
-	var text strings.Builder
-	for lines.Scan() && !strings.Contains(text.String(), "/v1/usage") {
-		text.WriteString(lines.Text() + "\n")
-	}
-	go func() { _, _ = io.Copy(io.Discard, out) }()
-	url := regexp.MustCompile(`listening on (\S+),`).FindStringSubmatch(text.String())[1]
-	metricsURL := regexp.MustCompile(`curl -s (\S+/metrics)`).FindStringSubmatch(text.String())[1]
-	token := regexp.MustCompile(`(demo_free_\w+)`).FindStringSubmatch(text.String())[1]
+	s := startLogged(t, writerFunc(func(p []byte) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return log.Write(p)
+	}), "-log", "json")
+	url, token := s.url, s.tokens["free"]
+	metricsURL := regexp.MustCompile(`curl -s (\S+/metrics)`).FindStringSubmatch(s.greeting)[1]
 
 	ask := func(url, key, accept string) (int, string) {
 		r, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
@@ -82,8 +63,7 @@ func TestIsSeen(t *testing.T) {
 	}
 	assert.NotContains(t, found, token)
 
-	cancel()
-	require.NoError(t, <-done)
+	require.NoError(t, s.stop())
 	mu.Lock()
 	defer mu.Unlock()
 	seen := map[string]float64{}
@@ -100,13 +80,9 @@ func TestIsSeen(t *testing.T) {
 	assert.Error(t, err, "nothing listens any more")
 }
 
-func TestSeenFlags(t *testing.T) {
+func TestLogFormats(t *testing.T) {
 	t.Parallel()
 	keys := filepath.Join(t.TempDir(), "keys.json")
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer taken.Close()
-	assert.ErrorContains(t, run(t.Context(), []string{"-addr", "127.0.0.1:0", "-metrics", taken.Addr().String(), "-keys", keys}, io.Discard, io.Discard), "name another address with -metrics, or none")
 	assert.ErrorContains(t, run(t.Context(), []string{"-log", "xml", "-keys", keys}, io.Discard, io.Discard), `-log is "xml"; it is text or json`)
 	assert.NoFileExists(t, keys)
 }
