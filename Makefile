@@ -2,6 +2,7 @@
 
 GOFUMPT     = go run mvdan.cc/gofumpt@v0.11.0
 STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.7.0
+ACTIONLINT  = go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 FUZZTIME   ?= 20s
 SOAKTIME   ?= 10m
 
@@ -23,6 +24,7 @@ race:
 lint:
 	@unformatted=$$($(GOFUMPT) -l .); test -z "$$unformatted" || { echo "not gofumpt-formatted:"; echo "$$unformatted"; exit 1; }
 	go vet work
+	$(ACTIONLINT) .github/workflows/*.yml
 	@for module in $$(go list -m -f '{{.Dir}}'); do \
 		(cd $$module && echo "$$module" && GOWORK=off go build ./... && GOWORK=off go mod tidy -diff && GOWORK=off $(STATICCHECK) ./...) || exit 1; \
 	done
