@@ -62,6 +62,17 @@ func TestDependabotKnowsAllModules(t *testing.T) {
 	assert.Equal(t, want, all(`(?m)^      - (/\S*)$`, list))
 }
 
+// Each command of CONTRIBUTING.md that begins with make has a target.
+func TestTargetsExist(t *testing.T) {
+	t.Parallel()
+	targets := all(`(?m)^([a-z-]+):`, read(t, "Makefile"))
+	named := all("(?:`|    )make ([a-z-]+)", read(t, "CONTRIBUTING.md"))
+	require.NotEmpty(t, named)
+	for _, target := range named {
+		assert.Contains(t, targets, target)
+	}
+}
+
 func TestFilesOfTheForgeAreYAML(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob(filepath.Join(root, ".github/*/*.yml"))
