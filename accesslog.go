@@ -6,30 +6,30 @@ import (
 	"net/http"
 )
 
-// AccessLog writes one line for each request to l, when it has ended, at LevelInfo whatever
-// the status: what is the fault of the service ErrorWriter logs as an error. Nil is
-// slog.Default(). It may stand outermost of all, also around a mux.
+// AccessLog writes one line to l for each request, when the request has ended. The level is
+// LevelInfo whatever the status: ErrorWriter logs failures of the service as errors. Nil is
+// slog.Default(). AccessLog may stand outermost of all, also around a mux.
 //
-// The attributes are those of OpenTelemetry's HTTP conventions where it has them:
+// The attributes have the names of OpenTelemetry's HTTP conventions where those exist:
 //
-//	http.request.method              _OTHER if it is not a known one
+//	http.request.method              _OTHER for an unknown method
 //	url.path                         without the query, which may hold a key
 //	http.route                       the path of the pattern
 //	http.response.status_code        see Outcome
 //	http.response.body.size          bytes
 //	http.server.request.duration     seconds
-//	client.address                   as ClientIP has found it, else that of the peer
+//	client.address                   as found by ClientIP, else the address of the peer
 //	user_agent.original
 //	error.type                       the code
-//	error                            its cause, which is not sent
+//	error                            the cause of the error, which is never sent
 //	request_id                       of RequestID
 //	admit.key.id, admit.key.owner, admit.plan
-//	admit.key.status                 early, expired or revoked, of a key that was refused
-//	admit.wait.duration              seconds, for a place
+//	admit.key.status                 early, expired or revoked, for a rejected key
+//	admit.wait.duration              seconds spent waiting for a place
 //
-// What is empty is left out. What a client writes is cut after 512 bytes, and so is an error,
-// in which that may stand. A token is never in it, unless an error of the service has one.
-// Within a request the outermost AccessLog writes.
+// Empty attributes are left out. Text from the client is cut after 512 bytes, and so is the
+// error, which may contain such text. A line never has a token, unless an error of the service
+// contains one. If a request passes several AccessLogs, only the outermost writes.
 func AccessLog(l *slog.Logger) Middleware {
 	kind := observers.kind("AccessLog")
 	return func(next http.Handler) http.Handler {
@@ -48,7 +48,7 @@ func AccessLog(l *slog.Logger) Middleware {
 	}
 }
 
-// attrs appends the attributes of a line.
+// attrs appends the attributes of the line.
 func (e ending) attrs(attrs []slog.Attr) []slog.Attr {
 	o := e.outcome()
 	text := func(key, value string) {
@@ -80,18 +80,18 @@ func (e ending) attrs(attrs []slog.Attr) []slog.Attr {
 	return attrs
 }
 
-// causeOf returns what an error says beside the answer.
+// causeOf returns the text of an error without what is sent.
 func causeOf(err error) string {
 	if e, ok := err.(*Error); ok && e != nil {
-		err = e.cause // the rest is the answer
+		err = e.cause // the rest is sent
 	}
 	if err == nil {
 		return ""
 	}
-	return fmt.Sprint(err) // a nil one in an interface would panic
+	return fmt.Sprint(err) // which recovers if err is a nil pointer in an interface
 }
 
-// client returns the address of the client as the innermost ClientIP has found it.
+// client returns the address of the client, as found by the innermost ClientIP.
 func (e ending) client() string {
 	addr := ClientIPFrom(e.r)
 	if found := e.s.outcome.client.Load(); found != nil {
@@ -103,7 +103,7 @@ func (e ending) client() string {
 	return addr.String()
 }
 
-// requestID returns the id of the request, also where RequestID is inside a mux.
+// requestID returns the id of the request, even if RequestID is inside a mux.
 func (e ending) requestID() string {
 	if id := requestIDOf(e.r.Context()); id != "" {
 		return id

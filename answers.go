@@ -8,20 +8,21 @@ import (
 
 // Answer is an error that the chain of a Policy may answer with: see Policy.Answers.
 type Answer struct {
-	Field     string   // of the Policy that it comes from, such as Limiter; "" where every chain has it
+	Field     string   // the field of the Policy that it comes from, such as Limiter; "" for every chain
 	Status    int      // 400 to 599
-	Code      string   // what programs go by
+	Code      string   // for programs
 	Message   string   // for people
-	Headers   []string // that it has, or may have, beside those of every error; sorted
+	Headers   []string // headers that it has or may have, besides those of every error; sorted
 	Retryable bool     // the same request may be let in later: see the package contract
-	When      string   // the reason, as a sentence for those who call the API
+	When      string   // the reason, as a sentence for users of the API
 
-	// Error is what is sent, complete. Where it differs from request to request, as
-	// RetryAfter does, it is an example.
+	// Error is what is sent, with all fields set. Values that differ between requests, such
+	// as RetryAfter, are examples.
 	Error *Error
 }
 
-// answer describes e, which is sent for a reason, and with more headers than it has itself.
+// answer describes e, the reason for which it is sent, and the headers that it has beside its
+// own.
 func answer(e *Error, when string, more ...string) Answer {
 	c := e.complete()
 	headers := append(published.HeaderNames(c.Header, c.RetryAfter), more...)

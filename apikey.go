@@ -13,49 +13,52 @@ import (
 	"github.com/admit-go/admit/internal/mint"
 )
 
-// APIKey lets in requests with a key that the store knows, given as
-// "Authorization: Bearer KEY" or "X-API-Key: KEY". It is NewAuth with defaults: see
-// AuthConfig for the refusals. It panics without a store.
+// APIKey lets in requests with a valid API key, sent as "Authorization: Bearer KEY" or
+// "X-API-Key: KEY". It is NewAuth with the defaults: see AuthConfig for the rejections. It
+// panics if store is nil.
 func APIKey(store KeyStore) Middleware {
 	a, err := NewAuth(AuthConfig{Store: store})
 	must(err)
 	return a.Wrap
 }
 
-// AuthConfig says where a key comes from and who knows it. In this order a request is
-// refused with 400 for two credentials; 401 key_missing for none and key_invalid for
-// one that is unknown, expired, not valid yet or revoked, with challenges (RFC 9110
-// §11.6.1, RFC 6750 §3); 403 address_not_allowed for one that may not be used from this
-// address; 503 store_unavailable when the store fails.
+// AuthConfig configures NewAuth. Only Store is required. A request is rejected, in this order,
+// with 400 for two credentials; 401 key_missing for none; 503 store_unavailable if the store
+// fails; 401 key_invalid for a key that is unknown, expired, not valid yet or revoked; 403
+// address_not_allowed for a key that may not be used from this address. A 401 has challenges
+// (RFC 9110 §11.6.1, RFC 6750 §3).
 type AuthConfig struct {
-	// Store knows the keys. Required.
+	// Store looks up keys. Required.
 	Store KeyStore
-	// Sources are where a key may stand. Nil: FromBearer(), FromHeader("X-API-Key").
+	// Sources are the places where a request may have its key. Default: FromBearer() and
+	// FromHeader("X-API-Key").
 	Sources []KeySource
-	// Optional lets in a request without a credential, as nobody. A bad credential is
-	// refused all the same. What a source does not take is none: see the sources.
+	// Optional lets in requests without a credential, which then have no key. A bad credential
+	// is still rejected. See the sources for what counts as no credential.
 	Optional bool
-	// Realm is named in challenges. Empty: "api" in those of an Authorization scheme, which
-	// need a parameter, and none in others.
+	// Realm is named in challenges. Default: "api" for an Authorization scheme, which needs a
+	// parameter, and none for other sources.
 	Realm string
-	// KeepCredential leaves the credential in the request that the handler gets, for a
-	// gateway that passes it on.
+	// KeepCredential leaves the credential in the request that the handler gets, for a gateway
+	// that passes it on.
 	KeepCredential bool
-	// MintedPrefixes are those of your calls of Mint, if no other keys have them: a token with
-	// one of them and a wrong checksum is refused without asking the store.
+	// MintedPrefixes are the prefixes that you pass to Mint, if only minted keys have them. A
+	// token with one of these prefixes and a wrong checksum is rejected without a look-up.
 	MintedPrefixes []string
-	// Failures limits how many unknown keys the store is asked for by one client address,
-	// IPv6 by /64. Beyond it, what is not known in memory is refused with 429 key_throttled;
-	// look-ups that are under way count until they have found a key, and are waited for, for
-	// five seconds at most (503 store_unavailable).
-	// Keys that a KeyCache has still pass, and a KeyMap or KeyFile needs no throttle; a
-	// store of your own says what it knows with a method Knows(Digest) bool. Behind
-	// proxies put ClientIP outside. Zero: off.
+	// Failures limits the look-ups of unknown keys for each client address, IPv6 by /64. Beyond
+	// the limit, a key that the store does not have in memory is rejected with 429
+	// key_throttled. A look-up under way counts as unknown until it has found a key: a request
+	// over the limit waits for the look-ups under way for its address, at most five seconds
+	// (503 store_unavailable).
+	//
+	// Keys that a KeyCache still has are not throttled, and a KeyMap or KeyFile needs no
+	// throttle. A store of your own says what it has in memory by implementing KeyKnower.
+	// Behind proxies, put ClientIP outside. Zero means no limit.
 	Failures Limit
 }
 
-// Auth finds out who calls. It is safe for concurrent use, around any number of
-// handlers.
+// Auth authenticates requests by API key. It is safe for concurrent use and may wrap any number
+// of handlers.
 type Auth struct {
 	store    KeyStore
 	realm    string
@@ -70,8 +73,8 @@ type Auth struct {
 	missing, two, invalid, expired, early, revoked *Error
 }
 
-// NewAuth returns an Auth. The error has every fault of the configuration; the Auth that
-// comes with it cannot serve.
+// NewAuth returns an Auth. The error lists every problem of the configuration; the Auth that is
+// returned with it cannot serve.
 func NewAuth(c AuthConfig) (*Auth, error) {
 	var f faults
 	if c.Store == nil {
@@ -82,7 +85,7 @@ func NewAuth(c AuthConfig) (*Auth, error) {
 	if c.Sources == nil {
 		c.Sources = []KeySource{FromBearer(), FromHeader("X-API-Key")}
 	} else if len(c.Sources) == 0 {
-		f.add("AuthConfig.Sources", "is empty, so that no request could have a key; leave it nil for the defaults")
+		f.add("AuthConfig.Sources", "is empty, so no request could have a key; leave it nil for the defaults")
 	}
 	for i, s := range c.Sources {
 		field := fmt.Sprintf("AuthConfig.Sources[%d]", i)
@@ -94,14 +97,14 @@ func NewAuth(c AuthConfig) (*Auth, error) {
 		}
 	}
 	if strings.ContainsFunc(c.Realm, func(r rune) bool { return r < ' ' || r > '~' }) {
-		f.add("AuthConfig.Realm", "is %q; it may have printable ASCII alone", c.Realm)
+		f.add("AuthConfig.Realm", "is %q; use printable ASCII characters only", c.Realm)
 	}
 	for i, prefix := range c.MintedPrefixes {
 		field := fmt.Sprintf("AuthConfig.MintedPrefixes[%d]", i)
 		if mint.CheckPrefix(prefix) != nil {
 			f.add(field, "is %q; Mint takes 1 to 32 of a-z 0-9 _", prefix)
 		} else if strings.HasSuffix(prefix, "_") {
-			f.add(field, "is %q; give the prefix as Mint got it, which adds the underscore itself: %q", prefix, strings.TrimRight(prefix, "_"))
+			f.add(field, "is %q; omit the underscore: Mint adds one (write %q)", prefix, strings.TrimRight(prefix, "_"))
 		}
 	}
 	failures, err := newFailures(c.Store, c.Failures)
@@ -138,8 +141,9 @@ func (a *Auth) fault() error {
 	return a.made.fault("Auth")
 }
 
-// Wrap lets in requests with a valid key, which KeyFrom gives to the handler, without
-// the credential: it is removed from a copy of the request, unless KeepCredential.
+// Wrap lets in requests with a valid key. The handler gets the key from KeyFrom, and a copy of
+// the request without the credential, unless KeepCredential is set. A request that a has
+// authenticated already, as in a Policy inside another, needs no credential.
 func (a *Auth) Wrap(next http.Handler) http.Handler {
 	must(a.fault())
 	return wrap("Auth.Wrap", next, func(in inside, w http.ResponseWriter, r *http.Request) {
@@ -180,23 +184,23 @@ func (a *Auth) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// knows reports whether a is around the request already, as in a Policy inside another:
-// the credential is gone then.
+// knows reports whether a has authenticated the request already, as in a Policy inside another.
+// The credential is gone then.
 func (a *Auth) knows(r *http.Request) bool {
 	id := identityOf(r.Context())
 	return id != nil && id.by == a
 }
 
-// Verify returns the key that a token stands for, as of now. The error is an *Error:
-// 401 for a token that is empty, unknown, expired, not valid yet or revoked; 403 for a key
-// that has Networks; 503 if the store fails. It is for tokens that do not come in an HTTP
-// request, and throttles nobody.
+// Verify returns the key of a token, as of now. The error is an *Error: 401 for a token that is
+// empty, unknown, expired, not valid yet or revoked; 403 for a key that has Networks; 503 if
+// the store fails. It is for tokens that do not come in an HTTP request, and it does not
+// throttle.
 func (a *Auth) Verify(ctx context.Context, token string) (*Key, error) {
 	return a.VerifyFrom(ctx, token, netip.Addr{})
 }
 
-// VerifyFrom is Verify for a token that came from an address, which must be in one of the
-// Networks of the key if it has any.
+// VerifyFrom is Verify for a token that came from an address. If the key has Networks, the
+// address must be in one of them.
 func (a *Auth) VerifyFrom(ctx context.Context, token string, addr netip.Addr) (*Key, error) {
 	if err := a.fault(); err != nil {
 		return nil, errInternal.WithCause(err)
@@ -211,11 +215,11 @@ func (a *Auth) VerifyFrom(ctx context.Context, token string, addr netip.Addr) (*
 	return key, nil
 }
 
-// maxToken bounds what is hashed for a stranger.
+// maxToken is the longest token that is hashed.
 const maxToken = 4 << 10
 
-// verify decides about a token that came from a network; the invalid Addr, as there is
-// none on a Unix socket, is not throttled: it would be everybody's.
+// verify checks a token that came from a network. The invalid Addr, as on a Unix socket, is not
+// throttled: all clients would share its limit.
 func (a *Auth) verify(ctx context.Context, token string, network netip.Addr) (*Key, *Error) {
 	switch {
 	case token == "":
@@ -236,7 +240,7 @@ func (a *Auth) lookUp(ctx context.Context, d Digest, network netip.Addr) (*Key, 
 		if refusal != nil {
 			return nil, refusal
 		}
-		// A caller that does not wait for the answer has paid too, or it would ask for nothing.
+		// A client that leaves before the result pays too, or its guesses would be free.
 		defer func() {
 			a.failures.settle(paid, errors.Is(err, ErrKeyNotFound) || errors.Is(ctx.Err(), context.Canceled))
 		}()
@@ -257,8 +261,8 @@ func (a *Auth) lookUp(ctx context.Context, d Digest, network netip.Addr) (*Key, 
 	}
 }
 
-// validity is looked at in every request: a store may cache who a key is, never
-// whether it is valid.
+// validity is checked in every request: a store may cache which key a token is, never whether
+// the key is valid.
 func (a *Auth) validity(k *Key) *Error {
 	if k.NotBefore.IsZero() && k.ExpiresAt.IsZero() && k.RevokedAt.IsZero() {
 		return nil
@@ -275,8 +279,8 @@ func (a *Auth) validity(k *Key) *Error {
 	}
 }
 
-// credential returns the one credential of the request and its source; the token is
-// empty if there is none.
+// credential returns the credential of the request and its source. The token is empty if there
+// is none.
 func (a *Auth) credential(r *http.Request) (token string, source *KeySource, err *Error) {
 	for i := range a.sources {
 		value, found := a.sources[i].find(r)
@@ -322,10 +326,11 @@ func (a *Auth) answers() []Answer {
 	return all
 }
 
-// throttles reports whether anybody may be throttled, as not where the store knows all keys.
+// throttles reports whether a request may be throttled. If the store has all keys in memory,
+// none is.
 func (a *Auth) throttles() bool { return a.failures != nil && a.outside() }
 
-// outside reports whether the store may fail, as one in the memory of this process does not.
+// outside reports whether the store may fail. One in the memory of this process does not.
 func (a *Auth) outside() bool {
 	switch a.store.(type) {
 	case KeyMap, *KeyFile:

@@ -141,7 +141,7 @@ func TestAPIKeyDefaults(t *testing.T) {
 	assert.Equal(t, "An API key is required: the query parameter api_key or the cookie key.", e.Message)
 	assert.Panics(t, func() { admit.APIKey(nil) })
 	assert.Panics(t, func() { admit.APIKey(oneKey)(nil) })
-	assert.Equal(t, "admit: Auth was not made by NewAuth; nothing else makes one that works", panicOf(func() { (*admit.Auth)(nil).Wrap(ok) }))
+	assert.Equal(t, "admit: Auth was not made by NewAuth, and cannot work; use NewAuth", panicOf(func() { (*admit.Auth)(nil).Wrap(ok) }))
 }
 
 func TestRealmIsQuoted(t *testing.T) {

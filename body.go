@@ -13,42 +13,43 @@ import (
 	"github.com/admit-go/admit/internal/alarm"
 )
 
-// BodyTimeout refuses clients whose body does not come, with 408: when a Read has
-// waited for Grace without a byte, when the body comes slower than MinRate bytes a
-// second after the first Grace, or when it takes longer than Max. Only the time spent
-// waiting inside Read counts, so that a slow handler is never taken for a slow client.
-// Read then returns an *Error whose cause is os.ErrDeadlineExceeded, and keeps returning
-// it. Zero MinRate and Max: no bound. What the handler does not read must come within
-// Grace too, because over HTTP/1 the server reads it before it answers. An inner
-// BodyTimeout replaces an outer one. Server.ReadTimeout holds beside, with the same error.
+// BodyTimeout rejects a client that sends its body too slowly, with 408: if a Read waits for
+// Grace without a byte, if the body comes slower than MinRate bytes a second after the first
+// Grace, or if it takes longer than Max. Only time spent waiting inside Read counts, so a slow
+// handler is never taken for a slow client. Read then returns an *Error whose cause is
+// os.ErrDeadlineExceeded, and keeps returning it. Zero MinRate or Max means no bound.
+//
+// What the handler does not read must come within Grace too, because over HTTP/1 the server
+// reads it before it responds. An inner BodyTimeout replaces an outer one. Server.ReadTimeout
+// applies as well, with the same error.
 type BodyTimeout struct {
 	Grace, Max time.Duration // Grace is required
-	MinRate    int64
+	MinRate    int64         // bytes a second
 }
 
 func (t BodyTimeout) check() error {
 	var f faults
 	if t.Grace <= 0 {
-		f.add("BodyTimeout.Grace", "is %v; it is the time to wait for a first byte, such as 5s", t.Grace)
+		f.add("BodyTimeout.Grace", "is %v; set how long a Read may wait for a byte, such as 5s", t.Grace)
 	}
 	if t.Max < 0 || t.Max > 0 && t.Max < t.Grace {
-		f.add("BodyTimeout.Max", "is %v; it is 0 for no bound, or at least Grace (%v)", t.Max, t.Grace)
+		f.add("BodyTimeout.Max", "is %v; it must be 0 for no bound, or at least Grace (%v)", t.Max, t.Grace)
 	}
 	if t.MinRate < 0 {
-		f.add("BodyTimeout.MinRate", "is %d; it is a number of bytes a second, or 0 for no bound", t.MinRate)
+		f.add("BodyTimeout.MinRate", "is %d; it must be a number of bytes a second, or 0 for no bound", t.MinRate)
 	}
 	f.time("BodyTimeout.Grace", t.Grace)
 	f.time("BodyTimeout.Max", t.Max)
 	return f.err()
 }
 
-// body is a request's body with bounds of size and time, in which a blocked Read can
-// be woken. One goroutine reads it; any may interrupt.
+// body is a request body with bounds of size and time, in which a blocked Read can be
+// interrupted. One goroutine reads it; any goroutine may interrupt.
 //
-// No deadline is set on the connection while the client keeps up, only a timer: one
-// that passed after the body had ended would break the next request (golang/go#70834),
-// and Server.ReadTimeout would be lost. The deadline, in the past, is what wakes a Read,
-// and the connection is then closed.
+// While the client keeps up, only a timer runs and no deadline is set on the connection: a
+// deadline that passed after the end of the body would break the next request
+// (golang/go#70834), and Server.ReadTimeout would be lost. A deadline in the past interrupts a
+// Read, and the connection is then closed.
 type body struct {
 	source io.ReadCloser
 	w      http.ResponseWriter // for the connection; under mu, and left alone once err is set
@@ -59,31 +60,31 @@ type body struct {
 	lends *place // while a Read waits; nil: none
 
 	timeout BodyTimeout // zero Grace: none
-	got     int64
+	got     int64       // bytes
 	waited  time.Duration
 
 	http1 bool // the server reads what is left before it answers
 
 	mu       sync.Mutex
 	reading  bool         // Read is waiting for the source
-	since    time.Time    // when it began to; zero: nobody asks
-	draining bool         // the server may be reading
-	drained  bool         // it has read what it reads
+	since    time.Time    // when it began to wait; zero: it is not timed
+	draining bool         // the server may be reading the rest
+	drained  bool         // the server has read the rest
 	woken    *atomic.Bool // a deadline in the past was set, by this or another body of the request
-	ended    bool         // the request is over, its handler late, or the connection somebody else's
+	ended    bool         // the request is over, its handler late, or the connection hijacked
 	err      error
 	alarm    *alarm.Alarm // of the chain
-	wait     alarm.Wait   // when who waits is to be woken
+	wait     alarm.Wait   // when the Read that waits is to be woken
 }
 
-// limitTo bounds the body in bytes, before anybody reads it. The smallest bound holds.
+// limitTo bounds the size of the body, before anything reads it. The smallest bound applies.
 func (b *body) limitTo(bytes int64) {
 	if !b.limited || bytes < b.limit {
 		b.limited, b.limit, b.left = true, bytes, bytes
 	}
 }
 
-// Close closes the body as the server knows it, while that is there.
+// Close closes the body of the server, unless the request has ended.
 func (b *body) Close() error {
 	b.mu.Lock()
 	ended := b.ended
@@ -94,7 +95,7 @@ func (b *body) Close() error {
 	return b.source.Close()
 }
 
-// Read reads within the bounds. An error stays.
+// Read reads within the bounds. After an error it returns the same error again.
 func (b *body) Read(p []byte) (int, error) { return b.read(p, b.timeout.Grace > 0) }
 
 func (b *body) read(p []byte, timed bool) (n int, err error) {
@@ -117,7 +118,7 @@ func (b *body) read(p []byte, timed bool) (n int, err error) {
 	return b.end(began, n, err)
 }
 
-// begin notes that a Read waits, and since when if that is of interest.
+// begin notes that a Read waits, and since when if it is timed.
 func (b *body) begin(timed bool) (began time.Time, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -153,8 +154,9 @@ func (b *body) patience() time.Duration {
 	return patience
 }
 
-// Wake is called by the alarm, which goes on when a Read has ended: another may wait by now,
-// with a time of its own, or in a Read of a BodyTimeout further inside, which has its own.
+// Wake is called by the alarm, which may come after the Read that set it has ended. By then
+// another Read may wait with a time of its own, or a Read of a BodyTimeout further inside,
+// which has its own.
 func (b *body) Wake() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -163,8 +165,8 @@ func (b *body) Wake() {
 	}
 }
 
-// interrupt takes the body from a handler that is late: Read, also one that waits, returns
-// err from now on, and Close closes nothing.
+// interrupt takes the body from a handler that is late. From now on Read returns err, also a
+// Read that waits, and Close does nothing.
 func (b *body) interrupt(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -183,8 +185,8 @@ func (b *body) interruptLocked(err error) {
 	}
 }
 
-// awaited is how long the client has been waited for within the Max of its BodyTimeout,
-// which bounds it; 0 without one.
+// awaited returns how long the handler has waited for the client, at most the Max of its
+// BodyTimeout. It is 0 without one.
 func (b *body) awaited() time.Duration {
 	if outer, ours := b.source.(*body); ours && b.timeout.Grace == 0 {
 		return outer.awaited()
@@ -198,18 +200,18 @@ func (b *body) awaited() time.Duration {
 	return min(waited, b.timeout.Max)
 }
 
-// drains reports whether the server may wait for the rest of the body before it answers.
+// drains reports whether the server may wait for the rest of the body before it responds.
 func (b *body) drains() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.http1 && b.timeout.Grace > 0 && b.err == nil && !b.drained
 }
 
-// drain calls write, in which the server may read the rest of the body, and does so in the
-// last one. The rest has to come within Grace.
+// drain calls write, during which the server may read the rest of the body; after the last
+// write it has. The rest must come within Grace.
 func (b *body) drain(last bool, write func() (int, error)) (int, error) {
 	b.mu.Lock()
-	if b.err == nil && !b.reading { // else who reads is woken in time
+	if b.err == nil && !b.reading { // else the alarm of the Read is set
 		b.draining = true
 		b.alarm.Set(&b.wait, b, time.Now(), b.timeout.Grace)
 	}
@@ -223,7 +225,7 @@ func (b *body) drain(last bool, write func() (int, error)) (int, error) {
 	return write()
 }
 
-// failedWith reports whether err is what Read returns; nil: whether it goes on.
+// failedWith reports whether Read has failed with err, or, for nil, has not failed.
 func (b *body) failedWith(err error) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -238,10 +240,10 @@ func (b *body) brokeWith(err error) bool {
 	return failed != nil && failed != io.EOF && failed != http.ErrBodyReadAfterClose && errors.Is(err, failed)
 }
 
-// spoiled reports whether the connection is to be closed after the response: more came
-// than the bound allows, or a Read was woken, which the server takes for the end of its
-// client. Who reads may be a proxy's transport in a goroutine of its own, and only notes it:
-// the response is the business of who writes it.
+// spoiled reports whether the connection must be closed after the response: the body was larger
+// than its bound, or a Read was interrupted, which the server takes for the end of its client.
+// The reader may be the transport of a proxy in a goroutine of its own, so it only notes this;
+// the writer of the response closes the connection.
 func (b *body) spoiled() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -249,7 +251,7 @@ func (b *body) spoiled() bool {
 	return exceeded || b.woken.Load()
 }
 
-// refused reports whether it was too large or too slow.
+// refused reports whether the body was too large or too slow.
 func (b *body) refused() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -257,7 +259,7 @@ func (b *body) refused() bool {
 	return exceeded || b.err == errBodyTooSlow
 }
 
-// busy reports whether somebody is in Read.
+// busy reports whether a Read is under way.
 func (b *body) busy() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -292,7 +294,7 @@ func (b *body) end(began time.Time, n int, err error) (int, error) {
 	return n, err
 }
 
-// detach ends the use of the connection: whoever still reads is late.
+// detach ends the use of the connection. A Read after it fails.
 func (b *body) detach() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -303,10 +305,10 @@ func (b *body) detach() {
 	b.alarm.Unset(&b.wait)
 }
 
-// longAgo is a deadline that wakes whoever waits.
+// longAgo is a deadline that interrupts a Read or Write that waits.
 var longAgo = time.Unix(1, 0)
 
-var errBodyTooSlow = errRequestTimeout.WithCause(fmt.Errorf("admit: the body did not come in time: %w", os.ErrDeadlineExceeded))
+var errBodyTooSlow = errRequestTimeout.WithCause(fmt.Errorf("admit: the request body did not arrive in time: %w", os.ErrDeadlineExceeded))
 
 // bodyFault returns the *Error for an error of reading the body.
 func bodyFault(err error) error {
@@ -330,8 +332,8 @@ func maxBodyAnswers() []Answer {
 	return append(bodyAnswers(), answer(errBodyTooLarge, "The body of the request is too large."))
 }
 
-// bodyAnswers are those to a request whose body cannot be read. Where nothing but
-// Server.ReadTimeout bounds its time, that does.
+// bodyAnswers are the errors for a body that cannot be read. If no BodyTimeout bounds its time,
+// Server.ReadTimeout may.
 func bodyAnswers() []Answer {
 	return []Answer{
 		answer(errBodyTooSlow, "The body of the request did not arrive in time."),

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// MaxBody bounds the body of a request in bytes. A Content-Length above is refused at
-// once with 413; without one, the handler reads up to the bound and then gets an
-// *http.MaxBytesError, which WriteError sends as 413. It panics if bytes is less than
-// 1. Decode has no bound of its own inside it.
+// MaxBody limits the size of a request body in bytes. A larger Content-Length is rejected at
+// once with 413. Without a Content-Length, the handler reads up to the limit and then gets an
+// *http.MaxBytesError, which WriteError sends as 413. Inside it, Decode has no limit of its
+// own. MaxBody panics if bytes is less than 1.
 func MaxBody(bytes int64) Middleware {
 	m, err := maxBody(bytes)
 	must(err)
@@ -19,7 +19,7 @@ func MaxBody(bytes int64) Middleware {
 
 func maxBody(bytes int64) (Middleware, error) {
 	if bytes < 1 {
-		return nil, configFault("MaxBody", "is %d; it is at least 1 byte: leave it out for no bound", bytes)
+		return nil, configFault("MaxBody", "is %d; it must be at least 1 byte: leave MaxBody out for no bound", bytes)
 	}
 	return func(next http.Handler) http.Handler {
 		return wrap("MaxBody", next, func(in inside, w http.ResponseWriter, r *http.Request) {
@@ -39,8 +39,8 @@ func maxBody(bytes int64) (Middleware, error) {
 	}, nil
 }
 
-// Wrap bounds the time for the bodies of requests to next. It panics if t is not valid.
-// Nothing is set on a request without a body.
+// Wrap bounds the time for the bodies of requests to next. It does nothing for a request
+// without a body. It panics if t is invalid.
 func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
 	must(t.check())
 	var warned atomic.Bool
@@ -51,16 +51,15 @@ func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
 		}
 		wakes := canWake(w)
 		if !wakes && warned.CompareAndSwap(false, true) {
-			errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: BodyTimeout cannot end a Read that waits: a ResponseWriter outside of it has no Unwrap")
+			errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: BodyTimeout cannot interrupt a Read: a ResponseWriter outside it has no Unwrap method")
 		}
 		began := time.Now()
 		u := in.bound(w, r)
 		defer u.leave()
 		u.body.timeout = t
 		u.state.root().timed.Store(true)
-		// The server will read on before it answers, and before it closes after a panic, and shall
-		// not wait for longer than a handler would; but not for longer than its own ReadTimeout
-		// says either.
+		// The server reads the rest before it responds, and before it closes after a panic. It must
+		// not wait longer than a handler would, nor longer than its own ReadTimeout.
 		defer func() {
 			if server := serverOf(r); wakes && u.body.drains() &&
 				(server == nil || server.ReadTimeout == 0 || time.Until(began.Add(server.ReadTimeout)) > t.Grace) {
@@ -75,18 +74,18 @@ func hasBody(r *http.Request) bool {
 	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
 }
 
-// bounded is a request whose body is one of ours, for one wrapper.
+// bounded is a request with a body of this package, for one middleware.
 type bounded struct {
 	state    *state
 	body     *body
 	w        http.ResponseWriter
 	r, inner *http.Request
-	mine     bool // the body is that of this wrapper, not of one outside
+	mine     bool // this middleware made the body, not one outside
 }
 
-// bound returns the request with a body that has bounds, for the caller to set. The
-// wrappers of a chain share one: the first replaces the body, in the copy of the request
-// that is the chain's. Who calls it defers leave.
+// bound returns the request with a body whose bounds the caller may set. The middlewares of a
+// chain share one body: the first replaces the body of the request, in the copy that belongs to
+// the chain. The caller must defer leave.
 func (in *inside) bound(w http.ResponseWriter, r *http.Request) bounded {
 	if s := in.open; s != nil && s.body != nil {
 		return bounded{s, s.body, w, r, r, false}
@@ -97,7 +96,7 @@ func (in *inside) bound(w http.ResponseWriter, r *http.Request) bounded {
 	return bounded{s, s.body, w, r, inner, true}
 }
 
-// leave ends the use of the connection by the body, where it is the caller's.
+// leave ends the use of the connection by the body, if the caller made it.
 func (u *bounded) leave() {
 	if !u.mine {
 		return
@@ -112,9 +111,9 @@ func (u *bounded) leave() {
 	u.state.leave(u.r, u.inner)
 }
 
-// unbounded warns, once, of places in an InFlight that clients may hold for as long as they
-// like: neither a BodyTimeout nor Server.ReadTimeout bounds how long a handler may have to
-// wait for a body. This is known when a request has been served: either may be anywhere
+// unbounded warns once if clients may hold places in an InFlight for any length of time,
+// because neither a BodyTimeout nor Server.ReadTimeout bounds how long a handler waits for a
+// body. It can only tell after a request has been served, since a BodyTimeout may be anywhere
 // around the handler.
 type unbounded struct{ warned atomic.Bool }
 

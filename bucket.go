@@ -8,7 +8,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// bucket is what one caller has left of one Limit.
+// bucket holds what one caller has left of one Limit.
 type bucket struct {
 	id     fingerprint
 	limit  unique.Handle[Limit]
@@ -16,8 +16,8 @@ type bucket struct {
 	tokens rate.Limiter
 }
 
-// newBucket returns a bucket that holds so many tokens at t. The zero Limiter holds
-// none, and taking less than nothing fills it.
+// newBucket returns a bucket that holds the given tokens at t. The zero rate.Limiter holds
+// none, and taking a negative number fills it.
 func newBucket(ru *rule, id fingerprint, tokens int, t time.Time) *bucket {
 	b := &bucket{id: id, limit: ru.id}
 	b.tokens.SetLimitAt(t, ru.rate)
@@ -26,7 +26,7 @@ func newBucket(ru *rule, id fingerprint, tokens int, t time.Time) *bucket {
 	return b
 }
 
-// fullIn is how long after t it takes until b is as good as a new bucket, 0 if it is.
+// fullIn returns the time after t at which b is as good as a new bucket; 0 if it is already.
 func (b *bucket) fullIn(t time.Time) time.Duration {
 	l := b.limit.Value()
 	missing := float64(l.Burst) - b.tokens.TokensAt(t)
@@ -36,15 +36,15 @@ func (b *bucket) fullIn(t time.Time) time.Duration {
 	return max(time.Duration(missing*float64(l.Per)/float64(l.Requests)), 1)
 }
 
-// enough reports whether AllowN lets n requests through a bucket with so many tokens:
-// it does not mind what comes back within a nanosecond, where rounding hides. What takes
-// longer than a Duration holds stays a float64, or it would be less than nothing.
+// enough reports whether AllowN lets n requests through a bucket with the given tokens. AllowN
+// tolerates what comes back within a nanosecond, which rounding hides. A time that is longer
+// than a Duration holds stays a float64, or it would become negative.
 func (ru *rule) enough(tokens float64, n int) bool {
 	short := float64(n) - tokens
 	return short <= 0 || short/float64(ru.rate)*float64(time.Second) < 1
 }
 
-// remaining is the highest cost that tokens are enough for.
+// remaining returns the highest cost for which the tokens are enough.
 func (ru *rule) remaining(tokens float64) int {
 	n := max(int(tokens), 0)
 	// The first condition spares most calls the division of the second.
@@ -54,7 +54,7 @@ func (ru *rule) remaining(tokens float64) int {
 	return n
 }
 
-// refill is the time in which so many tokens come back.
+// refill returns the time in which the given number of tokens comes back.
 func (ru *rule) refill(tokens float64) time.Duration {
 	if tokens <= 0 {
 		return 0
@@ -62,9 +62,8 @@ func (ru *rule) refill(tokens float64) time.Duration {
 	return time.Duration(math.Ceil(tokens / float64(ru.rate) * float64(time.Second)))
 }
 
-// wait is the time after which b, which has too few tokens at t, lets n requests
-// through. The bucket itself is asked, so that rounding makes no promise that it does
-// not keep.
+// wait returns the time after which b, which has too few tokens at t, lets n requests through.
+// It asks the bucket itself, so that rounding cannot make the promise false.
 func (ru *rule) wait(b *bucket, tokens float64, n int, t time.Time) time.Duration {
 	wait := max(ru.refill(float64(n)-tokens), 1)
 	for step := time.Duration(1); !ru.enough(b.tokens.TokensAt(t.Add(wait)), n); step *= 2 {

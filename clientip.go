@@ -9,13 +9,12 @@ import (
 	"github.com/admit-go/admit/internal/mediatype"
 )
 
-// ClientIP finds the address of the client behind proxies of yours: header is the
-// one header that they write (X-Forwarded-For, Forwarded of RFC 7239, or one with a
-// single address, such as X-Real-IP), trusted are the networks they are in. The
-// header is read from right to left, only when the peer is trusted, and the first
-// address that is not trusted is the client's. A peer on a Unix socket is trusted,
-// and so is the one that nginx calls "unix:".
-// Without a header, or without a trusted network, it panics.
+// ClientIP finds the address of the client behind your proxies. Header is the one header that
+// they write: X-Forwarded-For, Forwarded (RFC 7239), or one with a single address, such as
+// X-Real-IP. Trusted are the networks of the proxies. The header is read only if the peer is
+// trusted, from right to left, and the first address that is not trusted is the client. A peer
+// on a Unix socket is trusted, and so is the hop that nginx calls "unix:". ClientIP panics if
+// header is not a header name or there is no trusted network.
 func ClientIP(header string, trusted ...netip.Prefix) Middleware {
 	p, err := newProxies(header, trusted)
 	must(err)
@@ -30,9 +29,9 @@ func ClientIP(header string, trusted ...netip.Prefix) Middleware {
 	}
 }
 
-// ClientIPFrom returns the client's address: what ClientIP found, else that of
-// RemoteAddr. An IPv4 address mapped to IPv6 is returned as IPv4. It is the invalid
-// Addr where there is none, as on a Unix socket.
+// ClientIPFrom returns the address of the client: as found by ClientIP, else that of
+// RemoteAddr. An IPv4 address mapped to IPv6 is returned as IPv4. If there is no address, as on
+// a Unix socket, it returns the invalid Addr.
 func ClientIPFrom(r *http.Request) netip.Addr {
 	if s := find(r.Context(), slotClientIP); s != nil {
 		return s.clientIP
@@ -40,8 +39,8 @@ func ClientIPFrom(r *http.Request) netip.Addr {
 	return parseAddr(r.RemoteAddr)
 }
 
-// clientNetwork is the client's address, IPv6 cut to its /64: whoever has one address
-// there has them all. It is the invalid Addr where there is none.
+// clientNetwork returns the address of the client, IPv6 cut to its /64, since a client with one
+// of these addresses has them all. It is the invalid Addr if there is none.
 func clientNetwork(r *http.Request) netip.Addr {
 	addr := ClientIPFrom(r)
 	if addr.Is6() {
@@ -63,13 +62,13 @@ func newProxies(header string, trusted []netip.Prefix) (*proxies, error) {
 		return nil, configFault("ClientIP", "has %q, which is not the name of a header; name the one that your proxies write", header)
 	}
 	if len(trusted) == 0 {
-		return nil, configFault("ClientIP", "has no trusted network, so that %s could be believed from nobody; leave ClientIP out to use the peer's address", header)
+		return nil, configFault("ClientIP", "has no trusted network, so %s would never be read; name the networks of your proxies, or leave ClientIP out to use the address of the peer", header)
 	}
 	p := &proxies{header: http.CanonicalHeaderKey(header)}
 	p.forwarded = p.header == "Forwarded"
 	for _, network := range trusted {
 		if !network.IsValid() {
-			return nil, configFault("ClientIP", "has a trusted network that is not valid: %v", network)
+			return nil, configFault("ClientIP", "has a trusted network that is not valid: %v; make it with netip.MustParsePrefix or netip.ParsePrefix", network)
 		}
 		if a := network.Addr(); a.Is4In6() && network.Bits() >= 96 {
 			network = netip.PrefixFrom(a.Unmap(), network.Bits()-96)
@@ -79,9 +78,8 @@ func newProxies(header string, trusted []netip.Prefix) (*proxies, error) {
 	return p, nil
 }
 
-// client walks from the peer towards the client, for as long as the address at hand
-// is that of a proxy whose word counts. Where a hop cannot be read, the walk ends at
-// the last address that is certain.
+// client walks from the peer towards the client as long as the address is that of a trusted
+// proxy. If a hop cannot be parsed, the walk ends at the last known address.
 func (p *proxies) client(peer netip.Addr, local bool, h http.Header) netip.Addr {
 	at := peer
 	if !local && !p.trusts(at) {
@@ -100,7 +98,7 @@ func (p *proxies) client(peer netip.Addr, local bool, h http.Header) netip.Addr 
 				hop = forwardedFor(hop)
 			}
 			if hop == "unix:" {
-				continue // nginx has it from a proxy on a Unix socket, as we may have it from one
+				continue // the peer of that nginx is a proxy on a Unix socket
 			}
 			next := parseAddr(hop)
 			if !next.IsValid() {
@@ -114,9 +112,9 @@ func (p *proxies) client(peer netip.Addr, local bool, h http.Header) netip.Addr 
 	return at
 }
 
-// overUnixSocket reports whether the peer is on a Unix socket, bound to a name or not. The
-// server knows; without one, as in a test, the form of the address tells. RemoteAddr alone would
-// not do: there are wrappers that copy a header into it.
+// overUnixSocket reports whether the peer is on a Unix socket, whether that has a name or not.
+// The server knows; without one, as in a test, the form of the address tells. RemoteAddr alone
+// is not enough, because some middlewares copy a header into it.
 func overUnixSocket(r *http.Request) bool {
 	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
 		return local.Network() == "unix"
@@ -134,9 +132,9 @@ func (p *proxies) trusts(a netip.Addr) bool {
 	return false
 }
 
-// cutLast cuts a list at its last comma: that of Forwarded outside of quotes, in which a
-// proxy passes on what its client has chosen, such as the host. It looks from the right,
-// where our own proxy has written: what a client has sent stands to the left of that.
+// cutLast cuts a list at its last comma. In Forwarded, a comma inside quotes does not count: a
+// proxy quotes what its client has chosen, such as the host. The scan starts at the right,
+// where the trusted proxy has written; text from the client stands to the left of that.
 func (p *proxies) cutLast(list string) (before, last string, more bool) {
 	quoted := false
 	for i := len(list) - 1; i >= 0; i-- {
@@ -150,8 +148,8 @@ func (p *proxies) cutLast(list string) (before, last string, more bool) {
 	return "", list, false
 }
 
-// escaped reports whether a backslash takes its meaning from the byte at i of a quoted
-// string (RFC 9110 §5.6.4).
+// escaped reports whether a backslash escapes the byte at i of a quoted string (RFC 9110
+// §5.6.4).
 func escaped(s string, i int) bool {
 	n := 0
 	for n < i && s[i-1-n] == '\\' {
@@ -160,8 +158,8 @@ func escaped(s string, i int) bool {
 	return n%2 == 1
 }
 
-// outsideQuotes calls f with the index of each byte that is not in a quoted string (RFC
-// 9110 §5.6.4). It reports whether the last of them ends.
+// outsideQuotes calls f with the index of each byte that is not in a quoted string (RFC 9110
+// §5.6.4). It reports whether the last quoted string ends.
 func outsideQuotes(s string, f func(i int)) (ends bool) {
 	quoted := false
 	for i := 0; i < len(s); i++ {
@@ -177,8 +175,8 @@ func outsideQuotes(s string, f func(i int)) (ends bool) {
 	return !quoted
 }
 
-// forwardedFor returns the node of the one for parameter in an element of Forwarded
-// (RFC 7239 §4), without an obfuscated port (§6.2), or "" if it cannot be told.
+// forwardedFor returns the value of the only "for" parameter in an element of Forwarded (RFC
+// 7239 §4), without an obfuscated port (§6.2). It returns "" if there is not exactly one.
 func forwardedFor(element string) string {
 	node, found, start := "", 0, 0
 	pair := func(end int) {
@@ -204,7 +202,7 @@ func forwardedFor(element string) string {
 	return node
 }
 
-// unquote returns what a quoted string stands for, and another value as it is.
+// unquote returns the content of a quoted string, and any other value as it is.
 func unquote(value string) string {
 	if len(value) < 2 || value[0] != '"' || value[len(value)-1] != '"' {
 		return value

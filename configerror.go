@@ -8,41 +8,42 @@ import (
 	"time"
 )
 
-// ConfigError is one fault of a configuration. The error of a constructor, of Policy.Chain,
-// or of a panic about a configuration joins all of them: errors.As finds the first, and the
-// method Unwrap() []error of the joined error returns each. What one value has wrong, each
-// that it stands in reports too, under a path of its own: collect the error of the Policy.
-// A KeyStore returns one for a key that it has and cannot use: see ErrKeyNotFound.
+// ConfigError is one problem of a configuration. The error of a constructor or of Policy.Chain,
+// and the value of a panic about a configuration, join all problems: errors.As finds the first,
+// and the method Unwrap() []error of the joined error returns each. If a value with problems is
+// used in several places, each place reports them under its own path, so collect the error of
+// the Policy. A KeyStore returns a ConfigError for a key that it has but cannot use: see
+// ErrKeyNotFound.
 type ConfigError struct {
-	// Field is the path of what is wrong, from what was being made, a configuration or a
-	// function: AuthConfig.Store, Methods[1], Policy.Limiter.Limits[0].Requests.
+	// Field is the path of the setting, starting at the configuration or function:
+	// AuthConfig.Store, Methods[1], Policy.Limiter.Limits[0].Requests.
 	Field string
-	// Reason says what is wrong and what to do. It is a sentence with the Field before it.
+	// Reason says what is wrong and what to do. Field and Reason together make a sentence.
 	Reason string
 }
 
-// Error returns the Field and the Reason.
+// Error returns Field and Reason.
 func (e *ConfigError) Error() string { return "admit: " + e.Field + " " + e.Reason }
 
-// faults collects what is wrong with a configuration: each is a *ConfigError.
+// faults collects the problems of a configuration. Each is a *ConfigError.
 type faults []error
 
 func (f *faults) add(field, format string, args ...any) {
 	*f = append(*f, &ConfigError{field, fmt.Sprintf(format, args...)})
 }
 
-// time adds a fault for a time that was meant as another: a bare number is nanoseconds.
+// time adds a problem for a time without a unit: a bare number is nanoseconds.
 func (f *faults) time(field string, d time.Duration) {
 	if d > 0 && d < shortest {
 		f.add(field, "is %v; a number alone is nanoseconds: write %d*time.Second, or a time of at least %v", d, d, shortest)
 	}
 }
 
-// shortest is the least time that a configuration takes. Nothing over a network is faster.
+// shortest is the shortest time that a configuration accepts. Nothing over a network is faster.
 const shortest = time.Millisecond
 
-// within adds the faults of a value that stands in a field: the path of each begins with
-// that field then, and not with the name of what was made.
+// within adds the problems of a value in a field. The path of each then begins with that field,
+// and not with the type of the value.
 func (f *faults) within(field string, err error) {
 	f.moved(err, func(path string) string {
 		if i := strings.IndexAny(path, ".["); i >= 0 {
@@ -52,7 +53,7 @@ func (f *faults) within(field string, err error) {
 	})
 }
 
-// renamed adds faults whose path begins otherwise for who has given the value in a simpler
+// renamed adds problems under another path, for a caller who has given the value in a simpler
 // form, such as "Accept" for "NegotiatorConfig.Offers".
 func (f *faults) renamed(from, to string, err error) {
 	f.moved(err, func(path string) string {
@@ -63,7 +64,7 @@ func (f *faults) renamed(from, to string, err error) {
 	})
 }
 
-// moved adds the faults of err, which faults.err has joined, each under another path.
+// moved adds the problems of err, which faults.err has joined, each under another path.
 func (f *faults) moved(err error, path func(string) string) {
 	if err == nil {
 		return
@@ -74,18 +75,18 @@ func (f *faults) moved(err error, path func(string) string) {
 	}
 }
 
-// configFault is the error of one fault.
+// configFault returns the error for a single problem.
 func configFault(field, format string, args ...any) error {
 	var f faults
 	f.add(field, format, args...)
 	return f.err()
 }
 
-// value adds what is wrong with a value that somebody has given: a nil pointer or function
-// in an interface, or a value of this package that cannot serve.
+// value adds the problem of a value given by the user: a nil pointer or function in an
+// interface, or a value of this package that cannot serve.
 func (f *faults) value(field string, v any) {
 	if isNil(v) {
-		f.add(field, "is a nil %T; look at the error of what was to make it", v)
+		f.add(field, "is a nil %T; check the error of the function that makes it", v)
 		return
 	}
 	if v, ok := v.(interface{ fault() error }); ok {
@@ -105,31 +106,31 @@ func isNil(v any) bool {
 	}
 }
 
-// err joins the faults, if there are any.
+// err joins the problems, if there are any.
 func (f faults) err() error { return errors.Join(f...) }
 
-// renamed is for a panic of a simple form: see faults.renamed.
+// renamed is faults.renamed for the panic of a simple form.
 func renamed(from, to string, err error) error {
 	var f faults
 	f.renamed(from, to, err)
 	return f.err()
 }
 
-// made is in each value that only its constructor can make. With an error the constructor
-// returns a value too, which has the error and cannot serve: who does not look at it gets
-// a service that does not start, instead of one without a lock on the door.
+// made is part of each value that only its constructor can make. A constructor that fails
+// returns a value too, which has the error and cannot serve: if the caller ignores the error,
+// the service does not start, instead of starting without protection.
 type made struct {
 	ok  bool
 	err error
 }
 
-// fault returns why a value of the type called name cannot serve, or nil.
+// fault returns why a value of the named type cannot serve, or nil.
 func (m *made) fault(name string) error {
 	switch {
 	case m != nil && m.err != nil:
 		return m.err
 	case m == nil || !m.ok:
-		return configFault(name, "was not made by New%s; nothing else makes one that works", name)
+		return configFault(name, "was not made by New%s, and cannot work; use New%[1]s", name)
 	default:
 		return nil
 	}

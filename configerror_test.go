@@ -320,7 +320,7 @@ func TestConfigurationThatIsPointless(t *testing.T) {
 		"Policy.BodyTimeout.Grace is 5ns":                              policy(admit.Policy{BodyTimeout: admit.BodyTimeout{Grace: 5}}),
 		"KeyCacheConfig.TTL is 60ns":                                   cache(admit.KeyCacheConfig{TTL: 60}),
 		"KeyCacheConfig.StaleFor is 999.999µs":                         cache(admit.KeyCacheConfig{TTL: time.Minute, StaleFor: time.Millisecond - 1}),
-		`MintedPrefixes[0] is "acme_"; give the prefix as Mint got it`: auth(admit.AuthConfig{MintedPrefixes: []string{"acme_"}}),
+		`MintedPrefixes[0] is "acme_"; omit the underscore: Mint adds`: auth(admit.AuthConfig{MintedPrefixes: []string{"acme_"}}),
 		`Methods[1] is "*", which is not a method`:                     policy(admit.Policy{Methods: []string{"GET", "*"}}),
 		"Sources[0] is the header Cookie":                              auth(admit.AuthConfig{Sources: []admit.KeySource{admit.FromHeader("cookie")}}),
 		"Sources[0] is the header Host":                                auth(admit.AuthConfig{Sources: []admit.KeySource{admit.FromHeader("host")}}),
