@@ -11,40 +11,44 @@ import (
 	"github.com/admit-go/admit/internal/mediatype"
 )
 
-// ContentType answers 415 to a request whose body is not of an allowed type, such
-// as "application/json", "image/*" or "application/*+json" (which is not
-// application/json itself), is not in UTF-8, or is encoded (RFC 9110 §8.3, §8.4).
-// The refusal says in Accept, Accept-Post, Accept-Patch, Accept-Query or Accept-Encoding
-// what is taken; in a Policy with Methods, the answer to OPTIONS says it too. Two Content-Type lines are 400. A request without a body passes, QUERY
-// apart: it needs a Content-Type in any case, and without one is 400 (RFC 10008 §2). It
-// panics without a type, and on one that is malformed or given twice.
+// ContentType rejects a request with 415 if its body is not of an allowed type, has a charset
+// other than UTF-8, or is encoded (RFC 9110 §8.3, §8.4). A type is written as
+// "application/json", "image/*" or "application/*+json", which does not include
+// application/json itself. The response lists what is accepted in Accept, Accept-Post,
+// Accept-Patch, Accept-Query or Accept-Encoding. In a Policy with Methods, the response to
+// OPTIONS lists it too.
 //
-// A body may turn out to be none: chunked with nothing in it, or an empty DATA frame. Where
-// a request of no known length has no Content-Type, its first byte is waited for, for up to
-// 300 ms; if the body ends instead, the request passes. That needs a ResponseWriter whose
-// read deadline can be set; without one, such a request is refused at once, and so is one
-// with Expect: 100-continue, which announces a body.
+// Two Content-Type lines are 400. A request without a body passes, except a QUERY, which must
+// have a Content-Type and gets 400 without one (RFC 10008 §2). ContentType panics without a
+// type, and on a type that is malformed or given twice.
+//
+// If a request of unknown length has no Content-Type, its body may still turn out to be empty:
+// chunked with nothing in it, or an empty DATA frame. ContentType then waits up to 300 ms for
+// the first byte, and the request passes if the body ends instead. This needs a ResponseWriter
+// whose read deadline can be set. Without one, such a request is rejected at once, and so is
+// one with Expect: 100-continue, which announces a body.
 func ContentType(allow ...string) Middleware {
 	c, err := NewContentTypes(ContentTypesConfig{Allow: allow})
 	must(renamed("ContentTypesConfig.Allow", "ContentType", err))
 	return c.Wrap
 }
 
-// ContentTypesConfig is what NewContentTypes needs.
+// ContentTypesConfig configures NewContentTypes. Only Allow is required.
 type ContentTypesConfig struct {
-	// Allow are the types that the handler takes, as for ContentType.
+	// Allow lists the types that the handler accepts, as for ContentType. Required.
 	Allow []string
-	// Charsets are what a charset parameter may say. Nil: utf-8, for which utf8 is taken too.
+	// Charsets lists the accepted values of the charset parameter. Default: utf-8, which may
+	// also be spelled utf8.
 	Charsets []string
-	// Encodings are the content codings, such as gzip, that the handler decodes.
-	// Nil: none. A body without one is always taken.
+	// Encodings lists the content codings, such as gzip, that the handler decodes. Default:
+	// none. A body without a content coding is always accepted.
 	Encodings []string
-	// AllowMissing takes a body without a Content-Type, and a QUERY too.
+	// AllowMissing accepts a body without a Content-Type, and a QUERY without one.
 	AllowMissing bool
 }
 
-// ContentTypes is the configured form of ContentType. It is read-only: any number
-// of goroutines may use it, and it may wrap any number of handlers.
+// ContentTypes is the configurable form of ContentType. It is safe for concurrent use and may
+// wrap any number of handlers.
 type ContentTypes struct {
 	given        []string
 	allow        []mediatype.Pattern
@@ -53,19 +57,19 @@ type ContentTypes struct {
 	allowMissing bool
 
 	exact    []string // the types of allow without a wildcard
-	usual    []string // what clients write after them
+	usual    []string // the parameters that clients usually write after them
 	hints    []hint
 	refusals [contentFaults]refusal
 	encoding *Error
 	made     made
 }
 
-// NewContentTypes returns a ContentTypes. The error has every fault of the configuration;
-// the ContentTypes that comes with it cannot serve.
+// NewContentTypes returns a ContentTypes. The error lists every problem of the configuration;
+// the ContentTypes that is returned with it cannot serve.
 func NewContentTypes(config ContentTypesConfig) (*ContentTypes, error) {
 	var f faults
 	if len(config.Allow) == 0 {
-		f.add("ContentTypesConfig.Allow", `has no type; name what the handler takes, such as "application/json"`)
+		f.add("ContentTypesConfig.Allow", `has no type; name what the handler accepts, such as "application/json"`)
 	}
 	c := &ContentTypes{
 		given:        slices.Clone(config.Allow),
@@ -119,7 +123,7 @@ func (c *ContentTypes) fault() error {
 	return c.made.fault("ContentTypes")
 }
 
-// Wrap lets a request in to next if it has no body, or one that Check takes.
+// Wrap lets a request in to next if it has no body, or if Check accepts it.
 func (c *ContentTypes) Wrap(next http.Handler) http.Handler {
 	must(c.fault())
 	return wrap("ContentType", next, func(in inside, w http.ResponseWriter, r *http.Request) {
@@ -141,21 +145,20 @@ func (c *ContentTypes) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// mayBeNone reports whether only reading tells if r has a body, and a read can be ended.
-// For QUERY it does not matter.
+// mayBeNone reports whether only a Read tells if r has a body, and that Read can be
+// interrupted. For QUERY it does not matter.
 func mayBeNone(w http.ResponseWriter, r *http.Request) bool {
 	return r.ContentLength < 0 && r.Method != methodQuery && r.Header["Expect"] == nil && canWake(w)
 }
 
-// none returns nil if the body b ends where it begins, and refusal if there is something in
-// it, or nothing comes while a refusal would wait. The handler gets none of what is read,
-// for it is not called then.
+// none returns nil if the body b is empty, and refusal if it is not, or if no byte comes in
+// settleTime. The handler does not lose the byte, since it is not called in that case.
 func none(b *body, refusal error) error {
 	usual := b.timeout
 	b.timeout = BodyTimeout{Grace: settleTime}
 	defer func() { b.timeout = usual }()
 	var first [1]byte
-	for range 100 { // as bufio does with a reader that returns nothing
+	for range 100 { // as many empty reads as bufio allows
 		switch n, err := b.Read(first[:]); {
 		case n > 0 || errors.Is(err, errBodyTooSlow):
 			return refusal
@@ -168,8 +171,8 @@ func none(b *body, refusal error) error {
 	return refusal
 }
 
-// Check returns nil, or the refusal as an *Error. It reads nothing from the body and
-// allocates nothing: a body of unknown length counts as one.
+// Check returns nil, or the rejection as an *Error. It does not read the body and does not
+// allocate. A body of unknown length counts as a body.
 func (c *ContentTypes) Check(r *http.Request) error {
 	if err := c.fault(); err != nil {
 		return errInternal.WithCause(err)
@@ -211,7 +214,7 @@ const (
 	contentFaults // how many there are
 )
 
-// check is the decision about the value of Content-Type.
+// check decides about the value of Content-Type.
 func (c *ContentTypes) check(value string) contentFault {
 	for _, name := range c.exact { // most values need no parsing
 		if after, ok := strings.CutPrefix(value, name); ok && (after == "" || slices.Contains(c.usual, after)) {
@@ -232,14 +235,14 @@ func (c *ContentTypes) check(value string) contentFault {
 	return faultNone
 }
 
-// sameCharset compares the names of charsets. Many clients write utf8, which no other
-// charset is called.
+// sameCharset compares the names of charsets. Many clients write utf8, which is the name of no
+// other charset.
 func sameCharset(taken, charset string) bool {
 	return mediatype.SameValue(taken, charset) ||
 		strings.EqualFold(taken, "utf-8") && mediatype.SameValue("utf8", charset)
 }
 
-// decodes reports whether every coding is taken (RFC 9110 §8.4).
+// decodes reports whether every coding is accepted (RFC 9110 §8.4).
 func (c *ContentTypes) decodes(lines []string) bool {
 	for _, line := range lines {
 		for coding := range strings.SplitSeq(line, ",") {
@@ -253,12 +256,12 @@ func (c *ContentTypes) decodes(lines []string) bool {
 	return true
 }
 
-// hint is a header by which a resource says what it takes in requests of a method: in a
-// refusal, and in the answer to OPTIONS.
+// hint is a header that lists what a resource accepts in requests with a method. It is sent in
+// rejections and in the response to OPTIONS.
 type hint struct{ method, name, value string }
 
-// explain makes the refusals. Each names what is taken, for people in its message
-// and for programs in its header (RFC 9110 §15.5.16).
+// explain makes the rejections. Each lists what is accepted, for people in its message and for
+// programs in its header (RFC 9110 §15.5.16).
 func (c *ContentTypes) explain(allow []string) {
 	allowed := strings.Join(allow, ", ")
 	c.hints = []hint{
@@ -283,8 +286,8 @@ func (c *ContentTypes) explain(allow []string) {
 	c.encoding.Header = http.Header{"Accept-Encoding": {encodings}}
 }
 
-// acceptQuery is the value of Accept-Query, a list of tokens or strings as structured
-// fields have them (RFC 10008 §3, RFC 9651 §3.3).
+// acceptQuery returns the value of Accept-Query: a list of the tokens or strings of structured
+// fields (RFC 10008 §3, RFC 9651 §3.3).
 func acceptQuery(allow []string) string {
 	var list []string
 	for _, text := range allow {
@@ -297,7 +300,7 @@ func acceptQuery(allow []string) string {
 	return strings.Join(list, ", ")
 }
 
-// refusal is a 415 with the hint that the method has; "" is for the other methods.
+// refusal is a 415 for each method that has a hint; "" is for the other methods.
 type refusal map[string]*Error
 
 func newRefusal(message, allowed string, hints []hint) refusal {
@@ -320,7 +323,7 @@ func (r refusal) of(method string) *Error {
 	return r[""]
 }
 
-// answers are those to requests of some methods; nil: of any.
+// answers returns the rejections of requests with these methods; nil means any method.
 func (c *ContentTypes) answers(methods []string) []Answer {
 	takes := func(method string) bool { return methods == nil || slices.Contains(methods, method) }
 	var hints []string

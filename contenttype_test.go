@@ -283,7 +283,7 @@ func TestNewContentTypes(t *testing.T) {
 func TestContentTypePanics(t *testing.T) {
 	t.Parallel()
 	for message, allow := range map[string][]string{
-		`admit: ContentType has no type; name what the handler takes, such as "application/json"`:               nil,
+		`admit: ContentType has no type; name what the handler accepts, such as "application/json"`:             nil,
 		`admit: ContentType[0] is "json", which is not of the form type/subtype`:                                {"json"},
 		`admit: ContentType[0] is "a/b; charset=utf-8", which has parameters; name the type alone`:              {"a/b; charset=utf-8"},
 		`admit: ContentType[1] is "A/B", which is given twice`:                                                  {"a/b", "A/B"},

@@ -10,25 +10,27 @@ import (
 	"time"
 )
 
-// An answer that is written while the client still sends has to reach it. Over HTTP/1
-// net/http first reads up to 256 KiB of the body, for as long as it takes, so that a
-// client that stalls never gets its answer; and it closes a connection with unread
-// bytes in a way that makes the client's system throw the answer away. So reply reads
-// for a short time itself. If the body ends, the connection is kept: most bodies have
-// arrived already. If not, the answer says that the connection closes, and reading goes on
-// for a moment, until the client has had the time to see it. Over HTTP/2 none of this is
-// needed: the stream alone is reset.
+// A response that is written while the client still sends must reach it. Over HTTP/1, net/http
+// first reads up to 256 KiB of the body, however long that takes, so a client that stalls never
+// gets its response. It also closes a connection with unread bytes in a way that makes the
+// client's system discard the response. So reply reads for a short time itself. If the body
+// ends, the connection is kept: most bodies have arrived already. If not, the response
+// announces that the connection closes, and reading goes on for a moment, so that the client
+// has time to see it.
 //
-// A place in an InFlight is given back before any of that: who is refused must not hold
-// what others wait for.
+// Over HTTP/2 none of this is needed: only the stream is reset. A client that still sends gets
+// the status, and may discard the body of the response.
+//
+// The places that the request holds in an InFlight or a Shedder are lent meanwhile: a rejected
+// request must not keep others waiting.
 const (
 	settleBytes = 256 << 10
 	settleTime  = 300 * time.Millisecond
 	lingerTime  = 500 * time.Millisecond
 )
 
-// reply answers with a status, and a body unless the method is HEAD, in a way that a
-// client sees which is still sending.
+// reply responds with a status, and with a body unless the method is HEAD, so that a client
+// that is still sending gets it.
 func reply(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	rest := missing(w, r)
 	if rest == nil {
@@ -41,8 +43,8 @@ func reply(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	u := &upload{w: w, r: r, status: status, body: body, rest: rest}
 	ctx := r.Context()
 	switch {
-	case bodySpoiled(ctx) || bodyBusy(ctx), // there is nothing to read any more, or somebody else reads
-		strings.EqualFold(r.Header.Get("Expect"), "100-continue"): // reading might ask the client to begin
+	case bodySpoiled(ctx) || bodyBusy(ctx), // there is nothing more to read, or another goroutine reads
+		strings.EqualFold(r.Header.Get("Expect"), "100-continue"): // a Read might tell the client to send
 		u.cut()
 		closeAfterReply(w)
 	case reflect.TypeOf(rest) == serverBody:
@@ -62,16 +64,16 @@ func answerWith(w http.ResponseWriter, r *http.Request, status int, body []byte)
 	}
 }
 
-// upload is a request that is answered before its body has arrived.
+// upload is a request that gets its response before its body has arrived.
 type upload struct {
 	w      http.ResponseWriter
 	r      *http.Request
 	status int
-	body   []byte    // of the answer
+	body   []byte    // of the response
 	rest   io.Reader // of the body of the request
 
 	meanwhile sync.WaitGroup // for cutMeanwhile
-	panicked  any            // there
+	panicked  any            // in cutMeanwhile
 }
 
 // missing returns the body of r if the server may wait for more of it, else nil.
@@ -86,7 +88,7 @@ func missing(w http.ResponseWriter, r *http.Request) io.Reader {
 	return body
 }
 
-// settle answers once the rest of the body has come, or not in a short time.
+// settle responds when the rest of the body has come, or after settleTime.
 func (u *upload) settle() {
 	whole, cut := u.readRest()
 	switch {
@@ -95,7 +97,7 @@ func (u *upload) settle() {
 	case whole && !cut:
 		answerWith(u.w, u.r, u.status, u.body)
 		return
-	case !cut: // it is malformed, or its client has gone
+	case !cut: // the body is malformed, or the client is gone
 		u.cut()
 	}
 	if !whole {
@@ -103,11 +105,11 @@ func (u *upload) settle() {
 	}
 }
 
-// readRest reads the rest of the body, and reports whether that has come. What has arrived needs
-// no other goroutine for it. Where more is waited for, the Read goes on, since a deadline that
-// passes in the middle of a body spoils what comes after it; and a timer cuts meanwhile. It has
-// the writer to itself, and the deadline that it sets ends the Read, at the latest. For a Timeout
-// outside, this is a call of its handler, which it ends before it cuts.
+// readRest reads the rest of the body, and reports whether all of it has come. A body that has
+// arrived needs no other goroutine. Otherwise the Read goes on, since a deadline that passes in
+// the middle of a body breaks what follows, and a timer cuts meanwhile. The timer's goroutine
+// is then the only user of the writer, and its deadline ends the Read at the latest. To a
+// Timeout outside, this is a call of its handler, which it lets end before it cuts.
 func (u *upload) readRest() (whole, cut bool) {
 	var few [2]*timedRun
 	entered := few[:0]
@@ -133,14 +135,14 @@ func (u *upload) readRest() (whole, cut bool) {
 		return err == io.EOF, false
 	}
 	if cut = true; patience.Stop() {
-		go u.cutMeanwhile() // so much is not waited for
+		go u.cutMeanwhile() // the rest is too large to wait for
 	}
 	_, err = io.Copy(io.Discard, u.rest)
 	return err == nil, true
 }
 
-// cutMeanwhile cuts in a goroutine of its own, while that of the server reads. A panic is for
-// the latter, and ends its Read.
+// cutMeanwhile cuts in a goroutine of its own while the server's goroutine reads. A panic ends
+// that Read, and is passed on to the server's goroutine.
 func (u *upload) cutMeanwhile() {
 	defer u.meanwhile.Done()
 	u.panicked = http.ErrAbortHandler // runtime.Goexit
@@ -156,9 +158,9 @@ func (u *upload) cutMeanwhile() {
 	u.panicked = nil
 }
 
-// settleOthers reads a body that others have put in place, here: it may change the
-// response, as that of http.MaxBytesReader does, or panic. A deadline ends it, and with it
-// all reading.
+// settleOthers reads a body that other code has put in place. It does so in this goroutine,
+// because the Read may change the response, as that of http.MaxBytesReader does, or panic. A
+// deadline ends it, and all reading with it.
 func (u *upload) settleOthers() bool {
 	u.readUntil(time.Now().Add(settleTime))
 	if _, err := io.CopyN(io.Discard, u.rest, settleBytes); err != io.EOF {
@@ -177,15 +179,15 @@ var serverBody = func() reflect.Type {
 	return reflect.TypeOf(r.Body)
 }()
 
-// cut answers, says that the connection closes, and sends that. It returns until when reading
-// may go on.
+// cut sends the response and announces that the connection closes. It returns until when
+// reading may go on.
 func (u *upload) cut() time.Time {
 	u.w.Header()["Connection"] = []string{"close"}
 	answerWith(u.w, u.r, u.status, u.body)
 	f, flushes := u.w.(http.Flusher)
 	if !flushes {
-		// A writer of others without Flush may have thrown the answer away: there is nothing to
-		// send then, and so nothing to wait for.
+		// A foreign writer without Flush may have discarded the response: then there is nothing to
+		// send, and nothing to wait for.
 		return longAgo
 	}
 	f.Flush()
@@ -196,8 +198,8 @@ func (u *upload) readUntil(t time.Time) {
 	_ = http.NewResponseController(u.w).SetReadDeadline(t)
 }
 
-// endRead ends the Read past the writers of others: it may be one of them that panics where a
-// deadline is set, and nobody recovers from a second panic.
+// endRead ends the Read without calling foreign writers: one of them may panic when a deadline
+// is set, and nothing recovers from a second panic.
 func (u *upload) endRead() {
 	defer func() { _ = recover() }()
 	w := u.w
@@ -211,9 +213,10 @@ func (u *upload) endRead() {
 	_ = http.NewResponseController(w).SetReadDeadline(longAgo)
 }
 
-// closeAfterReply makes the server close the connection after the response: first its
-// writing side, and the other after a pause. http.MaxBytesReader can tell it to, but
-// only through the server's own writer. It is for the goroutine that writes the response.
+// closeAfterReply makes the server close the connection after the response: first the writing
+// side, then, after a pause, the reading side. Only http.MaxBytesReader can tell the server to
+// do so, and only through the server's own writer. Only the goroutine that writes the response
+// may call it.
 func closeAfterReply(w http.ResponseWriter) {
 	for {
 		switch t := w.(type) {
@@ -234,7 +237,7 @@ func canWake(w http.ResponseWriter) bool {
 	for {
 		switch t := w.(type) {
 		case *timedRun:
-			return t.wakes // a handler that is late must not go further
+			return t.wakes // a handler that is late must not reach the connection
 		case interface{ Unwrap() http.ResponseWriter }:
 			w = t.Unwrap()
 		default:

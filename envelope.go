@@ -15,18 +15,18 @@ import (
 	"github.com/admit-go/admit/internal/published"
 )
 
-// appendEnvelope appends the JSON body of every error. The order of the members is
-// part of the contract: result, message, code, and then what is not empty.
+// appendEnvelope appends the JSON body of an error. The order of the members is part of the
+// contract: result, message, code, and then those that are not empty.
 func appendEnvelope(b []byte, e *Error, requestID string) []byte {
 	b = append(b, `{"result":"error","message":`...)
 	b = appendString(b, e.Message)
 	return appendMembers(b, e, requestID, "limits")
 }
 
-// appendProblem appends the same error as problem details (RFC 9457 §3.1); what the
-// envelope has beside them are extension members. The type is about:blank, because
-// the code tells problems apart, unless Meta has one, or a limit is reached
-// (draft-ietf-httpapi-ratelimit-headers-11 §6).
+// appendProblem appends the error as problem details (RFC 9457 §3.1). The other members of the
+// envelope are extension members. The type is about:blank, because the code tells problems
+// apart, unless Meta has a type or a limit is exceeded (draft-ietf-httpapi-ratelimit-headers-11
+// §6).
 func appendProblem(b []byte, e *Error, requestID string) []byte {
 	kind, _ := e.Meta["type"].(string)
 	switch {
@@ -47,8 +47,8 @@ func appendProblem(b []byte, e *Error, requestID string) []byte {
 	return appendMembers(b, e, requestID, "violated-policies")
 }
 
-// prefersProblem reports whether the client names application/problem+json with a
-// weight higher than that of application/json, or without naming the latter.
+// prefersProblem reports whether the client names application/problem+json with a higher weight
+// than application/json, or without naming application/json.
 func prefersProblem(r *http.Request) bool {
 	accept := r.Header["Accept"]
 	for _, line := range accept {
@@ -64,8 +64,8 @@ var (
 	jsonMediaType, _    = mediatype.Parse("application/json")
 )
 
-// appendMembers appends what both forms have. The limits that are reached have another name
-// in each.
+// appendMembers appends the members that both forms have. The exceeded limits have a different
+// name in each.
 func appendMembers(b []byte, e *Error, requestID, limits string) []byte {
 	b = append(b, `,"code":`...)
 	b = appendString(b, e.Code)
@@ -105,8 +105,8 @@ func appendMembers(b []byte, e *Error, requestID, limits string) []byte {
 	return append(b, '}', '\n')
 }
 
-// appendMeta appends the members of meta by name. What cannot be encoded, or has the
-// name of a member that the contract fixes, is left out: an error is still sent.
+// appendMeta appends the members of meta, sorted by name. A member that cannot be encoded, or
+// whose name the contract reserves, is left out: the error is still sent.
 func appendMeta(b []byte, meta map[string]any) []byte {
 	for _, name := range slices.Sorted(maps.Keys(meta)) {
 		switch name {
@@ -176,8 +176,8 @@ func appendValue(b []byte, data any) ([]byte, error) {
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
 }
 
-// buffers hold bodies on their way to the client. A body of unusual size is not
-// kept, or one of them would hold its memory for good.
+// buffers hold bodies on their way to the client. A buffer of unusual size is not kept, or it
+// would hold its memory forever.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
 
 func putBuffer(b *[]byte) {

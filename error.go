@@ -10,35 +10,34 @@ import (
 	"time"
 )
 
-// Error is a refusal or a failure as a client sees it: a status (400 to 599), a
-// stable snake_case Code for programs, and a Message for people. The zero Code and
-// Message follow from the status; any other status is sent as 500. An Error is
-// never changed once made, so sentinels may be shared between goroutines. Its
-// cause is logged and never sent.
+// Error is a rejection or a failure as the client sees it: a status (400 to 599), a stable
+// snake_case Code for programs, and a Message for people. An empty Code or Message is derived
+// from the status. Any other status is sent as 500. Do not change an Error once it is in use,
+// so that sentinels can be shared between goroutines. The cause is logged and never sent.
 type Error struct {
 	Status     int
 	Code       string
 	Message    string
-	Fields     []FieldError   // what is wrong with the content, mostly for 422
+	Fields     []FieldError   // the invalid fields of the content, mostly for 422
 	RetryAfter time.Duration  // sent in whole seconds, rounded up; 0: not sent
 	Header     http.Header    // copied to the response; Vary is merged
 	Meta       map[string]any // further members of the body, such as upgrade_url
 
 	cause  error
-	origin *Error   // what this is a copy of
-	limits []string // the names of those that refused
+	origin *Error   // the Error that this is a copy of
+	limits []string // the names of the exceeded limits
 }
 
-// FieldError says what is wrong with one member of the request's content. Path is
-// written as in items[0].price.
+// FieldError says what is wrong with one member of the request's content. Path has the form
+// items[0].price.
 type FieldError struct {
 	Path    string `json:"path"`
 	Code    string `json:"code"`
 	Message string `json:"message"`
 }
 
-// NewError returns an Error whose Code follows from the status; an empty message
-// stands for the default of the status. It panics if the status is not 400 to 599.
+// NewError returns an Error whose Code is derived from the status. An empty message means the
+// default message of the status. It panics if the status is not 400 to 599.
 func NewError(status int, message string) *Error {
 	if status < 400 || status > 599 {
 		panic(fmt.Sprintf("admit: NewError(%d, ...): an error has a status from 400 to 599", status))
@@ -53,7 +52,7 @@ func (e *Error) WithCause(cause error) *Error {
 	return &c
 }
 
-// Error describes e for logs, with its cause.
+// Error returns a description for logs, with the cause.
 func (e *Error) Error() string {
 	if e == nil {
 		return "admit: an *Error that is nil"
@@ -85,7 +84,7 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// complete returns e, or a copy with what e leaves to its status.
+// complete returns e, or a copy in which empty fields are derived from the status.
 func (e *Error) complete() *Error {
 	if e.Status >= 400 && e.Status <= 599 && e.Code != "" && e.Message != "" {
 		return e
@@ -104,10 +103,10 @@ func (e *Error) complete() *Error {
 	return &c
 }
 
-// retrySeconds is the number in the header and in the body; 0: neither is sent.
+// retrySeconds returns the number in the header and in the body; 0 means that neither is sent.
 func (e *Error) retrySeconds() int64 { return ceilSeconds(e.RetryAfter) }
 
-// ceilSeconds rounds up, so that who waits that long has waited d.
+// ceilSeconds rounds up, so that a client that waits that long has waited d.
 func ceilSeconds(d time.Duration) int64 {
 	if d <= 0 {
 		return 0
@@ -115,9 +114,9 @@ func ceilSeconds(d time.Duration) int64 {
 	return int64((d-1)/time.Second) + 1
 }
 
-// errStalled is what Write returns once WriteStall has cut its client: nobody is there to be
-// told of an error.
-var errStalled = fmt.Errorf("admit: the client has taken nothing of the answer for too long: %w", os.ErrDeadlineExceeded)
+// errStalled is what Write returns once WriteStall has cut the client. There is no client left
+// to send an error to.
+var errStalled = fmt.Errorf("admit: the client did not read the response in time: %w", os.ErrDeadlineExceeded)
 
 var (
 	errRequestTimeout = NewError(http.StatusRequestTimeout, "")
@@ -133,8 +132,8 @@ var (
 	}
 )
 
-// formError returns what an error of net/http's methods for forms stands for, if it is the
-// client's, else nil.
+// formError returns the *Error for an error of net/http's methods for forms if the client
+// caused it, else nil.
 func formError(err error) *Error {
 	switch {
 	case errors.Is(err, http.ErrNotMultipart):
@@ -171,7 +170,7 @@ var statusTexts = map[int]struct{ code, message string }{
 	504: {"gateway_timeout", "An upstream service did not answer in time."},
 }
 
-// codeOf returns the code of a status: that of the contract, else its name in
+// codeOf returns the code of a status: that of the contract, else the status text in
 // snake_case, such as precondition_failed.
 func codeOf(status int) string {
 	if t, ok := statusTexts[status]; ok {

@@ -14,24 +14,25 @@ import (
 	"unicode/utf8"
 )
 
-// ErrorWriter decides how errors are written, logged and observed. The zero value
-// writes the envelope as application/json, or application/problem+json (RFC 9457)
-// to a client that prefers it. It is read-only once in use, by any number of
-// goroutines.
+// ErrorWriter decides how errors are written, logged and observed. The zero value writes the
+// envelope as application/json, or as application/problem+json (RFC 9457) to a client that
+// prefers it. An ErrorWriter must not change once it is in use. It is safe for concurrent use.
 type ErrorWriter struct {
-	// Logger gets every 5xx that has a cause, with that cause. Nil: slog.Default().
+	// Logger gets each 5xx that has a cause, with that cause, and the other log lines about a
+	// request. Default: slog.Default().
 	Logger *slog.Logger
-	// Map turns the service's own errors into an Error. It is not asked about an
-	// error that has an Error in its chain; nil falls through to 500.
+	// Map turns errors of the service into an Error. It is not called for an error that has an
+	// *Error in its chain. If it returns nil, the error is written as WriteError describes.
 	Map func(error) *Error
-	// Encode replaces the envelope of errors. The Error is complete, and read-only.
+	// Encode replaces the envelope. The Error has all fields set, and must not be changed.
 	Encode func(*http.Request, *Error) (contentType string, body []byte)
-	// Observe is told each error as it is written, for metrics. It is read-only.
+	// Observe is called with each error as it is written, for metrics. It must not change the
+	// Error.
 	Observe func(*http.Request, *Error)
 }
 
-// Wrap installs ew for everything inside: for WriteError, HandlerFunc and every
-// refusal of this package. One inside another holds for what is inside it.
+// Wrap sets ew for everything inside: WriteError, HandlerFunc and every rejection of this
+// package. The innermost ErrorWriter applies.
 func (ew *ErrorWriter) Wrap(next http.Handler) http.Handler {
 	if ew == nil {
 		panic("admit: ErrorWriter.Wrap: the ErrorWriter is nil; use new(ErrorWriter) for the defaults")
@@ -44,14 +45,20 @@ func (ew *ErrorWriter) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// WriteError writes err as the ErrorWriter of the request does; without one, as its
-// zero value. The innermost *Error in the chain of err is sent as it is;
-// *http.MaxBytesError is 413, context.DeadlineExceeded 503, http.ErrNotMultipart 415,
-// http.ErrMissingBoundary and http.ErrMissingFile 400, multipart.ErrMessageTooLarge 413,
-// and anything else 500 with a fixed message; but the error of a Read of the body inside
-// MaxBody, BodyTimeout, Shedder or Timeout is 400, or 408 once Server.ReadTimeout is over.
-// When the client is gone, or the response has begun inside an ErrorWriter, Recover or
-// HandlerFunc, it panics with http.ErrAbortHandler, which cuts the connection.
+// WriteError writes err with the ErrorWriter of the request, or with the zero ErrorWriter if
+// there is none. The first *Error in the chain of err is sent as it is. Other errors have these
+// statuses:
+//
+//   - 413: *http.MaxBytesError and multipart.ErrMessageTooLarge
+//   - 503: context.DeadlineExceeded
+//   - 415: http.ErrNotMultipart
+//   - 400: http.ErrMissingBoundary and http.ErrMissingFile
+//   - 400, or 408 once Server.ReadTimeout is over: the error of a Read of the body inside
+//     MaxBody, BodyTimeout, Shedder or Timeout
+//   - 500, with a fixed message: any other error
+//
+// If the client is gone, or if the response has begun inside an ErrorWriter, Recover or
+// HandlerFunc, WriteError panics with http.ErrAbortHandler, which cuts the connection.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	errorWriterOf(r.Context()).write(w, r, err)
 }
@@ -74,16 +81,16 @@ func (ew *ErrorWriter) write(w http.ResponseWriter, r *http.Request, err error) 
 			abort(w)
 			return
 		}
-		err = errBodyTooSlow // that is what has ended the context
+		err = errBodyTooSlow // the slow body has ended the context
 	}
 	if errors.Is(err, errStalled) {
 		noteFailure(ctx, err, nil, false)
-		ew.log(r, slog.LevelDebug, "admit: the client takes nothing of the answer", slog.Any("error", err))
+		ew.log(r, slog.LevelDebug, "admit: the client did not read the response in time", slog.Any("error", err))
 		panic(http.ErrAbortHandler)
 	}
 	e := ew.resolve(ctx, err)
 	if !beginAnswer(ctx) {
-		ew.log(r, slog.LevelDebug, "admit: an error after the handler had overrun", slog.Any("error", err))
+		ew.log(r, slog.LevelDebug, "admit: a handler returned an error after its timeout", slog.Any("error", err))
 		return
 	}
 	defer endAnswer(ctx)
@@ -97,9 +104,9 @@ func (ew *ErrorWriter) write(w http.ResponseWriter, r *http.Request, err error) 
 	ew.send(w, r, err, e)
 }
 
-// gone reports whether err is because the client has left: the handler has learned it from
-// its context, or from a connection that failed. Others may have cancelled a context of
-// their own, and a body that broke off tells who is to blame by itself.
+// gone reports whether err is there because the client has left: the handler got it from its
+// context, or from a connection that failed. A handler may also have canceled a context of its
+// own, and a body that broke off has an error of its own.
 func gone(ctx context.Context, err error) bool {
 	if ctx.Err() != context.Canceled {
 		return false
@@ -107,16 +114,17 @@ func gone(ctx context.Context, err error) bool {
 	return errors.Is(err, context.Canceled) || errors.As(err, new(*net.OpError)) && !bodyBroke(ctx, err)
 }
 
-// abort makes the server cut the connection: an answer that is not written would be
-// sent as an empty 200, which a client that has only closed its half takes for one.
+// abort makes the server cut the connection. Without a response the server would send an empty
+// 200, and a client that has only closed its half of the connection would take it for a
+// success.
 func abort(w http.ResponseWriter) {
 	if canWake(w) {
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// tooLate reports whether the connection is somebody else's, so that e, which stands for err,
-// can not be sent. It cuts the connection where the response has begun.
+// tooLate reports whether e, which stands for err, can no longer be sent, because the
+// connection was hijacked. If the response has begun, tooLate cuts the connection.
 func (ew *ErrorWriter) tooLate(w http.ResponseWriter, r *http.Request, err error, e *Error) bool {
 	t := tracker(w)
 	if t == nil || t.status == 0 && !t.hijacked {
@@ -136,7 +144,7 @@ func (ew *ErrorWriter) tooLate(w http.ResponseWriter, r *http.Request, err error
 	panic(http.ErrAbortHandler)
 }
 
-// send writes e, which is complete and stands for err, to a response that has not begun.
+// send writes e, which is complete and stands for err. The response has not begun.
 func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, err error, e *Error) {
 	if ew.Observe != nil {
 		ew.Observe(r, e)
@@ -161,7 +169,7 @@ func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, err error, e
 
 	h := w.Header()
 	maps.DeleteFunc(h, func(name string, _ []string) bool { return ofTheAnswer(name) })
-	if t, direct := w.(interface{ tracked() *responseWriter }); direct { // else a compressor of others may be between
+	if t, direct := w.(interface{ tracked() *responseWriter }); direct { // else a foreign compressor may be between
 		t.tracked().restoreEncoding()
 	}
 	if e.Status != http.StatusRequestedRangeNotSatisfiable {
@@ -183,26 +191,26 @@ func (ew *ErrorWriter) send(w http.ResponseWriter, r *http.Request, err error, e
 		values[4] = strconv.FormatInt(n, 10)
 		h["Retry-After"] = values[4:5:5]
 	}
-	stopInterceptions(w) // this is the answer, whatever its type
+	stopInterceptions(w) // this is sent as it is, whatever its type
 	reply(w, r, e.Status, body)
 }
 
-// ofTheAnswer reports whether a header is about an answer that the handler did not give after
-// all: what its body was, how long caches may keep it, where a proxy finds it.
+// ofTheAnswer reports whether a header belongs to the response that the error replaces: it
+// describes the body, says how long caches may keep it, or tells a proxy where to find it.
 func ofTheAnswer(name string) bool {
 	switch name {
 	case "Accept-Ranges", "Content-Disposition", "Content-Language", "Content-Location", "Etag", "Expires", "Last-Modified", "Transfer-Encoding",
 		"Content-Digest", "Repr-Digest", "Digest", "Content-Md5", // RFC 9530, and what it replaces
-		"Age", "Surrogate-Control", "X-Accel-Expires", // stronger than Cache-Control, to those that know them
+		"Age", "Surrogate-Control", "X-Accel-Expires", // these override Cache-Control in caches that know them
 		"X-Accel-Redirect", "X-Sendfile":
 		return true
 	}
-	return strings.HasSuffix(name, "-Cache-Control") // of one cache (RFC 9213), and stronger too
+	return strings.HasSuffix(name, "-Cache-Control") // for one kind of cache (RFC 9213), overrides it too
 }
 
-// resolve finds the Error that stands for err, complete. The writer itself does not
-// guess who is to blame for an untyped error: io.EOF may come from the client's body
-// or from an upstream of the handler. A body of ours knows what it has failed with.
+// resolve finds the Error for err, complete. It does not guess whether an untyped error is the
+// client's: io.EOF may come from the body of the request or from an upstream of the handler. A
+// body of this package knows the error that it has failed with.
 func (ew *ErrorWriter) resolve(ctx context.Context, err error) *Error {
 	if e, ok := err.(*Error); ok && e != nil {
 		return e.complete()
@@ -231,7 +239,7 @@ func (ew *ErrorWriter) resolve(ctx context.Context, err error) *Error {
 	return errInternal.complete()
 }
 
-// log adds what tells the request apart. The query is left out: it may hold a key.
+// log adds what identifies the request. The query is left out: it may hold a key.
 func (ew *ErrorWriter) log(r *http.Request, level slog.Level, message string, attrs ...slog.Attr) {
 	logger := ew.Logger
 	if logger == nil {
@@ -243,7 +251,7 @@ func (ew *ErrorWriter) log(r *http.Request, level slog.Level, message string, at
 	}
 	for i, a := range attrs {
 		if err, ok := a.Value.Any().(error); ok {
-			if text := fmt.Sprint(err); len(text) > maxErrorText { // which takes a nil one in an interface
+			if text := fmt.Sprint(err); len(text) > maxErrorText { // Sprint recovers if err is a nil pointer
 				attrs[i] = slog.String(a.Key, cutTo(text, maxErrorText))
 			}
 		}
@@ -255,10 +263,10 @@ func (ew *ErrorWriter) log(r *http.Request, level slog.Level, message string, at
 	logger.LogAttrs(ctx, level, message, attrs...)
 }
 
-// maxErrorText is how much of an error is logged: what a client has sent may stand in it.
+// maxErrorText is how much of an error is logged: it may contain text from the client.
 const maxErrorText = 4 << 10
 
-// shortened cuts what a client has written: a line of a log is not to be as long as it likes.
+// shortened cuts text from the client, which must not decide how long a log line is.
 func shortened(s string) string { return cutTo(s, 512) }
 
 func cutTo(s string, most int) string {

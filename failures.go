@@ -9,24 +9,23 @@ import (
 )
 
 const (
-	// maxFailingAddresses bounds the memory of a throttle at about 13 MB. Addresses beyond
-	// it share the bucket of a wider network, of which there are at most so many: all /16 of
-	// IPv4 and as many /32 of IPv6, the smallest that a registry gives out. So a flood from
-	// many addresses falls on the networks that it comes from.
+	// maxFailingAddresses and maxFailingNetworks bound the memory of a throttle. Addresses
+	// beyond the first share the bucket of a wider network: a /16 of IPv4, or a /32 of IPv6, the
+	// smallest that a registry allocates. So a flood from many addresses throttles the networks
+	// that it comes from.
 	maxFailingAddresses = 100_000
 	maxFailingNetworks  = 2 << 16
 	wide4, wide6        = 16, 32
 )
 
-// failures throttles the addresses that send keys which nobody has. It stands between
-// strangers and a store that has to be asked over the network, and decides nothing
-// else: what the store knows without being asked is none of its business.
+// failures throttles addresses that send unknown keys. It protects a store that is asked over
+// the network, and decides nothing else: a key that the store has in memory is not throttled.
 //
 // A look-up is paid for before it is made, and the price is given back unless the key is
-// unknown: else all that ask at the same time would get in. Who cannot pay while look-ups
-// of the same address are under way waits for them to end, since one may have been that of
-// a good key; who comes meanwhile waits as well, or they might never end. It is for so long
-// as a store may take.
+// unknown: otherwise all look-ups that start at the same time would pass. A request that cannot
+// pay while look-ups of its address are under way waits for them to end, since one of them may
+// find a good key. Requests that come meanwhile wait as well, or the look-ups might never end.
+// The wait is as long as a store may take.
 type failures struct {
 	addresses, networks *MemoryStore
 	rules               []rule
@@ -39,12 +38,12 @@ type failures struct {
 // guesses are the look-ups of one network that are under way.
 type guesses struct {
 	paid   int
-	waited bool          // for: who has not waited yet does not add to them
-	turn   chan struct{} // hands what one of them has paid to who waits
+	waited bool          // a request waits for them: new requests wait too
+	turn   chan struct{} // hands the payment of one of them to a request that waits
 	ended  chan struct{} // closed when none is under way any more
 }
 
-// newFailures returns nil for a throttle that is not configured.
+// newFailures returns nil for the zero Limit.
 func newFailures(store KeyStore, l Limit) (*failures, error) {
 	if l == (Limit{}) {
 		return nil, nil
@@ -63,14 +62,14 @@ func newFailures(store KeyStore, l Limit) (*failures, error) {
 	return f, nil
 }
 
-// payment is where the price of a look-up has been taken.
+// payment is the bucket from which the price of a look-up was taken.
 type payment struct {
 	network netip.Prefix
 	memory  *MemoryStore // nil: nothing was taken
 	id      fingerprint
 }
 
-// of returns where an address pays.
+// of returns the bucket from which an address pays.
 func (f *failures) of(addr netip.Addr) payment {
 	p := payment{network: netip.PrefixFrom(addr, addr.BitLen()), memory: f.addresses}
 	p.id = fingerprintOf(p.memory, addr)
@@ -95,8 +94,7 @@ func (f *failures) take(p payment, cost int) Decision {
 	return p.memory.take(make([]LimitState, 0, 1), unkeyed, p.id, cost, f.rules)
 }
 
-// pay pays for a look-up, which settle is to follow, or returns the refusal of one that
-// may not be made.
+// pay pays for a look-up, after which the caller must call settle, or returns the rejection.
 func (f *failures) pay(ctx context.Context, addr netip.Addr, d Digest) (payment, *Error) {
 	if f.known(d) {
 		return payment{}, nil
@@ -113,7 +111,7 @@ func (f *failures) pay(ctx context.Context, addr netip.Addr, d Digest) (payment,
 	case <-g.ended:
 	case <-patience.C:
 		f.mu.Lock()
-		g.waited = false // a look-up that never ends shall not keep others out for good
+		g.waited = false // a look-up that never ends must not keep others out forever
 		f.mu.Unlock()
 		return payment{}, errStoreUnavailable.WithCause(errTooManyFlights)
 	case <-ctx.Done():
@@ -126,8 +124,8 @@ func (f *failures) pay(ctx context.Context, addr netip.Addr, d Digest) (payment,
 	return p, refusal
 }
 
-// enter pays, or returns look-ups under way to wait for, or, for who has waited or finds
-// none, the refusal.
+// enter pays, or returns look-ups under way to wait for. A request that has waited, or finds
+// none under way, gets the rejection.
 func (f *failures) enter(addr netip.Addr, waited bool) (payment, *guesses, *Error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -152,8 +150,8 @@ func (f *failures) enter(addr netip.Addr, waited bool) (payment, *guesses, *Erro
 	return p, g, nil
 }
 
-// settle ends a look-up: one of a key that is unknown is paid for, the price of any other
-// goes to who waits for it, or back.
+// settle ends a look-up. An unknown key is paid for. The price of any other look-up goes to a
+// request that waits for it, or back to the bucket.
 func (f *failures) settle(p payment, unknown bool) {
 	if p.memory == nil {
 		return

@@ -12,43 +12,46 @@ import (
 	"strings"
 )
 
-// ParseForm parses the query and the body of r, which is application/x-www-form-urlencoded
-// or multipart/form-data, into r.Form, r.PostForm and r.MultipartForm, as net/http's
-// ParseMultipartForm does. Fields are in memory, and up to maxMemory bytes of the files; the
-// rest is in temporary files, which the outermost wrapper of this package removes when the
-// request ends. Without a wrapper, or where a handler of others inside it copies the request,
+// ParseForm parses the query and the body of r into r.Form, r.PostForm and r.MultipartForm, as
+// net/http's ParseMultipartForm does. The body is application/x-www-form-urlencoded or
+// multipart/form-data. Fields and up to maxMemory bytes of the files are kept in memory. The
+// rest is in temporary files, which the outermost middleware of this package removes when the
+// request ends. Without a middleware, or if a handler of others inside it copies the request,
 // call r.MultipartForm.RemoveAll.
 //
-// The error is an *Error where it is the client's: 400 for a query or a body that is
-// malformed, cut short, or without a boundary, for two Content-Types, and for a QUERY with a
-// body and none (RFC 10008 §2); 408 if a BodyTimeout or Server.ReadTimeout has ended the
-// read; 413 if the body is larger than the MaxBody around it allows or, without one, than 1
-// MiB and maxMemory, or if it has more fields and parts than net/http takes; 415, with
-// Accept, for a body of another Content-Type or none (RFC 9110 §15.5.16). Any other error is
-// the server's, such as a temporary file that cannot be written. After an error the form is
-// empty.
+// An error that the client has caused is an *Error:
 //
-// A request without a body has the fields of its query. The body of a GET or HEAD is not
-// read, since it has no meaning (RFC 9110 §9.3.1) and caches ignore it; with any other
-// method, DELETE and QUERY too, it is. To call ParseForm again is harmless: it returns nil
-// after success, and fails after a failure. What r.ParseForm or r.FormValue has parsed
-// before is taken as it is, without the error that FormValue has hidden.
+//   - 400 for a query or a body that is malformed, a body that is cut short or has no boundary,
+//     two Content-Types, and a QUERY with a body and no Content-Type (RFC 10008 §2);
+//   - 408 if a BodyTimeout or Server.ReadTimeout has ended the read;
+//   - 413 if the body is larger than the MaxBody around it allows or, without one, than 1 MiB
+//     and maxMemory, or if it has more fields and parts than net/http accepts;
+//   - 415, with Accept, for a body with another Content-Type or none (RFC 9110 §15.5.16).
+//
+// Any other error is the server's, such as a temporary file that cannot be written. After an
+// error the form is empty.
+//
+// A request without a body has the fields of its query. The body of a GET or HEAD is not read,
+// since it has no meaning (RFC 9110 §9.3.1) and caches ignore it. With any other method, also
+// DELETE and QUERY, it is read. ParseForm may be called again: it returns nil after success and
+// an error after a failure. If r.ParseForm or r.FormValue has parsed the form before, that
+// result is used, without the error that FormValue has hidden.
 func ParseForm(r *http.Request, maxMemory int64) error {
 	switch {
 	case formFailed(r):
 		return errFormMalformed.WithCause(errors.New("admit: ParseForm has failed before"))
-	case r.MultipartForm != nil: // parsed, or read by a MultipartReader, which is the handler's mistake
+	case r.MultipartForm != nil: // parsed already, or read by MultipartReader, which is a mistake of the handler
 		return r.ParseMultipartForm(maxMemory)
 	}
 	err := parseForm(r, maxMemory)
 	if err != nil {
-		// An empty form, and not none, for which net/http would parse what is left of the body.
+		// The form is empty and not nil, or net/http would parse the rest of the body.
 		r.Form, r.PostForm, r.MultipartForm = url.Values{}, url.Values{}, &multipart.Form{}
 	}
 	return err
 }
 
-// formFailed reports whether ParseForm has failed: net/http's forms have maps.
+// formFailed reports whether ParseForm has failed: the maps of net/http's forms are not nil.
 func formFailed(r *http.Request) bool {
 	return r.MultipartForm != nil && r.MultipartForm.Value == nil && r.MultipartForm.File == nil
 }
@@ -68,7 +71,7 @@ func parseForm(r *http.Request, maxMemory int64) error {
 		return err
 	case parts == nil:
 		form = joinValues(values, form)
-	default: // net/http has these the other way round
+	default: // net/http puts the query first for these
 		values = parts.Value
 		form = joinValues(form, values)
 	}
@@ -76,7 +79,7 @@ func parseForm(r *http.Request, maxMemory int64) error {
 	return nil
 }
 
-// joinValues returns the values of both, those of a first.
+// joinValues returns the values of both, with those of a first.
 func joinValues(a, b url.Values) url.Values {
 	both := make(url.Values, len(a)+len(b))
 	for _, values := range []url.Values{a, b} {
@@ -87,8 +90,8 @@ func joinValues(a, b url.Values) url.Values {
 	return both
 }
 
-// parseBody reads the form in the body of r: a multipart form is in parts. Without a body
-// there are no values.
+// parseBody reads the form in the body of r. A multipart form is returned in parts. A request
+// without a body has no values.
 func parseBody(r *http.Request, maxMemory int64) (values url.Values, parts *multipart.Form, err error) {
 	source, length := r.Body, r.ContentLength
 	if source == nil || r.Method == http.MethodGet || r.Method == http.MethodHead {
@@ -99,7 +102,7 @@ func parseBody(r *http.Request, maxMemory int64) (values url.Values, parts *mult
 		limit = max(maxDecode, maxMemory)
 	}
 	boundary, refusal := formType(r)
-	parsed := refusal == nil && boundary == "" && r.PostForm != nil && parsesBody(r.Method) // before, by us or net/http
+	parsed := refusal == nil && boundary == "" && r.PostForm != nil && parsesBody(r.Method) // by this package or net/http
 	switch {
 	case parsed && length <= maxParsed && length >= 0:
 		return nil, nil, nil
@@ -124,7 +127,7 @@ func parseBody(r *http.Request, maxMemory int64) (values url.Values, parts *mult
 		parts, err = body.multipart(boundary, maxMemory)
 	}
 	if body.err != nil {
-		err = bodyFault(body.err) // whatever the parser makes of it
+		err = bodyFault(body.err) // whatever error the parser has returned
 	}
 	if err != nil {
 		if parts != nil {
@@ -135,7 +138,7 @@ func parseBody(r *http.Request, maxMemory int64) (values url.Values, parts *mult
 	return values, parts, nil
 }
 
-// maxParsed is where the ParseForm of net/http stops, without an error.
+// maxParsed is the size at which the ParseForm of net/http stops, without an error.
 const maxParsed = 10 << 20
 
 // parsesBody reports whether the ParseForm of net/http reads the body.
@@ -149,8 +152,8 @@ var formTypes = func() *ContentTypes {
 	return c
 }()
 
-// formType returns the boundary of a multipart form, or "" for an urlencoded one; or why
-// a body would be refused.
+// formType returns the boundary of a multipart form, or "" for an urlencoded one, or the reason
+// why a body must be rejected.
 func formType(r *http.Request) (boundary string, refusal error) {
 	lines := r.Header["Content-Type"]
 	if len(lines) > 1 {
@@ -175,7 +178,7 @@ func formType(r *http.Request) (boundary string, refusal error) {
 	return params["boundary"], nil
 }
 
-// formBody is a body that notes how much has come, and the error that ended it early.
+// formBody is a body that notes how many bytes have come, and the error that ended it early.
 type formBody struct {
 	r   io.Reader
 	n   int64
@@ -210,8 +213,8 @@ func (b *formBody) urlencoded() (url.Values, error) {
 	}
 }
 
-// tooManyValues reports whether text has more values than net/url takes. The error has no
-// type, but separators alone are never malformed.
+// tooManyValues reports whether text has more values than net/url accepts. That error has no
+// type, but a text of separators alone is never malformed.
 func tooManyValues(text string) bool {
 	_, err := url.ParseQuery(strings.Repeat("&", strings.Count(text, "&")))
 	return err != nil
@@ -222,7 +225,7 @@ func (b *formBody) multipart(boundary string, maxMemory int64) (*multipart.Form,
 	var file *fs.PathError
 	switch {
 	case err == nil:
-		_, _ = io.Copy(io.Discard, b) // what follows the form counts too, and may be cut short
+		_, _ = io.Copy(io.Discard, b) // text after the form counts too, and may be cut short
 		return form, nil
 	case b.n == 0: // no body
 		return &multipart.Form{Value: map[string][]string{}, File: map[string][]*multipart.FileHeader{}}, nil

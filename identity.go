@@ -19,12 +19,12 @@ func (c *keyContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// WithKey returns a context in which KeyFrom finds the key: for tests, and for an
-// identity from elsewhere, such as a JWT. Give its ID a prefix of its own, such as user:, or
-// it shares limits with the API key of that ID. Whether the key is valid is for the caller
-// to know; its Networks are looked at by Policy.Identity, RequireScopes, Plans and Limiter,
-// which answer 500 for a key without an ID. Where a wrapper of this package is around,
-// SeenKeyFrom finds the key there.
+// WithKey returns a context in which KeyFrom finds the key. It is for tests, and for
+// middlewares that authenticate in another way, such as by a JWT. Give the ID a prefix of its
+// own, such as user:, or the caller shares limits with the API key of the same ID. The caller
+// of WithKey has checked that the key is valid. Its Networks are checked by Policy.Identity,
+// RequireScopes, Plans, Limiter, Quotas and Shedder, which answer with 500 for a key without an
+// ID. If a middleware of this package is around, SeenKeyFrom finds the key there.
 func WithKey(ctx context.Context, key *Key) context.Context {
 	if key != nil {
 		note(ctx, key)
@@ -32,9 +32,9 @@ func WithKey(ctx context.Context, key *Key) context.Context {
 	return &keyContext{ctx, identity{key: key, bearer: true}}
 }
 
-// KeyFrom returns the key that an Auth or WithKey around the caller has found: what a
-// handler decides by. What another handler of the same request has found it does not
-// return, nor a key without an ID.
+// KeyFrom returns the key that an Auth or WithKey around the caller has found. Handlers use it
+// for decisions. It does not return a key without an ID, nor a key that was found for another
+// handler of the same request.
 func KeyFrom(ctx context.Context) (*Key, bool) {
 	if id := identityOf(ctx); id != nil && id.key.ID != "" {
 		return id.key, true
@@ -42,11 +42,11 @@ func KeyFrom(ctx context.Context) (*Key, bool) {
 	return nil, false
 }
 
-// SeenKeyFrom returns the key that an Auth or WithKey inside of the caller has found last,
-// also one that was refused since: for an access log around them, after next has
-// returned, and for ErrorWriter.Observe. It needs a wrapper of this package outside of the
-// log, such as RequestID. Never decide by it: with several handlers in a request, the key
-// is that of any one.
+// SeenKeyFrom returns the last key that an Auth or WithKey inside the caller has found, even if
+// the request was rejected since. It is for an access log around them, after next has returned,
+// and for ErrorWriter.Observe. It needs a middleware of this package, such as RequestID,
+// outside the log. Never use it for decisions: if a request passes several handlers, the key
+// may be that of any of them.
 func SeenKeyFrom(ctx context.Context) (*Key, bool) {
 	if s := stateOf(ctx); s != nil {
 		if key := s.seen.Load(); key != nil {
@@ -56,8 +56,9 @@ func SeenKeyFrom(ctx context.Context) (*Key, bool) {
 	return nil, false
 }
 
-// identified returns who calls, for a decision, or nil for nobody. The error is the answer
-// to a request whose key nothing can be decided by. An Auth has looked at its key already.
+// identified returns the identity of the caller, for a decision, or nil if there is none. The
+// error is the rejection of a request whose key cannot be used. An Auth has checked its key
+// already.
 func identified(r *http.Request) (*identity, *Error) {
 	id := identityOf(r.Context())
 	if id == nil || id.by != nil {
@@ -72,8 +73,8 @@ func identified(r *http.Request) (*identity, *Error) {
 	return id, nil
 }
 
-// admitIdentity looks at a key that WithKey has put there, as Auth does at its own: whoever
-// uses it inside, its Networks hold.
+// admitIdentity checks a key that WithKey has set, as Auth checks its own, so that the Networks
+// of the key apply whatever is inside.
 func admitIdentity(next http.Handler) http.Handler {
 	return wrap("Identity", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		if _, err := identified(r); err != nil {
@@ -84,16 +85,16 @@ func admitIdentity(next http.Handler) http.Handler {
 	})
 }
 
-// Caller returns who sent r, as limits count by default: "key:" and the ID of its Key
-// if it has one, else "addr:" and the client's address as ClientIPFrom finds it, IPv6
-// cut to its /64. Requests without an address, as on a Unix socket, are one caller.
+// Caller returns who sent r, as limits count by default: "key:" and the ID of its Key if it has
+// one, else "addr:" and the address of the client from ClientIPFrom, IPv6 cut to its /64. All
+// requests without an address, as on a Unix socket, are one caller.
 func Caller(r *http.Request) string {
 	var buf [128]byte
 	return string(appendCaller(buf[:0], r, "", nil))
 }
 
-// appendCaller appends the class of the caller, the name of the Limiter if it has one,
-// and what tells the caller apart.
+// appendCaller appends the class of the caller, the name of the Limiter if it has one, and what
+// identifies the caller.
 func appendCaller(b []byte, r *http.Request, name string, by func(*http.Request) string) []byte {
 	id := identityOf(r.Context())
 	hasKey := id != nil && id.key.ID != ""

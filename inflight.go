@@ -12,34 +12,33 @@ import (
 	"time"
 )
 
-// InFlightConfig configures NewInFlight, which refuses with 429 overloaded. Only Max is
-// required.
+// InFlightConfig configures NewInFlight. Only Max is required.
 type InFlightConfig struct {
-	// Max is how many requests may be in flight at once.
+	// Max is how many requests may be in flight at once. Required.
 	Max int
-	// PerAddress is how many of them, waiting ones included, may come from one client
-	// address, IPv6 by /64. 0: any number.
+	// PerAddress is how many of them, including those that wait, may come from one client
+	// address, IPv6 by /64. Zero means no bound.
 	PerAddress int
-	// Queue is how many more may wait for a place, in order. 0: none, so that who comes
-	// when all places are taken is refused at once. Who leaves gives up its wait; over HTTP/1
-	// that is seen of a request with a body only if that is not chunked, and of 16 KiB at
-	// most, which are read and kept meanwhile.
+	// Queue is how many more requests may wait for a place, in order. Zero means none: a
+	// request is rejected at once if all places are taken. A client that leaves gives up its
+	// wait. Over HTTP/1, a request with a body notices this only if the body is not chunked and
+	// has at most 16 KiB, which are read and kept meanwhile.
 	Queue int
-	// Wait is how long one of them waits before it is refused. Required with Queue.
+	// Wait is how long a request may wait before it is rejected. Required with Queue.
 	Wait time.Duration
-	// RetryAfter is what refused clients are told, in seconds, rounded up. 0: 1 s.
+	// RetryAfter is sent with rejections, in seconds, rounded up. Default: 1 s.
 	RetryAfter time.Duration
-	// Skip exempts a request, such as a health check: it takes no place.
+	// Skip exempts a request, such as a health check: it needs no place.
 	Skip func(*http.Request) bool
 }
 
-// InFlight bounds how many requests are in flight. It is safe for concurrent use; all
+// InFlight limits how many requests are in flight. It is safe for concurrent use, and all
 // handlers that it wraps share its places.
 //
-// It is the cheap bound on what a service holds in memory, and stands outside of Auth, so
-// that a flood of strangers costs no look-up. Give it room: as many requests, streams among
-// them, as the process can hold. A Shedder is for what the service can work on: it knows the
-// plans, and refuses by how long requests wait, so that its bound need not be right.
+// It is a cheap bound on what a service holds in memory. It stands outside Auth, so that a
+// flood of requests without a key costs no look-up. Set Max to as many requests, including
+// streams, as the process can hold. A Shedder is for as many as the service can work on: it
+// knows the plans, and rejects by how long requests wait, so its Max need not be exact.
 type InFlight struct {
 	c        InFlightConfig
 	overload *Error
@@ -48,21 +47,21 @@ type InFlight struct {
 
 	mu      sync.Mutex
 	running int
-	queue   list.List          // of chan struct{}; closed when its place is free
+	queue   list.List          // of chan struct{}, closed when the waiter gets its place
 	shares  map[netip.Addr]int // for PerAddress: running and waiting
 }
 
-// MaxInFlight lets n requests be in flight at once; who comes on top is refused with
-// 429, the code overloaded and Retry-After. All handlers that one MaxInFlight wraps
-// share the n places. It panics if n is less than 1. See NewInFlight for a queue.
+// MaxInFlight lets n requests be in flight at once, and rejects more with 429 overloaded and
+// Retry-After. All handlers that one MaxInFlight wraps share the n places. It panics if n is
+// less than 1. See NewInFlight for a queue.
 func MaxInFlight(n int) Middleware {
 	f, err := NewInFlight(InFlightConfig{Max: n})
 	must(renamed("InFlightConfig.Max", "MaxInFlight", err))
 	return f.Wrap
 }
 
-// NewInFlight returns an InFlight. The error has every fault of the configuration; the
-// InFlight that comes with it cannot serve.
+// NewInFlight returns an InFlight. The error lists every problem of the configuration; the
+// InFlight that is returned with it cannot serve.
 func NewInFlight(c InFlightConfig) (*InFlight, error) {
 	var f faults
 	check := func(ok bool, field, format string, args ...any) {
@@ -71,11 +70,11 @@ func NewInFlight(c InFlightConfig) (*InFlight, error) {
 		}
 	}
 	check(c.Max >= 1, "Max", "is %d; it needs at least 1", c.Max)
-	check(c.PerAddress >= 0, "PerAddress", "is %d; it is a number of requests, or 0 for any", c.PerAddress)
-	check(c.Queue >= 0, "Queue", "is %d; it is a number of requests, or 0 for none", c.Queue)
-	check(c.Wait >= 0, "Wait", "is %v; it is a time to wait", c.Wait)
+	check(c.PerAddress >= 0, "PerAddress", "is %d; it must be a number of requests, or 0 for no bound", c.PerAddress)
+	check(c.Queue >= 0, "Queue", "is %d; it must be a number of requests, or 0 for none", c.Queue)
+	check(c.Wait >= 0, "Wait", "is %v; it must not be negative", c.Wait)
 	check((c.Queue == 0) == (c.Wait == 0), "Queue", "is %d and Wait is %v; one needs the other", c.Queue, c.Wait)
-	check(c.RetryAfter >= 0, "RetryAfter", "is %v; it is a time to wait, or 0 for 1s", c.RetryAfter)
+	check(c.RetryAfter >= 0, "RetryAfter", "is %v; it must be a time, or 0 for 1s", c.RetryAfter)
 	f.time("InFlightConfig.Wait", c.Wait)
 	f.time("InFlightConfig.RetryAfter", c.RetryAfter)
 	if err := f.err(); err != nil {
@@ -95,12 +94,12 @@ func (f *InFlight) fault() error {
 	return f.made.fault("InFlight")
 }
 
-// Wrap lets a request to next in once it has a place, and keeps it there until next
-// returns, also by a panic or after a hijack. A Timeout inside keeps it for as long as
-// the handler that has overrun still runs; http.TimeoutHandler does not. While an error is
-// written to a client that still sends, its place is free; a handler that goes on after it
-// may exceed Max, so return. A request that is inside of f already, and has
-// its place there, passes.
+// Wrap lets a request in to next once it has a place, and otherwise rejects it with 429
+// overloaded and Retry-After. The request keeps its place until next returns or panics, also
+// after a hijack. With a Timeout inside, it keeps the place while a handler that has overrun
+// still runs; http.TimeoutHandler does not do this. While an error is written to a client that
+// still sends, the place is free: a handler that goes on after that may exceed Max, so return.
+// A request that has a place in f already passes.
 func (f *InFlight) Wrap(next http.Handler) http.Handler {
 	must(f.fault())
 	return wrap("InFlight.Wrap", next, func(in inside, w http.ResponseWriter, r *http.Request) {
@@ -144,8 +143,8 @@ func (f *InFlight) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// enter takes a place, for which it may wait. It returns the body if that was read meanwhile;
-// the error is the refusal, or says that the client is gone.
+// enter takes a place, for which it may wait. It returns the body if it was read meanwhile. The
+// error is the rejection, or says that the client is gone.
 func (f *InFlight) enter(w http.ResponseWriter, r *http.Request, from netip.Addr) (*ahead, error) {
 	f.mu.Lock()
 	full := f.running >= f.c.Max
@@ -168,8 +167,8 @@ func (f *InFlight) enter(w http.ResponseWriter, r *http.Request, from netip.Addr
 	return body, f.wait(r.Context(), from, free, at, body)
 }
 
-// wait ends when leave has removed the waiter from the queue and closed free, or when
-// it has removed itself.
+// wait ends when leave has removed the waiter from the queue and closed free, or when it has
+// removed itself.
 func (f *InFlight) wait(ctx context.Context, from netip.Addr, free chan struct{}, at *list.Element, body *ahead) error {
 	defer noteWaited(ctx, time.Now())
 	patience := time.NewTimer(f.c.Wait)
@@ -202,7 +201,7 @@ func (f *InFlight) wait(ctx context.Context, from netip.Addr, free chan struct{}
 	select {
 	case <-free:
 		if err != nil {
-			f.leaveLocked(from) // nobody is there any more to use the place
+			f.leaveLocked(from) // the client is gone and needs no place
 		}
 		return err
 	default:
@@ -215,7 +214,7 @@ func (f *InFlight) wait(ctx context.Context, from netip.Addr, free chan struct{}
 	}
 }
 
-// leave gives a place to who has waited for it the longest, or back.
+// leave gives a place to the request that has waited longest, or back.
 func (f *InFlight) leave(p *place) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -231,8 +230,9 @@ func (f *InFlight) leaveLocked(from netip.Addr) {
 	f.running--
 }
 
-// rejoin takes a place that was lent, which somebody else may have by now: who has waited
-// for a client goes on at once, and others come in later.
+// rejoin takes back a place that was lent. If another request has it by now, the number in
+// flight exceeds Max until one leaves: a request that has waited for its client goes on at
+// once.
 func (f *InFlight) rejoin(p *place) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -262,13 +262,12 @@ func (f *InFlight) answers() []Answer {
 	return []Answer{answer(f.overload, "The service has as many requests as it can take at once.")}
 }
 
-// aheadBytes is the longest body that is kept for that. There may be as many of them as
-// requests that wait.
+// aheadBytes is the longest body that is read ahead. Each request that waits may have one.
 const aheadBytes = 16 << 10
 
-// readAhead begins to read the body of r, or returns nil: there is none, or it is too long, or
-// it is not the server's, or to read it would ask the client to send it, or it could not be
-// stopped. Who gets one calls stop before its ServeHTTP ends.
+// readAhead begins to read the body of r. It returns nil if there is no body, if it is too long
+// or not the server's, if reading would ask the client to send it, or if the Read could not be
+// interrupted. The caller calls stop before its ServeHTTP ends.
 func readAhead(w http.ResponseWriter, r *http.Request) *ahead {
 	n := r.ContentLength
 	if r.ProtoMajor != 1 || n <= 0 || n > aheadBytes || reflect.TypeOf(r.Body) != serverBody || r.Header["Expect"] != nil || r.Header["Upgrade"] != nil || !canWake(w) {

@@ -376,7 +376,7 @@ func TestTimeoutLateErrorIsDropped(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		assert.Equal(t, []string{"handler_timeout"}, observed)
-		assert.Contains(t, log.String(), "after the handler had overrun")
+		assert.Contains(t, log.String(), "a handler returned an error after its timeout")
 	})
 }
 
