@@ -7,21 +7,21 @@ import (
 	"time"
 )
 
-// KeyCacheConfig bounds what a KeyCache remembers, and for how long.
+// KeyCacheConfig configures NewKeyCache. Only TTL is required.
 type KeyCacheConfig struct {
-	// TTL is for how long a key is used without asking the store again, so it bounds how
-	// late a change is seen unless something calls Forget. Required.
+	// TTL is how long a key is used without asking the store again. It bounds how late a change
+	// is seen, unless something calls Forget. Required.
 	TTL time.Duration
-	// StaleFor is for how long after TTL a key is still used while the store fails, or has
-	// not answered in 50 ms. 0: not at all, so that such a request waits for the store, and
-	// is refused with 503 if that fails.
+	// StaleFor is how long after TTL a key is still used while the store fails, or has not
+	// answered in 50 ms. Zero means that such a request waits for the store, and gets 503 if
+	// that fails.
 	StaleFor time.Duration
-	// NegativeTTL is for how long a digest stays unknown without asking again. 0: one
+	// NegativeTTL is how long a digest is taken as unknown without asking again. Default: one
 	// second.
 	NegativeTTL time.Duration
-	// MaxKeys bounds the keys in memory, at about 200 bytes each beside the Key itself; the
-	// one that has not been used for longest, or nearly so, makes room. 0: 100,000.
-	// Unknown digests have room of their own, which is fixed.
+	// MaxKeys bounds the keys in memory, at about 200 bytes each besides the Key itself. The
+	// key that has not been used for longest, or nearly so, is evicted. Default: 100,000.
+	// Unknown digests have a space of their own, of fixed size.
 	MaxKeys int
 }
 
@@ -31,13 +31,18 @@ const (
 	maxUnknownKeys     = 16_384
 )
 
-// KeyCache is a KeyStore in front of another. It remembers who a key is, never whether
-// it is valid: Auth looks at that in every request. However many callers ask for one
-// digest, the store is asked once, and for at most 64 digests at a time, of which 16 are for
-// keys that it has seen; a caller that gives up neither ends that look-up nor waits for it. A
-// look-up that takes longer than five seconds has failed. While the store fails or is late, a
-// key past its TTL is used at once, for StaleFor, and asked for in the background; a line of
-// slog.Default() says so, and another that the store is back. It is safe for concurrent use.
+// KeyCache is a KeyStore that caches the keys of another. It caches which key a digest is,
+// never whether the key is valid: Auth checks that in every request. It is safe for concurrent
+// use.
+//
+// However many requests ask for one digest, the store is asked once. It is asked for at most 64
+// digests at a time, 16 of which are reserved for keys that the cache has seen. A request that
+// gives up neither ends the look-up nor waits for it. A look-up that takes longer than five
+// seconds has failed.
+//
+// While the store fails or is late, a key past its TTL is used at once, for StaleFor, and
+// looked up in the background. One line of slog.Default() says that this begins, and one that
+// the store is back.
 type KeyCache struct {
 	store   KeyStore
 	c       KeyCacheConfig
@@ -45,32 +50,32 @@ type KeyCache struct {
 	keys    atomic.Int64  // in all shards
 	lookups atomic.Uint64 // in the store, so far
 	slots   permits       // of look-ups in the store
-	kept    permits       // more of them, for keys that it has seen
-	hung    permits       // of those that the store does not end
+	kept    permits       // more of them, for keys that the cache has seen
+	hung    permits       // of look-ups past their time, which the store does not end
 	health  storeHealth
 	made    made
 }
 
-// NewKeyCache puts a cache in front of a store. The error has every fault of the
-// configuration; the KeyCache that comes with it finds no key, and returns the error.
+// NewKeyCache returns a cache in front of store. The error lists every problem of the
+// configuration; the KeyCache that is returned with it finds no key, and returns the error.
 func NewKeyCache(store KeyStore, c KeyCacheConfig) (*KeyCache, error) {
 	var f faults
 	if store == nil {
-		f.add("NewKeyCache", "has no store; give it the one that has the keys")
+		f.add("NewKeyCache", "has no store; pass the store that has the keys")
 	} else {
 		f.value("NewKeyCache.store", store)
 	}
 	if c.TTL <= 0 {
-		f.add("KeyCacheConfig.TTL", "is %v; say for how long a change of a key may stay unseen, such as a minute", c.TTL)
+		f.add("KeyCacheConfig.TTL", "is %v; set how long a key may be used without asking the store again, such as time.Minute", c.TTL)
 	}
 	if c.StaleFor < 0 {
-		f.add("KeyCacheConfig.StaleFor", "is %v; it is a time, or 0 for none", c.StaleFor)
+		f.add("KeyCacheConfig.StaleFor", "is %v; it must be a time, or 0 for none", c.StaleFor)
 	}
 	if c.NegativeTTL < 0 {
-		f.add("KeyCacheConfig.NegativeTTL", "is %v; it is a time, or 0 for %v", c.NegativeTTL, defaultNegativeTTL)
+		f.add("KeyCacheConfig.NegativeTTL", "is %v; it must be a time, or 0 for %v", c.NegativeTTL, defaultNegativeTTL)
 	}
 	if c.MaxKeys < 0 {
-		f.add("KeyCacheConfig.MaxKeys", "is %d; it is a number of keys, or 0 for %d", c.MaxKeys, defaultCachedKeys)
+		f.add("KeyCacheConfig.MaxKeys", "is %d; it must be a number of keys, or 0 for %d", c.MaxKeys, defaultCachedKeys)
 	}
 	f.time("KeyCacheConfig.TTL", c.TTL)
 	f.time("KeyCacheConfig.StaleFor", c.StaleFor)
@@ -107,8 +112,8 @@ func (c *KeyCache) fault() error {
 	return c.made.fault("KeyCache")
 }
 
-// LookupKey implements KeyStore. It fails as the store does, and with the error of ctx
-// when that ends first.
+// LookupKey implements KeyStore. It fails as the store does, or with the error of ctx if that
+// ends first.
 func (c *KeyCache) LookupKey(ctx context.Context, d Digest) (*Key, error) {
 	if err := c.fault(); err != nil {
 		return nil, err
@@ -128,8 +133,8 @@ func (c *KeyCache) LookupKey(ctx context.Context, d Digest) (*Key, error) {
 	}
 }
 
-// Forget drops what is known of a digest, so that the next look-up asks the store. A
-// look-up that is under way does not bring it back.
+// Forget drops a digest from the cache, so that the next look-up asks the store. A look-up that
+// is under way does not bring it back.
 func (c *KeyCache) Forget(d Digest) {
 	if c.fault() != nil {
 		return
@@ -137,19 +142,19 @@ func (c *KeyCache) Forget(d Digest) {
 	sh := c.shardOf(d)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if k := sh.known[d]; k != nil { // its place stays: see Knows
+	if k := sh.known[d]; k != nil { // the entry stays: see Knows
 		k.key = nil
 		k.used.Store(false)
 	}
 	delete(sh.unknown, d)
 	if f := sh.flights[d]; f != nil {
 		f.outdated = true
-		delete(sh.flights, d) // who comes now has to ask again
+		delete(sh.flights, d) // later requests ask again
 	}
 }
 
-// Knows implements KeyKnower. It reports whether d is a key that the cache has seen, even if
-// past its TTL or forgotten, or one that it knows to be none, or what its store knows.
+// Knows implements KeyKnower. It reports whether the cache has seen the key of d, even if it is
+// past its TTL or forgotten, or has d as unknown, or whether the store of the cache knows d.
 func (c *KeyCache) Knows(d Digest) bool {
 	if c.fault() != nil {
 		return false
@@ -166,13 +171,13 @@ func (c *KeyCache) Knows(d Digest) bool {
 // cacheShard is a part of the cache with a lock of its own.
 type cacheShard struct {
 	mu    sync.RWMutex
-	hits  atomic.Uint64 // look-ups that it has answered by itself
+	hits  atomic.Uint64 // look-ups answered from memory
 	known map[Digest]*cachedKey
 	clock []*cachedKey // the same keys; the hand goes round them to find one to evict
 	hand  int
 
 	unknown   map[Digest]time.Time // until when
-	forgetful []Digest             // the order in which unknown ones came; a ring once it is full
+	forgetful []Digest             // the unknown digests in the order in which they came; a ring once it is full
 	oldest    int
 
 	flights map[Digest]*keyFlight
@@ -184,23 +189,23 @@ type cachedKey struct {
 	until  time.Time   // TTL
 	retry  time.Time   // when the store may be asked again, after it has failed
 	place  int         // in the clock
-	used   atomic.Bool // since the hand came by
+	used   atomic.Bool // since the hand passed
 }
 
-// A digest is as good as random, so its bits choose the shard.
+// shardOf returns the shard of d. A digest is as good as random, so its bits choose the shard.
 func (c *KeyCache) shardOf(d Digest) *cacheShard { return &c.shards[int(d[0])%len(c.shards)] }
 
-// keyAge is what the cache has of a digest.
+// keyAge says what the cache has of a digest.
 type keyAge int
 
 const (
 	keyAbsent  keyAge = iota // nothing that may be used
 	keyFresh                 // the key, within its TTL
-	keyStale                 // the key, past it and within StaleFor
-	keyUnknown               // that the store has none
+	keyStale                 // the key, past its TTL and within StaleFor
+	keyUnknown               // the store has no such key
 )
 
-// recall returns what needs no look-up, and what serves if one fails.
+// recall returns what the cache has of a digest.
 func (sh *cacheShard) recall(d Digest, now time.Time, staleFor time.Duration) (*Key, keyAge) {
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
@@ -216,7 +221,7 @@ func (sh *cacheShard) at(d Digest, now time.Time, staleFor time.Duration) (*Key,
 	case k == nil || k.key == nil || !now.Before(k.until.Add(staleFor)):
 		return nil, keyAbsent
 	}
-	if !k.used.Load() { // so that a hot key's line is not written by every core
+	if !k.used.Load() { // so that the cores do not all write the cache line of a hot key
 		k.used.Store(true)
 	}
 	if now.Before(k.until) {
@@ -225,8 +230,7 @@ func (sh *cacheShard) at(d Digest, now time.Time, staleFor time.Duration) (*Key,
 	return k.key, keyStale
 }
 
-// note keeps a key. If there is no room for one more, it takes the place of another of
-// the shard.
+// note keeps a key. If there is no room for one more, it replaces another key of the shard.
 func (c *KeyCache) note(sh *cacheShard, k *cachedKey) {
 	old := sh.known[k.digest]
 	switch {
@@ -240,14 +244,14 @@ func (c *KeyCache) note(sh *cacheShard, k *cachedKey) {
 	default:
 		c.keys.Add(-1)
 		if old = sh.evict(); old == nil {
-			return // other shards have all the room
+			return // the other shards use all the room
 		}
 	}
 	k.place = old.place
 	sh.known[k.digest], sh.clock[k.place] = k, k
 }
 
-// evict finds a key that has not been used since the hand came by.
+// evict removes a key that has not been used since the hand passed, or returns nil.
 func (sh *cacheShard) evict() *cachedKey {
 	for len(sh.clock) > 0 {
 		sh.hand %= len(sh.clock)
@@ -275,7 +279,7 @@ func (c *KeyCache) drop(sh *cacheShard, d Digest) {
 	c.keys.Add(-1)
 }
 
-// noteUnknown keeps an unknown digest in place of the one that came first.
+// noteUnknown keeps an unknown digest, in place of the oldest if there is no room.
 func (sh *cacheShard) noteUnknown(d Digest, until time.Time) {
 	if _, there := sh.unknown[d]; there {
 		sh.unknown[d] = until

@@ -22,7 +22,7 @@ import (
 	"github.com/admit-go/admit/internal/keyform"
 )
 
-// KeyFile is a KeyStore in a JSON file that holds digests, never tokens:
+// KeyFile is a KeyStore that reads a JSON file. The file has digests, never tokens:
 //
 //	{"format": 2,
 //	 "keys": [{"id": "k1", "owner": "ACME", "plan": "pro", "scopes": ["orders:write"],
@@ -31,13 +31,13 @@ import (
 //	           "quotas": [{"name": "month", "requests": 20000, "every": "month", "soft": true}],
 //	           "digest": "9f86d081...", "expires_at": "2030-01-01T00:00:00Z"}]}
 //
-// The members are those of Key in snake_case; only id and digest are required. A network
-// has no host bits, and IPv4 is not in the form of IPv6. Of a limit, requests and per are
-// required; per is a duration of Go. Of a quota, requests and every are; every is day, week or
-// month. A file without format has format 1, which differs in nothing: format 2 tells older
-// releases that networks, limits and quotas may be used.
+// The members are those of Key in snake_case. Only id and digest are required. A network has
+// no host bits, and an IPv4 network is not written as IPv6. A limit needs requests and per,
+// which is a duration as time.ParseDuration reads it. A quota needs requests and every, which
+// is day, week or month. A file without format has format 1, which is read in the same way:
+// format 2 tells older releases that keys may have networks, limits and quotas.
 //
-// It is safe for concurrent use.
+// A KeyFile is safe for concurrent use.
 type KeyFile struct {
 	path  string
 	keys  atomic.Pointer[KeyMap]
@@ -45,25 +45,26 @@ type KeyFile struct {
 	watch *filewatch.Watch
 }
 
-// OpenKeyFile reads a key file, and follows it until Close: a change counts after a
-// second or two, whether the file is replaced, written in place, or behind a symbolic
-// link that now leads elsewhere; after a minute, if it is written in place by a tool that
-// leaves its length and its time as they were. What it cannot take it reports whole, with line and
-// column: what is not JSON in UTF-8, members that are unknown, twice or of the wrong type, digests
-// that are none, times that contradict each other, networks, limits and quotas that cannot
-// be meant, and an id or digest that is there twice.
+// OpenKeyFile reads a key file and follows it until Close. A change takes effect after a second
+// or two, whether the file is replaced, written in place, or behind a symbolic link that now
+// leads elsewhere. A change in place that keeps the length and the modification time takes
+// effect after a minute.
 //
-// A container sees a change only if the directory is mounted. A single file that is
-// (docker -v ./keys.json:/keys.json, subPath of Kubernetes) stays the one that it was, as a
-// file is replaced by a new one.
+// An invalid file is rejected as a whole. The error gives the line and column of each problem:
+// text that is not JSON in UTF-8, members that are unknown, duplicate or of the wrong type,
+// malformed digests, contradictory times, invalid networks, limits and quotas, and an id or
+// digest that is there twice.
 //
-// A file of a later format is read as well. Members that are not known are ignored then,
-// but a record is refused, with a line of slog.Default(), if its member "critical" lists
-// the name of one (as "crit" of RFC 7515 §4.1.11 does): the key is not found, and the
-// others stay.
+// In a container, mount the directory of the file. A single file that is mounted (docker -v
+// ./keys.json:/keys.json, subPath of Kubernetes) stays the old one, since a change replaces the
+// file.
+//
+// A file of a later format is read as well, and its unknown members are ignored. But a record
+// is rejected, with a line of slog.Default(), if its member "critical" lists an unknown member
+// (as "crit" of RFC 7515 §4.1.11 does): that key is not found, and the other keys are.
 func OpenKeyFile(path string) (*KeyFile, error) {
 	v, err := filewatch.Read(path)
-	if err != nil && !errors.Is(err, filewatch.ErrWrittenTo) { // whether it is whole shows below
+	if err != nil && !errors.Is(err, filewatch.ErrWrittenTo) { // the parser tells whether it is whole
 		return nil, unreadable(err)
 	}
 	f := &KeyFile{path: path}
@@ -74,7 +75,7 @@ func OpenKeyFile(path string) (*KeyFile, error) {
 	return f, nil
 }
 
-// take replaces the keys, if there is a text and it can be taken.
+// take replaces the keys if the text can be read.
 func (f *KeyFile) take(text []byte, err error) error {
 	if err != nil {
 		return unreadable(err)
@@ -88,16 +89,16 @@ func (f *KeyFile) take(text []byte, err error) error {
 	f.keys.Store(&keys)
 	path := slog.String("path", f.path)
 	for _, r := range p.refused {
-		slog.Default().Error("admit: a key is refused: its record needs a newer release, which knows the member",
+		slog.Default().Error("admit: a key is rejected: its record has a critical member that only a newer release of admit knows",
 			path, slog.Int("line", r.line), slog.String("key", r.id), slog.String("member", r.member))
 	}
 	if p.refusedMore > 0 {
-		slog.Default().Error("admit: more keys are refused in the same way", path, slog.Int("keys", p.refusedMore))
+		slog.Default().Error("admit: more keys are rejected for the same reason", path, slog.Int("keys", p.refusedMore))
 	}
 	return nil
 }
 
-// report says what became of a change.
+// report logs the result of a change.
 func (f *KeyFile) report(err error) {
 	path := slog.String("path", f.path)
 	if err == nil {
@@ -106,7 +107,7 @@ func (f *KeyFile) report(err error) {
 		return
 	}
 	f.fault.Store(&err)
-	slog.Default().Error("admit: the key file cannot be taken; the last good keys stay", path, slog.Any("error", err))
+	slog.Default().Error("admit: the key file cannot be used; the last good keys stay in use", path, slog.Any("error", err))
 }
 
 func unreadable(err error) error { return fmt.Errorf("admit: read the key file: %w", err) }
@@ -116,12 +117,12 @@ func (f *KeyFile) LookupKey(ctx context.Context, d Digest) (*Key, error) {
 	return f.keys.Load().LookupKey(ctx, d)
 }
 
-// Knows implements KeyKnower: it is always true, since a KeyFile asks nobody.
+// Knows implements KeyKnower. It is always true, since a KeyFile has all keys in memory.
 func (f *KeyFile) Knows(Digest) bool { return true }
 
-// Err returns nil while the keys are those of the file as it is. Once the file is
-// gone, or has a version that cannot be taken, the last good keys stay, and Err says
-// what is wrong; so does a line of slog.Default(), once for each such version.
+// Err returns nil while the keys are those of the current file. If the file is gone or invalid,
+// the last good keys stay in use, and Err says what is wrong. A line of slog.Default() says it
+// too, once for each such version.
 func (f *KeyFile) Err() error {
 	if err := f.fault.Load(); err != nil {
 		return *err
@@ -129,17 +130,16 @@ func (f *KeyFile) Err() error {
 	return nil
 }
 
-// Close stops following the file. Keys are still found after it. It returns at once, or
-// nearly so where the file system hangs; the goroutine ends when that lets go of it.
+// Close stops following the file. LookupKey still finds the keys. Close returns at once, or
+// nearly so if the file system hangs; the goroutine then ends when the file system answers.
 func (f *KeyFile) Close() error {
 	f.watch.Close()
 	return nil
 }
 
-// ReadKeyFile reads a key file once, for tools that change it, one at a time: see
-// OpenKeyFile for what it reports, and WriteKeyFile. The error is fs.ErrNotExist if there is
-// no file. It refuses a file of a later format, of which
-// something would be lost when it is written back.
+// ReadKeyFile reads a key file once, for tools that change it with WriteKeyFile, one at a time.
+// See OpenKeyFile for what it rejects. The error is fs.ErrNotExist if there is no file. A file
+// of a later format is rejected, since something would be lost when it is written back.
 func ReadKeyFile(path string) (KeyMap, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -149,10 +149,10 @@ func ReadKeyFile(path string) (KeyMap, error) {
 }
 
 // WriteKeyFile writes keys so that OpenKeyFile reads them back, ordered by id. The file is
-// replaced as a whole; of a symbolic link it is the one that this leads to, which must be
-// there. It keeps its owner, group and permissions; where they cannot be kept
-// nothing is replaced. A new file is readable for its owner alone. It has format 2 if a key
-// has Networks, Limits or Quotas, and else format 1, which earlier releases read too.
+// replaced as a whole. If path is a symbolic link, the file that it leads to is replaced, which
+// must exist. The file keeps its owner, group and permissions; if they cannot be kept, nothing
+// is replaced. A new file is readable only for its owner. The format is 2 if a key has
+// Networks, Limits or Quotas, else 1, which earlier releases read too.
 func WriteKeyFile(path string, keys KeyMap) error {
 	file := keyFile{Keys: make([]keyRecord, 0, len(keys))}
 	for d, k := range keys {
@@ -168,7 +168,7 @@ func WriteKeyFile(path string, keys KeyMap) error {
 	}
 	text = append(text, '\n')
 	if _, err := newKeyParser(path, text).parse(); err != nil {
-		return fmt.Errorf("admit: %s is not written, as it could not be read back: %w", path, err)
+		return fmt.Errorf("admit: %s is not written, because it could not be read back: %w", path, err)
 	}
 	if err := filereplace.With(path, text); err != nil {
 		return fmt.Errorf("admit: write the key file: %w", err)
@@ -176,11 +176,11 @@ func WriteKeyFile(path string, keys KeyMap) error {
 	return nil
 }
 
-// keyFormat is the last format of key files that is known here.
+// keyFormat is the latest format of key files that this release knows.
 const keyFormat = 2
 
-// keyFile and keyRecord are the file's form. What is not set is not written, so that
-// releases that do not know it read the rest.
+// keyFile and keyRecord are the form of the file. What is not set is not written, so that older
+// releases can read the rest.
 type keyFile struct {
 	Format int         `json:"format,omitzero"`
 	Keys   []keyRecord `json:"keys"`
@@ -217,48 +217,48 @@ func recordOf(d Digest, k *Key) keyRecord {
 	return r
 }
 
-// maxKeyFaults bounds how many faults of one file are reported, and how many of the records
-// that are refused are named.
+// maxKeyFaults bounds how many problems of one file are reported, and how many rejected records
+// are named.
 const maxKeyFaults = 20
 
 type keyParser struct {
 	path  string
 	text  []byte
-	later bool // than keyFormat: such a file is read, too
+	later bool // read files of a later format than keyFormat too
 
 	in          *jsonfault.Reader
 	format      int
 	keys        KeyMap
-	ids         map[string]int64 // where each stands, as an offset
+	ids         map[string]int64 // the offset of each
 	digests     map[Digest]int64
 	refused     []refusedKey
 	refusedMore int
 	faults      []error
 }
 
-// refusedKey is a record that restricts its key by a member that is not known.
+// refusedKey is a record with a critical member that is unknown.
 type refusedKey struct {
 	line       int
 	id, member string
 }
 
 func newKeyParser(path string, text []byte) *keyParser {
-	// Editors of Windows put a byte order mark there.
+	// Editors on Windows write a byte order mark.
 	return &keyParser{path: path, text: bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), format: 1}
 }
 
-// parse reads record after record, so that each fault has its place.
+// parse reads record after record, so that each problem has a line and column.
 func (p *keyParser) parse() (KeyMap, error) {
 	if !p.isUTF8() {
 		return nil, errors.Join(p.faults...)
 	}
 	err := p.file()
 	if errors.Is(err, errLaterFormat) && p.later {
-		err = p.file() // anew: what stands before the format was read as of an earlier one
+		err = p.file() // again: what comes before the format was read as an earlier one
 	}
 	if err != nil && !errors.Is(err, errLaterFormat) {
 		offset, err := jsonfault.Syntax(p.text)
-		p.faults = nil // the rest follows from it
+		p.faults = nil // the others follow from this one
 		p.fault(offset, "not well-formed JSON: %w", err)
 	}
 	if len(p.faults) > 0 {
@@ -290,10 +290,10 @@ func (p *keyParser) isUTF8() bool {
 	}
 }
 
-// errLaterFormat ends the reading of a file as of an earlier format than it has.
+// errLaterFormat ends the reading of a file as one of an earlier format.
 var errLaterFormat = errors.New("of a later format")
 
-// fault notes what is wrong at an offset of the text.
+// fault notes a problem at an offset of the text.
 func (p *keyParser) fault(offset int64, format string, args ...any) {
 	if len(p.faults) < maxKeyFaults {
 		line, column := jsonfault.Position(p.text, offset)
@@ -363,8 +363,8 @@ func (p *keyParser) formatOf(name string) error {
 	case format < 1:
 		p.fault(at, "format must be 1 or more")
 	case format > keyFormat && !p.later:
-		p.faults = nil // they are what the later format has
-		p.fault(at, "the file has format %d, of a newer release of admit; this one writes formats up to %d, and would lose something: use the newer one", format, keyFormat)
+		p.faults = nil // they come from the later format
+		p.fault(at, "the file has format %d, of a newer release of admit; this release writes formats up to %d and would lose data: use the newer release", format, keyFormat)
 		return errLaterFormat
 	case format > keyFormat && p.format <= keyFormat:
 		p.format = format
@@ -545,7 +545,7 @@ func (p *keyParser) quotas(path string, k *Key) error {
 	return nil
 }
 
-// meaningless notes what is wrong with values that have the right form.
+// meaningless notes the problems of values that have the right form.
 func (p *keyParser) meaningless(at int64, path string, err error) {
 	var f faults
 	f.within(path, err)
@@ -554,7 +554,7 @@ func (p *keyParser) meaningless(at int64, path string, err error) {
 	}
 }
 
-// meta reads what else is said of a key. The error is one of syntax.
+// meta reads the Meta of a key. The error is one of syntax.
 func (p *keyParser) meta(path string, k *Key) error {
 	if p.in.Peek() == 'n' {
 		return p.in.Skip()
@@ -571,9 +571,9 @@ func (p *keyParser) meta(path string, k *Key) error {
 	})
 }
 
-// object reads the members of an object. The function of returns where the value of a name
-// goes, or a function that reads it, or nil for a name that is not known. Two names that
-// fold makes the same are one. The error is one of syntax.
+// object reads the members of an object. The function of returns the place for the value of a
+// name, or a function that reads it, or nil for an unknown name. Names that fold to the same
+// string are one name. The error is one of syntax.
 func (p *keyParser) object(path string, fold func(string) string, of func(name string) any) error {
 	if p.in.Peek() != '{' {
 		p.fault(p.in.Next(), "%s", strings.TrimSpace(path+" must be an object"))
@@ -616,7 +616,7 @@ func (p *keyParser) object(path string, fold func(string) string, of func(name s
 	return p.in.Leave()
 }
 
-// array reads the elements of an array, each by a function. The error is one of syntax.
+// array calls each for the elements of an array. The error is one of syntax.
 func (p *keyParser) array(path string, each func(i int) error) error {
 	if p.in.Peek() != '[' {
 		p.fault(p.in.Next(), "%s must be an array", path)
@@ -633,7 +633,7 @@ func (p *keyParser) array(path string, each func(i int) error) error {
 	return p.in.Leave()
 }
 
-// arrayOrNull is array for a member that may be null, as others may.
+// arrayOrNull is array for a member that may also be null.
 func (p *keyParser) arrayOrNull(path string, each func(i int) error) error {
 	if p.in.Peek() == 'n' {
 		return p.in.Skip()
@@ -654,7 +654,7 @@ func (p *keyParser) value(path string, into any) error {
 	return nil
 }
 
-// line returns the line of an offset, or 0 if nobody will read it: it takes time to count.
+// line returns the line of an offset, or 0 if it will not be reported: counting takes time.
 func (p *keyParser) line(offset int64) int {
 	if len(p.faults) >= maxKeyFaults {
 		return 0
@@ -663,7 +663,7 @@ func (p *keyParser) line(offset int64) int {
 	return line
 }
 
-// clip bounds what of a path is shown.
+// clip bounds the length of a path in a message.
 func clip(path string) string {
 	if len(path) > jsonfault.MaxPath {
 		return path[:jsonfault.MaxPath] + "..."

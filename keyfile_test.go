@@ -343,7 +343,7 @@ func TestKeyFileOfLater(t *testing.T) {
 
 		_, err = admit.ReadKeyFile(path)
 		assert.ErrorContains(t, err, "of a newer release of admit")
-		assert.ErrorContains(t, err, "use the newer one")
+		assert.ErrorContains(t, err, "use the newer release")
 		assert.Regexp(t, `^admit: \S+:[12]:[1-9][0-9]*: [^\n]*$`, err.Error(), "and nothing else")
 	}
 	out.Reset()

@@ -14,27 +14,28 @@ import (
 
 const (
 	maxKeyFlights = 64              // look-ups in the store at a time: fewer than a database has connections
-	keptFlights   = 16              // of those, for keys that the cache has seen: strangers in line must not keep a revoked one in use
+	keptFlights   = 16              // of those, for keys that the cache has seen: unknown keys in line must not keep a revoked one in use
 	keyFlightTime = 5 * time.Second // for each; a store may have a shorter deadline of its own
 	maxHungKeys   = 1024            // look-ups that go on beyond that time, and have left their permit to others
 
-	// A key past its TTL is waited for only so long while a stale one may be used, and not
-	// at all once the store is known to be late or to fail: it is asked in the background.
+	// keyPatience is how long a request waits for the look-up of a key past its TTL while the
+	// stale key may be used. Once the store is known to fail or to be late, it does not wait at
+	// all: the key is looked up in the background, at most once in keyRetry.
 	keyPatience = 50 * time.Millisecond
-	keyRetry    = time.Second // how often it is asked for such a key, at most
+	keyRetry    = time.Second
 )
 
-// keyFlight is one look-up in the store, for all who ask.
+// keyFlight is one look-up in the store, for all requests that ask.
 type keyFlight struct {
 	done     chan struct{}
 	deadline <-chan struct{}
-	outdated bool // the digest was forgotten, or asked for again, meanwhile; under the lock of the shard
+	outdated bool // the digest was forgotten or asked for again since; under the lock of the shard
 	key      *Key
 	err      error
 }
 
-// wait returns the answer, or the reason why there is none yet: the caller has given
-// up, or the store lets the deadline pass.
+// wait returns the result, or the reason why there is none: the caller has given up, or the
+// store has let the deadline pass.
 func (f *keyFlight) wait(ctx context.Context) (*Key, error) {
 	select {
 	case <-f.done:
@@ -65,8 +66,8 @@ var (
 	errKeyStoreLate   = fmt.Errorf("admit: the key store has not answered in %v", keyPatience)
 )
 
-// ask joins the look-up of d, or starts one. Those that cannot start yet wait in line,
-// and leave it when they give up: it bounds what a flood can have going on.
+// ask joins the look-up of d, or starts one. Look-ups that cannot start yet wait in line, and
+// leave it when they give up. So a flood has a bounded number of look-ups under way.
 func (c *KeyCache) ask(ctx context.Context, sh *cacheShard, d Digest) (*Key, error) {
 	sh.mu.RLock()
 	f, seen := sh.underWay(d), sh.known[d] != nil
@@ -81,7 +82,7 @@ func (c *KeyCache) ask(ctx context.Context, sh *cacheShard, d Digest) (*Key, err
 			return nil, err
 		}
 	}
-	// Others may have asked meanwhile.
+	// Another request may have asked meanwhile.
 	sh.mu.Lock()
 	key, age := sh.at(d, time.Now(), 0)
 	f = sh.underWay(d)
@@ -102,11 +103,11 @@ func (c *KeyCache) ask(ctx context.Context, sh *cacheShard, d Digest) (*Key, err
 	}
 }
 
-// permits is a semaphore: who puts something in has a permit, and takes it out at the end.
+// permits is a semaphore: a send takes a permit, and a receive gives it back.
 type permits chan struct{}
 
-// permit takes a permit for a look-up, of a key that the cache has seen or not, and returns where
-// it is to be given back; nil: there is none.
+// permit takes a permit for the look-up of a key that the cache has seen or not, and returns
+// where to give it back. It returns nil if there is none.
 func (c *KeyCache) permit(seen bool) permits {
 	select {
 	case c.slots <- struct{}{}:
@@ -121,7 +122,7 @@ func (c *KeyCache) permit(seen bool) permits {
 	}
 }
 
-// line is permit for who waits.
+// line waits for a permit.
 func (c *KeyCache) line(ctx context.Context, seen bool) (permits, error) {
 	patience := time.NewTimer(keyFlightTime)
 	defer patience.Stop()
@@ -137,7 +138,7 @@ func (c *KeyCache) line(ctx context.Context, seen bool) (permits, error) {
 	}
 }
 
-// keptFor returns the permits that are kept for keys that have been seen; for others none.
+// keptFor returns the permits that are reserved for keys that the cache has seen, or nil.
 func (c *KeyCache) keptFor(seen bool) permits {
 	if seen {
 		return c.kept
@@ -145,8 +146,8 @@ func (c *KeyCache) keptFor(seen bool) permits {
 	return nil
 }
 
-// refresh asks for a key of which a stale one may be used, and returns that where the
-// store fails or takes its time.
+// refresh looks up a key of which a stale copy may be used, and returns the copy if the store
+// fails or takes too long.
 func (c *KeyCache) refresh(ctx context.Context, sh *cacheShard, d Digest) (*Key, error) {
 	f := c.join(ctx, sh, d)
 	if f != nil && !c.health.poor.Load() {
@@ -167,20 +168,20 @@ func (c *KeyCache) refresh(ctx context.Context, sh *cacheShard, d Digest) (*Key,
 	}
 	key, age := sh.recall(d, time.Now(), c.c.StaleFor)
 	if age != keyFresh && age != keyStale {
-		return c.ask(ctx, sh, d) // it was forgotten meanwhile
+		return c.ask(ctx, sh, d) // the key was forgotten meanwhile
 	}
 	c.health.outage.Without()
 	return key, nil
 }
 
-// isOutage reports whether err is no answer of the store. A *ConfigError is one: there is a
-// key, and it cannot be used.
+// isOutage reports whether err means that the store has not answered. A *ConfigError is an
+// answer: there is a key, and it cannot be used.
 func isOutage(err error) bool {
 	return err != nil && !errors.Is(err, ErrKeyNotFound) && !errors.As(err, new(*ConfigError))
 }
 
-// join joins the look-up of d, or starts one if there is a permit; else it returns nil, as
-// it does where the store has failed a moment ago.
+// join joins the look-up of d, or starts one if there is a permit. Otherwise, and if the store
+// has failed a moment ago, it returns nil.
 func (c *KeyCache) join(ctx context.Context, sh *cacheShard, d Digest) *keyFlight {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -196,7 +197,8 @@ func (c *KeyCache) join(ctx context.Context, sh *cacheShard, d Digest) *keyFligh
 	return nil
 }
 
-// underWay returns the look-up to wait for, or nil. One that is late may never end.
+// underWay returns the look-up to wait for, or nil. A look-up that is late may never end, so it
+// is not returned.
 func (sh *cacheShard) underWay(d Digest) *keyFlight {
 	if f := sh.flights[d]; f != nil && !closed(f.deadline) {
 		return f
@@ -214,7 +216,7 @@ func (c *KeyCache) start(ctx context.Context, sh *cacheShard, d Digest, permit p
 	sh.flights[d] = f
 	c.lookups.Add(1)
 	go func() {
-		defer cancel() // after done, so that no one takes it for the deadline
+		defer cancel() // after done is closed, or a waiter would take it for the deadline
 		asked := time.Now()
 		answered := make(chan struct{})
 		go func() {
@@ -223,7 +225,7 @@ func (c *KeyCache) start(ctx context.Context, sh *cacheShard, d Digest, permit p
 		}()
 		select {
 		case <-answered:
-		case <-ctx.Done(): // the store does not heed it
+		case <-ctx.Done(): // the store ignores it
 			select {
 			case c.hung <- struct{}{}:
 				<-permit
@@ -240,9 +242,9 @@ func (c *KeyCache) start(ctx context.Context, sh *cacheShard, d Digest, permit p
 
 // load asks the store.
 func (c *KeyCache) load(ctx context.Context, d Digest, f *keyFlight) {
-	f.err = errors.New("admit: the key store did not return") // unless it does
+	f.err = errors.New("admit: the key store did not return") // for runtime.Goexit
 	defer func() {
-		if v := recover(); v != nil { // there is no handler above that could
+		if v := recover(); v != nil { // this goroutine has no Recover above it
 			f.err = fmt.Errorf("admit: the key store panicked: %v\n%s", v, debug.Stack())
 		}
 	}()
@@ -252,8 +254,8 @@ func (c *KeyCache) load(ctx context.Context, d Digest, f *keyFlight) {
 	}
 }
 
-// land notes the answer, unless there is a newer question. What the store says is as old
-// as the question.
+// land keeps the result, unless there is a newer look-up. The result is as old as the moment at
+// which the store was asked.
 func (c *KeyCache) land(sh *cacheShard, d Digest, f *keyFlight, asked time.Time) {
 	switch took := time.Since(asked); {
 	case isOutage(f.err):
@@ -277,15 +279,15 @@ func (c *KeyCache) land(sh *cacheShard, d Digest, f *keyFlight, asked time.Time)
 		sh.noteUnknown(d, asked.Add(c.c.NegativeTTL))
 	case sh.known[d] == nil:
 	case !isOutage(f.err):
-		sh.known[d].key = nil // what it was before must not come back in an outage
+		sh.known[d].key = nil // the old key must not come back in an outage
 	default:
 		sh.known[d].retry = time.Now().Add(keyRetry)
 	}
 }
 
-// storeHealth is what the look-ups of a KeyCache have found out about its store. A store is
-// poor from when a look-up fails or is late until one is in time; a stale key is then not
-// waited for.
+// storeHealth is what the look-ups of a KeyCache tell about its store. The store is poor from a
+// look-up that fails or is late until one is in time. A request then does not wait if it may
+// use a stale key.
 type storeHealth struct {
 	poor   atomic.Bool
 	outage outage.Outage // without counts the requests that a stale key has served

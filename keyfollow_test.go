@@ -206,7 +206,7 @@ func TestKeyFileKeepsTheLastGood(t *testing.T) {
 		f, err := admit.OpenKeyFile(path)
 		require.NoError(t, err)
 		defer f.Close()
-		reports := func() int { return strings.Count(out.String(), "cannot be taken") }
+		reports := func() int { return strings.Count(out.String(), "cannot be used") }
 
 		good := keyFileOf("good")
 		require.NoError(t, os.WriteFile(path, append(good, '}'), 0o600))

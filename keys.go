@@ -14,32 +14,31 @@ import (
 	"github.com/admit-go/admit/internal/mint"
 )
 
-// Key is who calls: what a KeyStore knows about an API key. It is read-only once it has
-// been handed out.
+// Key is what a KeyStore knows about an API key, and so about its caller. It is read-only once
+// a store has returned it.
 type Key struct {
-	// ID names the key in logs, limits and stores. Required: a request with a key that has
-	// none is answered 500.
+	// ID names the key in logs, limits and stores. Required: a request whose key has no ID gets
+	// 500.
 	ID string
-	// Owner is whose key it is.
+	// Owner is who the key belongs to, such as a customer.
 	Owner string
-	// Plan is the Name of one of the Plans.
+	// Plan is the Name of a Plan.
 	Plan string
-	// Scopes are what RequireScopes looks at.
+	// Scopes are what RequireScopes checks.
 	Scopes []string
-	// Limits, if there are any, replace those of the plan and of the Limiter for this key, in
-	// every Limiter inside of the Auth.
+	// Limits, if not empty, replace those of the plan and of the Limiter for this key, in every
+	// Limiter inside the Auth.
 	Limits []Limit
-	// Quotas, if there are any, replace those of the plan that have the same names, at once and
-	// in mid-period, and add to the others: see Quotas.
+	// Quotas, if not empty, replace those of the plan that have the same names, at once and in
+	// mid-period, and add to the others: see Quotas.
 	Quotas []Quota
-	// Networks, if there are any, are where the key may be used from: a request from another
-	// address, as ClientIPFrom finds it, or from none, is refused with 403
-	// address_not_allowed.
+	// Networks, if not empty, are where the key may be used from. A request from another
+	// address, as ClientIPFrom finds it, or without an address gets 403 address_not_allowed.
 	Networks []netip.Prefix
-	// NotBefore, ExpiresAt and RevokedAt are when the key becomes valid and when it ends. The
-	// zero time is no bound.
+	// NotBefore is when the key becomes valid; ExpiresAt and RevokedAt are when it stops being
+	// valid. The zero time means no bound.
 	NotBefore, ExpiresAt, RevokedAt time.Time
-	// Meta is anything else. The package does not look at it.
+	// Meta is for the service. This package does not use it.
 	Meta map[string]string
 }
 
@@ -47,13 +46,13 @@ type Key struct {
 type KeyStatus int
 
 const (
-	// KeyValid is a key that may be used.
+	// KeyValid means that the key may be used.
 	KeyValid KeyStatus = iota
-	// KeyEarly is one that will be valid at its NotBefore.
+	// KeyEarly means that the key becomes valid at its NotBefore.
 	KeyEarly
-	// KeyExpired is one whose ExpiresAt has come.
+	// KeyExpired means that the key is past its ExpiresAt.
 	KeyExpired
-	// KeyRevoked is one whose RevokedAt has come, whatever else it is.
+	// KeyRevoked means that the key is past its RevokedAt, whatever the other times are.
 	KeyRevoked
 )
 
@@ -73,8 +72,8 @@ func (s KeyStatus) String() string {
 	}
 }
 
-// Status returns what the key is worth at a time. A bound belongs to what follows it: at
-// ExpiresAt the key has expired.
+// Status returns whether the key is valid at a time. At ExpiresAt itself the key has expired,
+// at RevokedAt it is revoked, and at NotBefore it is valid.
 func (k *Key) Status(now time.Time) KeyStatus {
 	switch {
 	case !k.RevokedAt.IsZero() && !now.Before(k.RevokedAt):
@@ -88,7 +87,7 @@ func (k *Key) Status(now time.Time) KeyStatus {
 	}
 }
 
-// refuses returns the refusal of a request from an address, or nil.
+// refuses returns the rejection of a request from an address, or nil.
 func (k *Key) refuses(addr netip.Addr) *Error {
 	if len(k.Networks) == 0 {
 		return nil
@@ -103,17 +102,17 @@ func (k *Key) refuses(addr netip.Addr) *Error {
 }
 
 var (
-	errNoKeyID           = errors.New("admit: the key of the request has no ID; who makes a Key, a KeyStore or a wrapper that calls WithKey, must name it")
+	errNoKeyID           = errors.New("admit: the key of the request has no ID; the KeyStore, or the middleware that calls WithKey, must set Key.ID")
 	errAddressNotAllowed = &Error{Status: http.StatusForbidden, Code: "address_not_allowed", Message: "The API key may not be used from this address."}
 )
 
-// Digest is the SHA-256 of a token. Stores know keys by it and never see a token.
+// Digest is the SHA-256 of a token. Stores know keys by their digests and never see a token.
 type Digest [32]byte
 
 // String returns the digest in hexadecimal.
 func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 
-// ParseDigest reads what String returns.
+// ParseDigest parses a digest in the form of String.
 func ParseDigest(s string) (Digest, error) {
 	var d Digest
 	if _, err := hex.Decode(d[:], []byte(s[:min(len(s), 64)])); err != nil || len(s) != 64 {
@@ -122,10 +121,10 @@ func ParseDigest(s string) (Digest, error) {
 	return d, nil
 }
 
-// MarshalText implements encoding.TextMarshaler, in hexadecimal.
+// MarshalText implements encoding.TextMarshaler. The text is hexadecimal.
 func (d Digest) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, d[:]), nil }
 
-// UnmarshalText implements encoding.TextUnmarshaler: see ParseDigest.
+// UnmarshalText implements encoding.TextUnmarshaler. See ParseDigest.
 func (d *Digest) UnmarshalText(text []byte) error {
 	parsed, err := ParseDigest(string(text))
 	if err == nil {
@@ -134,7 +133,7 @@ func (d *Digest) UnmarshalText(text []byte) error {
 	return err
 }
 
-// DigestOf returns the digest by which stores know a token.
+// DigestOf returns the digest of a token.
 func DigestOf(token string) Digest {
 	// Tokens of the usual length are hashed without an allocation.
 	var usual [128]byte
@@ -144,23 +143,23 @@ func DigestOf(token string) Digest {
 	return sha256.Sum256([]byte(token))
 }
 
-// ErrKeyNotFound is a KeyStore's answer that there is no such key. Any other error is
-// answered with 503. One with a *ConfigError in its chain says that the key is there and
-// cannot be used, as a row whose networks cannot be read; any other is an outage, in which
-// a KeyCache may go on with what it knew.
+// ErrKeyNotFound is returned by a KeyStore that has no such key. Any other error is answered
+// with 503. An error with a *ConfigError in its chain means that the key is there but cannot be
+// used, such as a row whose networks cannot be parsed. Any other error is an outage, in which a
+// KeyCache may go on with the keys that it has.
 var ErrKeyNotFound = errors.New("admit: no such key")
 
-// KeyStore finds keys by digest, for any number of goroutines. A key that has expired
-// or is revoked is still found: Auth decides. A store that answers without asking anybody
-// should be a KeyKnower too; one that is put around another hides the other's Knows
-// unless it has one itself.
+// KeyStore looks up keys by digest. It must be safe for concurrent use. It returns a key that
+// has expired or is revoked too: Auth decides. A store that has its keys in memory should also
+// implement KeyKnower. A store that wraps another hides the Knows of the other, unless it has
+// one itself.
 type KeyStore interface {
 	LookupKey(ctx context.Context, d Digest) (*Key, error)
 }
 
-// KeyKnower is what a KeyStore may implement besides: Knows reports whether looking up d
-// cannot be a guess, because the store has seen d, or asks nobody. AuthConfig.Failures
-// refuses no such look-up.
+// KeyKnower may be implemented by a KeyStore. Knows reports whether the look-up of d cannot be
+// a guess, because the store has seen d, or has all keys in memory. AuthConfig.Failures does
+// not throttle such a look-up.
 type KeyKnower interface {
 	Knows(d Digest) bool
 }
@@ -168,7 +167,7 @@ type KeyKnower interface {
 // KeyMap is a KeyStore in memory. It must not change while it is in use.
 type KeyMap map[Digest]*Key
 
-// fault reports a key that could not be used. They have no order, so one is enough.
+// fault reports a key that cannot be used. A map has no order, so it reports only one.
 func (m KeyMap) fault() error {
 	for d, k := range m {
 		if k == nil {
@@ -177,11 +176,11 @@ func (m KeyMap) fault() error {
 		field := "KeyMap[" + d.String()[:8] + "...]"
 		var f faults
 		if k.ID == "" {
-			f.add(field+".ID", "is empty; name the key")
+			f.add(field+".ID", "is empty; give each key an ID")
 		}
 		for i, network := range k.Networks {
 			if !network.IsValid() {
-				f.add(fmt.Sprintf("%s.Networks[%d]", field, i), "is not valid; it is an address and a number of bits, such as 192.0.2.0/24")
+				f.add(fmt.Sprintf("%s.Networks[%d]", field, i), "is not valid; use an address and a number of bits, such as 192.0.2.0/24")
 			}
 		}
 		f.within(field+".Limits", checkLimits(k.Limits))
@@ -201,14 +200,13 @@ func (m KeyMap) LookupKey(_ context.Context, d Digest) (*Key, error) {
 	return nil, ErrKeyNotFound
 }
 
-// Knows implements KeyKnower: it is always true, since a KeyMap asks nobody.
+// Knows implements KeyKnower. It is always true, since a KeyMap has all keys in memory.
 func (m KeyMap) Knows(Digest) bool { return true }
 
-// Mint makes a token: the prefix, an underscore, 160 random bits in base62 and a
-// checksum (CRC32-IEEE of all before it). Secret scanners find it by
-// prefix_[0-9A-Za-z]{33}. Give the token to its owner and keep the digest; the hint
-// may be shown to tell keys apart. It panics unless the prefix is 1 to 32 of
-// a-z 0-9 _.
+// Mint makes a token: the prefix, an underscore, 160 random bits in base62, and a checksum
+// (CRC32-IEEE of everything before it). Secret scanners find it with prefix_[0-9A-Za-z]{33}.
+// Give the token to its owner and store the digest. The hint may be shown, to tell keys apart.
+// Mint panics unless the prefix is 1 to 32 of a-z 0-9 _.
 func Mint(prefix string) (token string, d Digest, hint string) {
 	token, err := mint.New(prefix)
 	if err != nil {

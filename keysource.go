@@ -11,7 +11,7 @@ import (
 	"github.com/admit-go/admit/internal/mediatype"
 )
 
-// KeySource is where in a request a key may stand.
+// KeySource is a place in a request that may have the key.
 type KeySource struct {
 	in   string // authorization, header, query, cookie
 	name string // authorization: the scheme
@@ -20,27 +20,28 @@ type KeySource struct {
 // FromBearer is FromAuthorization("Bearer") (RFC 6750 §2.1).
 func FromBearer() KeySource { return FromAuthorization("Bearer") }
 
-// FromAuthorization is the Authorization header with a scheme before the key, such as
-// Token or ApiKey, in any case (RFC 9110 §11.4). The scheme without a key is a credential
-// that is not valid. Other schemes are none, "Bearertok_abc" among them.
+// FromAuthorization takes the key from the Authorization header, after a scheme such as Token
+// or ApiKey, in any case (RFC 9110 §11.4). The scheme without a key is an invalid credential.
+// Another scheme is no credential, also "Bearertok_abc".
 func FromAuthorization(scheme string) KeySource { return KeySource{"authorization", scheme} }
 
-// FromHeader is a header that holds the key alone, such as X-API-Key.
+// FromHeader takes the key from a header that has only the key, such as X-API-Key. Header names
+// have no case: net/http writes this one as X-Api-Key.
 func FromHeader(name string) KeySource { return KeySource{"header", http.CanonicalHeaderKey(name)} }
 
-// FromQuery is a parameter of the query. Proxies and browsers keep URLs in logs and
-// histories, keys included, and send them on in Referer: use it where clients can do
-// nothing else. A ServeMux redirects /dir to /dir/: inside an Auth the Location lacks the
-// key, so that the client is refused when it follows; outside of one it has it. Give the mux
-// both paths. Other redirects of what the Auth lets in are marked no-store.
+// FromQuery takes the key from a query parameter. Use it only if clients can do nothing else:
+// proxies and browsers keep URLs, with their keys, in logs and histories, and send them on in
+// Referer. A ServeMux redirects /dir to /dir/. Inside an Auth the Location does not have the
+// key, so the client is rejected when it follows; outside an Auth it has the key. Register both
+// paths with the mux. Other redirects inside the Auth are marked no-store.
 func FromQuery(name string) KeySource { return KeySource{"query", name} }
 
-// FromCookie is a cookie. Browsers send it along with requests from other sites, so
-// the service needs protection against those (http.CrossOriginProtection). A cookie that
-// net/http cannot read, such as key=a\b, is none.
+// FromCookie takes the key from a cookie. Browsers also send cookies with requests from other
+// sites, so the service needs protection against those (http.CrossOriginProtection). A cookie
+// that net/http cannot parse, such as key=a\b, is no credential.
 func FromCookie(name string) KeySource { return KeySource{"cookie", name} }
 
-// String describes the source.
+// String describes the source, such as "the header X-Api-Key".
 func (s KeySource) String() string {
 	switch s.in {
 	case "authorization":
@@ -64,7 +65,7 @@ func describeSources(sources []KeySource) string {
 	return strings.Join(all, " or ")
 }
 
-// fault says what is wrong with the source, or "".
+// fault returns the problem of the source, or "".
 func (s KeySource) fault() string {
 	switch {
 	case s == KeySource{}:
@@ -88,8 +89,8 @@ func (s KeySource) fault() string {
 	return ""
 }
 
-// ofTheConnection are headers that net/http keeps to itself or that proxies take away
-// (RFC 9110 §7.6.1).
+// ofTheConnection are headers that net/http handles itself or that proxies remove (RFC 9110
+// §7.6.1).
 var ofTheConnection = []string{
 	"Connection", "Content-Length", "Host", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
 	"Te", "Trailer", "Transfer-Encoding", "Upgrade",
@@ -100,14 +101,14 @@ func (s KeySource) same(other KeySource) bool {
 	return s == other || s.in == "authorization" && other.in == s.in && strings.EqualFold(s.name, other.name)
 }
 
-// isBearer reports whether the source takes Bearer tokens.
+// isBearer reports whether the source accepts Bearer tokens.
 func (s KeySource) isBearer() bool {
 	return s.in == "authorization" && strings.EqualFold(s.name, "Bearer")
 }
 
-// challenge is what a refusal says of the source. Bearer is registered, and a scheme of
-// the service's own is its business; a key on its own has no scheme, so it is described as
-// API descriptions do it.
+// challenge returns the challenge of the source. An Authorization scheme names itself: Bearer
+// is registered, and others belong to the service. A key without a scheme is described as in
+// API descriptions.
 func (s KeySource) challenge(realm, problem string) string {
 	var params []string
 	param := func(name, value string) { params = append(params, name+"="+mediatype.Quote(value)) }
@@ -121,7 +122,7 @@ func (s KeySource) challenge(realm, problem string) string {
 	case realm != "":
 		param("realm", realm)
 	case s.in == "authorization":
-		param("realm", "api") // a scheme alone is no challenge that parsers take (RFC 6750 §3)
+		param("realm", "api") // parsers reject a scheme without a parameter (RFC 6750 §3)
 	}
 	if problem != "" {
 		param("error", problem)
@@ -135,11 +136,11 @@ type found int
 const (
 	nothing found = iota
 	theKey
-	emptyKey  // a scheme, and nothing after it
-	manyTimes // the source, whatever is in it
+	emptyKey  // a scheme with nothing after it
+	manyTimes // the source is there more than once
 )
 
-// find returns the value that the source has in r, without white space around it.
+// find returns the value of the source in r, without white space around it.
 func (s *KeySource) find(r *http.Request) (value string, _ found) {
 	switch s.in {
 	case "authorization":
@@ -194,8 +195,8 @@ func foundIn(value string) (string, found) {
 	return value, theKey
 }
 
-// afterScheme returns what follows the scheme, without white space around it, if it is
-// the one of an Authorization header.
+// afterScheme returns what follows the scheme in an Authorization header, without white space
+// around it, and whether the header has that scheme.
 func afterScheme(authorization, scheme string) (value string, ours bool) {
 	authorization = strings.TrimLeft(authorization, " \t")
 	if len(authorization) < len(scheme) || !strings.EqualFold(authorization[:len(scheme)], scheme) {
@@ -206,7 +207,7 @@ func afterScheme(authorization, scheme string) (value string, ours bool) {
 	return strings.TrimRight(value, " \t"), rest == "" || len(value) < len(rest)
 }
 
-// inQuery reports whether a pair of the query is this source, with its value.
+// inQuery reports whether a pair of the query is this source, and returns its value.
 func (s *KeySource) inQuery(pair string) (value string, ok bool) {
 	name, value, _ := strings.Cut(pair, "=")
 	if name, err := url.QueryUnescape(name); err != nil || name != s.name {
@@ -218,8 +219,8 @@ func (s *KeySource) inQuery(pair string) (value string, ok bool) {
 	return value, true
 }
 
-// remove takes the credential out of r, which carries st and shares what it points to
-// with the original.
+// remove removes the credential from r, whose state is st. R shares its header and URL with the
+// original request, so it gets new ones.
 func (s *KeySource) remove(st *state, r *http.Request) {
 	switch s.in {
 	case "authorization":
@@ -239,7 +240,7 @@ func (s *KeySource) remove(st *state, r *http.Request) {
 		if path, _, ok := strings.Cut(r.RequestURI, "?"); ok {
 			r.RequestURI = strings.TrimSuffix(path+"?"+u.RawQuery, "?")
 		}
-		if r.Form != nil { // a wrapper outside has parsed it
+		if r.Form != nil { // a middleware outside has parsed it
 			r.Form = maps.Clone(r.Form)
 			delete(r.Form, s.name)
 		}

@@ -143,7 +143,7 @@ func (t *tally) mishap(err error) {
 // that has reached the server, or a second answer to a request.
 var messages = []string{
 	"admit: a request failed", "admit: a handler panicked",
-	"admit: the key file has changed", "admit: the key file cannot be taken",
+	"admit: the key file has changed", "admit: the key file cannot be used",
 	"admit: a key has a plan that is not known here",
 }
 
