@@ -13,7 +13,8 @@ import (
 // Error is a rejection or a failure as the client sees it: a status (400 to 599), a stable
 // snake_case Code for programs, and a Message for people. An empty Code or Message is derived
 // from the status. Any other status is sent as 500. Do not change an Error once it is in use,
-// so that sentinels can be shared between goroutines. The cause is logged and never sent.
+// so that sentinels can be shared between goroutines. The cause is never sent: ErrorWriter logs
+// it with a 5xx, AccessLog with any status.
 type Error struct {
 	Status     int
 	Code       string
@@ -45,7 +46,7 @@ func NewError(status int, message string) *Error {
 	return &Error{Status: status, Code: codeOf(status), Message: message}
 }
 
-// WithCause returns a copy of e with a cause, which is logged and never sent.
+// WithCause returns a copy of e with a cause, which is for the logs and never sent.
 func (e *Error) WithCause(cause error) *Error {
 	c := *e
 	c.cause, c.origin = cause, e

@@ -15,7 +15,7 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// show prints what h answers.
+// show prints the response of h.
 func show(h http.Handler, method, path string, headers ...string) {
 	showBody(h, method, path, "", headers...)
 }
@@ -26,7 +26,7 @@ func showBody(h http.Handler, method, path, body string, headers ...string) {
 	fmt.Println(w.Code, strings.TrimSpace(w.Body.String()))
 }
 
-// Wrappers are chained with alice; the first one is outermost.
+// Middlewares are chained with alice. The first one is outermost.
 func Example() {
 	keys := admit.KeyMap{admit.DigestOf("s3cret"): {ID: "k1", Owner: "ACME"}}
 
@@ -51,7 +51,7 @@ func Example() {
 
 var errNoStock = errors.New("no stock")
 
-// A service brings its own errors with Map; each is written, logged and counted in one
+// Map turns the errors of a service into Errors. Each is written, logged and counted in one
 // place.
 func ExampleErrorWriter() {
 	ew := &admit.ErrorWriter{
@@ -110,7 +110,7 @@ func ExampleDecode() {
 	// 400 {"result":"error","message":"The request body is not well-formed JSON.","code":"bad_request"}
 }
 
-// The texts of http.Error, in a handler or a library, become the envelope.
+// The texts of http.Error, in a handler or in a library, become the envelope.
 func ExampleIntercept() {
 	h := admit.Intercept(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "pq: relation \"users\" does not exist", http.StatusConflict)
@@ -153,7 +153,7 @@ func ExampleMint() {
 	// 12
 }
 
-// An identity from elsewhere, such as a checked JWT, takes the place of an API key.
+// Another kind of identity, such as a verified JWT, takes the place of an API key.
 func ExampleWithKey() {
 	jwt := func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -182,8 +182,8 @@ func ExampleNewPlans() {
 	// 402 {"result":"error","message":"This resource is not available on your current plan.","code":"plan_required","upgrade_url":"https://example.com/pro"}
 }
 
-// A wrong configuration does not start, and every fault is named at once.
-func ExampleNewAuth() {
+// An invalid configuration does not start, and all problems are reported at once.
+func ExampleNewAuth_invalid() {
 	_, err := admit.NewAuth(admit.AuthConfig{
 		Sources:        []admit.KeySource{admit.FromHeader("X API Key")},
 		MintedPrefixes: []string{"ACME"},
@@ -195,13 +195,13 @@ func ExampleNewAuth() {
 	// admit: AuthConfig.MintedPrefixes[0] is "ACME"; Mint takes 1 to 32 of a-z 0-9 _
 }
 
-// Each fault has the path of its field, for a service that reads its Policy from a file of
-// its own and wants to say where the file is wrong.
+// Each problem has the path of its field. A service that reads its Policy from a file can tell
+// where the file is wrong.
 func ExampleConfigError() {
 	limiter, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerMinute(0)}})
 	fmt.Println(err)
 
-	// A limiter whose error nobody looked at does not go unnoticed.
+	// Even if nobody checks the error of NewLimiter, the Policy reports it.
 	_, err = admit.Policy{Methods: []string{"GET", "post"}, Limiter: limiter}.Chain()
 	for _, fault := range err.(interface{ Unwrap() []error }).Unwrap() {
 		var c *admit.ConfigError

@@ -14,7 +14,7 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// The errors of the mux itself are in the envelope; what a handler writes is left alone.
+// The errors of the mux itself become the envelope. What a handler writes is left alone.
 func ExampleMux() {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /items/{id}", func(w http.ResponseWriter, r *http.Request) {
@@ -52,8 +52,7 @@ func ExampleSuccess() {
 	// 204
 }
 
-// A form with a file. The errors of ParseForm and FormFile are the client's, and need no
-// translation.
+// A form with a file. The errors of ParseForm and FormFile can be returned as they are.
 func ExampleParseForm() {
 	upload := admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		if err := admit.ParseForm(r, 1<<20); err != nil {
@@ -96,7 +95,7 @@ a,b
 	// 415 {"result":"error","message":"The content type of the request is not taken here; send one of: application/x-www-form-urlencoded, multipart/form-data.","code":"unsupported_media_type"}
 }
 
-// The context of the handler ends with its time; the client has its answer by then.
+// The client gets its response when the time is over, and the context of the handler ends.
 func ExampleTimeout() {
 	h := admit.Timeout(10 * time.Millisecond)(admit.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		if r.URL.Path == "/slow" {
@@ -110,10 +109,10 @@ func ExampleTimeout() {
 	// 503 {"result":"error","message":"The answer took too long. Try again later.","code":"handler_timeout"}
 }
 
-// A client that announces a body and does not send it.
+// A client announces a body and does not send it.
 func ExampleBodyTimeout() {
 	bounds := admit.BodyTimeout{
-		Grace:   50 * time.Millisecond, // for the first byte, and between two; 5s in a service
+		Grace:   50 * time.Millisecond, // how long a Read may wait; 5s in a service
 		Max:     30 * time.Second,
 		MinRate: 1 << 10,
 	}
@@ -142,14 +141,15 @@ func ExampleBodyTimeout() {
 	// 408 {"result":"error","message":"The request did not arrive in time.","code":"request_timeout"}
 }
 
-// The errors of a reverse proxy are in the envelope, logged, and told apart.
+// The errors of a reverse proxy become the envelope. They are logged, and have codes of their
+// own.
 func ExampleProxyError() {
 	upstream := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	target, err := url.Parse(upstream.URL)
 	if err != nil {
 		panic(err)
 	}
-	upstream.Close() // nobody is there any more
+	upstream.Close() // the upstream is down
 
 	proxy := &httputil.ReverseProxy{
 		Rewrite:      func(r *httputil.ProxyRequest) { r.SetURL(target) },

@@ -32,8 +32,8 @@ type claims struct {
 	Expires int64  `json:"exp"`
 }
 
-// identify makes the Key of a request from its token. What is wrong with a token is
-// logged, and not told to who has sent it.
+// identify is a middleware that makes the Key of a request from its token. The problem of an
+// invalid token is not sent to the client.
 func identify(verify func(token string) (claims, error)) admit.Middleware {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -51,7 +51,7 @@ func identify(verify func(token string) (claims, error)) admit.Middleware {
 				return
 			}
 			key := &admit.Key{
-				ID:     "user:" + c.Subject, // limits count by it; an API key never begins so
+				ID:     "user:" + c.Subject, // limits count by it, and no API key has this prefix
 				Owner:  c.Subject,
 				Scopes: strings.Fields(c.Scope),
 			}
@@ -60,8 +60,8 @@ func identify(verify func(token string) (claims, error)) admit.Middleware {
 	}
 }
 
-// verifyHS256 verifies a JWT (RFC 7519) that is signed with HMAC SHA-256, and takes no
-// other algorithm. A library does more, such as key rotation, audience and issuer.
+// verifyHS256 verifies a JWT (RFC 7519) that is signed with HMAC SHA-256. It accepts no other
+// algorithm. A library does more, such as key rotation, audience and issuer.
 func verifyHS256(secret []byte) func(token string) (claims, error) {
 	return func(token string) (c claims, err error) {
 		parts := strings.Split(token, ".")
@@ -98,7 +98,7 @@ func verifyHS256(secret []byte) func(token string) (claims, error) {
 	}
 }
 
-// sign is what who issues the tokens does.
+// sign makes a token, as its issuer does.
 func sign(secret []byte, c claims) string {
 	payload, err := json.Marshal(c)
 	if err != nil {
@@ -110,8 +110,8 @@ func sign(secret []byte, c claims) string {
 	return token + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// A JWT takes the place of an API key: scopes, plans and limits work with it. In a Policy
-// the wrapper stands where Auth does.
+// A JWT takes the place of an API key: scopes, plans and limits work with it. In a Policy the
+// middleware stands in the place of Auth.
 func ExampleWithKey_jwt() {
 	secret := []byte("at least 32 bytes, from the vault")
 	perUser, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerMinute(100)}})

@@ -11,14 +11,14 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// database is a store of the service's own.
+// database is a KeyStore of the service.
 type database struct {
 	keys admit.KeyMap
 	down bool
 }
 
-// LookupKey returns admit.ErrKeyNotFound for a key that is not there, and any other error
-// if it cannot tell.
+// LookupKey returns admit.ErrKeyNotFound for an unknown key, and any other error if the
+// database fails.
 func (db *database) LookupKey(ctx context.Context, d admit.Digest) (*admit.Key, error) {
 	fmt.Println("asked")
 	if db.down {
@@ -27,8 +27,8 @@ func (db *database) LookupKey(ctx context.Context, d admit.Digest) (*admit.Key, 
 	return db.keys.LookupKey(ctx, d)
 }
 
-// A cache in front of a database: it asks once a minute for each key, serves keys that it
-// has for an hour while the database is down, and forgets at once what has changed.
+// A cache in front of a database. It asks for each key once a minute, serves the keys that it
+// has for an hour while the database is down, and drops a key at once when it has changed.
 func ExampleNewKeyCache() {
 	db := &database{keys: admit.KeyMap{admit.DigestOf("s3cret"): {ID: "k1"}}}
 	cache, err := admit.NewKeyCache(db, admit.KeyCacheConfig{TTL: time.Minute, StaleFor: time.Hour})

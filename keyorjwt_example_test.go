@@ -10,7 +10,7 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// unlessKeyed leaves alone a request that has a Key already.
+// unlessKeyed applies identity only to requests that have no Key yet.
 func unlessKeyed(identity admit.Middleware) admit.Middleware {
 	return func(next http.Handler) http.Handler {
 		other := identity(next)
@@ -24,11 +24,11 @@ func unlessKeyed(identity admit.Middleware) admit.Middleware {
 	}
 }
 
-// Customers send an API key, users a JWT, to one service. The Auth outside is Optional,
-// so that a request without an API key passes, and it looks into X-API-Key alone, so that
-// Authorization is left to the JWT. A bad API key is refused all the same. Inside of the
-// second wrapper everybody has a Key, and nobody passes without. Identify and verifyHS256
-// are those of the example for WithKey with a JWT.
+// In one service, customers send an API key and users send a JWT. The Auth outside is Optional,
+// so that a request without an API key passes, and it only looks at X-API-Key, so that
+// Authorization is left to the JWT. A bad API key is still rejected. Inside the second
+// middleware every request has a Key. The functions identify and verifyHS256 are those of the
+// example of WithKey with a JWT.
 func ExampleNewAuth_keyOrJWT() {
 	auth, err := admit.NewAuth(admit.AuthConfig{
 		Store:    admit.KeyMap{admit.DigestOf("s3cret"): {ID: "k1", Owner: "ACME", Scopes: []string{"orders:read"}}},
