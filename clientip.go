@@ -14,7 +14,7 @@ import (
 // X-Real-IP. Trusted are the networks of the proxies. The header is read only if the peer is
 // trusted, from right to left, and the first address that is not trusted is the client. A peer
 // on a Unix socket is trusted, and so is the hop that nginx calls "unix:". ClientIP panics if
-// header is not a header name or there is no trusted network.
+// header is not a header name, if there is no trusted network, and if one is invalid.
 func ClientIP(header string, trusted ...netip.Prefix) Middleware {
 	p, err := newProxies(header, trusted)
 	must(err)

@@ -146,7 +146,7 @@ func (c *ContentTypes) Wrap(next http.Handler) http.Handler {
 }
 
 // mayBeNone reports whether only a Read tells if r has a body, and that Read can be
-// interrupted. For QUERY it does not matter.
+// interrupted. A QUERY needs a Content-Type in any case.
 func mayBeNone(w http.ResponseWriter, r *http.Request) bool {
 	return r.ContentLength < 0 && r.Method != methodQuery && r.Header["Expect"] == nil && canWake(w)
 }

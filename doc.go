@@ -54,7 +54,7 @@
 //   - [Recover]: inside Observe and ErrorWriter, which its 500 needs; around all that can panic.
 //   - [Maintenance]: the cheapest check. It asks no store.
 //   - [InFlight]: rejects excess requests before they cost a look-up.
-//   - AddressLimiter, a [Limiter]: counts by address, also the requests that Auth rejects.
+//   - AddressLimiter, a [Limiter]: outside Auth, to count by address what Auth rejects too.
 //   - [Methods]: outside Auth, so that OPTIONS needs no key. The methods are no secret.
 //   - [Auth], or Identity, a middleware that calls [WithKey]. Then [RequireScopes] and [Plans]:
 //     what the caller may do, and what its plan includes. A request that is rejected here does
@@ -66,7 +66,7 @@
 //   - [Accept] or a [Negotiator], [ContentType] or [ContentTypes]: cheap checks of headers. The
 //     Limiter has counted a request that fails here, so retries are limited.
 //   - [MaxBody]: rejects a body whose announced length is too large.
-//   - [Shedder]: the last that rejects, so that no request waits for a place and then gets 403.
+//   - [Shedder]: the last to reject, so that no request waits for a place and then gets 403.
 //     Inside Auth, because the plan sets the priority.
 //   - [BodyTimeout]: bounds the time for the body, which only the handler reads.
 //   - [WriteStall]: bounds each write. In the Policy around a mux it covers every response.

@@ -20,11 +20,12 @@ func (c *keyContext) Value(key any) any {
 }
 
 // WithKey returns a context in which KeyFrom finds the key. It is for tests, and for
-// middlewares that authenticate in another way, such as by a JWT. Give the ID a prefix of its
-// own, such as user:, or the caller shares limits with the API key of the same ID. The caller
-// of WithKey has checked that the key is valid. Its Networks are checked by Policy.Identity,
-// RequireScopes, Plans, Limiter, Quotas and Shedder, which answer with 500 for a key without an
-// ID. If a middleware of this package is around, SeenKeyFrom finds the key there.
+// middlewares that authenticate in another way, such as by a JWT. Check that the key is valid
+// before you call WithKey. Give its ID a prefix of its own, such as user:, or the caller shares
+// limits with the API key of the same ID. The Networks of the key are checked by
+// Policy.Identity, RequireScopes, Plans, Limiter, Quotas and Shedder, which answer with 500 for
+// a key without an ID. If a middleware of this package is around, SeenKeyFrom finds the key
+// there.
 func WithKey(ctx context.Context, key *Key) context.Context {
 	if key != nil {
 		note(ctx, key)
@@ -32,8 +33,8 @@ func WithKey(ctx context.Context, key *Key) context.Context {
 	return &keyContext{ctx, identity{key: key, bearer: true}}
 }
 
-// KeyFrom returns the key that an Auth or WithKey around the caller has found. Handlers use it
-// for decisions. It does not return a key without an ID, nor a key that was found for another
+// KeyFrom returns the key that an Auth or WithKey around the handler has set. Handlers use it
+// for decisions. It does not return a key without an ID, nor a key that was set for another
 // handler of the same request.
 func KeyFrom(ctx context.Context) (*Key, bool) {
 	if id := identityOf(ctx); id != nil && id.key.ID != "" {
@@ -42,7 +43,7 @@ func KeyFrom(ctx context.Context) (*Key, bool) {
 	return nil, false
 }
 
-// SeenKeyFrom returns the last key that an Auth or WithKey inside the caller has found, even if
+// SeenKeyFrom returns the key that an Auth or WithKey further inside has found last, even if
 // the request was rejected since. It is for an access log around them, after next has returned,
 // and for ErrorWriter.Observe. It needs a middleware of this package, such as RequestID,
 // outside the log. Never use it for decisions: if a request passes several handlers, the key

@@ -22,7 +22,7 @@ type Key struct {
 	ID string
 	// Owner is who the key belongs to, such as a customer.
 	Owner string
-	// Plan is the Name of a Plan.
+	// Plan is the Name of one of the Plans.
 	Plan string
 	// Scopes are what RequireScopes checks.
 	Scopes []string
@@ -32,8 +32,9 @@ type Key struct {
 	// Quotas, if not empty, replace those of the plan that have the same names, at once and in
 	// mid-period, and add to the others: see Quotas.
 	Quotas []Quota
-	// Networks, if not empty, are where the key may be used from. A request from another
-	// address, as ClientIPFrom finds it, or without an address gets 403 address_not_allowed.
+	// Networks, if not empty, are the only networks from which the key may be used. A request
+	// from another address, as ClientIPFrom finds it, or without an address gets 403
+	// address_not_allowed.
 	Networks []netip.Prefix
 	// NotBefore is when the key becomes valid; ExpiresAt and RevokedAt are when it stops being
 	// valid. The zero time means no bound.
@@ -144,9 +145,9 @@ func DigestOf(token string) Digest {
 }
 
 // ErrKeyNotFound is returned by a KeyStore that has no such key. Any other error is answered
-// with 503. An error with a *ConfigError in its chain means that the key is there but cannot be
-// used, such as a row whose networks cannot be parsed. Any other error is an outage, in which a
-// KeyCache may go on with the keys that it has.
+// with 503. If it has a *ConfigError in its chain, the key is there but cannot be used, such as
+// a row whose networks cannot be parsed. Otherwise it is an outage, in which a KeyCache may go
+// on with the keys that it has.
 var ErrKeyNotFound = errors.New("admit: no such key")
 
 // KeyStore looks up keys by digest. It must be safe for concurrent use. It returns a key that
