@@ -1,0 +1,211 @@
+package limits_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/integration/guides/limits"
+	"github.com/admit-go/admit/integration/internal/guide"
+	"github.com/admit-go/admit/integration/servers"
+)
+
+var (
+	keys = admit.KeyMap{
+		admit.DigestOf("none"): {ID: "none"},
+		admit.DigestOf("free"): {ID: "free", Plan: "free"},
+		admit.DigestOf("pro"):  {ID: "pro", Plan: "pro"},
+		admit.DigestOf("own"):  {ID: "own", Plan: "free", Limits: []admit.Limit{admit.PerMinute(7)}},
+	}
+	prices = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has("fail") {
+			w.WriteHeader(http.StatusBadGateway)
+		}
+	})
+)
+
+// get sends a request with a key, or without one.
+func get(t testing.TB, h http.Handler, path, key string) *http.Response {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+	r.Header.Set("X-Request-Id", "7f3a")
+	if key != "" {
+		r.Header.Set("X-API-Key", key)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Result()
+}
+
+// admitted is how many requests get 200 until one gets 429.
+func admitted(t testing.TB, h http.Handler, path, key string) int {
+	t.Helper()
+	for n := 0; ; n++ {
+		res := get(t, h, path, key)
+		if res.StatusCode == http.StatusTooManyRequests {
+			return n
+		}
+		require.Equal(t, http.StatusOK, res.StatusCode)
+	}
+}
+
+func TestSmall(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := limits.Small(keys, prices)
+		for i := range 5 {
+			res := get(t, h, "/prices", "free")
+			assert.Equal(t, `"second";q=5;w=1, "minute";q=100;w=60`, res.Header.Get("RateLimit-Policy"))
+			assert.Contains(t, res.Header.Get("RateLimit"), []string{`"second";r=4;t=1`, `"second";r=3;t=1`, `"second";r=2;t=1`, `"second";r=1;t=1`, `"second";r=0;t=1`}[i])
+		}
+		for _, example := range []string{`"second";q=5;w=1`, `"second";r=4;t=1`, `"second";r=0;t=1`} {
+			assert.Contains(t, guide.Text(t, "limits"), "`"+example+"`")
+		}
+		guide.Shows(t, "limits", "http", guide.Dump(t, get(t, h, "/prices", "free")))
+		assert.Equal(t, 200, get(t, h, "/prices", "pro").StatusCode) // another caller
+		time.Sleep(time.Second)
+		assert.Equal(t, 5, admitted(t, h, "/prices", "free"))
+	})
+}
+
+func TestPlansAndAddresses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h, err := limits.Service(keys, prices)
+		require.NoError(t, err)
+		for key, want := range map[string]int{"none": 1, "free": 5, "pro": 50, "own": 7} {
+			assert.Equal(t, want, admitted(t, h, "/prices", key), key)
+		}
+		time.Sleep(time.Second)
+		assert.Equal(t, []string{`"address";q=100;w=1`, `"second";q=50;w=1`}, get(t, h, "/prices", "pro").Header["Ratelimit-Policy"])
+		for range 99 {
+			require.Equal(t, 401, get(t, h, "/prices", "").StatusCode)
+		}
+		assert.Equal(t, 429, get(t, h, "/prices", "").StatusCode)
+		assert.Equal(t, 429, get(t, h, "/prices", "pro").StatusCode) // the same address
+	})
+}
+
+// The command sets limits of a key, which the service follows.
+func TestLimitsOfAKey(t *testing.T) {
+	t.Parallel()
+	shell := guide.NewShell(t)
+	shell.Run(t, "admit keys mint --keys keys.json --id acme-1")
+	for _, block := range guide.Blocks(t, "limits", "sh") {
+		shell.Run(t, block)
+	}
+	found, err := admit.ReadKeyFile(filepath.Join(shell.Dir, "keys.json"))
+	require.NoError(t, err)
+	for _, key := range found {
+		assert.Equal(t, []admit.Limit{
+			{Name: "second", Requests: 200, Per: time.Second}, {Name: "day", Requests: 1_000_000, Per: 24 * time.Hour},
+		}, key.Limits)
+	}
+}
+
+func TestByTenant(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		limiter, err := limits.ByTenant(func(tenant string) []admit.Limit {
+			return map[string][]admit.Limit{"acme": {admit.PerMinute(3)}}[tenant]
+		})
+		require.NoError(t, err)
+		mux := http.NewServeMux()
+		mux.Handle("GET /{tenant}/orders", limiter.Wrap(prices))
+		assert.Equal(t, 3, admitted(t, mux, "/acme/orders", ""))
+		assert.Equal(t, 100, admitted(t, mux, "/other/orders", ""))
+	})
+}
+
+func TestWeighted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		limiter, err := limits.Weighted()
+		require.NoError(t, err)
+		h := limiter.Wrap(prices)
+		for range 20 {
+			require.Equal(t, 502, get(t, h, "/search?fail", "").StatusCode)
+		}
+		assert.Equal(t, 10, admitted(t, h, "/search", ""))
+		assert.Equal(t, 429, get(t, h, "/", "").StatusCode)
+		time.Sleep(time.Minute)
+		assert.Equal(t, 100, admitted(t, h, "/", ""))
+
+		expensive, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerMinute(5)}, Cost: func(*http.Request) int { return 6 }})
+		require.NoError(t, err)
+		res := get(t, expensive.Wrap(prices), "/", "")
+		assert.Equal(t, 429, res.StatusCode)
+		assert.Empty(t, res.Header.Get("Retry-After"))
+	})
+}
+
+func TestOnRedis(t *testing.T) {
+	t.Parallel()
+	server := servers.StartRedis(t)
+	root := redis.NewClient(&redis.Options{Addr: server.Addr})
+	t.Cleanup(func() { _ = root.Close() })
+	var command []any
+	for _, word := range strings.Fields(guide.Blocks(t, "limits", "text")[0]) {
+		command = append(command, word)
+	}
+	require.NoError(t, root.Do(t.Context(), command...).Err())
+
+	limiter, err := limits.OnRedis(&redis.Options{Addr: server.Addr, Username: "limits", Password: "secret"})
+	require.NoError(t, err)
+	h := limiter.Wrap(prices)
+	require.Eventually(t, func() bool { // a first connection may take longer than a request waits
+		without := limiter.Stats().WithoutStore
+		return get(t, h, "/", "").StatusCode == 200 && limiter.Stats().WithoutStore == without
+	}, 20*time.Second, 100*time.Millisecond)
+
+	server.Stop()
+	limiter, err = limits.OnRedis(&redis.Options{Addr: server.Addr})
+	require.NoError(t, err)
+	began := time.Now()
+	n := admitted(t, limiter.Wrap(prices), "/", "")
+	assert.GreaterOrEqual(t, n, 50/8)
+	assert.LessOrEqual(t, float64(n), 50/8+50.0/8*time.Since(began).Seconds())
+	assert.True(t, limiter.Stats().StoreDown)
+}
+
+// counting is a store that is a trip away.
+type counting struct {
+	*admit.MemoryStore
+	trips atomic.Int64
+}
+
+func (s *counting) Take(ctx context.Context, key string, cost int, of []admit.Limit) (admit.Decision, error) {
+	s.trips.Add(1)
+	return s.MemoryStore.Take(ctx, key, cost, of)
+}
+
+func TestLease(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		memory, err := admit.NewMemoryStore(admit.MemoryStoreConfig{})
+		require.NoError(t, err)
+		store := &counting{MemoryStore: memory}
+		limiter, err := limits.Leased(store)
+		require.NoError(t, err)
+		h := limiter.Wrap(prices)
+		for range 200 {
+			require.Equal(t, 200, get(t, h, "/", "").StatusCode)
+			time.Sleep(2 * time.Millisecond)
+		}
+		assert.Less(t, store.trips.Load(), int64(100))
+		assert.Positive(t, limiter.Stats().Leased)
+		require.NoError(t, limits.Stop(t.Context(), &http.Server{}, limiter))
+		assert.Zero(t, limiter.Stats().Leased)
+	})
+}
