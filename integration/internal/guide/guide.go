@@ -26,15 +26,20 @@ const root = "../../.."
 // Blocks returns the code of a guide that is in a language.
 func Blocks(t testing.TB, name, lang string) []string {
 	t.Helper()
-	page, err := markdown.Read(filepath.Join(root, "docs", name+".md"))
-	require.NoError(t, err)
 	var texts []string
-	for _, block := range page.Blocks {
+	for _, block := range read(t, name) {
 		if block.Lang == lang {
 			texts = append(texts, block.Text)
 		}
 	}
 	return texts
+}
+
+func read(t testing.TB, name string) []markdown.Block {
+	t.Helper()
+	page, err := markdown.Read(filepath.Join(root, "docs", name+".md"))
+	require.NoError(t, err)
+	return page.Blocks
 }
 
 // Text returns the whole text of a guide.
