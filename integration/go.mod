@@ -3,6 +3,7 @@ module github.com/admit-go/admit/integration
 go 1.25.0
 
 require (
+	github.com/MicahParks/keyfunc/v3 v3.9.2
 	github.com/admit-go/admit v0.0.0
 	github.com/admit-go/admit/admitotel v0.0.0
 	github.com/admit-go/admit/admitprom v0.0.0
@@ -50,6 +51,7 @@ require (
 )
 
 require (
+	github.com/MicahParks/jwkset v0.11.4 // indirect
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
 	github.com/prometheus/otlptranslator v1.0.0 // indirect
