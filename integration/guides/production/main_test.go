@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/admitprom"
+	"github.com/admit-go/admit/admittest"
+)
+
+func TestContract(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { // nobody waits for what is slow
+		metrics, err := admitprom.New(admitprom.Config{Registerer: prometheus.NewRegistry()})
+		require.NoError(t, err)
+		keys := admit.KeyMap{}
+		handler, api, err := newHandler(keys, metrics, slog.New(slog.DiscardHandler))
+		require.NoError(t, err)
+		c := admittest.NewContract(t, api, handler)
+		c.Provoke(admittest.Credentials{Keys: keys, Patience: time.Minute})
+		c.AllReached()
+		admittest.Golden(t, "testdata/CONTRACT.md", api.Markdown())
+	})
+}
+
+// shop is the program as it runs in production.
+type shop struct {
+	command     *exec.Cmd
+	public, ops string
+	token       string
+	lines       chan map[string]any // of the log
+}
+
+func start(t *testing.T) *shop {
+	t.Helper()
+	dir := t.TempDir()
+	program := filepath.Join(dir, "shop")
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	token, digest, _ := admit.Mint("shop")
+	file := filepath.Join(dir, "keys.json")
+	require.NoError(t, admit.WriteKeyFile(file, admit.KeyMap{digest: {ID: "k1", Owner: "ACME", Plan: "pro", Scopes: []string{"orders:write"}}}))
+
+	s := &shop{token: token, lines: make(chan map[string]any, 100)}
+	s.command = exec.CommandContext(t.Context(), program, "-addr", "127.0.0.1:0", "-ops", "127.0.0.1:0", "-keys", file, "-drain", "1s")
+	stdout, err := s.command.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, s.command.Start())
+	go func() {
+		defer close(s.lines)
+		for lines := bufio.NewScanner(stdout); lines.Scan(); {
+			var line map[string]any
+			if json.Unmarshal(lines.Bytes(), &line) == nil {
+				s.lines <- line
+			}
+		}
+	}()
+	for _, url := range []*string{&s.public, &s.ops} {
+		line := <-s.lines
+		require.Equal(t, "listening", line["msg"])
+		*url = line["url"].(string)
+	}
+	return s
+}
+
+func (s *shop) do(t *testing.T, method, url, body string, headers ...string) (*http.Response, string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	require.NoError(t, err)
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	res, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	return res, string(text)
+}
+
+func TestOverTheWire(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	order := []string{"X-API-Key", s.token, "Content-Type", "application/json", "X-Forwarded-For", "198.51.100.1, 203.0.113.7", "X-Request-Id", "r1"}
+
+	res, body := s.do(t, "POST", s.public+"/v1/orders", `{"Article":"tea"}`, order...)
+	assert.Equal(t, 201, res.StatusCode, body)
+	assert.Equal(t, `"second";q=50;w=1`, res.Header.Get("RateLimit-Policy"))
+	line := <-s.lines
+	for name, want := range map[string]any{
+		"msg": "request", "http.route": "/v1/orders", "http.response.status_code": 201.0, "client.address": "203.0.113.7",
+		"request_id": "r1", "admit.key.id": "k1", "admit.key.owner": "ACME", "admit.plan": "pro",
+	} {
+		assert.Equal(t, want, line[name], name)
+	}
+	assert.NotContains(t, line, s.token)
+
+	res, body = s.do(t, "POST", s.public+"/v1/orders", `{}`)
+	assert.Equal(t, 401, res.StatusCode)
+	assert.Regexp(t, `^\{"result":"error","message":"[^"]+","code":"key_missing","request_id":"[0-9a-f]{32}"\}\n?$`, body)
+	assert.Equal(t, "key_missing", (<-s.lines)["error.type"])
+
+	res, _ = s.do(t, "GET", s.public+"/", "")
+	assert.Equal(t, 200, res.StatusCode, "the contract")
+	res, _ = s.do(t, "GET", s.public+"/metrics", "")
+	assert.Equal(t, 404, res.StatusCode, "metrics are not public")
+
+	// What net/http refuses itself has no envelope, and no line in the log.
+	res, body = s.do(t, "GET", s.public+"/", "", "X-Long", strings.Repeat("a", 24<<10))
+	assert.Equal(t, 431, res.StatusCode)
+	assert.Equal(t, "431 Request Header Fields Too Large", body)
+
+	_, scrape := s.do(t, "GET", s.ops+"/metrics", "")
+	for _, want := range []string{
+		`http_server_request_duration_seconds_count{admit_plan="pro",error_type="",http_request_method="POST",http_response_status_code="201",http_route="/v1/orders",url_scheme="http"} 1`,
+		`admit_inflight_running{admit_name="shop"} 0`, "go_goroutines", "admit_shedder_admitted_total",
+	} {
+		assert.Contains(t, scrape, want)
+	}
+
+	// After SIGTERM the health check fails first, and requests are still served.
+	res, _ = s.do(t, "GET", s.ops+"/healthz", "")
+	assert.Equal(t, 200, res.StatusCode)
+	require.NoError(t, s.command.Process.Signal(syscall.SIGTERM))
+	require.Eventually(t, func() bool {
+		res, _ := s.do(t, "GET", s.ops+"/healthz", "")
+		return res.StatusCode == 503
+	}, time.Second, time.Millisecond)
+	res, _ = s.do(t, "POST", s.public+"/v1/orders", `{"Article":"tea"}`, order...)
+	assert.Equal(t, 201, res.StatusCode)
+	for range s.lines {
+		continue // until the program ends
+	}
+	assert.NoError(t, s.command.Wait())
+}
+
+// A key file that is not there stops the start.
+func TestStartFails(t *testing.T) {
+	t.Parallel()
+	*keyFile = filepath.Join(t.TempDir(), "keys.json")
+	assert.ErrorIs(t, run(t.Context(), slog.New(slog.DiscardHandler)), os.ErrNotExist)
+}
