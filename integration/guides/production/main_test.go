@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -125,6 +126,14 @@ func TestOverTheWire(t *testing.T) {
 	res, body = s.do(t, "GET", s.public+"/", "", "X-Long", strings.Repeat("a", 24<<10))
 	assert.Equal(t, 431, res.StatusCode)
 	assert.Equal(t, "431 Request Header Fields Too Large", body)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.public, "http://"))
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nno colon\r\n\r\n")
+	require.NoError(t, err)
+	answer, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	assert.Regexp(t, `^HTTP/1\.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n`, string(answer))
 
 	_, scrape := s.do(t, "GET", s.ops+"/metrics", "")
 	for _, want := range []string{
