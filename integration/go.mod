@@ -3,6 +3,7 @@ module github.com/admit-go/admit/integration
 go 1.25.0
 
 require (
+	connectrpc.com/connect v1.21.0
 	github.com/MicahParks/keyfunc/v3 v3.9.2
 	github.com/admit-go/admit v0.0.0
 	github.com/admit-go/admit/admitotel v0.0.0
@@ -47,6 +48,8 @@ require (
 	golang.org/x/perf v0.0.0-20260211190930-8161c38c6cdc
 	golang.org/x/sys v0.47.0
 	golang.org/x/time v0.15.0
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260706201446-f0a921348800
+	google.golang.org/grpc v1.84.0
 	modernc.org/sqlite v1.59.0
 )
 
@@ -114,7 +117,7 @@ require (
 	golang.org/x/net v0.57.0 // indirect
 	golang.org/x/sync v0.22.0 // indirect
 	golang.org/x/text v0.41.0 // indirect
-	google.golang.org/protobuf v1.36.12 // indirect
+	google.golang.org/protobuf v1.36.12
 	modernc.org/libc v1.75.7 // indirect
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
