@@ -7,6 +7,7 @@ import (
 
 	"github.com/didip/tollbooth/v7"
 	"github.com/go-chi/chi/v5"
+	chimiddleware "github.com/go-chi/chi/v5/middleware"
 	"github.com/go-chi/httprate"
 	"github.com/labstack/echo/v4"
 	"github.com/labstack/echo/v4/middleware"
@@ -21,7 +22,10 @@ import (
 // Httprate limits a router of chi, as it was.
 func Httprate(item http.HandlerFunc) http.Handler {
 	r := chi.NewRouter()
-	r.Use(httprate.LimitByIP(60, time.Minute))
+	r.Use(chimiddleware.ClientIPFromRemoteAddr)
+	r.Use(httprate.LimitBy(60, time.Minute, func(r *http.Request) (string, error) {
+		return httprate.CanonicalizeIP(chimiddleware.GetClientIP(r.Context())), nil
+	}))
 	r.Get("/items/{id}", item)
 	return r
 }
