@@ -59,7 +59,7 @@ func TestDifferences(t *testing.T) {
 		retryAfter, contentType string
 		header                  string // one that it has
 	}{
-		"httprate":  {built(migrating.Httprate(item)), 0, 429, 429, 429, "60", "text/plain; charset=utf-8", "X-RateLimit-Limit"},
+		"httprate":  {func() http.Handler { return migrating.Httprate(item) }, 0, 429, 429, 429, "60", "text/plain; charset=utf-8", "X-RateLimit-Limit"},
 		"tollbooth": {built(migrating.Tollbooth(item)), 10, 200, 200, 429, "", "text/plain; charset=utf-8", "RateLimit-Limit"},
 		"echo":      {built(migrating.Echo(echoItem)), 10, 200, 429, 429, "", "application/json", "Content-Type"},
 		"ulule":     {built(migrating.Ulule(item)), 0, 429, 429, 429, "", "text/plain; charset=utf-8", "X-RateLimit-Limit"},
