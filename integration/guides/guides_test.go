@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -166,7 +167,7 @@ func TestLinksOfPages(t *testing.T) {
 	}
 }
 
-// docs/README.md leads to every guide, and each is one page.
+// docs/README.md leads to every guide; each is one page, and leads to its code.
 func TestGuidesAreListed(t *testing.T) {
 	t.Parallel()
 	pages := pages(t)
@@ -175,6 +176,9 @@ func TestGuidesAreListed(t *testing.T) {
 		if name, ok := strings.CutPrefix(path, "docs/"); ok && name != "README.md" {
 			assert.Contains(t, index.Links, name)
 			assert.LessOrEqual(t, page.Lines, 220, path)
+			if slices.ContainsFunc(page.Blocks, func(b markdown.Block) bool { return b.Lang == "go" }) {
+				assert.Contains(t, page.Links, "../integration/guides/"+folder(path), path)
+			}
 		}
 	}
 	assert.LessOrEqual(t, pages["README.md"].Lines, 300)
