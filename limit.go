@@ -11,69 +11,92 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Limit lets a caller have Requests in each Per, as a token bucket: it holds Burst
-// requests (0: as many as Requests), starts full, and fills up evenly. It admits at
-// most Burst + Requests in any one Per. Name tells it apart in headers and stores; the
-// default is Per as Go prints it, such as 1m0s.
+// Limit is a rate limit: a caller may send Requests requests in each Per. It is a token bucket,
+// which holds Burst requests, starts full and fills at a constant rate. It admits at most
+// Burst + Requests requests in any period of length Per.
 //
-// A caller has one bucket for each Limit, and a Limit with other numbers is another one:
-// where the numbers change, by a deployment or with a plan, everybody starts with a full
-// bucket. Who has used up 10 a day, and may have 20 a day from now on, has 20 more.
+// A caller has one bucket for each Limit, and a Limit with other numbers is another Limit. When
+// the numbers change, in a deployment or with the plan of a caller, the caller starts with a full
+// bucket. A caller that has used up 10 requests a day and now may send 20 has 20 more today.
 type Limit struct {
-	Name     string        // 1 to 64 printable ASCII characters
-	Requests int           // 1 to 1,000,000,000
-	Per      time.Duration // 1 ms or more; sent in whole seconds, rounded up
-	Burst    int           // 0 to 1,000,000,000
+	// Name identifies the limit in headers and stores. Default: Per as Go prints it, such as
+	// "1m0s". Permitted: 1 to 64 printable ASCII characters. Prohibited: the name of another
+	// limit of the same caller.
+	Name string
+	// Requests is how many requests are admitted in each Per. Required. Permitted: 1 to
+	// 1,000,000,000, but no more than one in a nanosecond.
+	Requests int
+	// Per is the period. Required. Permitted: 1 ms or more. Headers have it in whole seconds,
+	// rounded up.
+	Per time.Duration
+	// Burst is how many requests a full bucket holds, and so how many may come at once. Zero
+	// means as many as Requests. Permitted: 0 to 1,000,000,000. Prohibited: a Burst that takes
+	// more than 100 years to refill.
+	Burst int
 }
 
-// PerSecond is n requests a second, named second.
+// PerSecond returns a Limit of n requests a second, named "second".
 func PerSecond(n int) Limit { return Limit{Name: "second", Requests: n, Per: time.Second} }
 
-// PerMinute is n requests a minute, named minute.
+// PerMinute returns a Limit of n requests a minute, named "minute".
 func PerMinute(n int) Limit { return Limit{Name: "minute", Requests: n, Per: time.Minute} }
 
-// PerHour is n requests an hour, named hour.
+// PerHour returns a Limit of n requests an hour, named "hour".
 func PerHour(n int) Limit { return Limit{Name: "hour", Requests: n, Per: time.Hour} }
 
-// PerDay is n requests in 24 hours, named day. It is a bucket and no calendar: who comes with
-// a full one may have up to two days' requests in the first 24 hours.
+// PerDay returns a Limit of n requests in 24 hours, named "day". It is a token bucket, not a
+// calendar day: a caller that starts with a full bucket may send up to 2n requests in the first
+// 24 hours. For calendar days, see [Quota].
 func PerDay(n int) Limit { return Limit{Name: "day", Requests: n, Per: 24 * time.Hour} }
 
-// Decision is the answer of a LimitStore. A refusal has taken nothing.
+// Decision is the decision of a LimitStore or a Limiter. A refusal takes nothing from any bucket.
 type Decision struct {
-	Allowed    bool
-	RetryAfter time.Duration // where a Limit is exceeded: a lone caller that waits it is let in; < 0: never
-	States     []LimitState  // one for each Limit, in order
-	Limits     []Limit       // the limits behind States; set by the Limiter, not by a LimitStore
+	// Allowed reports whether the request is admitted.
+	Allowed bool
+	// RetryAfter is how long to wait where a Limit is exceeded. If no other request of the
+	// caller comes meanwhile, the same cost is then admitted. A negative value means never.
+	RetryAfter time.Duration
+	// States has one LimitState for each Limit, in the same order.
+	States []LimitState
+	// Limits has the limits of States. It is set by the Limiter, not by a LimitStore.
+	Limits []Limit
 }
 
-// LimitState is what a caller has left of one Limit after the Decision.
+// LimitState is what a caller has left of one Limit after a Decision.
 type LimitState struct {
-	Remaining int           // requests that may come at once
-	Reset     time.Duration // until the bucket is full; where Exceeded, until it lets this cost through
-	Exceeded  bool          // this Limit refused
-	Next      time.Duration // where Remaining is 0: until a cost of 1 is let through; 0: as of a bucket with this Reset
+	// Remaining is how many requests may come at once now.
+	Remaining int
+	// Reset is the time until the bucket is full. Where this Limit is exceeded and its Burst
+	// holds the cost, it is the time until the cost is admitted.
+	Reset time.Duration
+	// Exceeded reports whether this Limit rejected the request.
+	Exceeded bool
+	// Next is the time until a cost of 1 is admitted, where Remaining is 0. Zero means that it
+	// follows from Reset.
+	Next time.Duration
 }
 
-// LimitStore decides, for all limits or none, whether key may spend cost. A cost of 0
-// only looks and is always allowed; a negative cost gives back, at most until the
-// bucket is full. The clock is the store's. An error is an outage, or limits that
-// NewLimiter does not take. The limits are a copy. Take is called by any number of
-// goroutines.
+// LimitStore keeps the token buckets of callers. Take decides whether the caller with this key
+// may spend cost, and takes it from the buckets of all limits or of none. A cost of 0 only looks
+// and is always allowed. A negative cost gives back, at most until the bucket is full. The time
+// is that of the store's own clock. The slice of limits is a copy. An error means an outage, or
+// limits that NewLimiter does not accept. Take must be safe for concurrent use.
 //
-// The key is "key:", LimiterConfig.Name, a colon and the ID for a caller with a Key; "addr:",
-// the Name, a colon and the address of Caller for others; with LimiterConfig.CountBy "by:", the
-// Name, a colon and what that has returned. It may have any byte and any length.
+// The key may have any length and contain any byte. It has one of these forms, where name is
+// LimiterConfig.Name:
+//   - key:name:ID, with the ID of the Key, for a caller with a Key
+//   - addr:name:address, with the address that [Caller] returns, for other callers
+//   - by:name:result, with the result of LimiterConfig.CountBy, if that is set
 //
-// A store that bounds its calls itself may say so by a method MaxWait() time.Duration: if that
-// is no longer than a Limiter waits, Take is called as it is, without the goroutine, the timer
-// and the probes that LimiterConfig.Store is about.
+// A store that bounds its own calls may have a method MaxWait() time.Duration. If it returns at
+// most 400 ms, the time that a Limiter waits, the Limiter calls Take directly: without the
+// goroutine, the timer and the probes that LimiterConfig.Store describes.
 type LimitStore interface {
 	Take(ctx context.Context, key string, cost int, limits []Limit) (Decision, error)
 }
 
-// CompleteLimits returns the limits of one caller with their defaults filled in, or all
-// that NewLimiter would find wrong with them. It is for those who write a LimitStore.
+// CompleteLimits returns the limits of one caller with their defaults filled in, or an error with
+// every problem that NewLimiter would report. It is for implementations of LimitStore.
 func CompleteLimits(limits []Limit) ([]Limit, error) {
 	rules, err := newRules(limits)
 	if err != nil {
@@ -88,26 +111,26 @@ func CompleteLimits(limits []Limit) ([]Limit, error) {
 	return complete, nil
 }
 
-// maxInteger is the largest Integer of RFC 9651 §3.3.1. No header says more: what
-// only a LimitStore of somebody else does is cut.
+// maxInteger is the largest Integer of RFC 9651 §3.3.1. Larger numbers, which only a LimitStore
+// of a user returns, are cut to it in headers.
 const maxInteger = 999_999_999_999_999
 
 // rule is a Limit made ready for decisions.
 type rule struct {
 	Limit                      // with its defaults filled in
-	id    unique.Handle[Limit] // tells its buckets from those of any other Limit
+	id    unique.Handle[Limit] // of its buckets, different for each Limit
 	rate  rate.Limit
 }
 
-// What a Limit may ask for. Within these bounds the rounding of a bucket's tokens
-// stays far below one request, and its times fit a time.Duration.
+// Bounds of a Limit. Within them, the rounding error of a bucket's tokens stays far below one
+// request, and its times fit into a time.Duration.
 const (
 	maxRequests = 1_000_000_000
 	maxFill     = 100 * 365 * 24 * time.Hour
 	maxLimits   = 16 // of one caller
 )
 
-// newRules checks the limits of one caller. The paths of its faults begin with Limits.
+// newRules checks the limits of one caller. The paths of the errors begin with Limits.
 func newRules(limits []Limit) ([]rule, error) {
 	if len(limits) == 0 {
 		return nil, configFault("Limits", "is empty; name at least one limit, such as PerMinute(100)")
@@ -132,7 +155,7 @@ func newRules(limits []Limit) ([]rule, error) {
 	return rules, f.err()
 }
 
-// checkLimits is for limits that may be left out.
+// checkLimits checks limits that may be empty.
 func checkLimits(limits []Limit) error {
 	if len(limits) == 0 {
 		return nil
@@ -141,7 +164,7 @@ func checkLimits(limits []Limit) error {
 	return err
 }
 
-// newRule checks one limit. The path of its fault begins with Limit.
+// newRule checks one limit. The path of the error begins with Limit.
 func newRule(l Limit) (rule, error) {
 	fault := func(field, format string, args ...any) (rule, error) {
 		return rule{}, configFault("Limit."+field, format, args...)

@@ -11,21 +11,21 @@ import (
 	"github.com/admit-go/admit/internal/lease"
 )
 
-// limitSet is the limits of one caller, with what their headers need. It is the only
-// place that knows what the headers look like.
+// limitSet is the limits of one caller, with what their headers need. Only this type knows the
+// format of the headers.
 type limitSet struct {
 	limits []Limit // complete
 	rules  []rule
-	shares []rule // of one process, while the store is down
+	shares []rule // the part of this process, while the store is down
 	lease  *lease.Terms
 
 	policy string   // RateLimit-Policy
-	items  []string // of RateLimit, up to what depends on the response
+	items  []string // of RateLimit, up to the part that depends on the response
 	quotas []string // X-RateLimit-Limit
 }
 
-// The names are as http.Header keeps them; they are assigned, since Set would have to
-// find that out each time. Field names are case-insensitive (RFC 9110 §5.1).
+// The names are in the canonical form of http.Header, and values are assigned directly, since Set
+// would canonicalize the name each time. Field names are case-insensitive (RFC 9110 §5.1).
 const (
 	headerPolicy          = "Ratelimit-Policy"
 	headerLimit           = "Ratelimit"
@@ -59,8 +59,8 @@ func newLimitSet(limits []Limit) (*limitSet, error) {
 	return set, nil
 }
 
-// divide sets the shares of so many processes. The rate of a share is exact, since its
-// period is longer, and only a Burst that is less than the number has to be rounded up.
+// divide computes the share of each of so many processes. The rate of a share is exact, since its
+// period is longer. Only a Burst that is less than the number of processes is rounded up.
 func (set *limitSet) divide(replicas int) error {
 	if replicas <= 1 {
 		set.shares = set.rules
@@ -79,7 +79,7 @@ func (set *limitSet) divide(replicas int) error {
 	return nil
 }
 
-// reached returns the names of the limits that refused.
+// reached returns the names of the limits that are exceeded.
 func (set *limitSet) reached(states []LimitState) (names []string) {
 	for i, st := range states[:min(len(states), len(set.limits))] {
 		if st.Exceeded {
@@ -89,7 +89,7 @@ func (set *limitSet) reached(states []LimitState) (names []string) {
 	return names
 }
 
-// areReached reports whether those are the names.
+// areReached reports whether names are the names of the limits that are exceeded.
 func (set *limitSet) areReached(states []LimitState, names []string) bool {
 	for i, st := range states[:min(len(states), len(set.limits))] {
 		if !st.Exceeded {
@@ -103,7 +103,7 @@ func (set *limitSet) areReached(states []LimitState, names []string) bool {
 	return len(names) == 0
 }
 
-// holds reports whether full buckets hold a cost.
+// holds reports whether full buckets hold cost.
 func (set *limitSet) holds(cost int) bool {
 	return !slices.ContainsFunc(set.limits, func(l Limit) bool { return cost > l.Burst })
 }
@@ -120,10 +120,9 @@ func appendFieldString(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// writeHeaders tells the client about d, which the rules have decided for a cost:
-// RateLimit-Policy and RateLimit, Lists of Strings with parameters
-// (draft-ietf-httpapi-ratelimit-headers-11). Where a Limiter outside has set them, these
-// are further members. Without states it writes nothing.
+// writeHeaders writes RateLimit-Policy and RateLimit for d, which was decided by rules for cost.
+// Both are Lists of Strings with parameters (draft-ietf-httpapi-ratelimit-headers-11). If a
+// Limiter outside has set them, members are added. Without states it writes nothing.
 func (set *limitSet) writeHeaders(in inside, h http.Header, d Decision, rules []rule, cost int, legacy bool) {
 	if len(d.States) == 0 {
 		return
@@ -157,9 +156,9 @@ func (set *limitSet) writeHeaders(in inside, h http.Header, d Decision, rules []
 	}
 }
 
-// window is the t of RateLimit, in seconds: over how long the r requests that are left may
-// be spread, so that r/t is never more than q/w; where none is left, when the next one
-// comes, so that the last response that was let in says what a refusal will say.
+// window is the t of RateLimit, in seconds: the time over which the r remaining requests may be
+// spread, so that r/t is never more than q/w. If none remains, it is the time until the next one
+// is admitted, so that the last admitted response says the same as the refusal that follows.
 func (ru *rule) window(st LimitState, r int64, cost int) int64 {
 	if r == 0 {
 		next := st.Next
@@ -178,7 +177,8 @@ func (ru *rule) window(st LimitState, r int64, cost int) int64 {
 	return int64(min(t, maxInteger))
 }
 
-// next is when a bucket holds one request, told from when it is full or holds the cost.
+// next is the time until a bucket holds one request, computed from the time until it is full or
+// holds cost.
 func (ru *rule) next(st LimitState, cost int) time.Duration {
 	n := ru.Burst
 	if st.Exceeded && cost <= ru.Burst {
@@ -189,8 +189,8 @@ func (ru *rule) next(st LimitState, cost int) time.Duration {
 	return st.Reset - time.Duration(others)
 }
 
-// writeLegacy speaks of one limit: the one that lets in last, else the one with the
-// fewest requests left.
+// writeLegacy writes the headers of one limit: of the exceeded limits the one with the longest
+// wait, or else the one with the fewest remaining requests.
 func (set *limitSet) writeLegacy(h http.Header, states []LimitState) {
 	at := 0
 	for i, st := range states[:min(len(states), len(set.quotas))] {

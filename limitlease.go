@@ -11,55 +11,60 @@ import (
 	"github.com/admit-go/admit/internal/lease"
 )
 
-// Lease lets a process take requests ahead from the Store of a Limiter: for each caller as many as
-// it will need soon. Then most requests are decided without a trip to the Store.
+// Lease lets a process take requests ahead from the Store of a Limiter: for each caller, as many
+// as the caller will need soon. Most requests are then decided without a call to the Store. A
+// service that uses a Lease should call [Limiter.Close] when it ends.
 //
-// The first request of a caller takes its own cost from the Store. From the second within For on, a
-// trip may take more: what the caller needs in For at the rate since its last trip, at most twice
-// what that trip was for. A process holds at most Share*Burst/Replicas of each limit for one caller,
-// rounded down. Where that is less than 1, as for a Limit with a small Burst, nothing is taken
-// ahead, and each request asks the Store. About ten are needed to spare nine trips in ten.
+// The first request of a caller takes only its own cost from the Store. From the second request
+// within For on, a call may take more: what the caller needs during For at its rate since the
+// last call, but at most twice what the last call was for. A process holds at most
+// Share*Burst/Replicas of each limit for one caller, rounded down. If that is less than 1, as for
+// a Limit with a small Burst, nothing is taken ahead, and each request asks the Store. About ten
+// are needed to save nine calls in ten.
 //
 // For one caller, all processes together admit at most Burst + Requests + Share*Burst of each
-// limit in any one Per: what the Store gives in that time, and what they held when it began. This
-// is so while no more than Replicas processes run. A rolling deployment runs more, and two
-// Limiters of one Name count as two processes. While the Store fails, what is held is spent first;
-// then StoreDown decides, and what it admits comes on top.
+// limit in any period of length Per: what the Store gives in that period, and what the processes
+// held when it began. This bound holds while at most Replicas processes run. A rolling deployment
+// runs more, and two Limiters with one Name count as two processes. While the Store fails, a
+// process spends what it holds first. After that StoreDown decides, and what it admits is not
+// within the bound.
 //
-// What is left after For goes back with the next trip for the caller, or within For after that
-// (100 ms if For is shorter), and at Close. What cannot go back, because a process crashes or the
-// Store does not answer, is lost to the caller.
+// What is left after For goes back with the next call for the caller, or within another For (or
+// 100 ms, if For is shorter), and at Close. What cannot go back, because a process crashes or the
+// Store does not respond, is lost to the caller.
 //
-// Who has used up a limit is refused without a trip until the Store would admit it. A caller that
-// comes often enough to have something taken ahead is refused for at least the time in which
-// Share*Burst come back, at most For. Retry-After says so. What other processes give back counts
-// after that.
+// A caller that has used up a limit is rejected without a call until the Store would admit it. A
+// caller that comes often enough to have something taken ahead is rejected for at least the time
+// in which Share*Burst refills, but at most for For. Retry-After says so. What other processes
+// give back counts only after that.
 //
-// RateLimit is told from the last answer of the Store, which is less than For old for a request
-// that is admitted. Its r is too high by what other processes have admitted since, and too low by
-// what they hold, at most Share*Burst.
+// RateLimit is computed from the last response of the Store, which is less than For old for a
+// request that is admitted. Its r is too high by what other processes have admitted since, and
+// too low by what they hold, at most Share*Burst.
 //
-// One request of a caller asks the Store at a time, up to three times where little is left. Others
-// wait for its answer, for 400 ms at most, and may have to ask then.
+// Only one request of a caller asks the Store at a time, with up to three calls if little is
+// left. Other requests of the caller wait for the result, for at most 400 ms, and may then have
+// to ask themselves.
 //
-// A Limiter keeps about 300 bytes and the key for each caller that came lately, up to twice For
+// A Limiter keeps about 300 bytes, and the key, for each caller that came lately, up to twice For
 // ago. It keeps at most 100,000 callers, of which at most 75,000 are counted by address or by
-// CountBy. For all others, for a key longer than 256 bytes, and for a cost above the smallest
-// Burst, each request asks the Store. When the limits of a caller change, so does each of its
-// requests until what was taken ahead of the old limits has gone back; that is not spent on the
-// new ones. A MemoryStore is no trip away, and is asked each time.
+// CountBy. For all other callers, for a key longer than 256 bytes, and for a cost above the
+// smallest Burst, each request asks the Store. When the limits of a caller change, each of its
+// requests asks the Store until what was taken ahead of the old limits has gone back; that is not
+// spent on the new limits. A Lease has no effect with a MemoryStore, which needs no call over a
+// network.
 type Lease struct {
-	// Share is the part of Burst that all processes may have taken ahead together: more than
-	// 0, at most 1.
+	// Share is the part of Burst that all processes together may take ahead. Required.
+	// Permitted: more than 0, at most 1.
 	Share float64
-	// For is how long what was taken ahead may be spent, 10 ms or more. Then what is left goes
-	// back.
+	// For is how long requests that were taken ahead may be used. What is left then goes back.
+	// Required. Permitted: 10 ms or more.
 	For time.Duration
 }
 
 const shortestLease = 10 * time.Millisecond
 
-// check adds what is wrong with the Lease of a configuration.
+// check adds the problems of l, the Lease of c.
 func (l Lease) check(f *faults, c *LimiterConfig) {
 	if l == (Lease{}) {
 		return
@@ -77,7 +82,7 @@ func (l Lease) check(f *faults, c *LimiterConfig) {
 	}
 }
 
-// terms are what may be taken ahead of a list of limits; nil: nothing.
+// terms returns what may be taken ahead of a list of limits; nil if nothing may.
 func (l Lease) terms(limits []Limit, replicas int) *lease.Terms {
 	of := make([]lease.Limit, len(limits))
 	for i, limit := range limits {
@@ -87,29 +92,30 @@ func (l Lease) terms(limits []Limit, replicas int) *lease.Terms {
 }
 
 const (
-	// maxLeased is how many callers have an account, and maxStrangers how many of those have no
-	// key. For all others each request is a trip.
+	// maxLeased is how many callers have an account, and maxStrangers how many of those may be
+	// callers without a key. Each request of another caller is a call to the store.
 	maxLeased    = 100_000
 	maxStrangers = maxLeased - maxLeased/keyedShare
-	// maxLeaseKey is how long the key of a caller may be, which CountBy may make of anything.
+	// maxLeaseKey is how long the key of a caller may be. CountBy may return any string.
 	maxLeaseKey = 256
 	leaseShards = 64
-	// leaseTurns is how often the store is asked for one request: for it and ahead, for what the
-	// store has said is left, which a slow store is not, and for the request alone.
+	// leaseTurns is how often the store is asked for one request at most: for the request and
+	// ahead, for what the store has said is left, and for the request alone. A slow store is not
+	// asked the second time.
 	leaseTurns = 3
-	// leaseSweep is how often what is left of leases is looked for, at most.
+	// leaseSweep is the shortest time between two sweeps for leases that have ended.
 	leaseSweep = 100 * time.Millisecond
-	// leaseBatch is for how many callers what is left is taken out before it goes back, about,
-	// and leaseGivers how many calls of the store do that at a time.
+	// leaseBatch is about how many callers a sweep collects before it gives back what is left of
+	// their leases, and leaseGivers how many calls to the store do that at a time.
 	leaseBatch  = 1024
 	leaseGivers = 32
 )
 
-// leases is what a Limiter knows and holds of callers: an account for each that has come lately.
+// leases is what a Limiter knows and holds of callers: an account for each that came lately.
 //
-// An account is changed under the lock of its shard, and the store is never asked under it. While
-// one request asks, others of the caller that need an answer stand in a queue. Who has asked
-// serves the queue, and hands over to the first that has to ask again.
+// An account is changed under the lock of its shard; the store is never asked under that lock.
+// While one request asks, others of the caller that need the store wait in a queue. The request
+// that has asked serves the queue, and hands over to the first that has to ask again.
 type leases struct {
 	store  *guardedStore
 	epoch  time.Time
@@ -121,7 +127,7 @@ type leases struct {
 
 	mu       sync.Mutex
 	timer    *time.Timer   // for the next sweep; nil: there is no account
-	sweeping chan struct{} // closed when the sweep that goes on is over; nil: there is none
+	sweeping chan struct{} // closed when the current sweep is over; nil: there is none
 }
 
 type leaseShard struct {
@@ -141,17 +147,17 @@ type leaseAccount struct {
 // leaseWaiter is a request in a queue.
 type leaseWaiter struct {
 	cost int64
-	turn chan leaseTurn // gets one, from who takes the waiter out of the queue
+	turn chan leaseTurn // gets one, from whoever takes the waiter out of the queue
 }
 
-// leaseTurn is what a request in a queue hears: an answer, or that it has to ask.
+// leaseTurn is what a request in a queue is told: an answer, or that it has to ask.
 type leaseTurn struct {
 	storeAnswer
 	ask bool
 	n   int64
 }
 
-// storeAnswer is what the store has decided, or what needed no trip to it.
+// storeAnswer is a decision of the store, or one that needed no call to it.
 type storeAnswer struct {
 	Decision
 	asked bool
@@ -166,7 +172,7 @@ func (ls *leases) now() time.Duration { return time.Since(ls.epoch) }
 
 func (ls *leases) shardOf(id fingerprint) *leaseShard { return &ls.shards[id[1]%leaseShards] }
 
-// key is the key of a caller, as a string that is there already if it has an account.
+// key returns the key of a caller as a string, without an allocation if it has an account.
 func (ls *leases) key(id fingerprint, key []byte) string {
 	sh := ls.shardOf(id)
 	sh.mu.Lock()
@@ -178,8 +184,8 @@ func (ls *leases) key(id fingerprint, key []byte) string {
 	return string(key)
 }
 
-// take is Take of the store, without a trip where what is known and held of the caller will do:
-// then it is not asked.
+// take is Take of the store. It does not call the store, and asked is false, where it can decide
+// by what is known and held of the caller.
 func (ls *leases) take(ctx context.Context, states []LimitState, who caller, set *limitSet, cost int) (d Decision, asked bool, err error) {
 	if set.lease == nil || !set.lease.Holds(int64(cost)) || ls.closed.Load() {
 		d, err = ls.exact(ctx, who, set, cost)
@@ -226,12 +232,12 @@ func (ls *leases) take(ctx context.Context, states []LimitState, who caller, set
 	return answer.Decision, answer.asked, answer.err
 }
 
-// exact asks the store for nothing but the cost.
+// exact asks the store for cost alone.
 func (ls *leases) exact(ctx context.Context, who caller, set *limitSet, cost int) (Decision, error) {
 	return ls.store.take(ctx, who.key, cost, slices.Clone(set.limits))
 }
 
-// back is exact for a cost of 0, which looks, and for one below, which gives back.
+// back is exact for a cost of 0, which looks, and for a negative cost, which gives back.
 func (ls *leases) back(ctx context.Context, sh *leaseShard, a *leaseAccount, who caller, set *limitSet, cost int) (Decision, error) {
 	d, err := ls.exact(ctx, who, set, cost)
 	if err == nil && cost < 0 {
@@ -244,8 +250,8 @@ func (ls *leases) back(ctx context.Context, sh *leaseShard, a *leaseAccount, who
 	return d, err
 }
 
-// account returns the account of a caller, a new one if it is to have one. Nil: it has none, or
-// one of other limits that is in use.
+// account returns the account of a caller, a new one if it may have one. It returns nil if the
+// caller has none, or one for other limits that is in use.
 func (ls *leases) account(sh *leaseShard, now time.Duration, who caller, set *limitSet, cost int) *leaseAccount {
 	a := sh.accounts[who.id]
 	switch {
@@ -267,7 +273,7 @@ func (ls *leases) account(sh *leaseShard, now time.Duration, who caller, set *li
 	return a
 }
 
-// reserve makes room for one more account, if there is any, and has it looked after.
+// reserve makes room for one more account, if there is any, and starts the sweeps.
 func (ls *leases) reserve(c class) bool {
 	n := ls.counts[c].Add(1)
 	if c == unkeyed && n > maxStrangers || ls.counts[unkeyed].Load()+ls.counts[keyed].Load() > maxLeased {
@@ -282,13 +288,13 @@ func (ls *leases) reserve(c class) bool {
 	return true
 }
 
-// ask takes n from the store, for a request of such a cost and for more, and serves the queue.
+// ask takes n from the store, for a request of this cost and ahead, and serves the queue.
 func (ls *leases) ask(ctx context.Context, sh *leaseShard, a *leaseAccount, cost, n int64) storeAnswer {
-	set := a.set // it stays while somebody asks
+	set := a.set // it does not change while a request asks
 	began := ls.now()
 	asking := ctx
 	if ls.store.bounded && ctx.Err() == nil {
-		asking = context.WithoutCancel(ctx) // the answer is for others too, and soon there
+		asking = context.WithoutCancel(ctx) // others need the answer too, and it comes soon
 	}
 	for turn := 1; ; turn++ {
 		ahead := n - cost
@@ -331,7 +337,7 @@ func (ls *leases) ask(ctx context.Context, sh *leaseShard, a *leaseAccount, cost
 	}
 }
 
-// wait is for a request while another one asks. After a while it is exact.
+// wait waits while another request asks. After storeWait it asks for the cost alone.
 func (ls *leases) wait(ctx context.Context, sh *leaseShard, a *leaseAccount, w *leaseWaiter, who caller, set *limitSet) storeAnswer {
 	late := time.NewTimer(storeWait)
 	defer late.Stop()
@@ -356,7 +362,7 @@ func (ls *leases) wait(ctx context.Context, sh *leaseShard, a *leaseAccount, w *
 	return turn.storeAnswer
 }
 
-// leave reports whether a request was in the queue, and is no more.
+// leave removes a request from the queue, and reports whether it was there.
 func (a *leaseAccount) leave(sh *leaseShard, w *leaseWaiter) bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -367,8 +373,8 @@ func (a *leaseAccount) leave(sh *leaseShard, w *leaseWaiter) bool {
 	return i >= 0
 }
 
-// answered takes an answer of the store, and returns what it means for who has asked, or that it
-// is worth asking for less.
+// answered takes an answer of the store, and returns what it means for the request that has
+// asked, or that it is worth asking for less.
 func (a *leaseAccount) answered(now time.Duration, cost int64, answer storeAnswer) (_ storeAnswer, again bool) {
 	alone := a.Alone(cost)
 	states := make([]lease.State, len(answer.States))
@@ -390,7 +396,7 @@ func (a *leaseAccount) answered(now time.Duration, cost int64, answer storeAnswe
 	if again {
 		return answer, true
 	}
-	// An answer about nothing but this cost stays as it is, where it says as much.
+	// An answer about this cost alone is kept, unless the account knows a longer wait.
 	if v := a.Decide(now, cost); v == lease.Spent || v == lease.Refused {
 		if d := a.decision(nil, now, cost, v); !alone || d.Allowed != answer.Allowed || d.RetryAfter > answer.RetryAfter {
 			answer.Decision = d
@@ -399,8 +405,9 @@ func (a *leaseAccount) answered(now time.Duration, cost int64, answer storeAnswe
 	return answer, false
 }
 
-// serve says to those in the queue what they get, up to the first that has to ask, and returns
-// what is to go back. The error is that of a store that fails; told is that it has answered.
+// serve tells the requests in the queue what they get, up to the first that has to ask, and
+// returns what is to go back. err is the error of a store that fails; told reports whether it has
+// answered.
 func (a *leaseAccount) serve(now time.Duration, told bool, err error) (rest int64) {
 	for i, w := range a.queue {
 		switch v := a.Decide(now, w.cost); {
@@ -419,7 +426,7 @@ func (a *leaseAccount) serve(now time.Duration, told bool, err error) (rest int6
 	return a.Trim()
 }
 
-// waiting is what those in the queue cost.
+// waiting is what the requests in the queue cost.
 func (a *leaseAccount) waiting() (sum int64) {
 	for _, w := range a.queue {
 		sum = min(sum+w.cost, maxRequests)
@@ -427,7 +434,7 @@ func (a *leaseAccount) waiting() (sum int64) {
 	return sum
 }
 
-// decision appends the states to those given.
+// decision returns the Decision for v. It appends the states to those given.
 func (a *leaseAccount) decision(states []LimitState, now time.Duration, cost int64, v lease.Verdict) Decision {
 	d := Decision{Allowed: v == lease.Spent}
 	for i := range a.Known() {
@@ -455,8 +462,8 @@ func (ls *leases) giveBack(ctx context.Context, key string, set *limitSet, n int
 	return err
 }
 
-// sweep gives back what is left of leases that have ended, and forgets who does not come any
-// more. It goes on by itself while there are accounts.
+// sweep gives back what is left of leases that have ended, and forgets callers that do not come
+// any more. It starts the next sweep while there are accounts.
 func (ls *leases) sweep() {
 	ls.mu.Lock()
 	if ls.closed.Load() {
@@ -488,8 +495,8 @@ func (ls *leases) sweep() {
 	}
 }
 
-// giveAllBack gives back, some at a time, and returns for how many callers that was in vain. Its
-// goroutines end before it does.
+// giveAllBack gives back for several callers at a time, and returns for how many callers it
+// failed. It returns after its goroutines have ended.
 func (ls *leases) giveAllBack(ctx context.Context, back []leaseRest) (lost int, err error) {
 	var (
 		next   atomic.Int64
@@ -511,8 +518,8 @@ func (ls *leases) giveAllBack(ctx context.Context, back []leaseRest) (lost int, 
 	return lost, err
 }
 
-// collect takes what is left out of the accounts of a shard, and forgets those that are of no
-// more use. It appends to back.
+// collect takes what is left out of the accounts of a shard, appends it to back, and forgets
+// accounts that are not needed any more.
 func (ls *leases) collect(back []leaseRest, sh *leaseShard, left func(*lease.Account, time.Duration) (rest int64, over bool)) []leaseRest {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -533,7 +540,7 @@ func (ls *leases) collect(back []leaseRest, sh *leaseShard, left func(*lease.Acc
 	return back
 }
 
-// sum returns what is held, and how many decisions needed no trip.
+// sum returns how many requests are held, and how many decisions needed no call to the store.
 func (ls *leases) sum() (held int64, hits uint64) {
 	for i := range ls.shards {
 		sh := &ls.shards[i]
@@ -547,7 +554,7 @@ func (ls *leases) sum() (held int64, hits uint64) {
 	return held, hits
 }
 
-// close gives back all that is left. What is being asked for, who asks gives back.
+// close gives back all that is left. A request that is still asking gives back by itself.
 func (ls *leases) close(ctx context.Context) error {
 	ls.mu.Lock()
 	ls.closed.Store(true)
@@ -573,11 +580,12 @@ func (ls *leases) close(ctx context.Context) error {
 	return nil
 }
 
-// Close gives back to the Store what was taken ahead by LimiterConfig.Lease. Call it after
-// Server.Shutdown; requests that come later are decided as without a Lease. It makes a call for
-// each caller with something left, 32 at a time, and waits while ctx lasts, 400 ms for each. The
-// error says that something could not be given back, which is lost to its callers. Without a Lease
-// it does nothing. It may be called more than once, by any goroutine.
+// Close gives back to the Store what LimiterConfig.Lease has taken ahead. Call it after
+// Server.Shutdown; requests that come later are decided as without a Lease. It makes one call for
+// each caller that has something left, 32 at a time, and waits for each at most 400 ms, until ctx
+// ends. The error says that something could not be given back; that is lost to its callers.
+// Without a Lease, Close does nothing. It may be called more than once, and is safe for
+// concurrent use.
 func (l *Limiter) Close(ctx context.Context) error {
 	if err := l.fault(); err != nil {
 		return err

@@ -6,11 +6,11 @@ import (
 )
 
 // guardedStore is a LimitStore with a guard. What a late call takes stays taken: the caller is
-// charged by the store as well as by the share of this process, once each.
+// charged once by the store, and once by the share of this process.
 type guardedStore struct {
 	storeGuard
 	store   LimitStore
-	bounded bool // it guards itself
+	bounded bool // the store bounds its own calls
 }
 
 func newGuardedStore(store LimitStore) *guardedStore {
@@ -22,15 +22,16 @@ func newGuardedStore(store LimitStore) *guardedStore {
 	return g
 }
 
-// take is Take, in storeWait at most, and at once while the store is left alone.
+// take is Take, for at most storeWait. It fails at once while the store is not asked because it
+// was late.
 func (g *guardedStore) take(ctx context.Context, key string, cost int, limits []Limit) (Decision, error) {
 	return g.takeOr(ctx, key, cost, limits, nil)
 }
 
-// takeOr is take, and tells late of a cost that was taken after nobody waited for it.
+// takeOr is take. It calls late if a cost was taken after the wait was over.
 func (g *guardedStore) takeOr(ctx context.Context, key string, cost int, limits []Limit, late func()) (Decision, error) {
 	if err := ctx.Err(); err != nil {
-		return Decision{}, err // for nobody nothing is asked
+		return Decision{}, err // the client has left
 	}
 	if g.bounded {
 		return g.store.Take(ctx, key, cost, limits)

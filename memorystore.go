@@ -13,27 +13,26 @@ import (
 	"unique"
 )
 
-// MemoryStoreConfig bounds a MemoryStore. MaxKeys is the number of callers that have
-// buckets of their own, 1,000,000 if it is 0. A quarter of it is for callers with a Key
-// alone, whatever others come; they may have the rest too, where there is room. While
-// there is none, new callers share 1,024 overflow buckets, and those with a Key another
-// 1,024. A live caller is never evicted for a new one.
+// MemoryStoreConfig configures NewMemoryStore.
 type MemoryStoreConfig struct {
+	// MaxKeys is how many callers may have buckets of their own. Zero means 1,000,000. A quarter
+	// of it is reserved for callers with a Key; these may use the rest too, while there is room.
+	// When there is no room, new callers share 1,024 overflow buckets, and new callers with a Key
+	// share another 1,024. A caller whose buckets are not full is never evicted for a new one.
 	MaxKeys int
 }
 
-// MemoryStore is the LimitStore of one process: buckets of golang.org/x/time/rate,
-// about 120 bytes for each caller and limit. A bucket is forgotten once it is full
-// again, by the requests that come after; there is no goroutine, and nothing to close.
-// Several Limiters with names of their own may share one. It is safe for concurrent
-// use.
+// MemoryStore is the LimitStore of one process. It has token buckets of golang.org/x/time/rate,
+// at about 120 bytes for each caller and limit. A bucket is forgotten once it is full again. The
+// requests that come later do this work; there is no goroutine, and nothing to close. Several
+// Limiters with different names may share one MemoryStore. It is safe for concurrent use.
 type MemoryStore struct {
 	seeds   seeds
 	epoch   time.Time
 	now     func() time.Duration // since epoch
-	most    [2]int64             // callers of each class, with those of the classes before it
+	most    [2]int64             // bounds of callers: of those without a Key, and of all
 	callers [2]atomic.Int64      // of each class
-	visit   atomic.Uint32        // the shard to look after next
+	visit   atomic.Uint32        // the next shard to tidy
 	bits    int                  // of a fingerprint, to choose a shard
 	shards  []shard              // one half for each class
 	made    made
@@ -44,25 +43,24 @@ const (
 	maxShardBits   = 7    // for each class
 	minShardKeys   = 32   // so that a small store is not spread thin
 	overflowSize   = 1024 // for each class
-	keyedShare     = 4    // one part in so many
+	keyedShare     = 4    // callers with a Key have one part in so many
 
-	// Every so many requests, or after so much time, a shard looks after itself and one
-	// of the others.
+	// Every tidyEvery requests, or after tidyAfter, a shard tidies itself and one other shard.
 	tidyEvery = 16
 	tidyAfter = 100 * time.Millisecond
 
-	// So many of the others are looked after for a caller that has no room.
+	// tidyForOne is how many other shards are tidied for a caller that finds no room.
 	tidyForOne = 8
 
-	// A sweep goes over a shard at most so often, where some bucket may be full, and so many
-	// slots at a time; more where it finds much to forget.
+	// A shard is swept at most once in sweepEvery, and only if a bucket may be full. A step of the
+	// sweep covers sweepSlots slots, and up to sweepMost while it finds much to forget.
 	sweepEvery = time.Second
 	sweepSlots = 32
 	sweepMost  = 4 * sweepSlots
 )
 
-// NewMemoryStore returns an empty store. A negative MaxKeys is an error; the MemoryStore
-// that comes with it fails.
+// NewMemoryStore returns an empty store. A negative MaxKeys is an error; Take of the MemoryStore
+// returned with it always fails.
 func NewMemoryStore(c MemoryStoreConfig) (*MemoryStore, error) {
 	if c.MaxKeys < 0 {
 		var f faults
@@ -94,7 +92,8 @@ func (s *MemoryStore) fault() error {
 	return s.made.fault("MemoryStore")
 }
 
-// Take implements LimitStore. It fails only for limits that NewLimiter does not take.
+// Take implements LimitStore. It fails for limits that NewLimiter does not accept, and for a
+// store that was not made by NewMemoryStore.
 func (s *MemoryStore) Take(_ context.Context, key string, cost int, limits []Limit) (Decision, error) {
 	if err := s.fault(); err != nil {
 		return Decision{}, err
@@ -108,8 +107,8 @@ func (s *MemoryStore) Take(_ context.Context, key string, cost int, limits []Lim
 	return s.take(make([]LimitState, 0, len(rules)), classOf(k), s.seeds.fingerprint(k), cost, rules), nil
 }
 
-// class keeps callers with a Key apart from the rest, so that a flood of addresses
-// cannot fill the overflow buckets of customers.
+// class separates callers with a Key from all others, so that a flood of addresses cannot fill
+// the overflow buckets of customers.
 type class int
 
 const (
@@ -130,12 +129,12 @@ func classOf(key []byte) class {
 	return unkeyed
 }
 
-// fingerprint stands for a key: two hashes with secret seeds, so that two keys of one
-// store agree with a probability of 2^-128. It makes buckets small and quick to find,
-// whatever the length of the key, and leaves no key in memory.
+// fingerprint stands for a key. It is two hashes with secret seeds, so that two keys of one store
+// collide with a probability of 2^-128. It makes buckets small and quick to find for keys of any
+// length, and keeps no key in memory.
 type fingerprint [2]uint64
 
-// seeds are what fingerprints of one kind have in common.
+// seeds are the seeds of a set of fingerprints that can be compared.
 type seeds [2]maphash.Seed
 
 func newSeeds() seeds { return seeds{maphash.MakeSeed(), maphash.MakeSeed()} }
@@ -144,7 +143,7 @@ func (s *seeds) fingerprint(key []byte) fingerprint {
 	return fingerprint{maphash.Bytes(s[0], key), maphash.Bytes(s[1], key)}
 }
 
-// take decides, and appends the states of the Decision to those given.
+// take decides, and appends the states of the Decision to states.
 func (s *MemoryStore) take(states []LimitState, c class, id fingerprint, cost int, rules []rule) Decision {
 	sh := s.shardOf(c, id)
 
@@ -186,7 +185,7 @@ func (s *MemoryStore) shardOf(c class, id fingerprint) *shard {
 	return &s.shards[int(c)<<s.bits|int(id[0]>>(64-s.bits))]
 }
 
-// next returns the shards in turn.
+// next returns each shard in turn.
 func (s *MemoryStore) next() *shard {
 	return &s.shards[s.visit.Add(1)%uint32(len(s.shards))]
 }
@@ -194,7 +193,7 @@ func (s *MemoryStore) next() *shard {
 // reserve makes room for one more caller of a class, if there is any.
 func (s *MemoryStore) reserve(c class) bool {
 	if s.callers[c].Load() >= s.most[c] {
-		return false // as for most callers in a flood
+		return false // the usual case in a flood
 	}
 	n := s.callers[c].Add(1)
 	if c == keyed {
@@ -209,15 +208,15 @@ func (s *MemoryStore) reserve(c class) bool {
 
 // shard is a part of the buckets, under one lock.
 //
-// They are in a table of its own rather than in a map: a map never gives memory back,
-// and cannot be swept from where the last request left off. The table grows and
-// shrinks by linear hashing, one slot at a time, so that no request pays for all.
+// It has a hash table of its own and not a map: a map never gives memory back, and a sweep of it
+// cannot go on where the last request stopped. The table grows and shrinks by linear hashing, one
+// slot at a time, so that no single request pays for a rehash.
 type shard struct {
 	class  class
 	mu     sync.Mutex
-	now    time.Duration // the latest time seen; going backwards makes no tokens
-	fullBy time.Duration // from then on every bucket is full
-	oneBy  time.Duration // no bucket is full before
+	now    time.Duration // the latest time seen: a clock that goes back makes no tokens
+	fullBy time.Duration // from then on, every bucket is full
+	oneBy  time.Duration // until then, no bucket is full
 
 	table    []*bucket
 	buckets  int       // in table
@@ -225,8 +224,8 @@ type shard struct {
 	overflow []*bucket // nil until the store is full
 
 	takes  uint32
-	tidied time.Duration // when this shard has last looked after others
-	cursor int           // the slot at which the sweep goes on
+	tidied time.Duration // when this shard last tidied others
+	cursor int           // the slot where the sweep continues
 	swept  time.Duration // when the sweep began
 }
 
@@ -237,14 +236,14 @@ type holding struct {
 	exceeded bool // by the cost
 }
 
-// take decides under the lock: for all of the rules, or none.
+// take decides under the lock, for all of the rules or none.
 func (sh *shard) take(s *MemoryStore, states []LimitState, id fingerprint, cost int, rules []rule) Decision {
 	t := sh.advance(s)
 	sh.forgetAll(s)
 
 	var few [4]holding
 	held := few[:0]
-	own := false // the caller has a bucket of its own, for one of the rules or another
+	own := false // whether the caller has a bucket of its own, for any of the rules
 	for i := range rules {
 		b, known := sh.find(id, rules[i].id)
 		own = own || known
@@ -310,9 +309,9 @@ func (sh *shard) take(s *MemoryStore, states []LimitState, id fingerprint, cost 
 	return d
 }
 
-// spend takes a cost that is allowed, from a bucket that is made if there is none. A
-// fresh caller, who gets the first of its own, takes along what is left in the overflow
-// bucket, or moving out of it would be worth a burst.
+// spend takes a cost that is allowed. It makes a bucket if there is none. A fresh caller, which
+// gets its first bucket of its own, takes over what is left in its overflow bucket: otherwise it
+// would gain a burst.
 func (sh *shard) spend(h *holding, ru *rule, id fingerprint, cost int, t time.Time, own, fresh bool) {
 	switch {
 	case fresh:
@@ -340,8 +339,8 @@ func (sh *shard) advance(s *MemoryStore) time.Time {
 	return s.epoch.Add(sh.now)
 }
 
-// tidy forgets some of what is full, unless sh is busy. It never waits, so that a shard
-// may ask for it that is locked itself.
+// tidy forgets some of the full buckets, unless sh is busy. It never waits for the lock, since
+// the caller may hold the lock of another shard.
 func (sh *shard) tidy(s *MemoryStore, now time.Duration) {
 	if sh.mu.TryLock() {
 		sh.now = max(sh.now, now)
@@ -350,7 +349,7 @@ func (sh *shard) tidy(s *MemoryStore, now time.Duration) {
 	}
 }
 
-// reserve makes room for a new caller; where there is none, by forgetting.
+// reserve makes room for a new caller, by forgetting full buckets if necessary.
 func (sh *shard) reserve(s *MemoryStore) bool {
 	if s.reserve(sh.class) {
 		return true
@@ -384,7 +383,7 @@ func (sh *shard) find(id fingerprint, limit unique.Handle[Limit]) (b *bucket, kn
 	return nil, known
 }
 
-// insert adds b, and splits the slot whose turn it is.
+// insert adds b, and splits the next slot in turn.
 func (sh *shard) insert(b *bucket) {
 	if sh.buckets++; sh.buckets > len(sh.table) {
 		sh.table = append(sh.table, nil)
@@ -402,7 +401,7 @@ func (sh *shard) empty(slot int) *bucket {
 	return chain
 }
 
-// relink puts the buckets of a chain where they belong.
+// relink puts the buckets of a chain into their slots.
 func (sh *shard) relink(chain *bucket) {
 	for chain != nil {
 		b := chain
@@ -416,8 +415,8 @@ func (sh *shard) link(b *bucket) {
 	b.next, *first = *first, b
 }
 
-// slotOf places id in a table of n slots: by as many bits as can name n slots, or by one
-// less where these name a slot that is not there yet.
+// slotOf returns the slot of id in a table of n slots. It uses as many bits of id as n slots
+// need, and one bit less if that slot does not exist yet.
 func slotOf(id fingerprint, n int) int {
 	top := 1 << bits.Len(uint(n-1))
 	if slot := int(id[0] & uint64(top-1)); slot < n {
@@ -426,7 +425,8 @@ func slotOf(id fingerprint, n int) int {
 	return int(id[0] & uint64(top/2-1))
 }
 
-// splitFrom is the slot whose buckets share a new last slot: it lacks the highest bit.
+// splitFrom returns the slot from which a new last slot is split: its number without the highest
+// bit.
 func splitFrom(last int) int { return last &^ (1 << (bits.Len(uint(last)) - 1)) }
 
 // shared returns the overflow bucket of id for a limit, or nil.
@@ -443,12 +443,12 @@ func (sh *shard) share(b *bucket) {
 	b.next, *first = *first, b
 }
 
-// overflowOf uses other bits than the choice of the shard.
+// overflowOf uses other bits of id than the choice of the shard does.
 func (sh *shard) overflowOf(id fingerprint) **bucket {
 	return &sh.overflow[id[1]%uint64(len(sh.overflow))]
 }
 
-// forgetAll lets go of all buckets at once, where it is known that all are full.
+// forgetAll drops all buckets at once when all of them are known to be full.
 func (sh *shard) forgetAll(s *MemoryStore) {
 	if sh.now >= sh.fullBy && (sh.table != nil || sh.overflow != nil) {
 		s.callers[sh.class].Add(-sh.callers)
@@ -456,8 +456,7 @@ func (sh *shard) forgetAll(s *MemoryStore) {
 	}
 }
 
-// forget lets go of the buckets that are full, in the next slots, if it is time for a
-// sweep.
+// forget drops full buckets in the next slots, when a sweep is due.
 func (sh *shard) forget(s *MemoryStore) {
 	sh.forgetAll(s)
 	if sh.cursor == 0 {
@@ -485,8 +484,8 @@ func (sh *shard) forget(s *MemoryStore) {
 	}
 }
 
-// sweep unlinks the buckets of a chain that are full, and counts them and the callers
-// who have no other.
+// sweep unlinks the full buckets of a chain. It returns how many there were, and how many callers
+// have no other bucket.
 func (sh *shard) sweep(first **bucket, t time.Time) (buckets int, callers int64) {
 	for at := first; *at != nil; {
 		b := *at
@@ -508,15 +507,15 @@ func (sh *shard) sweep(first **bucket, t time.Time) (buckets int, callers int64)
 	return buckets, callers
 }
 
-// shrink merges the last slots into those that they were split from, while the table
-// is more than twice as long as it need be.
+// shrink merges the last slots into those from which they were split, while the table is more
+// than twice as long as necessary.
 func (sh *shard) shrink() {
 	for len(sh.table) > 1 && len(sh.table) > 2*sh.buckets {
 		last := len(sh.table) - 1
 		chain := sh.empty(last)
 		sh.table = sh.table[:last]
 		if chain != nil {
-			sh.oneBy = min(sh.oneBy, sh.now) // the sweep may have been where they are now
+			sh.oneBy = min(sh.oneBy, sh.now) // the sweep may have passed the slots that they move to
 		}
 		sh.relink(chain)
 	}
