@@ -6,21 +6,22 @@ import (
 	"time"
 )
 
-// Maintenance refuses every request with 503 and the code maintenance while it is
-// on. The zero value is off. It may be switched while the server runs, from any
-// goroutine, for all handlers that it wraps.
+// Maintenance is a middleware that rejects every request with 503 and the code maintenance while
+// it is on. The zero value is off. It may be switched while the server runs, for all handlers
+// that it wraps, and is safe for concurrent use.
 type Maintenance struct {
 	until atomic.Pointer[time.Time] // nil: off
 }
 
-// On refuses requests until the given time, which clients get as Retry-After; then
-// it is off by itself. With the zero time it is on until Off, without Retry-After.
+// On rejects requests until the given time, which clients get as Retry-After. After that time m
+// is off without a call to Off. With the zero time m is on until Off, and responses have no
+// Retry-After.
 func (m *Maintenance) On(until time.Time) { m.until.Store(&until) }
 
-// Off lets requests in again.
+// Off admits requests again.
 func (m *Maintenance) Off() { m.until.Store(nil) }
 
-// Wrap refuses requests to next while m is on.
+// Wrap returns a handler that passes requests to next unless m is on.
 func (m *Maintenance) Wrap(next http.Handler) http.Handler {
 	if m == nil {
 		panic("admit: Maintenance.Wrap: the Maintenance is nil; use new(Maintenance)")
@@ -34,7 +35,7 @@ func (m *Maintenance) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// check returns nil, or the refusal.
+// check returns the refusal, or nil.
 func (m *Maintenance) check() *Error {
 	until := m.until.Load()
 	if until == nil {

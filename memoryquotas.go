@@ -10,25 +10,25 @@ import (
 )
 
 const (
-	// offerAfter is when the records of a minute are offered, from its end.
+	// offerAfter is how long after the end of a minute its records are offered.
 	offerAfter = 2 * time.Minute
-	// offerAgain is when those are that nobody has acknowledged.
+	// offerAgain is how long after that they are offered again, if nobody has acknowledged them.
 	offerAgain = 5 * time.Minute
-	// forgetQuotas is when a period is forgotten, from its end, and forgetUsage when a minute of use
-	// is that nobody has acknowledged: in memory it is gone at the next start anyway, and most who
-	// keep it there bill nobody.
+	// forgetQuotas is how long after its end a period is forgotten. forgetUsage is the same for a
+	// minute of usage that nobody has acknowledged: a restart loses it anyway, and most services
+	// that keep it in memory bill nobody.
 	forgetQuotas = 35 * 24 * time.Hour
 	forgetUsage  = time.Hour
 )
 
-// MemoryQuotaStore is a QuotaStore in the memory of this process: for tests, and for a service
-// that is one process and may forget at each start what was used. It keeps what Export has not
-// sent for an hour or two. It is safe for concurrent use.
+// MemoryQuotaStore is a QuotaStore in the memory of one process. It is for tests, and for a
+// service that is a single process and may forget at each restart what was used. Usage that
+// Export has not sent is kept for one to two hours. It is safe for concurrent use.
 type MemoryQuotaStore struct {
 	mu     sync.Mutex
 	counts map[countID]*memoryCount
-	usage  map[usageID]*memoryUsage // that has not been acknowledged
-	sweep  time.Time                // when periods that are over are looked for next
+	usage  map[usageID]*memoryUsage // not acknowledged yet
+	sweep  time.Time                // when to look next for periods that are over
 }
 
 type countID struct{ account, quota, period string }
@@ -42,12 +42,12 @@ type memoryCount struct {
 type usageID struct {
 	countID
 	minute int64
-	again  int // the records of one minute that came after one was offered
+	again  int // numbers the records of one minute: an offered record never changes
 }
 
 type memoryUsage struct {
 	UsageRecord
-	offered time.Time // when last
+	offered time.Time // the last time; zero: never
 }
 
 // NewMemoryQuotaStore returns an empty store.
@@ -62,7 +62,8 @@ func (s *MemoryQuotaStore) fault() error {
 	return nil
 }
 
-// Settle implements QuotaStore. It never fails.
+// Settle implements QuotaStore. It fails only for a store that was not made by
+// NewMemoryQuotaStore.
 func (s *MemoryQuotaStore) Settle(_ context.Context, claims []QuotaClaim) ([]QuotaBalance, error) {
 	if err := s.fault(); err != nil {
 		return nil, err
@@ -83,7 +84,7 @@ func (s *MemoryQuotaStore) Settle(_ context.Context, claims []QuotaClaim) ([]Quo
 	return balances, nil
 }
 
-// find returns what a claim is about. For one that only looks nothing is kept.
+// find returns the count and the share of a claim. For a claim that only looks, nothing is kept.
 func (s *MemoryQuotaStore) find(id countID, c QuotaClaim) (*memoryCount, *QuotaShare) {
 	count := s.counts[id]
 	if count == nil {
@@ -116,7 +117,7 @@ func (s *MemoryQuotaStore) use(id countID, now time.Time, added int64) {
 	s.usage[at].Requests = plus(s.usage[at].Requests, added)
 }
 
-// forget lets go of what has been over for long, once an hour.
+// forget deletes, once an hour, periods and usage that ended long ago.
 func (s *MemoryQuotaStore) forget(now time.Time) {
 	if now.Before(s.sweep) {
 		return
@@ -134,8 +135,8 @@ func (s *MemoryQuotaStore) forget(now time.Time) {
 	}
 }
 
-// Offer implements QuotaStore: minutes that have been over for two minutes, the first ones
-// first, and again after five minutes.
+// Offer implements QuotaStore. It returns the records of minutes that ended at least two minutes
+// ago, the oldest first. Five minutes later it returns them again, unless they were acknowledged.
 func (s *MemoryQuotaStore) Offer(_ context.Context, most int) ([]UsageRecord, error) {
 	if err := s.fault(); err != nil {
 		return nil, err

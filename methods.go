@@ -9,14 +9,18 @@ import (
 	"github.com/admit-go/admit/internal/mediatype"
 )
 
-// Methods lets in the given methods, which are case-sensitive (RFC 9110 §9.1); GET
-// implies HEAD. Another method that the IANA registry has gets 405, one that it does
-// not have 501, both with Allow. OPTIONS is answered 204 with Allow, unless it is
-// given, and then the handler answers it; inside a ServeMux pattern that has a method, the
-// mux answers first. In a Policy with ContentType or ContentTypes that answer also has
-// Accept-Post, Accept-Patch and Accept-Query, for those of the methods that are given (RFC
-// 5789 §3.1, RFC 10008 §3). It panics without a method, and on one that is malformed, a
-// registered one in small letters, or given twice.
+// Methods returns a middleware that admits requests with the given methods, which are
+// case-sensitive (RFC 9110 §9.1). GET implies HEAD.
+//
+// Any other method gets 405 if it is in the IANA registry, and 501 if it is not, both with Allow.
+// OPTIONS gets 204 with Allow, unless it is one of the given methods; then the handler gets it.
+// If the handler is registered in a ServeMux with a method in its pattern, the mux responds to
+// other methods before Methods does. In a Policy with ContentType or ContentTypes, the response
+// to OPTIONS also has Accept-Post, Accept-Patch and Accept-Query, for those of the methods that
+// are given (RFC 5789 §3.1, RFC 10008 §3).
+//
+// It panics without a method. It also panics on a method that is malformed, is given twice, or is
+// registered but not in upper case.
 func Methods(allow ...string) Middleware {
 	m, err := newMethods(allow, nil)
 	must(err)
@@ -36,7 +40,7 @@ func (m *methods) wrap(next http.Handler) http.Handler {
 	})
 }
 
-// answer says what the methods are.
+// answer responds to OPTIONS.
 func (m *methods) answer(w http.ResponseWriter, r *http.Request) {
 	if !beginAnswer(r.Context()) {
 		return // it is late
@@ -53,13 +57,13 @@ func (m *methods) answer(w http.ResponseWriter, r *http.Request) {
 type methods struct {
 	allowed    []string
 	allow      []string // the value of Allow
-	hints      []hint   // for the answer to OPTIONS
-	options    *Error   // stands for the answer to OPTIONS, which is no error
+	hints      []hint   // for the response to OPTIONS
+	options    *Error   // stands for the response to OPTIONS, which is no error
 	notAllowed *Error
 	unknown    *Error
 }
 
-// newMethods takes the hints of what each method takes, given or not.
+// newMethods returns the decision for the given methods. The hints may be for any methods.
 func newMethods(allow []string, hints []hint) (*methods, error) {
 	if len(allow) == 0 {
 		return nil, configFault("Methods", `has no method; name those that the handler takes, such as "GET"`)

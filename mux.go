@@ -12,24 +12,28 @@ import (
 	"time"
 )
 
-// Mux serves m, and answers in the envelope where m itself answers 404 or 405; Allow
-// stays, and so do redirects, PathValue and Pattern. What the handlers of m write is
-// left alone: see Intercept. Do not register "/" to get a 404 of your own: it takes
-// the 405s away.
+// Mux returns a handler that serves m, and responds in the envelope where m itself would respond
+// with an error, such as 404 or 405. Allow, redirects, PathValue and Pattern stay as they are.
+// Responses of the handlers in m are not changed; see [Intercept] for those.
+//
+// Do not register "/" in m to get a 404 of your own: it matches every method, so that m never
+// responds with 405.
 func Mux(m *http.ServeMux) http.Handler {
 	if m == nil {
 		panic("admit: Mux: the ServeMux is nil")
 	}
-	// The mux leaves the pattern empty where it answers by itself. That is seen when
-	// the response begins, so that the request is routed once.
+	// The mux leaves the pattern empty where it responds by itself. This is checked when the
+	// response begins, so that the request is routed once.
 	return intercept("Mux", m, func(r *http.Request) bool { return r.Pattern == "" })
 }
 
-// Intercept puts the envelope in the place of errors that next, or a library inside
-// it, writes as text: the status is 400 or above and the Content-Type is text/plain or
-// absent, as http.Error leaves it. The text is not sent, since it may leak; the
-// beginning of a 5xx's is logged. Headers such as Allow and Retry-After stay. Other
-// types, streams and redirects pass untouched.
+// Intercept returns a handler that serves next, and replaces errors that next, or a library
+// inside it, writes as text by the envelope. An error is a response whose status is 400 or above
+// and whose Content-Type is text/plain or absent, as http.Error writes it.
+//
+// The text is not sent, since it may leak internals; for a 5xx, its beginning is logged. Headers
+// such as Allow and Retry-After stay. Other responses, such as streams and redirects, are not
+// changed.
 func Intercept(next http.Handler) http.Handler {
 	return intercept("Intercept", next, func(*http.Request) bool { return true })
 }
@@ -51,7 +55,7 @@ type envelopes struct {
 	logged  bool
 }
 
-// takes decides whether the response that begins with status is replaced.
+// takes decides whether to replace the response that begins with status.
 func (i *envelopes) takes(w *responseWriter, status int) bool {
 	if status < 400 || status > 599 {
 		return false
@@ -75,8 +79,8 @@ func (i *envelopes) write(w *responseWriter) {
 	errorWriterOf(i.request.Context()).write(w.ResponseWriter, i.request, e)
 }
 
-// log keeps the beginning of the text that is thrown away: of a 5xx it is often all
-// that tells what went wrong.
+// log logs the beginning of the text that is replaced. For a 5xx, it often is the only
+// description of what went wrong.
 func (i *envelopes) log(status int, text string) {
 	if i.logged || status < 500 || text == "" {
 		return
@@ -86,19 +90,22 @@ func (i *envelopes) log(status int, text string) {
 		slog.Int("status", status), slog.String("text", text))
 }
 
-// NotFound answers 404 in the envelope, for routers that take such a handler.
+// NotFound responds with 404 in the envelope. It is for routers that take a handler for unknown
+// paths.
 func NotFound(w http.ResponseWriter, r *http.Request) { WriteError(w, r, errNotFound) }
 
-// MethodNotAllowed answers 405 in the envelope, for routers that take such a handler.
-// It needs Allow (RFC 9110 §15.5.6): set it before, or put Intercept around a router
-// that sets it by itself and leave this one out.
+// MethodNotAllowed responds with 405 in the envelope. It is for routers that take a handler for
+// unknown methods. The response must have Allow (RFC 9110 §15.5.6): set it before the call. For a
+// router that sets Allow itself, use Intercept around the router instead.
 func MethodNotAllowed(w http.ResponseWriter, r *http.Request) { WriteError(w, r, errMethodNotAllowed) }
 
-// ProxyError is an httputil.ReverseProxy.ErrorHandler: 504 if the time of the Transport or
-// of the request is over, else 502; a Timeout outside that is shorter answers 503. What the
-// client's own body is to blame for keeps its status (413, 408, and 400 for one that was cut
-// or is malformed, inside MaxBody, BodyTimeout, Shedder or Timeout), and nothing is written
-// to a client that is gone.
+// ProxyError is an ErrorHandler for httputil.ReverseProxy. It responds with 504 if the Transport
+// or the context of the request has timed out, else with 502. A shorter Timeout outside of the
+// proxy responds with 503 before that.
+//
+// An error that the client's own body has caused keeps its status, inside MaxBody, BodyTimeout,
+// Shedder or Timeout: 413 for a body that is too large, 408 for one that is too slow, and 400 for
+// one that was cut off or is malformed. Nothing is written to a client that has left.
 func ProxyError(w http.ResponseWriter, r *http.Request, err error) {
 	var e *Error
 	var tooLarge *http.MaxBytesError
@@ -110,7 +117,7 @@ func ProxyError(w http.ResponseWriter, r *http.Request, err error) {
 		WriteError(w, r, bodyFault(err))
 	case tooSlow(r.Context()):
 		WriteError(w, r, errBodyTooSlow.WithCause(err))
-	case r.Context().Err() == context.Canceled: // whatever the transport makes of it
+	case r.Context().Err() == context.Canceled: // whatever error the transport returns
 		WriteError(w, r, fmt.Errorf("%w: %w", context.Canceled, err))
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		WriteError(w, r, errGatewayTimeout.WithCause(err))

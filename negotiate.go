@@ -11,19 +11,21 @@ import (
 	"github.com/admit-go/admit/internal/mediatype"
 )
 
-// Accept answers 406 to a client that takes none of the offers, which the body
-// lists; the first offer is the server's favourite. Handlers read the one chosen
-// with MediaTypeFrom; Negotiate has the rules. Every response has Vary: Accept, so
-// a handler that varies by more must add to Vary, not set it. It panics without an
-// offer, and on one that is no media type or is given twice.
+// Accept returns a middleware that chooses one of the offers, which are media types, by the
+// Accept header. A client that accepts none of them gets 406, with the offers in the body. The
+// server prefers the first offer. Handlers get the chosen one from [MediaTypeFrom]; [Negotiate]
+// has the rules.
+//
+// Every response has Vary: Accept. A handler that varies by more must add to Vary, not set it.
+// Accept panics on offers that [NegotiatorConfig] does not permit.
 func Accept(offers ...string) Middleware {
 	n, err := NewNegotiator(NegotiatorConfig{Offers: offers})
 	must(renamed("NegotiatorConfig.Offers", "Accept", err))
 	return n.Wrap
 }
 
-// MediaTypeFrom returns the offer that the innermost Accept chose, as it was given
-// there, or "".
+// MediaTypeFrom returns the offer that the innermost Accept or Negotiator has chosen, as it was
+// given there, or "" if there is none.
 func MediaTypeFrom(ctx context.Context) string {
 	if s := find(ctx, slotMediaType); s != nil {
 		return s.mediaType
@@ -31,11 +33,10 @@ func MediaTypeFrom(ctx context.Context) string {
 	return ""
 }
 
-// Negotiate returns the offer that the lines of an Accept header prefer, and false
-// if they take none (RFC 9110 §12.5.1). The most specific range that matches an offer
-// gives its weight; of equal weights the earlier offer wins. Malformed members are
-// ignored; if no other is there, the first offer is returned. An offer that is no
-// media type is passed over.
+// Negotiate returns the offer that the lines of an Accept header prefer (RFC 9110 §12.5.1), and
+// false if they accept none. The weight of an offer is the weight of the most specific range that
+// matches it. Of offers with equal weight, the first wins. Malformed members are ignored; if
+// there are no others, the first offer is returned. An offer that is not a media type is skipped.
 func Negotiate(accept []string, offers ...string) (string, bool) {
 	types := make([]mediatype.Type, 0, 16) // on the stack, as long as there are no more
 	for _, text := range offers {
@@ -49,17 +50,19 @@ func Negotiate(accept []string, offers ...string) (string, bool) {
 	return "", false
 }
 
-// NegotiatorConfig is what NewNegotiator needs.
+// NegotiatorConfig configures NewNegotiator.
 type NegotiatorConfig struct {
-	// Offers are the media types that the handler can send, its favourite first.
+	// Offers are the media types that the handler can send, the preferred one first. Required.
+	// Permitted: media types with or without parameters, such as "text/html; charset=utf-8".
+	// Prohibited: ranges such as "text/*", a weight (q), space around an offer, duplicates.
 	Offers []string
-	// Fallback is the offer for a client that takes none of them, who then gets no
-	// 406 (RFC 9110 §12.4.1). Empty: 406.
+	// Fallback is the offer for a client that accepts none (RFC 9110 §12.4.1). It must be one of
+	// Offers. Empty means that such a client gets 406.
 	Fallback string
 }
 
-// Negotiator is the configured form of Accept. It is read-only: any number of
-// goroutines may use it, and it may wrap any number of handlers.
+// Negotiator is a middleware that chooses a media type: [Accept] with a configuration. It is
+// immutable and safe for concurrent use, and may wrap any number of handlers.
 type Negotiator struct {
 	offers   []mediatype.Type
 	fallback int // an index of offers; -1: 406
@@ -68,14 +71,14 @@ type Negotiator struct {
 	made     made
 }
 
-// decided is a decision made at construction.
+// decided is a decision for a common Accept header, made at construction.
 type decided struct {
 	accept string
 	offer  int
 }
 
-// NewNegotiator returns a Negotiator. The error has every fault of the configuration; the
-// Negotiator that comes with it cannot serve.
+// NewNegotiator returns a Negotiator. The error has every problem of the configuration; the
+// Negotiator returned with it cannot serve.
 func NewNegotiator(c NegotiatorConfig) (*Negotiator, error) {
 	var f faults
 	if len(c.Offers) == 0 {
@@ -115,7 +118,7 @@ func NewNegotiator(c NegotiatorConfig) (*Negotiator, error) {
 	n.refusal = NewError(http.StatusNotAcceptable, "No accepted media type can be sent; the resource is available as "+strings.Join(offers, ", ")+".")
 	n.refusal.Meta = map[string]any{"offers": offers}
 
-	// Most programs send one of these, whole.
+	// Most clients send exactly one of these.
 	for _, accept := range append([]string{"*/*"}, offers...) {
 		n.usual = append(n.usual, decided{accept, mediatype.Negotiate([]string{accept}, n.offers)})
 	}
@@ -126,8 +129,8 @@ func containsFold(list []string, s string) bool {
 	return slices.ContainsFunc(list, func(other string) bool { return strings.EqualFold(other, s) })
 }
 
-// Negotiate returns what Wrap chooses for the lines of an Accept header, the
-// fallback included; false stands for 406. It allocates nothing.
+// Negotiate returns the offer that Wrap chooses for the lines of an Accept header, which may be
+// the fallback. It returns false where Wrap responds with 406. It does not allocate.
 func (n *Negotiator) Negotiate(accept []string) (string, bool) {
 	if n.fault() != nil {
 		return "", false
@@ -156,7 +159,7 @@ func (n *Negotiator) fault() error {
 	return n.made.fault("Negotiator")
 }
 
-// Wrap lets a request in to next if the client takes one of the offers.
+// Wrap returns a handler that passes a request to next if the client accepts one of the offers.
 func (n *Negotiator) Wrap(next http.Handler) http.Handler {
 	must(n.fault())
 	return wrap("Accept", next, func(in inside, w http.ResponseWriter, r *http.Request) {
