@@ -14,48 +14,51 @@ import (
 	"github.com/admit-go/admit/internal/published"
 )
 
-// Outcome is how a request has ended: values, nothing of which is shared.
+// Outcome describes how a request has ended. It is a plain value, and shares nothing with the
+// request.
 type Outcome struct {
-	// Route is the pattern that has matched, as Request.Pattern or SetRoute has it; "" for
-	// none. Where a mux is mounted in another, it is that of the inner one.
+	// Route is the pattern that matched, from Request.Pattern or SetRoute; "" if there is none.
+	// If a mux is mounted in another, it is the pattern of the inner one.
 	Route string
-	// Status is that of the answer as it was sent. It is 101 for a connection that was
-	// hijacked, 499 where the client was gone before the answer began, or had closed its half of
-	// the connection, which looks the same, and 500 where the connection was cut before that.
-	// An answer that is cut later keeps its status, and Err says so.
+	// Status is the status of the response that was sent. It is 101 for a hijacked connection.
+	// It is 499 if the client had left before the response began, or had closed its half of the
+	// connection, which looks the same. It is 500 if the connection was cut before the response
+	// began. A response that is cut later keeps its status, and Err has the reason.
 	Status int
-	// Code is that of the error that ended the request, or "": of an Error that was sent, or
-	// one that came too late to be, so that the connection was cut.
+	// Code is the code of the error that ended the request, or "" if there was none. The error
+	// was sent, or it came too late for that and the connection was cut.
 	Code string
-	// KeyID, Owner and Plan are those of the key, also of one that was refused; "" where no
-	// key was found.
+	// KeyID, Owner and Plan are from the key of the request, even if the key was rejected. They
+	// are "" if no key was found.
 	KeyID, Owner, Plan string
-	// KeyStatus is why a key was refused with 401: KeyEarly, KeyExpired or KeyRevoked.
+	// KeyStatus says why the key was rejected with 401: KeyEarly, KeyExpired or KeyRevoked.
+	// Otherwise it is KeyValid.
 	KeyStatus KeyStatus
-	// Start is when the request came, and Duration how long it took until its handlers had
-	// returned. Of that it has Waited for a place in an InFlight or a Shedder.
+	// Start is when the request came. Duration is the time until its handlers had returned, and
+	// Waited is the part of it in which the request waited for a place in an InFlight or a
+	// Shedder.
 	Start            time.Time
 	Duration, Waited time.Duration
-	// Written is how many bytes of the answer's body were handed to the server.
+	// Written is how many bytes of the response body were handed to the server.
 	Written int64
-	// Err is the error that ended the request, with its cause; nil for none.
+	// Err is the error that ended the request, with its cause; nil if there was none.
 	Err error
 }
 
-// Labels are what requests are counted by. None is made up by a client, and each has few
-// values, so that they may tell series of metrics apart; but Route, Code and Plan are as the
-// service has them.
+// Labels are the values by which metrics count requests. A client cannot invent values, and each
+// label has few, so that every combination can be a series. Route, Code and Plan have as many as
+// the service defines.
 type Labels struct {
-	Route  string // the path of the pattern: the method is beside it
-	Method string // one of RFC 9110 or RFC 5789, or QUERY, else _OTHER
-	Scheme string // http or https, as this server has the connection
+	Route  string // the path of the pattern, without method and host
+	Method string // a method of RFC 9110 or RFC 5789, or QUERY; otherwise _OTHER
+	Scheme string // http or https, by the connection to this server
 	Status int
 	Code   string
 	Plan   string
 }
 
-// Labels returns what the Outcome of r is counted by. An answer that the service has cut, without
-// an Error, has the Code _OTHER.
+// Labels returns the labels of the Outcome of r. If the service has cut the response without an
+// Error, Code is _OTHER.
 func (o Outcome) Labels(r *http.Request) Labels {
 	l := Labels{Route: pathOf(o.Route), Method: knownMethod(r.Method), Scheme: "http", Status: o.Status, Code: o.Code, Plan: o.Plan}
 	if r.TLS != nil {
@@ -67,7 +70,8 @@ func (o Outcome) Labels(r *http.Request) Labels {
 	return l
 }
 
-// pathOf is what OpenTelemetry's HTTP conventions have of a pattern: neither method nor host.
+// pathOf returns the http.route of OpenTelemetry for a pattern, which has neither method nor
+// host.
 func pathOf(pattern string) string {
 	if i := strings.IndexByte(pattern, '/'); i > 0 {
 		return pattern[i:]
@@ -75,7 +79,7 @@ func pathOf(pattern string) string {
 	return pattern
 }
 
-const other = "_OTHER" // as OpenTelemetry has it
+const other = "_OTHER" // the value of OpenTelemetry for unknown methods and errors
 
 func knownMethod(method string) string {
 	switch method {
@@ -85,16 +89,18 @@ func knownMethod(method string) string {
 	return other
 }
 
-// Observe calls f once for each request, when it has ended, whatever ends it: an answer, a
-// panic, a connection that is cut or hijacked, a client that has left. The request is the one
-// that next got, for its context; f must not keep it. F may be called by any number of
-// goroutines, and what it does adds to the time of the request. It stands outside of a Timeout:
-// inside, it would hear what a handler that is late has tried to answer. A handler that is late
-// inside http.TimeoutHandler may still write to the header of the request, so that f must not
-// read that; inside a Timeout of this package it has one of its own.
+// Observe returns a middleware that calls f once for each request when it has ended, whatever
+// ended it: a response, a panic, a connection that was cut or hijacked, or a client that left.
+// The request is the one that next got, for its context; f must not keep it. f must be safe for
+// concurrent use, and its time is part of the time of the request.
 //
-// Within a request the outermost Observe reports. One inside of it is not called, and the log
-// says so once. AccessLog, and what is made by ObserveAs, report beside it.
+// Put Observe outside of a Timeout; inside, f would be told what a late handler has tried to
+// send. A late handler inside http.TimeoutHandler may still write to the header of the request,
+// so f must not read it there. A handler inside a Timeout of this package has a header of its
+// own.
+//
+// If several Observe are around a request, only the outermost calls its function. An inner one
+// does not, and logs that once. AccessLog and the middlewares of [ObserveAs] report in addition.
 func Observe(f func(*http.Request, Outcome)) Middleware {
 	if f == nil {
 		panic("admit: Observe: the function is nil")
@@ -102,9 +108,9 @@ func Observe(f func(*http.Request, Outcome)) Middleware {
 	return observeAs("Observe", f)
 }
 
-// ObserveAs is Observe for a package that reports beside others, under a name that tells it
-// apart, such as that of the package: of the same name the outermost reports. There may be 60
-// names in a process.
+// ObserveAs is [Observe] for a package that reports in addition to others. The name identifies
+// the package: of the middlewares with one name, the outermost reports. A process may have 60
+// names. ObserveAs panics if f is nil, and on the names "", "Observe" and "AccessLog".
 func ObserveAs(name string, f func(*http.Request, Outcome)) Middleware {
 	switch {
 	case f == nil:
@@ -122,20 +128,24 @@ func observeAs(name string, f func(*http.Request, Outcome)) Middleware {
 	}
 }
 
-// SetRoute says which pattern a request has matched, for routers that do not set
-// Request.Pattern where those around can see it: in a copy of the request, as one has that went
-// through a Timeout which was over, the pattern is seen only where a HandlerFunc or a wrapper of
-// this package is the handler. The one that is said last wins, so that the innermost router
-// does. Give it the pattern, never the path. Some routers, such as chi, know the whole pattern
-// only when their handler has returned: call it in a defer there, since the handler may panic.
+// SetRoute records the pattern that a request has matched. It is for routers that do not set
+// Request.Pattern, or set it where outer middlewares cannot see it. Pass the pattern, never the
+// path. The last call wins, so that the innermost router decides.
+//
+// Some routers, such as chi, know the whole pattern only when their handler has returned. Call
+// SetRoute in a defer there, since the handler may panic.
+//
+// Where the router sets Request.Pattern in a copy of the request, as it does inside a Timeout
+// that is over, the pattern is seen without SetRoute only if the handler is a HandlerFunc or a
+// middleware of this package.
 func SetRoute(r *http.Request, pattern string) { setRoute(r, &pattern) }
 
-// setRoute keeps the pointer, so that a request allocates nothing for it.
+// setRoute keeps the pointer, so that it does not allocate for each request.
 func setRoute(r *http.Request, pattern *string) {
 	eachObserved(r.Context(), func(o *outcome) { o.route.Store(pattern) })
 }
 
-// kinds are those of observers, each of which reports a request once.
+// kinds are the names of observers. For each name, one observer reports a request.
 type kinds struct {
 	mu     sync.Mutex
 	byName map[string]uint64
@@ -143,7 +153,7 @@ type kinds struct {
 
 var observers kinds
 
-// kind returns a bit of its own for each name.
+// kind returns the bit of a name.
 func (k *kinds) kind(name string) uint64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -159,7 +169,7 @@ func (k *kinds) kind(name string) uint64 {
 	return k.byName[name]
 }
 
-// observedAs reports whether an observer of that kind is around.
+// observedAs reports whether an observer of that kind is around the request.
 func observedAs(ctx context.Context, kind uint64) bool {
 	for s := find(ctx, slotOutcome); s != nil; s = s.outer {
 		if s.outcome.kinds&kind != 0 {
@@ -177,13 +187,13 @@ type ending struct {
 	start    time.Time
 	returned bool // next has
 
-	// What the request came with. A handler may change it, also when next has returned: one
-	// inside http.TimeoutHandler that is late.
+	// What the request came with. A handler may change the request, even after next has returned
+	// if it is late inside http.TimeoutHandler.
 	method, path, agent, pattern string
 }
 
-// observed returns a handler that calls next, and then f once for each request that none of
-// the same kind is around; kind 0 is none.
+// observed returns a handler that calls next, and then f once for each request, unless an
+// observer of the same kind is around it. Kind 0 has no bit.
 func observed(name string, kind uint64, next http.Handler, f func(ending)) http.Handler {
 	var told atomic.Bool
 	return wrap(name, next, func(in inside, w http.ResponseWriter, r *http.Request) {
@@ -195,12 +205,12 @@ func observed(name string, kind uint64, next http.Handler, f func(ending)) http.
 			return
 		}
 		e := ending{start: time.Now(), method: r.Method, agent: r.UserAgent(), pattern: r.Pattern}
-		if r.URL != nil { // as it is from a server
+		if r.URL != nil { // always from a server
 			e.path = r.URL.Path
 		}
 		e.s, w, e.r = in.fill(w, r, 0)
 		defer e.s.leave(r, e.r)
-		e.s.filled |= slotOutcome // those of one chain share it
+		e.s.filled |= slotOutcome // the observers of one chain share it
 		e.s.outcome.kinds |= kind
 		w = track(w)
 		e.w = tracker(w)
@@ -213,7 +223,7 @@ func observed(name string, kind uint64, next http.Handler, f func(ending)) http.
 
 var errCut = errors.New("admit: the connection was cut, or a handler has panicked")
 
-// outcome returns how the request has ended, by now.
+// outcome returns how the request has ended.
 func (e ending) outcome() Outcome {
 	o := Outcome{
 		Route: e.route(), Status: e.w.ended(e.returned), Start: e.start, Duration: time.Since(e.start),
@@ -244,7 +254,7 @@ func (e ending) outcome() Outcome {
 	return o
 }
 
-// key returns the key that was found last inside, else the one of an Auth or WithKey around.
+// key returns the key that was found last inside, or else the key of an Auth or WithKey around.
 func (e ending) key() *Key {
 	if key := e.s.seen.Load(); key != nil {
 		return key
@@ -267,9 +277,9 @@ func (e ending) route() string {
 	return e.r.Pattern
 }
 
-// failure returns what was left of an error, unless the answer is not that of the error: a
-// handler of others has got it, and has answered something else. It may also have ended a
-// context of its own, for which the client was gone.
+// failure returns the error that was noted, unless the response is not that of the error: a
+// handler of others may have received it and sent something else. That handler may also have
+// ended a context of its own, so that its client seemed to be gone.
 func (e ending) failure() *failure {
 	f := e.s.outcome.failure.Load()
 	switch {
@@ -281,7 +291,7 @@ func (e ending) failure() *failure {
 	return f
 }
 
-// outcomes calls next, and then f if an answer has begun.
+// outcomes returns a handler that calls next, and then f if a response has begun.
 func outcomes(next http.Handler, f func(*http.Request, published.Outcome)) http.Handler {
 	return observed("Outcomes", 0, next, func(e ending) {
 		out := published.Outcome{Route: e.route(), Status: e.w.status}

@@ -8,16 +8,16 @@ import (
 	"github.com/admit-go/admit/internal/gate"
 )
 
-// place is what one request holds in an InFlight or a Shedder. It is given back when nothing
-// holds it any more: not the wrapper itself, nor a handler that goes on after its Timeout.
-// While all of them wait for nothing but the client, it is lent to others.
+// place is what one request holds in an InFlight or a Shedder. The wrapper holds it, and so does
+// each handler that runs inside a Timeout. It is given back when nobody holds it any more. While
+// all holders only wait for the client, it is lent to other requests.
 type place struct {
 	of   places
 	from netip.Addr // in an InFlight
 	who  gate.Who   // in a Shedder
 
-	// patience is how long the client may be waited for, in a Read or a Write, until the
-	// place is lent; 0: it is kept.
+	// patience is how long a Read or a Write may wait for the client before the place is lent.
+	// Zero means that it is never lent for that.
 	patience time.Duration
 
 	mu      sync.Mutex
@@ -25,20 +25,20 @@ type place struct {
 	lent    int32
 	awaits  int32 // Reads and Writes that are under way
 	givenUp bool
-	late    bool        // the place is lent because of them
-	timer   *time.Timer // for them; nil: there was none
+	late    bool        // the place is lent because of awaits
+	timer   *time.Timer // for awaits; nil: there was none
 }
 
 // places is an InFlight or a Shedder.
 type places interface {
 	leave(*place)  // gives a place back
-	rejoin(*place) // takes one at once, beyond the bound if need be
+	rejoin(*place) // takes a place at once, beyond the bound if necessary
 }
 
-// take is called once, for the wrapper.
+// take is called once, by the wrapper.
 func (p *place) take(of places) { p.of, p.holds = of, 1 }
 
-// hold keeps the place until release, unless nobody holds it any more.
+// hold keeps the place until release, and reports false if nobody holds it any more.
 func (p *place) hold() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -57,7 +57,7 @@ func (p *place) release() {
 	}
 }
 
-// isOf reports whether it is a place in what, and has not been given back.
+// isOf reports whether p is a place in what that has not been given back.
 func (p *place) isOf(what any) bool {
 	if p.of != what {
 		return false
@@ -67,7 +67,7 @@ func (p *place) isOf(what any) bool {
 	return p.holds > 0 && !p.givenUp
 }
 
-// giveUp gives the place back whoever holds it.
+// giveUp gives the place back, whoever holds it.
 func (p *place) giveUp() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -77,7 +77,7 @@ func (p *place) giveUp() {
 	p.givenUp = true
 }
 
-// lend gives the place to others until reclaim, if so many holds are all there are.
+// lend lends the place until reclaim, if it has no more than the given holds.
 func (p *place) lend(holds int32) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,7 +94,7 @@ func (p *place) lendLocked() {
 	}
 }
 
-// await says that the request waits for its client from now on, until came.
+// await notes that the request waits for its client, until came.
 func (p *place) await() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

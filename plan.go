@@ -9,31 +9,36 @@ import (
 	"slices"
 )
 
-// Plan is what callers pay for.
+// Plan is a plan that callers pay for. A key has one, by its name in Key.Plan.
 type Plan struct {
-	// Name is what Key.Plan holds. Includes is the name of the plan below, if any,
-	// whose features this one has too.
+	// Name is the name of the plan, as in Key.Plan. Required, and different for each plan.
+	// Includes is the name of another plan, whose features this plan has too. Default: none.
+	// Prohibited: plans that include one another.
 	Name, Includes string
-	Features       []string
-	// Limits of this plan's callers, for a Limiter that has the Plans. They are not
-	// inherited.
+	// Features are what Plans.Features asks for. Prohibited: an empty name.
+	Features []string
+	// Limits are the rate limits of callers with this plan, in a Limiter that has the Plans.
+	// They are not inherited. Empty means LimiterConfig.Limits.
 	Limits []Limit
-	// Quotas of this plan's callers, for a Quotas that has the Plans. They are not inherited.
+	// Quotas are the quotas of callers with this plan, in a Quotas that has the Plans. They are
+	// not inherited. Empty means none. Prohibited: the name of one of Limits.
 	Quotas []Quota
-	// UpgradeURL is where to buy this plan.
+	// UpgradeURL is where to buy this plan. Callers of other plans get it in a refusal.
+	// Permitted: an http or https URL. Default: none.
 	UpgradeURL string
 }
 
-// Plans knows which plan has what. It is read-only, for any number of goroutines.
+// Plans is a set of plans. It is immutable and safe for concurrent use.
 type Plans struct {
 	plans []Plan // in the order of NewPlans
 	index map[string]int
 	made  made
 }
 
-// NewPlans returns Plans. The error has every fault of the plans: names that are empty,
-// double or unknown, cycles, limits and addresses that cannot be. The Plans that come with
-// it cannot serve.
+// NewPlans returns Plans. List the plans from the lowest to the highest: a Shedder prefers
+// callers of later plans, and the first plan that would pass is offered as an upgrade. The error
+// has every problem of the plans: names that are empty, duplicate or unknown, cycles of Includes,
+// and invalid features, limits, quotas and URLs. The Plans returned with it cannot serve.
 func NewPlans(plans ...Plan) (*Plans, error) {
 	p := &Plans{index: make(map[string]int, len(plans)), made: made{ok: true}}
 	var f faults
@@ -103,7 +108,7 @@ func (p *Plans) limited() bool {
 
 // reaches reports whether from is, or includes, the plan to.
 func (p *Plans) reaches(from, to string) bool {
-	for range p.plans { // a chain without a cycle is no longer than this
+	for range p.plans { // a chain without a cycle is not longer than this
 		if from == to {
 			return true
 		}
@@ -116,11 +121,12 @@ func (p *Plans) reaches(from, to string) bool {
 	return false
 }
 
-// AtLeast lets in keys whose plan is, or includes, the given one, and refuses others
-// with 402 plan_required and the upgrade_url of the first plan, in the order of
-// NewPlans, that would pass. A key with no plan, or one that is unknown here, is
-// refused and logged. Without a key in the context it is 500. It panics on a name
-// that NewPlans did not get.
+// AtLeast returns a middleware that admits keys whose plan is the given one, or includes it. It
+// rejects other keys with 402 and the code plan_required. The body has the UpgradeURL of the
+// first plan, in the order of NewPlans, that would be admitted, as upgrade_url. A key without a
+// plan, or with an unknown plan, is rejected and logged. A request without a key in its context
+// gets 500, since AtLeast belongs inside an Auth. AtLeast panics on a name that NewPlans did not
+// get.
 func (p *Plans) AtLeast(plan string) Middleware {
 	n, err := p.atLeast(plan)
 	must(err)
@@ -137,9 +143,9 @@ func (p *Plans) atLeast(plan string) (*planNeed, error) {
 	return p.require(func(name string) bool { return p.reaches(name, plan) }), nil
 }
 
-// Features lets in keys whose plan has all of the features, itself or through the plans
-// that it includes; the rest is as with AtLeast. It panics without a name, and if no
-// plan has all of them.
+// Features returns a middleware that admits keys whose plan has all of the features, itself or
+// through the plans that it includes. Otherwise it works like [Plans.AtLeast]. It panics without
+// a feature, and if no plan has all of them.
 func (p *Plans) Features(names ...string) Middleware {
 	n, err := p.haveAll(names)
 	must(err)
@@ -175,7 +181,7 @@ type planNeed struct {
 	refused *Error
 }
 
-// require decides once for each plan, so that a request is one look-up.
+// require decides once for each plan, so that a request needs only one look-up.
 func (p *Plans) require(passes func(plan string) bool) *planNeed {
 	n := &planNeed{
 		admits: make(map[string]bool, len(p.plans)),

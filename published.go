@@ -11,14 +11,14 @@ import (
 	"github.com/admit-go/admit/internal/published"
 )
 
-// The packages that publish the contract of a service see what a user need not.
+// The packages contract and admittest get access to what users do not need.
 func init() {
 	published.Of = func(policy any) published.Chain { return policy.(Policy).published() }
 	published.Outcomes = outcomes
 	published.SetRoute = setRoute
 	published.SwitchMaintenance = func(m any, until *time.Time) *time.Time { return m.(*Maintenance).until.Swap(until) }
 	notAllowed := *errMethodNotAllowed
-	notAllowed.Header = http.Header{"Allow": {"GET, HEAD"}} // for example: a ServeMux sets it
+	notAllowed.Header = http.Header{"Allow": {"GET, HEAD"}} // an example: a ServeMux sets it
 	published.Mux = []*Error{NewError(http.StatusBadRequest, ""), errNotFound, &notAllowed}
 	published.Handlers = []*Error{errInternal, errDeadline}
 	published.Decodes = func() any {
@@ -31,7 +31,7 @@ func init() {
 	published.Proxies = []*Error{errBadGateway, errGatewayTimeout, errBodyUnread, errBodyTooSlow}
 }
 
-// sampleInvalid is what Decode returns for a member that is not valid.
+// sampleInvalid returns the error of Decode for a member that is not valid.
 func sampleInvalid() *Error {
 	var sample struct {
 		Quantity int `json:"quantity"`
@@ -39,7 +39,7 @@ func sampleInvalid() *Error {
 	return errorOf(decode([]byte(`{"quantity":"ten"}`), &sample))
 }
 
-// published describes a Policy without a fault.
+// published describes a Policy without a configuration error.
 func (p Policy) published() published.Chain {
 	c := published.Chain{
 		MaxBody: p.MaxBody, FirstByte: p.Timeout,
@@ -141,8 +141,8 @@ func publishedLimit(l Limit) published.Limit {
 	return published.Limit{Name: l.Name, Requests: l.Requests, Per: l.Per, Burst: l.Burst}
 }
 
-// published describes the quotas of callers without a plan, which are none, and those of each
-// plan.
+// published describes the quotas of callers without a plan, of which there are none, and those of
+// each plan.
 func (q *Quotas) published() []published.Quotas {
 	_, inMemory := q.c.Store.(*MemoryQuotaStore)
 	describe := func(plan string) published.Quotas {
