@@ -8,40 +8,103 @@ import (
 	"github.com/justinas/alice"
 )
 
-// Policy is the whole of admission for a handler, in the order of the chain: see "The
-// order of a chain" for why each stands where it stands. It is a plain value, to be copied
-// and changed for each route. What is zero is left out. Copies share the arrays of their
-// slices: give a copy a slice of its own, or clone one before appending to it.
+// Policy is the configuration of a whole chain: the middlewares that decide whether a request
+// reaches a handler. The fields are in the order of the chain, from the outside to the handler;
+// "The order of a chain" in the overview of the package has the reasons. The zero value of a
+// field leaves its middleware out. [RequestID] and [Recover] are always in the chain.
+//
+// A Policy is a plain value: copy it for each route, and change the copy. Copies share the arrays
+// of their slices, so give a copy a slice of its own, or clone the slice before appending to it.
+//
+// [Policy.Chain] and [Policy.Wrap] report every problem of a Policy. Prohibited are invalid
+// values, and these combinations:
+//   - Auth and Identity, Accept and Negotiator, ContentType and ContentTypes, or Timeout and
+//     HandlerTimeout in one Policy
+//   - one Limiter as both AddressLimiter and Limiter
+//   - AtLeast or Features without Plans
+//   - Plans that have Limits, and a Limiter without Plans
+//   - an Auth that is Optional with Scopes, AtLeast or Features, or with Quotas that have no Skip
 type Policy struct {
-	ClientIP       Middleware                   // see ClientIP
-	Observe        func(*http.Request, Outcome) // see Observe
-	Errors         *ErrorWriter                 // see ErrorWriter
-	Maintenance    *Maintenance                 // see Maintenance
-	InFlight       *InFlight                    // see NewInFlight
-	AddressLimiter *Limiter                     // see NewLimiter; before Auth, so that it counts everybody by address
-	Methods        []string                     // see Methods
-	Auth           *Auth                        // see NewAuth
-	Identity       Middleware                   // instead of Auth: a wrapper that calls WithKey, for a JWT or mTLS
-	Scopes         []string                     // see RequireScopes; the Auth may be in a Policy outside
-	Plans          *Plans                       // for AtLeast and Features
-	AtLeast        string                       // see Plans.AtLeast
-	Features       []string                     // see Plans.Features
-	Limiter        *Limiter                     // see NewLimiter
-	Quotas         *Quotas                      // see NewQuotas
-	Accept         []string                     // see Accept
-	Negotiator     *Negotiator                  // instead of Accept; see NewNegotiator
-	ContentType    []string                     // see ContentType
-	ContentTypes   *ContentTypes                // instead of ContentType; see NewContentTypes
-	MaxBody        int64                        // bytes; see MaxBody
-	Shedder        *Shedder                     // see NewShedder
-	BodyTimeout    BodyTimeout                  // see BodyTimeout
-	WriteStall     time.Duration                // see WriteStall
-	Timeout        time.Duration                // see Timeout
-	HandlerTimeout *HandlerTimeout              // instead of Timeout; see NewHandlerTimeout
+	// ClientIP finds the address of the client behind proxies: see the function ClientIP. It
+	// rejects nothing. Nil means that the address is that of the connection, unless a ClientIP
+	// outside has found another.
+	ClientIP Middleware
+	// Observe is called once for each request, when it has ended: see the function Observe.
+	Observe func(*http.Request, Outcome)
+	// Errors decides how errors are written and logged. Nil means the ErrorWriter outside, or
+	// its zero value if there is none.
+	Errors *ErrorWriter
+	// Maintenance answers 503 with the code maintenance while it is on.
+	Maintenance *Maintenance
+	// InFlight is a concurrency limit, before it is known who calls. It answers 429 with the
+	// code overloaded.
+	InFlight *InFlight
+	// AddressLimiter is a rate limit outside of Auth, so that it counts every request by the
+	// address of the client. It answers 429 with the code rate_limited.
+	AddressLimiter *Limiter
+	// Methods are the methods that the handler takes, such as "GET", which implies HEAD. Others
+	// get 405, or 501 if they are not known to HTTP. OPTIONS gets 204 unless it is one of them.
+	// Empty admits every method. See the function Methods.
+	Methods []string
+	// Auth checks API keys. It answers 401 with the code key_missing or key_invalid, 403 with
+	// address_not_allowed, 429 with key_throttled, 400 for two keys in one request, and 503 with
+	// store_unavailable. Nil admits requests without a key, unless an Auth outside rejects them.
+	Auth *Auth
+	// Identity is a middleware that calls WithKey, such as one for JWTs or mTLS, instead of
+	// Auth. A key outside of its Networks gets 403 with the code address_not_allowed.
+	Identity Middleware
+	// Scopes are the scopes that a key needs, all of them. Others get 403 with the code
+	// scope_required. They need an Auth or an Identity, here or in a Policy outside. See
+	// RequireScopes.
+	Scopes []string
+	// Plans is the set of plans for AtLeast and Features. By itself it rejects nothing.
+	Plans *Plans
+	// AtLeast is the name of the plan that a key needs; a plan that includes it does too. Others
+	// get 402 with the code plan_required. It needs Plans and a key. See Plans.AtLeast.
+	AtLeast string
+	// Features are the features that the plan of a key needs, all of them. Others get 402 with
+	// the code plan_required. They need Plans and a key. See Plans.Features.
+	Features []string
+	// Limiter is the rate limit of each caller. It answers 429 with the code rate_limited, and
+	// may answer 503 with store_unavailable while its Store is down.
+	Limiter *Limiter
+	// Quotas counts what accounts have bought. It answers 429 with the code quota_exceeded, and
+	// may answer 503 with store_unavailable while its Store is down. It needs a key.
+	Quotas *Quotas
+	// Accept are the media types that the handler can send, the preferred one first. A client
+	// that accepts none gets 406. See the function Accept.
+	Accept []string
+	// Negotiator is used instead of Accept, for a fallback. See NewNegotiator.
+	Negotiator *Negotiator
+	// ContentType are the media types that the handler takes. Others get 415; a request with two
+	// types, or a QUERY without one, gets 400. See the function ContentType.
+	ContentType []string
+	// ContentTypes is used instead of ContentType, for charsets and content codings. See
+	// NewContentTypes.
+	ContentTypes *ContentTypes
+	// MaxBody is the largest body in bytes. A larger one gets 413. Zero means no bound, except
+	// that of Decode and ParseForm. A negative number is prohibited. See the function MaxBody.
+	MaxBody int64
+	// Shedder does load shedding: it bounds how many requests are worked on at once, and
+	// answers 429 with the code overloaded.
+	Shedder *Shedder
+	// BodyTimeout bounds how long a handler waits for the body. A body that is too slow gets
+	// 408. The zero value means no bound.
+	BodyTimeout BodyTimeout
+	// WriteStall is how long a client may take nothing of a response before its connection is
+	// cut. Zero means no bound; otherwise it is 1 ms or more. See the function WriteStall.
+	WriteStall time.Duration
+	// Timeout is how long a handler may take to begin its response. A late one gets 503 with the
+	// code handler_timeout. Zero means no bound; otherwise it is 1 ms or more. See the function
+	// Timeout.
+	Timeout time.Duration
+	// HandlerTimeout is used instead of Timeout, for a bound on the whole response. See
+	// NewHandlerTimeout.
+	HandlerTimeout *HandlerTimeout
 }
 
-// Chain returns the wrappers in their order, RequestID and Recover always among them. The
-// error has every fault of the Policy, and of the values in it: see ConfigError.
+// Chain returns the middlewares in their order, with RequestID and Recover among them. The error
+// has every problem of the Policy and of the values in it: see [ConfigError].
 func (p Policy) Chain() (alice.Chain, error) {
 	c := p.chain()
 	if err := c.faults.err(); err != nil {
@@ -60,9 +123,9 @@ func (p Policy) chain() *policyChain {
 	return c
 }
 
-// Answers returns every error that the chain may answer with, in the order of the chain and
-// as the values of the Policy are now: those of a handler inside are not among them. It
-// returns nil for a Policy that Chain refuses.
+// Answers returns every error that the chain may respond with, in the order of the chain, as the
+// values of the Policy are now. Errors of the handler inside are not among them. It returns nil
+// for a Policy for which Chain returns an error.
 func (p Policy) Answers() []Answer {
 	c := p.chain()
 	if c.faults.err() != nil {
@@ -75,8 +138,8 @@ func (p Policy) Answers() []Answer {
 	return all
 }
 
-// Wrap puts the chain around next. It panics with the error of Chain. Around a mux, give it
-// Mux(mux): a bare http.ServeMux answers 404 and 405 as text.
+// Wrap puts the chain around next. It panics with the error of Chain. To wrap a mux, pass
+// Mux(mux): a bare http.ServeMux writes its 404 and 405 as text.
 func (p Policy) Wrap(next http.Handler) http.Handler {
 	if isNil(next) {
 		panic("admit: Policy.Wrap: the handler is nil")
@@ -86,7 +149,7 @@ func (p Policy) Wrap(next http.Handler) http.Handler {
 	return chain.Then(next)
 }
 
-// policyChain is a chain while it is made.
+// policyChain is a chain while it is being built.
 type policyChain struct {
 	Policy
 	wrappers []alice.Constructor
@@ -94,8 +157,7 @@ type policyChain struct {
 	faults   faults
 }
 
-// add puts a wrapper into the chain with what it answers, or notes what is wrong with its
-// field.
+// add adds a middleware with what it answers to the chain, or notes what is wrong with its field.
 func (c *policyChain) add(field string, m Middleware, err error, answers func() []Answer) {
 	if err != nil {
 		c.faults.within("Policy."+field, err)
@@ -111,10 +173,10 @@ func (c *policyChain) add(field string, m Middleware, err error, answers func() 
 	})
 }
 
-// silent is for wrappers that refuse nothing.
+// silent is for middlewares that reject nothing.
 func silent() []Answer { return nil }
 
-// together notes fields that cannot be in one Policy, and fields that miss another.
+// together notes fields that cannot be in one Policy, and fields that need another one.
 func (c *policyChain) together() {
 	either := func(one, other string, both bool) {
 		if both {
@@ -146,7 +208,7 @@ func (c *policyChain) together() {
 	}
 }
 
-// outside adds what asks nobody who is there.
+// outside adds the middlewares that do not depend on who calls.
 func (c *policyChain) outside() {
 	if c.ClientIP != nil {
 		c.add("ClientIP", c.ClientIP, nil, silent)
@@ -173,7 +235,8 @@ func (c *policyChain) outside() {
 	}
 }
 
-// hints says what the methods take. What is wrong with the types is noted elsewhere.
+// hints returns the media types that the methods take. Errors in the types are reported
+// elsewhere.
 func (c *policyChain) hints() []hint {
 	if c.ContentTypes != nil {
 		return c.ContentTypes.hints
@@ -182,7 +245,7 @@ func (c *policyChain) hints() []hint {
 	return types.hints
 }
 
-// who adds what depends on the caller.
+// who adds the middlewares that depend on the caller.
 func (c *policyChain) who() {
 	if c.Auth != nil {
 		c.add("Auth", c.Auth.Wrap, c.Auth.fault(), c.Auth.answers)
@@ -222,7 +285,7 @@ func (c *policyChain) plans() {
 	}
 }
 
-// what adds what depends on what is sent.
+// what adds the middlewares that depend on what is sent.
 func (c *policyChain) what() {
 	if len(c.Accept) > 0 {
 		n, err := NewNegotiator(NegotiatorConfig{Offers: c.Accept})
@@ -261,7 +324,7 @@ func (c *policyChain) what() {
 	}
 }
 
-// answersOf leaves out what only a QUERY is answered, where that is not taken.
+// answersOf leaves out the answers for a QUERY where that method is not taken.
 func (c *policyChain) answersOf(t *ContentTypes) func() []Answer {
 	return func() []Answer { return t.answers(c.Methods) }
 }
@@ -270,8 +333,8 @@ func (c *policyChain) timeoutAnswers() []Answer {
 	return c.withBody([]Answer{answer(errHandlerTimeout, "The service did not answer in time.")})
 }
 
-// withBody adds what a body is answered, unless no method that is taken has one. A Timeout and
-// a Shedder know that an error of reading it, which a handler returns, is the client's.
+// withBody adds the answers about a body, unless no method that is taken has one. A Timeout and a
+// Shedder recognize an error of reading the body, which a handler returns, as the client's.
 func (c *policyChain) withBody(all []Answer) []Answer {
 	bodiless := func(method string) bool { return method == http.MethodGet || method == http.MethodHead }
 	if len(c.Methods) > 0 && !slices.ContainsFunc(c.Methods, func(m string) bool { return !bodiless(m) }) {
