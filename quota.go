@@ -8,18 +8,24 @@ import (
 	"github.com/admit-go/admit/internal/calendar"
 )
 
-// Quota is how much of a service an account has bought: so many Requests in each day, week or
-// month of a calendar, which Quotas counts. It is spent at any speed; a Limit beside it bounds
-// that.
+// Quota is how many requests an account has bought for each day, week or month. [Quotas] counts
+// them. A quota may be spent at any speed; a Limit beside it bounds the speed.
 type Quota struct {
-	Name     string // 1 to 64 printable ASCII characters; the default is that of Every, such as month
-	Requests int64  // 1 to 999,999,999,999,999
-	Every    Period // Day, Week or Month
-	Soft     bool   // what exceeds it is counted and told, and never refused
+	// Name identifies the quota in headers and stores. Default: the name of Every, such as
+	// "month". Permitted: 1 to 64 printable ASCII characters. Prohibited: the name of another
+	// quota of the same caller, or of a Limit of the same plan.
+	Name string
+	// Requests is how many requests the account has in each period. Required. Permitted: 1 to
+	// 999,999,999,999,999.
+	Requests int64
+	// Every is the period: Day, Week or Month. Required.
+	Every Period
+	// Soft means that requests beyond the quota are counted and reported, and never rejected.
+	Soft bool
 }
 
-// Period is a part of a calendar: see QuotasConfig.Anchor for when it begins. The zero Period
-// is none.
+// Period is a period of a calendar: a Day, Week or Month. The zero Period is not valid.
+// QuotasConfig.Anchor says when periods begin.
 type Period int
 
 // The periods of a Quota.
@@ -39,7 +45,7 @@ func (p Period) String() string {
 	return "Period(" + strconv.Itoa(int(p)) + ")"
 }
 
-// MarshalText implements encoding.TextMarshaler: see String.
+// MarshalText implements encoding.TextMarshaler. The text is that of String.
 func (p Period) MarshalText() ([]byte, error) {
 	if name, known := periodNames[p]; known {
 		return []byte(name), nil
@@ -58,14 +64,14 @@ func (p *Period) UnmarshalText(text []byte) error {
 	return fmt.Errorf("admit: %q is no period; there are day, week and month", text)
 }
 
-// What a Quota may ask for. A header holds no larger Integer (RFC 9651 section 3.3.1).
+// Bounds of a Quota. A header cannot hold a larger Integer (RFC 9651 §3.3.1).
 const (
 	maxQuota  = maxInteger
 	maxQuotas = 16 // of one caller
 )
 
-// CompleteQuotas returns the quotas of one caller with their defaults filled in, or all that
-// NewPlans would find wrong with them. It is for those who keep the quotas of keys.
+// CompleteQuotas returns the quotas of one caller with their defaults filled in, or an error with
+// every problem that NewPlans would report. It is for programs that store the quotas of keys.
 func CompleteQuotas(quotas []Quota) ([]Quota, error) {
 	var f faults
 	f.within("Quotas", checkQuotas(quotas))
@@ -86,7 +92,7 @@ func (q Quota) complete() Quota {
 	return q
 }
 
-// checkQuotas looks at the quotas of one caller, which may be none.
+// checkQuotas checks the quotas of one caller, which may be none.
 func checkQuotas(quotas []Quota) error {
 	var f faults
 	if len(quotas) > maxQuotas {

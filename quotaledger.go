@@ -15,24 +15,24 @@ import (
 )
 
 const (
-	// quotaRest is when a share goes back, from its last use, and when the store hears of what
-	// was used, from its use, at the latest.
+	// quotaRest is how long after its last use a share goes back, and within which time the store
+	// is told of what was used.
 	quotaRest = time.Minute
-	// quotaAgain is when the store is asked again for more of a quota that was used up, or for
-	// more ahead after it has failed.
+	// quotaAgain is how long the store is not asked again for more of a quota that is used up, or
+	// for more ahead after it has failed.
 	quotaAgain = time.Second
-	// quotaBatch is how many claims one call has at most.
+	// quotaBatch is the largest number of claims in one call.
 	quotaBatch = 256
-	// quotaClose is how long Close waits for such a call, whatever the store was like before: what
-	// it does not say is lost.
+	// quotaClose is how long Close waits for each call, even to a store that has failed before:
+	// what it cannot report is lost.
 	quotaClose = 10 * time.Second
 )
 
-// quotaLedger is what a process knows of quotas, and what asks the store. It has a counter for
-// each account that has come in the last minutes.
+// quotaLedger is what a process knows of quotas, and the only user of the store. It has a counter
+// for each quota of the accounts that came in the last minutes.
 //
-// Counters are changed under the lock, and the store is never asked under it: a counter has at
-// most one claim under way, its flight.
+// Counters are changed under the lock; the store is never asked under it. A counter has at most
+// one claim under way, its flight.
 type quotaLedger struct {
 	store     QuotaStore
 	guard     storeGuard
@@ -43,15 +43,15 @@ type quotaLedger struct {
 
 	mu       sync.Mutex
 	seq      int64
-	telling  int                      // notices
-	told     chan struct{}            // closed when that is 0; nil: nobody waits for it
-	periods  map[periodID]quotaPeriod // the present ones
+	telling  int                      // notices that are being delivered
+	told     chan struct{}            // closed when telling is 0; nil: nobody waits for it
+	periods  map[periodID]quotaPeriod // the current ones
 	counters map[countID]*quotaCounter
-	queue    []*quotaCounter // all, each once, in the order in which they are looked after
+	queue    []*quotaCounter // all counters, each once, by due
 	timer    *time.Timer     // for the first of the queue; nil: the queue is empty
 }
 
-// periodID tells periods apart that begin at different times.
+// periodID identifies the periods that begin at the same times.
 type periodID struct {
 	every  Period
 	anchor int64
@@ -62,8 +62,7 @@ type quotaPeriod struct {
 	name string
 }
 
-// maxPeriods bounds those that are kept. With more billing days than that, some are computed
-// again.
+// maxPeriods bounds the periods that are kept. With more billing days, some are computed again.
 const maxPeriods = 10_000
 
 // quotaCounter is the quota of an account in a period.
@@ -74,22 +73,22 @@ type quotaCounter struct {
 
 	limit  int64        // as last seen
 	flight *quotaFlight // nil: there is none
-	next   *quotaFlight // of those who came during the flight; nil: nobody has
-	owed   int64        // to those for whom it was asked, and who have not woken up yet
+	next   *quotaFlight // for requests that came during the flight; nil: there are none
+	owed   int64        // to requests for which the store was asked, and that have not woken up yet
 	heard  int64        // QuotaClaim.Heard
-	fullTo time.Time    // until then there is no more
+	fullTo time.Time    // until then, the store has no more
 	fullAt int64        // within this limit
-	quiet  time.Time    // until then nothing is asked for ahead
+	quiet  time.Time    // until then, nothing is asked for ahead
 
 	lastUse time.Time
-	due     time.Time // when it is looked after
+	due     time.Time // when lookAfter is to see it next
 }
 
-// quotaFlight is a claim that is under way, or will be after the one that is.
+// quotaFlight is a claim that is under way, or that follows the one under way.
 type quotaFlight struct {
 	shares.Claim
 	seq, limit int64
-	demand     int64         // of those who wait for it
+	demand     int64         // of the requests that wait for it
 	owed       bool          // demand is in quotaCounter.owed
 	done       chan struct{} // closed when it has been answered, or is not needed
 	err        error         // valid then
@@ -104,7 +103,7 @@ func newQuotaLedger(c QuotasConfig) *quotaLedger {
 	return l
 }
 
-// periodOf returns the present period of a quota.
+// periodOf returns the current period of a quota.
 func (l *quotaLedger) periodOf(now time.Time, on quotaAccount, q Quota) quotaPeriod {
 	id := periodID{q.Every, on.anchorID}
 	p := l.periods[id]
@@ -119,8 +118,8 @@ func (l *quotaLedger) periodOf(now time.Time, on quotaAccount, q Quota) quotaPer
 	return p
 }
 
-// find returns the counter of a quota in a period. The store knows it by the same name: two
-// counters there would be one here, or what one has used would be taken for the other's.
+// find returns the counter of a quota in a period. It has the same identity as in the store: with
+// two counters there and one here, the use of one would be reported as the use of the other.
 func (l *quotaLedger) find(now time.Time, on quotaAccount, q Quota, p quotaPeriod) *quotaCounter {
 	id := countID{on.account, q.Name, p.name}
 	c := l.counters[id]
@@ -138,12 +137,12 @@ type spending struct {
 	counter  *quotaCounter
 	period   calendar.Period
 	left     int64
-	exceeded bool         // there is not so much
-	flight   *quotaFlight // whose demand has it
+	exceeded bool         // the quota does not have so much
+	flight   *quotaFlight // whose demand includes the cost
 }
 
-// take begins to spend a cost of all quotas of an account, or of none, and appends to spent. An
-// error is that of the store, without which it was decided, or of ctx.
+// take begins to spend cost from all quotas of an account, or from none, and appends to spent.
+// The error is that of ctx, or of the store, and then the decision was made without it.
 func (l *quotaLedger) take(ctx context.Context, on quotaAccount, cost int64, spent []spending) (_ []spending, allowed bool, err error) {
 	quotas := on.set.quotas
 	asked := false
@@ -187,8 +186,9 @@ func (l *quotaLedger) take(ctx context.Context, on quotaAccount, cost int64, spe
 	}
 }
 
-// tryLocked spends what may be spent without the store: what was taken ahead, and is not owed to
-// others unless the store was asked for this request too, and in an outage what StoreDown says.
+// tryLocked spends what may be spent without the store: what was taken ahead and is not owed to
+// other requests (unless the store was asked for this request too), and, in an outage, what
+// StoreDown allows.
 func (l *quotaLedger) tryLocked(quotas []Quota, spent []spending, cost int64, asked bool, outage error) (allowed bool) {
 	allowed = true
 	for i, q := range quotas {
@@ -198,7 +198,7 @@ func (l *quotaLedger) tryLocked(quotas []Quota, spent []spending, cost int64, as
 			owed = 0
 		}
 		switch {
-		case (q.Soft || cost == 0) && (c.Known() || outage != nil): // else nobody could say what is left
+		case (q.Soft || cost == 0) && (c.Known() || outage != nil): // otherwise it is not known what is left
 			c.Force(cost)
 		case c.Take(cost, q.Requests, owed):
 		case outage != nil && l.down == AdmitAll:
@@ -218,9 +218,9 @@ func (l *quotaLedger) tryLocked(quotas []Quota, spent []spending, cost int64, as
 	return allowed
 }
 
-// askLocked returns the counters to ask more for, or else the flight to wait for: the one after
-// that which is under way, so that nobody who comes later is served first. Neither: a quota has no
-// more, which is certain once the store has been asked for this request.
+// askLocked returns the counters for which to ask the store, or else the flight to wait for. That
+// is the one after the flight under way, so that a request that comes later is not served first.
+// With neither, a quota has no more; this is certain once the store was asked for this request.
 func (l *quotaLedger) askLocked(now time.Time, quotas []Quota, spent []spending, cost int64, asked bool) (ask []*quotaCounter, wait *quotaFlight) {
 	for i, q := range quotas {
 		c := spent[i].counter
@@ -258,12 +258,12 @@ func (l *quotaLedger) askLocked(now time.Time, quotas []Quota, spent []spending,
 	return ask, nil
 }
 
-// full reports whether the store has just said that it has no more of a limit.
+// full reports whether the store has said lately that nothing is left of limit.
 func (c *quotaCounter) full(now time.Time, limit int64) bool {
 	return now.Before(c.fullTo) && limit <= c.fullAt
 }
 
-// leave is for a request that waits for no flight any more.
+// leave is for a request that does not wait for a flight any more.
 func leave(spent []spending, cost int64) {
 	for _, s := range spent {
 		switch f := s.flight; {
@@ -276,8 +276,8 @@ func leave(spent []spending, cost int64) {
 	}
 }
 
-// aheadLocked asks for more before somebody has to wait for it, and tells the store of what was
-// used of a soft quota, for which nobody ever waits.
+// aheadLocked asks for more before a request has to wait for it. It also reports what was used of
+// a soft quota, for which no request ever waits.
 func (l *quotaLedger) aheadLocked(now time.Time, quotas []Quota, spent []spending) {
 	for i, q := range quotas {
 		c := spent[i].counter
@@ -307,14 +307,14 @@ func (l *quotaLedger) done(spent []spending, cost int64, counted bool) {
 	}
 }
 
-// claim begins a flight for which nobody waits.
+// claim begins a flight for which no request waits.
 func (l *quotaLedger) claim(c *quotaCounter, claim shares.Claim, limit int64) {
 	l.seq++
 	c.flight = &quotaFlight{Claim: claim, seq: l.seq, limit: limit, done: make(chan struct{})}
 }
 
-// askFor begins a flight for those who wait for it. From now on they are owed what there is, or
-// who comes later could take it.
+// askFor begins a flight for requests that wait. From now on they are owed what there is, or
+// requests that come later could take it.
 func (l *quotaLedger) askFor(c *quotaCounter, f *quotaFlight) {
 	l.seq++
 	c.owed, f.owed = plus(c.owed, f.demand), true
@@ -322,11 +322,11 @@ func (l *quotaLedger) askFor(c *quotaCounter, f *quotaFlight) {
 	c.flight = f
 }
 
-// ask settles the flights of counters. It goes on when the request is gone that asks, since
-// others may wait too.
+// ask settles the flights of counters. It goes on when the client of the request has left, since
+// other requests may wait too.
 func (l *quotaLedger) ask(ctx context.Context, counters []*quotaCounter, wait time.Duration) error {
 	claims := make([]QuotaClaim, len(counters))
-	for i, c := range counters { // what is read does not change during a flight
+	for i, c := range counters { // what is read here does not change during a flight
 		claims[i] = QuotaClaim{
 			Account: c.id.account, Quota: c.id.quota, Period: c.id.period, Ends: c.period.End,
 			Process: l.process, Seq: c.flight.seq, Heard: c.heard, Fresh: c.flight.Fresh,
@@ -357,7 +357,7 @@ func (l *quotaLedger) ask(ctx context.Context, counters []*quotaCounter, wait ti
 	return err
 }
 
-// nextLocked begins the flight of those who came during one that has ended, if it is needed.
+// nextLocked begins the flight of requests that came during one that has ended, if it is needed.
 func (l *quotaLedger) nextLocked(c *quotaCounter, err error) bool {
 	n := c.next
 	c.next = nil
@@ -373,7 +373,7 @@ func (l *quotaLedger) nextLocked(c *quotaCounter, err error) bool {
 	return true
 }
 
-// settle asks the store, and tells the log when it begins to fail and when it is back.
+// settle asks the store, and logs when an outage begins and when it is over.
 func (l *quotaLedger) settle(ctx context.Context, claims []QuotaClaim, wait time.Duration) ([]QuotaBalance, error) {
 	look := claims[0]
 	look.Process = ""
@@ -403,7 +403,7 @@ func (l *quotaLedger) settle(ctx context.Context, claims []QuotaClaim, wait time
 	return balances, nil
 }
 
-// misfit says what is wrong with balances that cannot be the answers to claims.
+// misfit returns an error for balances that cannot be the answers to claims.
 func misfit(claims []QuotaClaim, balances []QuotaBalance) error {
 	if len(balances) != len(claims) {
 		return fmt.Errorf("the store has answered %d claims with %d balances", len(claims), len(balances))
@@ -420,7 +420,7 @@ func misfit(claims []QuotaClaim, balances []QuotaBalance) error {
 func (l *quotaLedger) answered(c *quotaCounter, f *quotaFlight, b QuotaBalance) {
 	c.Answered(f.Claim, shares.Balance{Used: b.Used, Held: b.Held, MyUsed: b.MyUsed, MyHeld: b.MyHeld})
 	c.heard = f.seq
-	// It may hold all that it wants, from when the limit was larger, and not be let spend it.
+	// It may hold all that it wants from when the limit was larger, and not be allowed to spend it.
 	if left := f.limit - min(plus(b.Used, max(b.Held-b.MyHeld, 0)), math.MaxInt64/2); min(left, b.MyHeld) < f.Want {
 		c.fullTo, c.fullAt = time.Now().Add(quotaAgain), f.limit
 	}
@@ -430,11 +430,11 @@ func (l *quotaLedger) answered(c *quotaCounter, f *quotaFlight, b QuotaBalance) 
 			Start: c.period.Start, ResetsAt: c.period.End,
 		}
 		l.telling++
-		go l.tell(n) // who is told may take its time
+		go l.tell(n) // Notify may take its time
 	}
 }
 
-// tell tells of a notice. No request is there that a panic would be the end of.
+// tell calls Notify. A panic in it is logged, since there is no request that it could end.
 func (l *quotaLedger) tell(n QuotaNotice) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -450,8 +450,8 @@ func (l *quotaLedger) tell(n QuotaNotice) {
 	l.notify(n)
 }
 
-// untold waits until nobody is being told: a notice comes once, and a process that ends would
-// take it along.
+// untold waits until no notice is being delivered: a notice comes once, and would be lost with a
+// process that ends.
 func (l *quotaLedger) untold(ctx context.Context) {
 	l.mu.Lock()
 	if l.telling > 0 && l.told == nil {
@@ -468,7 +468,7 @@ func (l *quotaLedger) untold(ctx context.Context) {
 	}
 }
 
-// enqueue has a counter looked after. Each waits for the same time, so that the queue is in
+// enqueue puts a counter into the queue. All wait for the same time, so that the queue is in
 // order.
 func (l *quotaLedger) enqueue(c *quotaCounter, now time.Time) {
 	c.due = now.Add(quotaRest)
@@ -478,8 +478,8 @@ func (l *quotaLedger) enqueue(c *quotaCounter, now time.Time) {
 	}
 }
 
-// lookAfter tells the store what was used, gives back what nobody spends, and forgets who does
-// not come any more.
+// lookAfter reports to the store what was used, gives back what nobody spends, and deletes
+// counters that are not used any more.
 func (l *quotaLedger) lookAfter() {
 	for {
 		l.mu.Lock()
@@ -497,7 +497,7 @@ func (l *quotaLedger) lookAfter() {
 			switch {
 			case len(l.queue) == 0:
 				l.queue, l.timer = nil, nil
-				l.counters = make(map[countID]*quotaCounter) // a map keeps its room
+				l.counters = make(map[countID]*quotaCounter) // a map never shrinks
 			default:
 				l.timer = time.AfterFunc(l.queue[0].due.Sub(now), l.lookAfter)
 			}
@@ -505,7 +505,7 @@ func (l *quotaLedger) lookAfter() {
 			return
 		}
 		l.mu.Unlock()
-		// What could not be told is told next time.
+		// What could not be reported is reported next time.
 		_ = l.tellAll(context.Background(), batch, storeWait, func(c *quotaCounter) (shares.Claim, bool) {
 			if c.rests(now) {
 				return c.rest()
@@ -515,7 +515,7 @@ func (l *quotaLedger) lookAfter() {
 	}
 }
 
-// forgetLocked forgets a counter of which the store knows all, if nobody uses it any more.
+// forgetLocked deletes a counter that is not used any more, if the store knows all of it.
 func (l *quotaLedger) forgetLocked(c *quotaCounter, now time.Time) bool {
 	if !c.rests(now) || c.flight != nil || !c.Settled() {
 		return false
@@ -524,12 +524,12 @@ func (l *quotaLedger) forgetLocked(c *quotaCounter, now time.Time) bool {
 	return true
 }
 
-// rests reports whether nobody uses a counter any more.
+// rests reports whether a counter is not used any more.
 func (c *quotaCounter) rests(now time.Time) bool {
 	return now.Sub(c.lastUse) >= quotaRest || !c.period.Contains(now)
 }
 
-// rest is a claim that gives back what is held, if that is something new.
+// rest returns a claim that gives back what is held, if that is news to the store.
 func (c *quotaCounter) rest() (claim shares.Claim, some bool) {
 	if c.Same() {
 		return claim, false
@@ -537,7 +537,7 @@ func (c *quotaCounter) rest() (claim shares.Claim, some bool) {
 	return c.Rest(), true
 }
 
-// say is a claim that tells what was used, if the store does not know.
+// say returns a claim that reports what was used, if the store does not know it.
 func (c *quotaCounter) say() (claim shares.Claim, some bool) {
 	if c.Unreported() == 0 {
 		return claim, false
@@ -545,8 +545,8 @@ func (c *quotaCounter) say() (claim shares.Claim, some bool) {
 	return c.Say(c.limit), true
 }
 
-// close tells the store what was used, gives back all that nobody is spending, and waits for
-// who is being told. It returns how many counters it could not settle, and why.
+// close reports to the store what was used, gives back what is held and not being spent, and
+// waits for notices. It returns how many counters it could not settle, and why.
 func (l *quotaLedger) close(ctx context.Context) (left int, err error) {
 	defer l.untold(ctx)
 	l.mu.Lock()
@@ -565,9 +565,9 @@ func (l *quotaLedger) close(ctx context.Context) (left int, err error) {
 	return left, err
 }
 
-// tellAll makes a claim of each counter that has one to make, in one call. The first claim of a
-// counter only learns what the store knows of this process, and a second one tells it the rest.
-// A counter that others make claims of without end is left to them.
+// tellAll sends the claims of the counters that have one, in one call. The first claim of a
+// counter only learns what the store knows of this process, and a second one reports the rest. A
+// counter that is always busy with other claims is left to them.
 func (l *quotaLedger) tellAll(ctx context.Context, counters []*quotaCounter, wait time.Duration, claim func(*quotaCounter) (shares.Claim, bool)) error {
 	for range 3 {
 		flying, again, err := l.fly(ctx, counters, claim)
@@ -586,8 +586,8 @@ func (l *quotaLedger) tellAll(ctx context.Context, counters []*quotaCounter, wai
 	return nil
 }
 
-// fly begins a flight of each counter that has a claim to make, once the one before has ended. It
-// returns those that have, and those to come back to.
+// fly begins a flight of each counter that has a claim to make, once the flight before has ended.
+// It returns the counters that fly, and those to come back to.
 func (l *quotaLedger) fly(ctx context.Context, counters []*quotaCounter, claim func(*quotaCounter) (shares.Claim, bool)) (flying, again []*quotaCounter, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -621,7 +621,7 @@ func (l *quotaLedger) fly(ctx context.Context, counters []*quotaCounter, claim f
 	return flying, again, nil
 }
 
-// look returns the balances of all quotas of an account, with what this process has used.
+// look returns what is used of all quotas of an account, with what this process has used.
 func (l *quotaLedger) look(ctx context.Context, on quotaAccount) ([]QuotaUsage, error) {
 	l.mu.Lock()
 	now := time.Now()

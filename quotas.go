@@ -15,87 +15,93 @@ import (
 	"github.com/admit-go/admit/internal/lists"
 )
 
-// QuotasConfig configures NewQuotas. Plans and Store are required.
+// QuotasConfig configures NewQuotas.
 type QuotasConfig struct {
-	// Plans have the quotas of callers. Those of a Key replace the ones of its plan that have
-	// the same names. A Key whose plan is none of them is logged, once each for the first 1,000,
-	// and has its own quotas alone.
+	// Plans has the quotas of callers. Required. The quotas of a Key replace those of its plan
+	// that have the same names. A Key whose plan is not in Plans has only its own quotas, and is
+	// logged once, for the first 1,000 of these keys.
 	Plans *Plans
-	// Store counts for all processes that share it: see NewMemoryQuotaStore and package
-	// sqlquota. It is not asked for each request: a process takes 1% of what is left ahead, or
-	// one request while less than 100 are left, and gives back what it has not spent for a
-	// minute. If a process crashes, what it has used in the last minute may be forgotten, up to
-	// that share, and nobody else gets the share before the period ends: so call Close. A request
-	// that has to wait does so for two calls at most, of 400 ms each at most.
+	// Store counts for all processes that share it. Required. See NewMemoryQuotaStore and
+	// package sqlquota.
+	//
+	// Most requests do not ask it. A process takes 1% of what is left ahead, or one request
+	// while less than 100 are left, and gives back what it has not spent for a minute. If a
+	// process crashes, what it has used in the last minute may be forgotten, up to that share,
+	// and no other process gets the share before the period ends. So call Close. A request that
+	// asks the Store waits for at most two calls, of at most 400 ms each.
 	Store QuotaStore
-	// StoreDown says what to do while Store fails, once what was taken ahead is spent: by
-	// LimitLocally each process lets in its part of what was left when it last knew, see Replicas,
-	// and answers 503 with the code store_unavailable after that; AdmitAll lets everybody in;
-	// RefuseAll answers 503. What is used is counted, and told the Store when it is back. One line
-	// of slog.Default() says that it fails, and one that it is back.
+	// StoreDown says what to do while Store is down, once what was taken ahead is spent. What is
+	// used meanwhile is counted, and reported to Store when it is back. slog.Default() gets one
+	// line when the outage begins, and one when it is over. Permitted:
+	//   - LimitLocally: each process admits its part of what was left when Store last answered
+	//     (see Replicas), and then answers 503 with the code store_unavailable. The default.
+	//   - AdmitAll: every request is admitted.
+	//   - RefuseAll: every request gets 503.
 	StoreDown StoreDown
-	// Replicas is how many processes share Store, for LimitLocally. 0: 1.
+	// Replicas is how many processes share Store, for LimitLocally. Zero means 1.
 	Replicas int
 
-	// Account says who uses the quota of a key: whose keys have an account in common share it.
-	// Nil: Key.Owner, or Key.ID without one.
+	// Account returns the account whose quota a key uses. Keys with one account share its quota.
+	// A key for which it returns "" gets 500. Default: Key.Owner, or Key.ID without an owner.
 	Account func(*Key) string
-	// Anchor is when the billing day of a key was: its periods begin at that time of the day, on
-	// that day of the week or of the month, by the clocks of Location; where a month is shorter,
-	// on its last day. The same for all keys of an account. Nil, or a zero time: days begin at
-	// midnight, weeks on Monday, months on the first.
+	// Anchor returns the billing day of a key, and should return the same time for all keys of
+	// an account. Periods begin at that time of day, on that day of the week or of the month, in
+	// Location; in a shorter month, on its last day. By default, and for the zero time, days
+	// begin at midnight, weeks on Monday and months on the first.
 	Anchor func(*Key) time.Time
-	// Location is by whose clocks periods begin. Nil: UTC.
+	// Location is the time zone in which periods begin. Default: UTC.
 	Location *time.Location
-	// Cost is what a request takes: 0 or less takes nothing, and is let in. Nil: 1.
+	// Cost returns what a request takes from the quota. A request that costs 0 or less takes
+	// nothing and is admitted. Default: 1.
 	Cost func(*http.Request) int
-	// Counts is asked, when the handler is done, whether a response with this status counts. A
-	// client that was gone by then is 499, and a connection that was hijacked 101. What was
-	// refused before the handler, or because the body was too large or too slow, does not count,
-	// and Counts is not asked. Nil: what is below 500 counts.
+	// Counts reports whether a request counts, by the status of its response. It is called when
+	// the handler has returned. The status is 499 if the client left before the response began,
+	// and 101 if the connection was hijacked. A request that was rejected before it came to the
+	// handler, or because its body was too large or too slow, does not count, and Counts is not
+	// called. Default: a status below 500 counts.
 	Counts func(status int) bool
-	// Skip exempts a request: it is let in, not counted, and gets no headers. With an Auth that
-	// is optional, requests without a Key need it.
+	// Skip exempts a request: it is admitted without a count and without headers. Inside an Auth
+	// that is Optional, requests without a Key need it.
 	Skip func(*http.Request) bool
-	// Notify is told that an account has used 80% of a quota, and 100%: once each in a period, by
-	// one of the processes, and again only where the quota became larger. It is told at most a
-	// minute late, in a goroutine of its own. Nil: nobody is told.
+	// Notify is called when an account has used 80% of a quota, and when it has used 100%: once
+	// each in a period, by one of the processes, and again only if the quota becomes larger. It
+	// is called at most a minute late, in a goroutine of its own.
 	Notify func(QuotaNotice)
 }
 
-// QuotaNotice is what QuotasConfig.Notify is told.
+// QuotaNotice is what QuotasConfig.Notify gets.
 type QuotaNotice struct {
 	Account, Quota  string
 	Percent         int   // 80 or 100
-	Limit, Used     int64 // as it was noticed
+	Limit, Used     int64 // at the time of the notice
 	Start, ResetsAt time.Time
 }
 
-// QuotaUsage is what an account has of a quota in the present period.
+// QuotaUsage is what an account has used of a quota in the current period.
 type QuotaUsage struct {
 	Name      string    `json:"name"`
 	Limit     int64     `json:"limit"`
-	Used      int64     `json:"used"` // by others, as it was a minute ago at most
+	Used      int64     `json:"used"` // what other processes have used is up to a minute old
 	Remaining int64     `json:"remaining"`
 	ResetsAt  time.Time `json:"resets_at"`
 }
 
-// Quotas counts what callers have bought: see Quota. It is safe for concurrent use, and all
-// handlers that it wraps share what it counts. It has no goroutine of its own; a service that
-// ends should call Close.
+// Quotas is a middleware that counts the requests of accounts, and rejects those beyond a
+// [Quota]. All handlers that it wraps share what it counts. It has no goroutine that runs all the
+// time; a service that ends should call Close. It is safe for concurrent use.
 type Quotas struct {
 	c      QuotasConfig
 	ledger *quotaLedger
 	made   made
 
 	plans   map[string]*planQuotas
-	unknown firsts // keys whose plan nobody knows
+	unknown firsts // keys whose plan is not known
 }
 
 // planQuotas are the quotas of the callers of a plan.
 type planQuotas struct {
 	set  *quotaSet
-	keys lists.Cache[Quota, *quotaSet] // with those of a key
+	keys lists.Cache[Quota, *quotaSet] // with the quotas of a key
 }
 
 // quotaSet is the quotas of a caller.
@@ -106,7 +112,7 @@ type quotaSet struct {
 	upgrades []string // the UpgradeURL of the first plan that has more
 }
 
-// quotaAccount is who uses the quotas of a set.
+// quotaAccount is the account that uses the quotas of a set.
 type quotaAccount struct {
 	set      *quotaSet
 	account  string
@@ -115,8 +121,8 @@ type quotaAccount struct {
 	loc      *time.Location
 }
 
-// NewQuotas returns Quotas. The error has every fault of the configuration; the Quotas that
-// comes with it cannot serve.
+// NewQuotas returns Quotas. The error has every problem of the configuration; the Quotas returned
+// with it cannot serve.
 func NewQuotas(c QuotasConfig) (*Quotas, error) {
 	var f faults
 	if c.Plans == nil {
@@ -152,7 +158,7 @@ func NewQuotas(c QuotasConfig) (*Quotas, error) {
 	return q, nil
 }
 
-// noPlan is a name that no plan has.
+// noPlan is not the name of any plan.
 const noPlan = ""
 
 func (q *Quotas) fault() error {
@@ -177,7 +183,7 @@ func (q *Quotas) newSet(quotas []Quota) (*quotaSet, error) {
 	return set, nil
 }
 
-// upgradeFrom returns where the first plan is bought that has more than a quota, or "".
+// upgradeFrom returns the URL of the first plan that has more than a quota, or "".
 func (q *Quotas) upgradeFrom(quota Quota) string {
 	for _, plan := range q.c.Plans.plans {
 		if plan.UpgradeURL == "" {
@@ -191,13 +197,15 @@ func (q *Quotas) upgradeFrom(quota Quota) string {
 	return ""
 }
 
-// Wrap lets requests to next in as long as the caller's account has something left of each of
-// its quotas, and counts them. It stands inside of an Auth: a request without a Key is answered
-// 500, unless Skip exempts it. A request that is inside of another Wrap of q passes.
+// Wrap returns a handler that passes requests to next while the account of the caller has
+// something left of each of its quotas, and counts them. It belongs inside an Auth: a request
+// without a Key gets 500, unless Skip exempts it. A request that is inside another Wrap of q is
+// counted once.
 //
-// Refused: 429 with the code quota_exceeded, Retry-After to the end of the period, resets_at,
-// and upgrade_url where a plan has more. A quota is a member of RateLimit-Policy and RateLimit,
-// with the seconds of this period and those to its end.
+// A request beyond a quota gets 429 with the code quota_exceeded and Retry-After, which is the
+// end of the period. The body has resets_at and, if a plan has more, upgrade_url. Each quota is a
+// member of RateLimit-Policy, with the seconds of this period, and of RateLimit, with the seconds
+// to its end.
 func (q *Quotas) Wrap(next http.Handler) http.Handler {
 	must(q.fault())
 	metering.Store(true)
@@ -233,7 +241,7 @@ func (q *Quotas) handle(in inside, w http.ResponseWriter, r *http.Request) {
 		if allowed {
 			q.ledger.done(spent, cost, false)
 		}
-		WriteError(w, r, gone) // no outage
+		WriteError(w, r, gone) // this is no outage
 		return
 	}
 	now := time.Now()
@@ -247,7 +255,7 @@ func (q *Quotas) handle(in inside, w http.ResponseWriter, r *http.Request) {
 	q.serve(in, w, r, spent, cost)
 }
 
-// serve lets a request in, and counts it by how it has ended.
+// serve lets a request in, and counts it by the way in which it has ended.
 func (q *Quotas) serve(in inside, w http.ResponseWriter, r *http.Request, spent []spending, cost int64) {
 	s, tracked, inner := in.fill(w, r, slotMetered)
 	defer s.leave(r, inner)
@@ -277,8 +285,8 @@ func (q *Quotas) costOf(r *http.Request) int64 {
 	return int64(max(q.c.Cost(r), 0))
 }
 
-// account returns who uses which quotas. The error is the answer to a request whose key cannot
-// be used.
+// account returns the account and the quotas of a key. The error is for a request whose key
+// cannot be used.
 func (q *Quotas) account(ctx context.Context, key *Key) (quotaAccount, error) {
 	set, err := q.quotasOf(ctx, key)
 	if err != nil {
@@ -304,7 +312,7 @@ func (q *Quotas) account(ctx context.Context, key *Key) (quotaAccount, error) {
 	return on, nil
 }
 
-// quotasOf returns the quotas of a key: those of its plan, of which its own replace some.
+// quotasOf returns the quotas of a key: those of its plan, except that its own replace some.
 func (q *Quotas) quotasOf(ctx context.Context, key *Key) (*quotaSet, error) {
 	plan := q.plans[key.Plan]
 	if plan == nil {
@@ -333,8 +341,8 @@ func (q *Quotas) quotasOf(ctx context.Context, key *Key) (*quotaSet, error) {
 	})
 }
 
-// writeHeaders tells the client what is left. Where a Limiter outside has set the headers,
-// these are further members.
+// writeHeaders tells the client what is left. If a Limiter outside has set the headers, members
+// are added.
 func (set *quotaSet) writeHeaders(in inside, h http.Header, now time.Time, spent []spending) {
 	var buf [2][160]byte
 	policy, limit := buf[0][:0], buf[1][:0]
@@ -355,9 +363,10 @@ func (set *quotaSet) writeHeaders(in inside, h http.Header, now time.Time, spent
 	h[headerLimit] = in.one(string(limit))
 }
 
-// refusal is the error for a request that is not let in.
+// refusal returns the error for a request that is not admitted.
 func (q *Quotas) refusal(set *quotaSet, now time.Time, spent []spending, cost int64, outage error) error {
-	// What is left then is for when the store is back, and no reason to wait for a reset.
+	// If something is left, the store is the reason, and the end of the period is not what to
+	// wait for.
 	if outage != nil && !slices.ContainsFunc(spent, func(s spending) bool { return s.exceeded && s.left < cost }) {
 		return errStoreUnavailable.WithCause(fmt.Errorf("take from the quota store: %w", outage))
 	}
@@ -390,10 +399,10 @@ func (q *Quotas) refusal(set *quotaSet, now time.Time, spent []spending, cost in
 	return e
 }
 
-// Usage returns a handler that answers with what the caller's account has used of its quotas,
-// inside of an Auth: {"result":"success","data":{"quotas":[...]}}, with a QuotaUsage each. It
-// asks the Store, and is not counted: put a Limiter outside of it. It answers 503 with the code
-// store_unavailable if the Store fails.
+// Usage returns a handler that responds with what the account of the caller has used of its
+// quotas: {"result":"success","data":{"quotas":[...]}}, with a [QuotaUsage] for each. It belongs
+// inside an Auth. Each request asks the Store and is not counted, so put a Limiter outside. If
+// the Store is down, it responds with 503 and the code store_unavailable.
 func (q *Quotas) Usage() http.Handler {
 	must(q.fault())
 	return HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
@@ -412,9 +421,10 @@ func (q *Quotas) Usage() http.Handler {
 	})
 }
 
-// Of returns what the account of a key has used of each quota of the key, as the Store knows it
-// and with what this process has used: what others have used since is at most a minute old. The
-// error is an *Error: 503 if the Store fails, 500 for a key whose quotas cannot be.
+// Of returns what the account of a key has used of each quota of the key. It asks the Store and
+// adds what this process has used; what other processes have used is up to a minute old. The
+// error is that of ctx or an *Error: 503 if the Store is down, 500 for a key whose quotas or
+// account are not valid.
 func (q *Quotas) Of(ctx context.Context, key *Key) ([]QuotaUsage, error) {
 	if err := q.fault(); err != nil {
 		return nil, errInternal.WithCause(err)
@@ -437,11 +447,12 @@ func (q *Quotas) Of(ctx context.Context, key *Key) ([]QuotaUsage, error) {
 // exportBatch is how many records are sent at once.
 const exportBatch = 500
 
-// Export sends what was used to a billing system: a record for each account, quota and minute,
-// of all minutes that have been over for some time, 500 at a time. Those for which send returns
-// nil are never sent again; if it fails, Export returns its error, and they are sent again some
-// minutes later, with the same IDs and numbers. So a billing system that counts each ID once
-// never counts twice. Call it each minute, say; it may be called in all processes at once.
+// Export sends usage to a billing system: a record for each account, quota and minute, for all
+// minutes that ended some time ago, 500 records at a time. Records for which send returns nil are
+// not sent again. If send fails, Export returns its error, and a later Export sends the same
+// records again some minutes later, with the same IDs and numbers. A billing system that counts
+// each ID once therefore never counts twice. Call Export regularly, such as once a minute; all
+// processes may call it at the same time.
 func (q *Quotas) Export(ctx context.Context, send func(context.Context, []UsageRecord) error) error {
 	if err := q.fault(); err != nil {
 		return err
@@ -461,7 +472,7 @@ func (q *Quotas) Export(ctx context.Context, send func(context.Context, []UsageR
 		for i, record := range records {
 			ids[i] = record.ID
 		}
-		// It was sent: a context that has just ended must not send it again.
+		// The records were sent: they must be acknowledged even if ctx has just ended.
 		if err := q.c.Store.Acknowledge(context.WithoutCancel(ctx), ids); err != nil {
 			return fmt.Errorf("admit: acknowledge the usage that was exported: %w", err)
 		}
@@ -469,9 +480,9 @@ func (q *Quotas) Export(ctx context.Context, send func(context.Context, []UsageR
 }
 
 // Close tells the Store what was used, gives back what was taken ahead, and waits for Notify.
-// Call it after Server.Shutdown; a request that comes later is counted as ever. It waits while
-// ctx lasts, for the Store 10 s a call. The error says that the use of some accounts could not be
-// told.
+// Call it after Server.Shutdown; requests that come later are still counted. It waits until ctx
+// ends, and at most 10 seconds for each call to the Store. The error says that the use of some
+// accounts could not be reported.
 func (q *Quotas) Close(ctx context.Context) error {
 	if err := q.fault(); err != nil {
 		return err
@@ -482,8 +493,7 @@ func (q *Quotas) Close(ctx context.Context) error {
 	return nil
 }
 
-// sampleTime is when the examples of quotas are sent, so that a contract is the same on each
-// day.
+// sampleTime is the time of examples, so that a contract is the same every day.
 var sampleTime = time.Date(2026, time.January, 21, 12, 0, 0, 0, time.UTC)
 
 func (q *Quotas) answers() []Answer {

@@ -7,82 +7,86 @@ import (
 )
 
 // QuotaStore keeps what accounts have used of their quotas, for all processes that share it.
+// admittest.TestQuotaStore tests an implementation.
 //
-// A process takes a share of what is left ahead, spends it without asking, and says later
-// what it has used. So a store keeps a QuotaCount for each Account, Quota and Period, and a
-// QuotaShare for each Process there, which begin as zero values. Settle loads both, calls
-// QuotaClaim.Settle, and saves them, for all claims or none: two calls never work on one
-// count at a time. It returns a balance for each claim, in order.
+// A process takes a share of what is left ahead, spends it without asking, and reports later what
+// it has used. So a store keeps a [QuotaCount] for each account, quota and period, and a
+// [QuotaShare] for each process in a count; both begin as zero values. Settle loads them, calls
+// [QuotaClaim.Settle] and saves them, for all claims or for none. Two calls must never work on
+// one count at a time. Settle returns a balance for each claim, in the same order.
 //
-// What a claim adds to the use, Settle adds in the same transaction to a UsageRecord of the
-// account, quota, period and current minute, by the clock of the store: to one that has not
-// been offered yet, or else to a new one with an ID that nobody has had. Offer returns records
-// of minutes that have been over for some time, at most so many; it does not return them
-// again, also not to others, before they are acknowledged or a while has passed. A record that
-// has been offered never changes. Acknowledge forgets them; an ID that is not known is no error.
-// A record that nobody has acknowledged 35 days after its minute may be forgotten too: no
-// billing system takes it any more, and a service that exports nothing must not fill its store.
+// In the same transaction, Settle adds what a claim adds to the use to a [UsageRecord] of the
+// account, quota, period and current minute, by the clock of the store: to a record that has not
+// been offered yet, or else to a new one with a new, unique ID.
 //
-// An error is an outage, and Settle may have been carried out nevertheless: a claim says what
-// has become of the ones before, so that the next one mends it. All methods are called by any
-// number of goroutines. admittest.TestQuotaStore tests a store.
+// Offer returns at most so many records, of minutes that ended some time ago. It does not return
+// a record again, to any caller, until it is acknowledged or some time has passed. A record that
+// has been offered never changes. Acknowledge deletes records; an unknown ID is not an error. A
+// record that was not acknowledged within 35 days of its minute may be deleted too: billing
+// systems do not accept it any more, and a service without an export must not fill its store.
+//
+// An error means an outage. Settle may have been carried out nevertheless: each claim says what
+// has become of those before it, so that the next claim corrects the difference. All methods must
+// be safe for concurrent use.
 type QuotaStore interface {
 	Settle(ctx context.Context, claims []QuotaClaim) ([]QuotaBalance, error)
 	Offer(ctx context.Context, most int) ([]UsageRecord, error)
 	Acknowledge(ctx context.Context, ids []string) error
 }
 
-// QuotaClaim is what a process says to a QuotaStore of an account's quota in a period.
+// QuotaClaim is what a process tells a QuotaStore about the quota of an account in a period.
 type QuotaClaim struct {
-	Account string    // 1 or more of any bytes
+	Account string    // one or more bytes, of any value
 	Quota   string    // Quota.Name
-	Period  string    // such as 2026-01-31/P1M: of one account and quota, others have other names
-	Ends    time.Time // of the period; the store may forget it 35 days later
+	Period  string    // such as 2026-01-31/P1M; different for each period of an account's quota
+	Ends    time.Time // the end of the period; the store may delete it 35 days later
 
-	Process string // who claims; empty: nobody, who only looks
-	Seq     int64  // higher with each claim of the Process; one that is not is too late, and looks
+	Process string // the process that claims; empty for a claim that only looks
+	Seq     int64  // grows with each claim of the Process; a claim whose Seq has not grown only looks
 	Heard   int64  // the Seq of the last claim whose balance has arrived
-	Fresh   bool   // no balance has arrived yet: Used is not known, and stays what the store has
+	Fresh   bool   // no balance has arrived yet: Used is unknown, and the store keeps its own
 
-	// Used is what the Process has used in this period, in all; one below that of an earlier
-	// claim changes nothing. In the first claim that a store knows of it is taken for counted:
-	// the store has forgotten the share then, and not the use.
+	// Used is what the Process has used in this period in total. A Used below that of an earlier
+	// claim changes nothing. In the first claim of a Process that the store knows of, Used has
+	// been counted already: the store has deleted the share, but not the count.
 	Used  int64
-	Want  int64 // to hold, for what comes
-	Floor int64 // of Want, what is being spent now
+	Want  int64 // what to hold for later requests
+	Floor int64 // the part of Want that is being spent now
 	Limit int64 // Quota.Requests
 }
 
-// QuotaCount is what a QuotaStore keeps of an account's quota in a period.
+// QuotaCount is what a QuotaStore keeps for the quota of an account in a period.
 type QuotaCount struct {
-	Used int64 // in all, as far as the processes have said it
-	Held int64 // by the processes, beyond that
-	Told int64 // the use with which somebody has been told last
+	Used int64 // in total, as far as the processes have reported it
+	Held int64 // by the processes, in addition
+	Told int64 // the use at which the last notice was due
 }
 
-// QuotaShare is what a QuotaStore keeps of a process in a QuotaCount. It may be forgotten when
+// QuotaShare is what a QuotaStore keeps for a process in a QuotaCount. It may be deleted when
 // Held is 0 and nothing was claimed for a day.
 type QuotaShare struct {
-	Seq        int64 // of the last claim; 0: there was none
+	Seq        int64 // of the last claim; 0 before the first
 	Used, Held int64
 	Notice     int   // QuotaBalance.Notice, as long as it may not have arrived
-	NoticeSeq  int64 // the Seq of the claim that it was the answer to
+	NoticeSeq  int64 // the Seq of the claim to which Notice was the answer
 }
 
 // QuotaBalance is what a QuotaStore answers to a QuotaClaim.
 type QuotaBalance struct {
 	Used, Held     int64 // of the QuotaCount
 	MyUsed, MyHeld int64 // of the QuotaShare
-	Notice         int   // 80 or 100: somebody is to be told that so many percent are used; 0: nobody. Again until it is Heard
+
+	// Notice is 80 or 100 if QuotasConfig.Notify is to be called, because so many percent are
+	// used, and 0 if not. It is repeated until the process has Heard it.
+	Notice int
 }
 
-// Settle carries out a claim. It returns how much the claim adds to the use.
+// Settle carries out a claim. It returns the balance, and how much the claim adds to the use.
 //
-// A process never gets more than is left of Limit. It keeps what it holds for as long as it wants
-// to, and may have spent it by the time it hears: a Limit which becomes smaller is exceeded by
-// what had been let in and taken ahead before.
-// Of each percentage of a Limit one process is told, once; when 100 is reached, nobody is told
-// of 80 any more.
+// A process never gets more than is left of Limit. It keeps what it holds as long as it wants,
+// and may have spent it before it gets the balance. So when a Limit becomes smaller, requests
+// that were admitted or taken ahead before may exceed it. For each percentage of a Limit, one
+// process gets a notice, once. When 100 is reached, there is no notice of 80 any more.
 func (c QuotaClaim) Settle(count *QuotaCount, share *QuotaShare) (balance QuotaBalance, added int64) {
 	if c.Process != "" && c.Seq > share.Seq {
 		added = c.settle(count, share)
@@ -122,12 +126,12 @@ func (c QuotaClaim) settle(count *QuotaCount, share *QuotaShare) (added int64) {
 	return added
 }
 
-// threshold is the use at which so many percent of a limit are used.
+// threshold returns the use at which so many percent of a limit are used.
 func threshold(limit int64, percent int) int64 {
 	return limit/100*int64(percent) + (limit%100*int64(percent)+99)/100
 }
 
-// plus adds what is not negative. Cost is the service's own, and so large as it likes.
+// plus adds two numbers that are not negative, without an overflow: a Cost may be any number.
 func plus(a, b int64) int64 {
 	if a > math.MaxInt64-b {
 		return math.MaxInt64
@@ -135,13 +139,13 @@ func plus(a, b int64) int64 {
 	return a + b
 }
 
-// UsageRecord is what an account has used of a quota in a minute, for a billing system: see
-// Quotas.Export.
+// UsageRecord is what an account has used of a quota in one minute, for a billing system: see
+// [Quotas.Export].
 type UsageRecord struct {
-	ID       string    // the same whenever the record is sent
+	ID       string    // unique, and the same each time that the record is sent
 	Account  string    // see QuotasConfig.Account
 	Quota    string    // Quota.Name
-	Period   string    // such as 2026-01-31/P1M: its first day, and its length as in ISO 8601
-	Minute   time.Time // its beginning, by the clock of the store
-	Requests int64     // what they cost, in all
+	Period   string    // such as 2026-01-31/P1M: the first day, and the length as in ISO 8601
+	Minute   time.Time // the beginning of the minute, by the clock of the store
+	Requests int64     // the cost of all requests
 }
