@@ -14,13 +14,14 @@ import (
 	"github.com/admit-go/admit/internal/lists"
 )
 
-// StoreDown says what a Limiter does while its Store fails.
+// StoreDown says what a Limiter or a Quotas does while its Store is down.
 type StoreDown int
 
 const (
-	// LimitLocally applies the limits in the memory of this process: see Replicas.
+	// LimitLocally decides in the memory of this process, by its share of the limits or quotas:
+	// see Replicas.
 	LimitLocally StoreDown = iota
-	// AdmitAll lets everybody in, without headers.
+	// AdmitAll admits every request, without headers.
 	AdmitAll
 	// RefuseAll answers 503 with the code store_unavailable and Retry-After.
 	RefuseAll
@@ -40,72 +41,76 @@ func (s StoreDown) String() string {
 	}
 }
 
-// LimiterConfig configures NewLimiter. Only Limits is required.
+// LimiterConfig configures NewLimiter.
 type LimiterConfig struct {
-	// Name is the namespace in Store, and required with it: 1 to 64 of A-Z a-z 0-9 . _ -
-	// Limiters of one name in one store share their buckets.
+	// Name is the namespace of the Limiter in Store. Limiters with one Name in one Store share
+	// their buckets. Required with Store. Permitted: 1 to 64 characters of A-Z a-z 0-9 . _ -
 	Name string
-	// Limits hold for every caller, all or none, except where LimitsFor, its Key or Plans say
-	// otherwise.
+	// Limits are the limits of every caller, unless LimitsFor, the caller's Key or Plans has
+	// others. A request is admitted if all of them have room, and takes from all. Required.
+	// Permitted: 1 to 16 limits, whose names differ.
 	Limits []Limit
-	// Plans has limits that replace Limits for callers whose Key has such a plan. Those of
-	// the Key itself replace both. A Key whose plan is none of them is logged, once each for
-	// the first 1,000.
+	// Plans has limits that replace Limits for callers whose Key has one of the plans. The
+	// limits of a Key itself replace both. A Key whose plan is not in Plans is logged once, for
+	// the first 1,000 of these keys.
 	Plans *Plans
-	// Store keeps the buckets. Nil: the memory of this Limiter. A request waits for it for
-	// 400 ms at most; who was that late is left alone until a probe, once a second, has found
-	// it well. What it takes after nobody waits for it any more stays taken.
+	// Store keeps the buckets. Default: the memory of this Limiter. A request waits for Store at
+	// most 400 ms. After a call that timed out, or failed after 100 ms or more, Store is not
+	// asked until a probe, once a second, succeeds. What a late call takes stays taken.
 	Store LimitStore
-	// StoreDown says what to do while Store fails. One line is logged when that begins, and
-	// one when it is over, with how long it was and how many were decided without it.
+	// StoreDown says what to do while Store is down. One line is logged when the outage begins,
+	// and one when it is over, with its duration and the number of decisions without Store.
+	// Permitted: LimitLocally (the default), AdmitAll and RefuseAll; the last two need a Store.
 	StoreDown StoreDown
-	// Replicas is how many processes share Store. While it fails, LimitLocally gives each
-	// its share, less what it let in before: Requests for each Per*Replicas, and a part of
-	// Burst, rounded down, at least 1. A cost that only the whole Burst holds is answered
-	// 503, as by RefuseAll. 0: each applies the whole limits, and the log warns of it.
+	// Replicas is how many processes share Store. While Store is down, LimitLocally gives each
+	// process its share, less what it admitted before: Requests in each Per*Replicas, and
+	// Burst/Replicas, rounded down but at least 1. A cost that only the whole Burst holds gets
+	// 503, as with RefuseAll. Zero means that each process applies the whole limits in an
+	// outage, and the log warns of that. It needs a Store.
 	Replicas int
-	// Lease lets this process take ahead what a caller will need soon, so that most requests
-	// need no trip to Store. It needs Replicas. The zero Lease asks Store for each request.
+	// Lease lets this process take requests ahead from Store, so that most requests need no call
+	// to it. It needs Store and Replicas. The zero Lease asks Store for each request.
 	Lease Lease
 
-	// CountBy says who is counted together, for example r.Pattern + " " + Caller(r) at the
-	// routes of a mux: around it, Pattern is still empty. What it returns is one caller, with
-	// or without a Key, the empty string too. Nil: Caller.
+	// CountBy returns a string for the requests that share buckets, such as
+	// r.Pattern + " " + Caller(r). That example needs a Limiter at the routes of a mux: around
+	// the mux, Pattern is still empty. Requests with one string are one caller, with or without
+	// a Key, even if it is "". Default: Caller.
 	CountBy func(*http.Request) string
-	// Cost is what a request takes: 0 or less takes nothing and is let in. Nil: 1.
+	// Cost returns what a request takes from the buckets. A request that costs 0 or less takes
+	// nothing and is admitted. Default: 1.
 	Cost func(*http.Request) int
-	// LimitsFor returns the limits of one request, such as those of a tenant: they hold
-	// instead of all others. An empty list leaves it at those. The same list again costs
-	// little; one that cannot be is answered 500, and logged. Nil: none.
+	// LimitsFor returns limits for one request, such as those of a tenant, which replace all
+	// others. If it returns none, the others hold. Lists that come again cost little. For limits
+	// that NewLimiter does not accept, the request gets 500, and the log has the reason.
 	LimitsFor func(*http.Request) []Limit
-	// Skip exempts a request: it is let in, not counted, and gets no headers.
+	// Skip exempts a request: it is admitted without a count and without headers.
 	Skip func(*http.Request) bool
-	// Refund is asked, when the handler is done, whether to give back what a response with
-	// this status has cost; its headers have been sent by then. A panic before the response
-	// has begun is 500, a client that was gone by then is 499 whatever the handler wrote, and
-	// a connection that was hijacked is 101. Nil: nothing is given back.
+	// Refund reports whether to give back the cost of a request, by the status of its response.
+	// It is called when the handler has returned, so that the headers have been sent without it.
+	// The status is 500 for a panic before the response began, 499 if the client left before
+	// that, and 101 for a hijacked connection. By default, nothing is given back.
 	Refund func(status int) bool
-	// DryRun decides, observes and sends headers as ever, but lets everybody in.
+	// DryRun admits every request. The Limiter still decides, sends headers and calls Observe.
 	DryRun bool
-	// LegacyHeaders adds X-RateLimit-Limit, -Remaining and -Reset (in seconds from now) for
-	// the limit that is nearest to exhaustion.
+	// LegacyHeaders adds X-RateLimit-Limit, X-RateLimit-Remaining and X-RateLimit-Reset (in
+	// seconds from now), for the limit that is nearest to exhaustion.
 	LegacyHeaders bool
-	// Observe is told each decision, for metrics, before the request is let in or refused.
-	// It is called by any number of goroutines.
+	// Observe is called with each decision, for metrics, before the request is admitted or
+	// rejected. It must be safe for concurrent use.
 	Observe func(*http.Request, LimitEvent)
 }
 
-// LimitEvent is one decision of a Limiter, as LimiterConfig.Observe gets it. Its values
-// are copies.
+// LimitEvent is one decision of a Limiter, for LimiterConfig.Observe. Its values are copies.
 type LimitEvent struct {
 	Limiter  string   // LimiterConfig.Name
-	Cost     int      // what was asked for
-	Decision Decision // one that does not allow has refused the request, unless DryRun is set
-	Err      error    // of a Store that fails
+	Cost     int      // what the request costs
+	Decision Decision // if it does not allow the request, it was rejected, unless DryRun is set
+	Err      error    // the error of a Store that is down
 }
 
-// Limiter limits how often each caller may come. It is safe for concurrent use, and its
-// buckets are shared by all handlers that it wraps.
+// Limiter is a middleware that limits how often each caller may send requests. All handlers that
+// it wraps share its buckets. It is safe for concurrent use.
 type Limiter struct {
 	c      LimiterConfig
 	base   *limitSet
@@ -117,28 +122,31 @@ type Limiter struct {
 	plans   map[string]*limitSet          // of the plans that have limits of their own
 	lists   lists.Cache[Limit, *limitSet] // of keys, and of LimitsFor
 	wraps   atomic.Int32                  // handlers that it is around
-	unknown firsts                        // keys whose plan nobody knows
+	unknown firsts                        // keys whose plan is not known
 
-	refusals [64]atomic.Pointer[Error] // as last needed, by the seconds to wait
+	refusals [64]atomic.Pointer[Error] // the last ones, by the seconds to wait
 }
 
-// RateLimit limits how often each caller may come, in the memory of this process: by
-// Key where the request has one, else by client address, IPv6 by /64. Who exceeds a
-// limit gets 429 with the code rate_limited and a Retry-After that is true. Responses
-// have RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-11). All
-// handlers that one RateLimit wraps share its buckets. It panics on a wrong Limit.
+// RateLimit returns a middleware that limits how often each caller may send requests, in the
+// memory of this process. A caller is a Key if the request has one, and otherwise a client
+// address, IPv6 by /64. All handlers that one RateLimit wraps share its buckets.
 //
-// It counts by Key only inside of an Auth; before one, everybody is counted by address. In
-// one chain, two need limits of different names, or clients see two members "second" and
-// cannot tell them apart.
+// A request beyond a limit gets 429 with the code rate_limited and Retry-After; a lone caller
+// that waits for that time is admitted. Responses have RateLimit-Policy and RateLimit
+// (draft-ietf-httpapi-ratelimit-headers-11).
+//
+// RateLimit counts by Key only inside an Auth; outside of it, every request is counted by
+// address. Two RateLimits in one chain need limits with different names, or clients see two
+// members "second" and cannot tell them apart. It panics on limits that [LimiterConfig] does not
+// permit.
 func RateLimit(limits ...Limit) Middleware {
 	l, err := NewLimiter(LimiterConfig{Limits: limits})
 	must(renamed("LimiterConfig.Limits", "RateLimit", err))
 	return l.Wrap
 }
 
-// NewLimiter returns a Limiter. The error has every fault of the configuration; the
-// Limiter that comes with it cannot serve.
+// NewLimiter returns a Limiter. The error has every problem of the configuration; the Limiter
+// returned with it cannot serve.
 func NewLimiter(c LimiterConfig) (*Limiter, error) {
 	var f faults
 	base, err := newLimitSet(c.Limits)
@@ -200,7 +208,7 @@ func NewLimiter(c LimiterConfig) (*Limiter, error) {
 	return l, nil
 }
 
-// divide prepares the limits for a store that processes share.
+// divide computes the shares of processes, and what a Lease may take ahead.
 func (l *Limiter) divide() error {
 	var f faults
 	f.within("LimiterConfig.Replicas", l.divideSet(l.base))
@@ -231,8 +239,8 @@ func validLimiterName(name string) bool {
 	return len(name) <= 64 && validRequestID(name) // the same characters
 }
 
-// Wrap limits the requests to next. A request that is inside another Wrap of l has been
-// counted, and passes.
+// Wrap returns a handler that limits the requests to next. A request that is inside another Wrap
+// of l is counted once.
 func (l *Limiter) Wrap(next http.Handler) http.Handler {
 	must(l.fault())
 	l.wraps.Add(1)
@@ -249,8 +257,8 @@ func (l *Limiter) handle(in inside, w http.ResponseWriter, r *http.Request) {
 		WriteError(w, r, err)
 		return
 	}
-	// The note is for this Limiter inside of itself, and for a Shedder. Where it would cost a
-	// copy of the request, it is left out if there can be neither.
+	// The note is for this Limiter inside itself, and for a Shedder inside. If it would cost a copy
+	// of the request, and neither can be there, it is left out.
 	byAddress := a.who.class == unkeyed && l.c.CountBy == nil
 	var s *state
 	if in.open != nil || l.wraps.Load() > 1 || !byAddress && shedding.Load() {
@@ -277,13 +285,13 @@ type admission struct {
 	who    caller
 	set    *limitSet
 	cost   int
-	taken  bool  // the cost; else it was nothing, or DryRun let in what was refused
-	outage error // of the store, without which was decided
+	taken  bool  // the cost was taken: it is above 0, and the decision was not changed by DryRun
+	outage error // of the store, which was then not part of the decision
 }
 
-// admit decides about a request, fills a, and tells the client and who observes. The error is
-// the answer to a request that is refused. What a decision needs of the stack is given back
-// before the handler is called.
+// admit decides about a request and fills a. It tells the client by headers, and Observe. The
+// error is for a request that is rejected. It is a function of its own so that its stack frame is
+// gone before the handler is called.
 func (l *Limiter) admit(a *admission, in inside, h http.Header, r *http.Request) error {
 	set, unusable := l.limitsOf(r)
 	if unusable != nil {
@@ -293,7 +301,7 @@ func (l *Limiter) admit(a *admission, in inside, h http.Header, r *http.Request)
 	var few [4]LimitState
 	d, outage := l.decide(r, few[:0], a.who, set, a.cost)
 	if gone := r.Context().Err(); outage != nil && gone != nil {
-		return gone // no outage
+		return gone // this is no outage
 	}
 	rules := set.rules
 	if outage != nil {
@@ -308,13 +316,15 @@ func (l *Limiter) admit(a *admission, in inside, h http.Header, r *http.Request)
 	return nil
 }
 
-// Take decides without answering: for the messages of a WebSocket, or for a resource that
+// Take decides without a response. It is for the messages of a WebSocket, or for a resource that
 // shows a caller what is left. It counts by the same rules as Wrap, whether or not Wrap has
-// counted the request; a negative cost gives back, and 0 only looks. Skip and Cost are not
-// asked, Observe is told, and no header is written. A refusal is no error: see
-// Decision.Allowed, which DryRun makes true. The error is that of the context of r, or an
-// *Error: 503 if the Store fails and nothing else may decide, 403 for a key that may not be
-// used from this address, 500 for a Key without an ID or with Limits that cannot be.
+// counted the request. A negative cost gives back, and 0 only looks. Take calls Observe, but
+// neither Skip nor Cost, and writes no header.
+//
+// A refusal is not an error: see Decision.Allowed, which is always true with DryRun. The error is
+// that of the context of r, or an *Error: 503 if the Store is down and StoreDown has no other
+// decision, 403 for a key that may not be used from this address, and 500 for a Key without an ID
+// or with limits that are not valid.
 func (l *Limiter) Take(r *http.Request, cost int) (Decision, error) {
 	if err := l.fault(); err != nil {
 		return Decision{}, errInternal.WithCause(err)
@@ -336,20 +346,19 @@ func (l *Limiter) Take(r *http.Request, cost int) (Decision, error) {
 	return d, nil
 }
 
-// tell says what was decided, to the log and to Observe.
+// tell reports a decision to the log and to Observe.
 func (l *Limiter) tell(r *http.Request, cost int, set *limitSet, d Decision, outage error) {
 	if outage != nil {
 		l.logOutage(r, outage)
 	}
 	if l.c.Observe != nil {
-		// Not d itself, or the states of each request would be on the heap.
+		// A copy: with d itself, the states of each request would escape to the heap.
 		copied := Decision{d.Allowed, d.RetryAfter, slices.Clone(d.States), slices.Clone(set.limits)}
 		l.c.Observe(r, LimitEvent{l.c.Name, cost, copied, outage})
 	}
 }
 
-// decide asks the store, and does what StoreDown says where that fails: then the error
-// is not nil.
+// decide asks the store. If that fails, it does what StoreDown says, and returns the error too.
 func (l *Limiter) decide(r *http.Request, states []LimitState, who caller, set *limitSet, cost int) (Decision, error) {
 	if l.store == nil {
 		return l.memory.take(states, who.class, who.id, cost, set.rules), nil
@@ -361,8 +370,8 @@ func (l *Limiter) decide(r *http.Request, states []LimitState, who caller, set *
 			l.store.worked(r, slog.String("limiter", l.c.Name))
 		}
 		if d.Allowed && l.memory != nil {
-			// What it took here is gone from its share, so that a Store which fails once in
-			// a while is no second helping.
+			// The cost is taken from the share of this process too, so that callers gain nothing
+			// from a Store that fails now and then.
 			var unused [4]LimitState
 			l.memory.take(unused[:0], who.class, who.id, cost, set.shares)
 		}
@@ -374,12 +383,12 @@ func (l *Limiter) decide(r *http.Request, states []LimitState, who caller, set *
 	}
 	local := l.memory.take(states, who.class, who.id, cost, set.shares)
 	if local.RetryAfter < 0 && set.holds(cost) {
-		return Decision{}, err // only the share never holds so much
+		return Decision{}, err // the whole Burst holds the cost, but the share does not
 	}
 	return local, err
 }
 
-// ask asks the store, unless a lease makes that needless.
+// ask asks the store, unless a lease can decide.
 func (l *Limiter) ask(ctx context.Context, states []LimitState, who caller, set *limitSet, cost int) (d Decision, asked bool, err error) {
 	if l.leases != nil {
 		return l.leases.take(ctx, states, who, set, cost)
@@ -388,7 +397,7 @@ func (l *Limiter) ask(ctx context.Context, states []LimitState, who caller, set 
 	return d, true, err
 }
 
-// refusal is the error for a decision that does not let in.
+// refusal returns the error for a decision that does not allow the request.
 func (l *Limiter) refusal(set *limitSet, d Decision, outage error) error {
 	switch {
 	case outage != nil && len(d.States) == 0:
@@ -419,7 +428,7 @@ func (l *Limiter) refusal(set *limitSet, d Decision, outage error) error {
 func (l *Limiter) serve(in inside, w http.ResponseWriter, r *http.Request, done func(status int)) {
 	w = track(w)
 	t := tracker(w)
-	if t.client == nil { // else it is of who observes, and the context here may end with a handler
+	if t.client == nil { // otherwise an observer has set it; the context here may end with a handler
 		t.client = r.Context()
 	}
 	returned := false
@@ -428,7 +437,7 @@ func (l *Limiter) serve(in inside, w http.ResponseWriter, r *http.Request, done 
 	returned = true
 }
 
-// refund returns the cost to where it was taken. The client may be gone.
+// refund gives the cost back to where it was taken. The client may have left.
 func (l *Limiter) refund(r *http.Request, a *admission) {
 	if l.store == nil {
 		l.memory.take(nil, a.who.class, a.who.id, -a.cost, a.set.rules)
@@ -460,9 +469,9 @@ func (l *Limiter) costOf(r *http.Request) int {
 	return max(l.c.Cost(r), 0)
 }
 
-// limitsOf returns the limits of the caller: those of LimitsFor or of its key, if there are
-// any, else those of its plan, else Limits. The error is the answer to a request whose key
-// or limits cannot be used.
+// limitsOf returns the limits of the caller: those of LimitsFor or of its key, if there are any,
+// or else those of its plan, or else Limits. The error is for a request whose key or limits
+// cannot be used.
 func (l *Limiter) limitsOf(r *http.Request) (*limitSet, *Error) {
 	id, err := identified(r)
 	if err != nil {
@@ -491,7 +500,7 @@ func (l *Limiter) limitsOf(r *http.Request) (*limitSet, *Error) {
 	return l.base, nil
 }
 
-// unusable is the answer where the limits of a key, or of LimitsFor, cannot be.
+// unusable returns the error for limits of a key, or of LimitsFor, that are not valid.
 func unusable(key *Key, err error) *Error {
 	if err == nil {
 		return nil
@@ -503,8 +512,8 @@ func unusable(key *Key, err error) *Error {
 	return errInternal.WithCause(fmt.Errorf("admit: the limits of %s cannot be used: %w", of, err))
 }
 
-// firsts tells what it has not been asked before. It remembers so much and no more: what
-// comes after that is never the first.
+// firsts recognizes what comes for the first time. It remembers maxFirsts; anything after that is
+// never the first.
 type firsts struct {
 	mu   sync.Mutex
 	seen map[string]bool
@@ -525,7 +534,7 @@ func (f *firsts) first(what string) bool {
 	return true
 }
 
-// newLimits prepares limits as NewLimiter does those of plans.
+// newLimits prepares limits as NewLimiter does for plans.
 func (l *Limiter) newLimits(limits []Limit) (*limitSet, error) {
 	set, err := newLimitSet(limits)
 	if err == nil {
@@ -534,7 +543,7 @@ func (l *Limiter) newLimits(limits []Limit) (*limitSet, error) {
 	return set, err
 }
 
-// caller is who is counted.
+// caller is the caller that a Limiter counts.
 type caller struct {
 	class class
 	id    fingerprint // in memory

@@ -8,13 +8,13 @@ import (
 	"runtime/debug"
 )
 
-// Recover answers 500 for a handler that panics, and logs the value and the stack.
-// If the response has begun it cuts the connection instead, so that the client does
-// not take a part for the whole. http.ErrAbortHandler passes through.
+// Recover returns a handler that responds with 500 when next panics, and logs the value and the
+// stack. If the response has begun, Recover cuts the connection instead, so that the client does
+// not take a part of the response for the whole. http.ErrAbortHandler passes through.
 func Recover(next http.Handler) http.Handler {
 	return wrap("Recover", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		w = track(w)
-		errs := errorWriterOf(r.Context()) // one inside does not write for what is outside
+		errs := errorWriterOf(r.Context()) // not that of an ErrorWriter inside next
 		returned := false
 		defer func() {
 			if v := recover(); v != nil || !returned { // panic(nil) with GODEBUG=panicnil=1, or runtime.Goexit
@@ -53,7 +53,7 @@ func (ew *ErrorWriter) recovered(w http.ResponseWriter, r *http.Request, v any, 
 		return
 	}
 	if !beginAnswer(r.Context()) {
-		return // it was late
+		return // the handler was late
 	}
 	defer endAnswer(r.Context())
 	err := errInternal.WithCause(fmt.Errorf("panic: %w", cause)).complete()

@@ -8,11 +8,11 @@ import (
 	"net/http"
 )
 
-// RequestID gives each request an id: the client's X-Request-Id if it is 1 to 128
-// characters of A-Z a-z 0-9 . _ -, else 32 random hexadecimal digits. The id is sent
-// back in the same header and is a member of every error. The request that next gets has
-// it too, so that a proxy passes it on; what the upstream then adds to the response is
-// left out. Inside another RequestID it keeps the outer id.
+// RequestID returns a handler that gives each request an ID: the client's X-Request-Id if it is 1
+// to 128 characters of A-Z a-z 0-9 . _ -, and otherwise 32 random hexadecimal digits. The
+// response has the ID in the same header, and every error has it as request_id. The request that
+// next gets has it too, so that a proxy passes it on; an ID that the upstream adds to the
+// response is removed. Inside another RequestID, the outer ID is kept.
 func RequestID(next http.Handler) http.Handler {
 	return wrap("RequestID", next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		if requestIDOf(r.Context()) != "" {
@@ -33,7 +33,7 @@ func RequestID(next http.Handler) http.Handler {
 	})
 }
 
-// RequestIDFrom returns the id that RequestID gave, or "".
+// RequestIDFrom returns the ID from RequestID, or "" if there is none.
 func RequestIDFrom(ctx context.Context) string {
 	return requestIDOf(ctx)
 }
@@ -52,7 +52,7 @@ func validRequestID(id string) bool {
 	return true
 }
 
-// newRequestID need not be secret, only unique, so the cheap generator does.
+// newRequestID uses the cheap generator: an ID must be unique, not secret.
 func newRequestID() string {
 	var raw [16]byte
 	binary.NativeEndian.PutUint64(raw[:8], rand.Uint64())
