@@ -14,10 +14,11 @@ import (
 	"github.com/admit-go/admit/internal/mediatype"
 )
 
-// HandlerFunc is a handler that returns its error instead of writing it.
+// HandlerFunc is a handler that returns its error instead of writing it. As an http.Handler, it
+// writes the error with [WriteError].
 type HandlerFunc func(http.ResponseWriter, *http.Request) error
 
-// ServeHTTP calls f and writes the error that it returns, as WriteError does.
+// ServeHTTP calls f, and writes the error that f returns as WriteError does.
 func (f HandlerFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	noteRoute(r)
 	w = track(w)
@@ -26,11 +27,11 @@ func (f HandlerFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Success writes {"result":"success","data":...} with a 2xx status; nil data is left
-// out, and 204 and 205 have no body. A Content-Type that is set already stays if it is
-// application/json or ends in +json (RFC 6839 §3.1); else it is application/json. It
-// returns an error, with nothing written, for data that is not JSON or another status;
-// return that from a HandlerFunc.
+// Success writes {"result":"success","data":...} with a 2xx status. Nil data is left out, and 204
+// and 205 have no body. A Content-Type that is already set stays if it is application/json or
+// ends in +json (RFC 6839 §3.1); otherwise Success sets application/json. For data that
+// encoding/json cannot encode, and for a status outside of 200 to 299, it writes nothing and
+// returns an error, which a HandlerFunc should return.
 func Success(w http.ResponseWriter, r *http.Request, status int, data any) error {
 	if status < 200 || status > 299 {
 		return fmt.Errorf("admit: Success with the status %d: a success has a status from 200 to 299", status)
@@ -68,7 +69,7 @@ func Success(w http.ResponseWriter, r *http.Request, status int, data any) error
 	return nil
 }
 
-// isJSON reports whether a Content-Type is there, and says that the content is JSON.
+// isJSON reports whether there is one Content-Type, and it is a JSON type.
 func isJSON(lines []string) bool {
 	if len(lines) != 1 {
 		return false
@@ -77,23 +78,28 @@ func isJSON(lines []string) bool {
 	return err == nil && t.IsJSON()
 }
 
-// maxDecode is the bound of a body that no MaxBody bounds.
+// maxDecode is the largest body in bytes, if no MaxBody bounds it.
 const maxDecode = 1 << 20
 
-// Decode reads the body of r as one JSON value, as encoding/json does with
-// DisallowUnknownFields. A byte order mark before it is ignored (RFC 8259 §8.1).
+// Decode reads the body of r as one JSON value, as encoding/json does with DisallowUnknownFields.
+// A byte order mark before the value is ignored (RFC 8259 §8.1).
 //
-// The error is an *Error, since it is the client's: 400 if there is no value, if it is
-// malformed or if more follows; 413 if it is larger than 1 MiB or than what MaxBody around
-// it allows; 422 with the path for a member of the wrong type or one that T does not have.
-// A JSON array that is longer than a Go array is 422 too; a shorter one leaves the rest
-// zero. So is null, unless T is a pointer, an interface, or has an UnmarshalJSON; a member
-// takes null as encoding/json has it. At most 20 faults are listed, and none beyond 10,000
-// values after the first; the message says so where there may be more.
+// The error is an *Error with one of these statuses:
+//   - 400: the body has no value, more than one, or is malformed or cut off.
+//   - 408: the body is too slow for a BodyTimeout around.
+//   - 413: the body is larger than a MaxBody around allows or, without one, than 1 MiB.
+//   - 422: a member has the wrong type, or T does not have it. Fields has the path of each. At
+//     most 20 problems are listed, and none more than 10,000 values after the first one; the
+//     message says so if there may be more.
+//   - 500: encoding/json cannot decode into a T.
 //
-// An *Error that an UnmarshalJSON or UnmarshalText returns gives the message of the member,
-// its code if it has one of its own, and its fields with the path in front. If its status
-// is 500 or above, it is returned itself. A T that encoding/json cannot decode is 500.
+// A JSON array that is longer than a Go array is 422; a shorter one leaves the rest zero. The
+// value null is 422, unless T is a pointer, an interface, or has an UnmarshalJSON. For members,
+// null means the same as in encoding/json.
+//
+// If an UnmarshalJSON or UnmarshalText returns an *Error, its message is that of the member, and
+// so is its code if it has one of its own. Its Fields are listed with the path of the member in
+// front. If its status is 500 or above, Decode returns that error itself.
 func Decode[T any](r *http.Request) (T, error) {
 	var v T
 	buf := buffers.Get().(*[]byte)
@@ -117,12 +123,12 @@ func readBody(r *http.Request, b []byte) ([]byte, error) {
 	}
 	limit := int64(maxDecode)
 	if outer, limited := bodyLimit(r.Context()); limited {
-		limit = outer // which is refused by itself, unless this is another body
+		limit = outer // the body itself enforces it, unless a handler has replaced the body
 	}
 	if r.ContentLength > limit {
 		return b, errBodyTooLarge
 	}
-	src := io.LimitReader(r.Body, max(limit, limit+1)) // one byte more, unless there is no number for it
+	src := io.LimitReader(r.Body, max(limit, limit+1)) // one byte more, unless that overflows
 	buf := bytes.NewBuffer(b)
 	_, err := buf.ReadFrom(src)
 	b = buf.Bytes()
@@ -167,8 +173,8 @@ func decode(body []byte, v any) error {
 	return invalid(report, err)
 }
 
-// invalid is the refusal of a body. What a type says that decodes itself is for the
-// client, unless it is a failure.
+// invalid returns the refusal of a body. What a type with its own UnmarshalJSON reports is for
+// the client, unless it is a failure.
 func invalid(report jsonfault.Report, cause error) error {
 	if report.Type != nil {
 		return errInternal.WithCause(fmt.Errorf("admit: Decode: %w", report.Type))
@@ -211,7 +217,7 @@ func invalid(report jsonfault.Report, cause error) error {
 	return e
 }
 
-// joinPath puts the path of a value in front of one within it.
+// joinPath puts the path of a value in front of a path within it.
 func joinPath(outer, inner string) string {
 	if outer != "" && inner != "" && inner[0] != '[' {
 		outer += "."

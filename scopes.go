@@ -10,10 +10,10 @@ import (
 	"github.com/admit-go/admit/internal/mediatype"
 )
 
-// RequireScopes lets in keys that have all of the scopes, and refuses others with 403
-// scope_required (RFC 6750 §3.1). Without a key in the context it is 500: it belongs
-// inside an Auth. It panics without a scope, and on one that is no scope-token
-// (RFC 6749 §3.3).
+// RequireScopes returns a middleware that admits keys that have all of the scopes. Other keys get
+// 403 with the code scope_required (RFC 6750 §3.1). A request without a key in its context gets
+// 500, since RequireScopes belongs inside an Auth. It panics without a scope, and on one that is
+// not a scope-token (RFC 6749 §3.3).
 func RequireScopes(scopes ...string) Middleware {
 	s, err := newScopes(scopes)
 	must(err)
@@ -37,7 +37,7 @@ func (s *scopes) wrap(next http.Handler) http.Handler {
 // scopes is the decision of RequireScopes.
 type scopes struct {
 	required        []string
-	refused, bearer *Error // bearer: with the challenge for a key that may come as Bearer
+	refused, bearer *Error // bearer has the challenge, for a key that may come as a Bearer token
 }
 
 func newScopes(required []string) (*scopes, error) {
