@@ -14,49 +14,51 @@ import (
 	"github.com/admit-go/admit/internal/gate"
 )
 
-// ShedderConfig configures NewShedder, which refuses with 429 overloaded. Only Max is
-// required.
+// ShedderConfig configures NewShedder.
 type ShedderConfig struct {
-	// Max is how many requests may be worked on at once. Twice as many as the service can work
-	// on is a good start: too few leave it idle while requests are refused, and with too many
-	// they wait inside, where nobody refuses them. That costs latency alone, as long as what
-	// waits inside is done before its clients give up.
+	// Max is how many requests may be worked on at once. Required. Permitted: 1 or more. Start
+	// with twice as many as the service can work on. With too few, the service is idle while
+	// requests are rejected. With too many, requests wait inside the service, where none are
+	// rejected; that costs only latency, as long as they are done before their clients give up.
 	Max int
-	// Plans says who goes first: callers of a later plan before those of an earlier one, who
-	// go before those with no plan, or one that is none of them.
+	// Plans gives priorities to callers. A later plan goes before an earlier one. Callers without
+	// a plan, or with an unknown one, go last.
 	Plans *Plans
-	// Priority says it instead of Plans: the higher goes first. Nil, without Plans: all are
-	// equal.
+	// Priority returns the priority of a request, instead of Plans. The higher one goes first.
+	// By default, without Plans, all requests are equal. Prohibited together with Plans.
 	Priority func(*http.Request) int
-	// Interval is how long a request waits for a place at most: a burst that is over by then
-	// costs nobody anything. Choose it as long as most requests take, or longer. 0: 100 ms.
+	// Interval is the longest time that a request waits for a place. A burst that is over within
+	// Interval causes no rejection. It should be at least as long as most requests take. Zero
+	// means 100 ms, or Target if that is longer. Permitted: 0, or 1 ms or more.
 	Interval time.Duration
-	// Target is how long requests wait where some of the same priority have been waiting for
-	// a whole Interval, or one was refused in the last one: as soon as one has waited for
-	// Target, one is refused: the last of the order, which may be another. 0: 5 ms.
+	// Target is how long a request waits in a standing queue: when requests of the same priority
+	// have been waiting for a whole Interval, or one was rejected in the last Interval. As soon
+	// as one has then waited for Target, the last of this priority is rejected, which may be
+	// another one. Zero means 5 ms. Permitted: 0, or 1 ms or more, up to Interval.
 	Target time.Duration
-	// MaxQueue is how many may wait. Who comes on top takes the wait of who would be the last
-	// to go in. 0: ten times Max.
+	// MaxQueue is how many requests may wait. If one more comes, the last in the order is
+	// rejected. Zero means ten times Max.
 	MaxQueue int
 	// Skip exempts a request, such as a health check: it takes no place.
 	Skip func(*http.Request) bool
 }
 
-// Shedder bounds how many requests are worked on at once. Others wait for a place for a short
-// time, and when they wait for too long some are refused, so that the rest is answered in
-// time. It decides by the wait, so that Max need only be about right.
+// Shedder is a middleware for load shedding: it bounds how many requests are worked on at once.
+// Other requests wait for a place for a short time. When they wait too long, some are rejected
+// with 429 and the code overloaded, so that the service responds to the rest in time. The Shedder
+// decides by the time that requests wait, so Max need only be about right.
 //
-// A higher priority goes before a lower one. Within a priority the callers, as by Caller,
-// have equal shares: who has the fewest places goes first, then who was let in the longest
-// ago. Of requests that are equal in that, the oldest goes first while there is a queue now
-// and then, so that a burst is served in its order. In a queue that stands it is the newest:
-// the client of an old one may have given up.
+// A higher priority goes before a lower one. Within a priority, callers (see [Caller]) have equal
+// shares: the caller with the fewest places goes first, and then the caller that was admitted
+// longest ago. Between requests that are equal in both, the oldest goes first while there is a
+// queue only now and then, so that a burst is served in order. In a standing queue the newest
+// goes first, since the client of an old request may have given up.
 //
-// A Shedder stands inside all that refuses, so that nobody waits for a 401, and inside Auth,
-// which knows the plan. An InFlight is the bound before that: on what is held in memory,
-// where a Shedder bounds what is worked on.
+// Put a Shedder inside the middlewares that reject, so that no request waits for a 401, and
+// inside Auth, which knows the plan. An [InFlight] outside of Auth bounds what is held in memory,
+// and a Shedder what is worked on.
 //
-// It is safe for concurrent use; all handlers that it wraps share its places.
+// All handlers that a Shedder wraps share its places. It is safe for concurrent use.
 type Shedder struct {
 	c     ShedderConfig
 	gate  *gate.Gate
@@ -65,17 +67,17 @@ type Shedder struct {
 	made  made
 
 	priorities map[string]int // of plans
-	unknown    firsts         // keys whose plan nobody knows
+	unknown    firsts         // keys whose plan is not known
 }
 
-// ShedderStats says how a Shedder does.
+// ShedderStats are the figures of a Shedder.
 type ShedderStats struct {
-	Running, Waiting, Max int    // requests, now
-	Admitted, Shed        uint64 // requests so far; who leaves while it waits is neither
+	Running, Waiting, Max int    // requests now; Running may exceed Max after a place was lent
+	Admitted, Shed        uint64 // requests so far; one whose client leaves while it waits is neither
 }
 
-// NewShedder returns a Shedder. The error has every fault of the configuration; the Shedder
-// that comes with it cannot serve.
+// NewShedder returns a Shedder. The error has every problem of the configuration; the Shedder
+// returned with it cannot serve.
 func NewShedder(c ShedderConfig) (*Shedder, error) {
 	var f faults
 	if c.Max < 1 {
@@ -130,12 +132,12 @@ func NewShedder(c ShedderConfig) (*Shedder, error) {
 const (
 	shedTarget   = 5 * time.Millisecond
 	shedInterval = 100 * time.Millisecond
-	// longestRetry bounds Retry-After. What was too much in the last second says little of
-	// what will be in a minute.
+	// longestRetry bounds Retry-After. The load of the last second says little about the load in
+	// a minute.
 	longestRetry = time.Minute
 )
 
-// shedding says that there is a Shedder, so that a Limiter may have to give something back.
+// shedding says that there is a Shedder, so that a Limiter may have to give a cost back.
 var shedding atomic.Bool
 
 func (s *Shedder) fault() error {
@@ -145,18 +147,18 @@ func (s *Shedder) fault() error {
 	return s.made.fault("Shedder")
 }
 
-// Wrap lets a request to next in once it has a place, and keeps it there until next returns,
-// the connection is hijacked, or ReleasePlace is called. A Timeout inside keeps it for as long
-// as the handler that has overrun still runs. A request that is inside of s already, and has
-// its place there, passes.
+// Wrap returns a handler that passes a request to next once it has a place. The request keeps the
+// place until next returns, the connection is hijacked, or [ReleasePlace] is called. A Timeout
+// inside keeps the place as long as a late handler runs. A request that is inside another Wrap of
+// s, and has its place there, passes.
 //
-// While a handler waits for its client, in a Read of the body or a Write of the answer, for
-// longer than Target, and while an error is written to a client that still sends, the place is
-// lent to others: slow clients take none from those who want work to be done. The request
-// takes it again when the client goes on, then even beyond Max.
+// While a handler waits for its client longer than Target, in a Read of the body or a Write of
+// the response, the place is lent to other requests, so that slow clients do not keep others from
+// being served. The same holds while an error is written to a client that is still sending. When
+// the client goes on, the request takes a place again, even beyond Max.
 //
-// A Limiter outside gives back what a request has cost that is refused here, if it was
-// counted by Key or CountBy. What was counted by address stays counted.
+// If a Limiter outside has counted a rejected request by Key or CountBy, it gives back what the
+// request has cost. What was counted by address stays counted.
 func (s *Shedder) Wrap(next http.Handler) http.Handler {
 	must(s.fault())
 	shedding.Store(true)
@@ -189,7 +191,8 @@ func (s *Shedder) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// Stats returns how many requests run and wait, and how many there have been.
+// Stats returns how many requests run and wait now, and how many were admitted and rejected so
+// far.
 func (s *Shedder) Stats() ShedderStats {
 	if s.fault() != nil {
 		return ShedderStats{}
@@ -198,10 +201,10 @@ func (s *Shedder) Stats() ShedderStats {
 	return ShedderStats{Running: g.Running, Waiting: g.Waiting, Max: s.c.Max, Admitted: g.Admitted, Shed: g.Shed}
 }
 
-// ReleasePlace gives back the place that the request has in each Shedder around the caller:
-// for a handler that has done its work, and goes on as a stream that mostly waits. Calling it
-// again, or outside of a Shedder, does nothing. It may be called by any goroutine. The request
-// keeps its place in an InFlight.
+// ReleasePlace gives back the place of the request in each Shedder around the handler. It is for
+// a handler that has done its work and goes on as a stream that mostly waits. The request keeps
+// its place in an InFlight. Outside of a Shedder, and when it is called again, ReleasePlace does
+// nothing. It is safe for concurrent use.
 func ReleasePlace(r *http.Request) {
 	for s := find(r.Context(), slotWork); s != nil; s = s.outer {
 		if s.filled&slotWork != 0 {
@@ -210,8 +213,7 @@ func ReleasePlace(r *http.Request) {
 	}
 }
 
-// who returns the caller and its priority. The error is the answer to a request whose key
-// cannot be used.
+// who returns the caller and its priority. The error is for a request whose key cannot be used.
 func (s *Shedder) who(r *http.Request) (gate.Who, *Error) {
 	id, err := identified(r)
 	if err != nil {
@@ -229,7 +231,7 @@ func (s *Shedder) who(r *http.Request) (gate.Who, *Error) {
 		}
 		who.Priority = priority
 	}
-	// One that comes with two priorities is two for the gate.
+	// A caller with two priorities is two callers for the gate.
 	var buf [128]byte
 	b := binary.LittleEndian.AppendUint64(buf[:0], uint64(who.Priority))
 	who.Caller = maphash.Bytes(s.seed, appendCaller(b, r, "", nil))
@@ -259,7 +261,7 @@ func (s *Shedder) enter(ctx context.Context, who gate.Who) error {
 	admitted := s.gate.Settle(waiter)
 	switch {
 	case gone != nil && admitted:
-		s.gate.Leave(who) // nobody is there any more to use the place
+		s.gate.Leave(who) // the client has left, and does not need the place
 		return gone
 	case gone != nil:
 		return gone
@@ -270,10 +272,11 @@ func (s *Shedder) enter(ctx context.Context, who gate.Who) error {
 	return s.refusal()
 }
 
-// refusal tells clients to come back over twice the time that the places need for as many
-// as are refused in a second: so what was a burst is half of what they can do. It is two
-// seconds at least, since nobody knows yet how long that is when a burst begins; if it is
-// longer than longestRetry, they come back over all of that, not at its end.
+// refusal returns the error with a random Retry-After. It spreads clients over twice the time
+// that the places need for the requests that are rejected in a second, so that they come back as
+// half of what the places can do. This time is at least two seconds, since nobody knows yet how
+// long it is when a burst begins. If it is longer than longestRetry, clients come back over all
+// of longestRetry, not at its end.
 func (s *Shedder) refusal() *Error {
 	e := *errOverloaded
 	spread := min(2*max(s.gate.Backlog(), time.Second), longestRetry-e.RetryAfter)

@@ -1,22 +1,21 @@
 package admit
 
-// Measure is one number of how a part of a service does, for what exports metrics. InFlight,
-// Shedder, KeyCache, Limiter, MemoryStore and Quotas have a method Measures, and so has
-// redislimit.Store.
+// Measure is one value for metrics. InFlight, Shedder, KeyCache, Limiter, MemoryStore, Quotas and
+// redislimit.Store have a method Measures that returns theirs.
 type Measure struct {
-	Name  string // as OpenTelemetry writes names: admit.inflight.running
-	Unit  string // of UCUM, such as {request}; "" for none
-	Help  string // a phrase
-	Total bool   // it only grows, from the start of the process
+	Name  string // in the style of OpenTelemetry, such as admit.inflight.running
+	Unit  string // of UCUM, such as {request}; "" if there is none
+	Help  string // a phrase that describes the value
+	Total bool   // whether this is a counter: a value that only grows while the process runs
 	Value int64
 }
 
-// InFlightStats says how an InFlight does.
+// InFlightStats are the figures of an InFlight.
 type InFlightStats struct {
-	Running, Waiting, Max int // requests; Running may exceed Max while a place is lent
+	Running, Waiting, Max int // requests now; Running may exceed Max after a place was lent
 }
 
-// Stats returns how many requests run and wait.
+// Stats returns how many requests run and wait now.
 func (f *InFlight) Stats() InFlightStats {
 	if f.fault() != nil {
 		return InFlightStats{}
@@ -26,7 +25,7 @@ func (f *InFlight) Stats() InFlightStats {
 	return InFlightStats{Running: f.running, Waiting: f.queue.Len(), Max: f.c.Max}
 }
 
-// Measures returns the Stats, for metrics.
+// Measures returns the Stats as metrics.
 func (f *InFlight) Measures() []Measure {
 	s := f.Stats()
 	return []Measure{
@@ -36,7 +35,7 @@ func (f *InFlight) Measures() []Measure {
 	}
 }
 
-// Measures returns the Stats, for metrics.
+// Measures returns the Stats as metrics.
 func (s *Shedder) Measures() []Measure {
 	st := s.Stats()
 	return []Measure{
@@ -48,16 +47,16 @@ func (s *Shedder) Measures() []Measure {
 	}
 }
 
-// KeyCacheStats says how a KeyCache does. All but Keys and StoreDown only grow.
+// KeyCacheStats are the figures of a KeyCache. All but Keys and StoreDown only grow.
 type KeyCacheStats struct {
 	Keys      int    // in memory
-	Hits      uint64 // look-ups that it answered from memory, of keys and of digests that are none
-	Lookups   uint64 // those in its store
-	Stale     uint64 // answers with a key past its TTL, since the store failed or was late
-	StoreDown bool   // the store has failed or was late, and has not been well since
+	Hits      uint64 // look-ups answered from memory, of keys and of unknown digests
+	Lookups   uint64 // look-ups in the store
+	Stale     uint64 // answers with a key past its TTL, because the store failed or was late
+	StoreDown bool   // the store has failed or was late, and has not answered since
 }
 
-// Stats returns what the cache has done so far.
+// Stats returns the current figures of the cache.
 func (c *KeyCache) Stats() KeyCacheStats {
 	if c.fault() != nil {
 		return KeyCacheStats{}
@@ -70,7 +69,7 @@ func (c *KeyCache) Stats() KeyCacheStats {
 	return s
 }
 
-// Measures returns the Stats, for metrics.
+// Measures returns the Stats as metrics.
 func (c *KeyCache) Measures() []Measure {
 	s := c.Stats()
 	return []Measure{
@@ -82,16 +81,16 @@ func (c *KeyCache) Measures() []Measure {
 	}
 }
 
-// LimiterStats says how a Limiter does.
+// LimiterStats are the figures of a Limiter.
 type LimiterStats struct {
-	Callers      int    // with buckets in the memory of this process
+	Callers      int    // callers with buckets in the memory of this process
 	StoreDown    bool   // the Store has failed, and has not answered since
-	WithoutStore uint64 // decisions so far that were made without it
-	Leased       int64  // requests that were taken ahead of it by LimiterConfig.Lease, and not used
-	LeaseHits    uint64 // decisions so far that needed no trip to it
+	WithoutStore uint64 // decisions so far that were made without the Store
+	Leased       int64  // requests that LimiterConfig.Lease has taken ahead, and that are not used
+	LeaseHits    uint64 // decisions so far that needed no call to the Store because of a Lease
 }
 
-// Stats returns how the Limiter does.
+// Stats returns the current figures of the Limiter.
 func (l *Limiter) Stats() LimiterStats {
 	var s LimiterStats
 	if l.fault() != nil {
@@ -109,7 +108,7 @@ func (l *Limiter) Stats() LimiterStats {
 	return s
 }
 
-// Measures returns the Stats, for metrics.
+// Measures returns the Stats as metrics.
 func (l *Limiter) Measures() []Measure {
 	s := l.Stats()
 	measures := []Measure{
@@ -125,12 +124,12 @@ func (l *Limiter) Measures() []Measure {
 	return measures
 }
 
-// MemoryStoreStats says how a MemoryStore does.
+// MemoryStoreStats are the figures of a MemoryStore.
 type MemoryStoreStats struct {
-	Callers int // with buckets of their own
+	Callers int // callers with buckets of their own
 }
 
-// Stats returns how many callers have buckets.
+// Stats returns how many callers have buckets of their own.
 func (s *MemoryStore) Stats() MemoryStoreStats {
 	if s.fault() != nil {
 		return MemoryStoreStats{}
@@ -138,21 +137,21 @@ func (s *MemoryStore) Stats() MemoryStoreStats {
 	return MemoryStoreStats{Callers: int(s.callers[unkeyed].Load() + s.callers[keyed].Load())}
 }
 
-// Measures returns the Stats, for metrics.
+// Measures returns the Stats as metrics.
 func (s *MemoryStore) Measures() []Measure {
 	return []Measure{gauge("admit.memorystore.callers", "{caller}", "callers with buckets of their own", s.Stats().Callers)}
 }
 
-// QuotasStats says how Quotas do.
+// QuotasStats are the figures of a Quotas. Held and Unreported are approximate.
 type QuotasStats struct {
-	Counters     int    // quotas of accounts that have come in the last minutes
-	Held         int64  // about: requests that this process has taken ahead, and not used
-	Unreported   int64  // about: requests that it has used, and the Store has not heard of
+	Counters     int    // quotas of the accounts that came in the last minutes
+	Held         int64  // requests that this process has taken ahead, and not used
+	Unreported   int64  // requests that this process has used, and not yet reported to the Store
 	StoreDown    bool   // the Store has failed, and has not answered since
-	WithoutStore uint64 // decisions so far that were made without it
+	WithoutStore uint64 // decisions so far that were made without the Store
 }
 
-// Stats returns how the Quotas do.
+// Stats returns the current figures of q.
 func (q *Quotas) Stats() QuotasStats {
 	var s QuotasStats
 	if q.fault() != nil {
@@ -165,9 +164,9 @@ func (q *Quotas) Stats() QuotasStats {
 	return s
 }
 
-// sum adds some counters, from the one at a place in the queue on, and returns how many have been
-// looked at, and whether there are more. Requests need not wait until all are; so what moves in
-// the queue meanwhile may be left out, or counted twice.
+// sum adds some counters to s, starting at a position in the queue. It returns the next position,
+// and whether there are more. It lets go of the lock in between, so that requests need not wait;
+// a counter that moves in the queue meanwhile may be left out or counted twice.
 func (l *quotaLedger) sum(from int, s *QuotasStats) (counted int, more bool) {
 	const some = 1000
 	l.mu.Lock()
@@ -181,7 +180,7 @@ func (l *quotaLedger) sum(from int, s *QuotasStats) (counted int, more bool) {
 	return from, from < len(l.queue)
 }
 
-// Measures returns the Stats, for metrics.
+// Measures returns the Stats as metrics.
 func (q *Quotas) Measures() []Measure {
 	s := q.Stats()
 	return []Measure{

@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	// storeWait is how long a request waits for a LimitStore or a QuotaStore, and slowFailure how
-	// long for one that then fails. Who exceeds it is left alone until a probe has found it well.
+	// storeWait is how long a request waits for a LimitStore or a QuotaStore. A store that takes
+	// longer, or that fails after slowFailure or more, is not asked until a probe succeeds.
 	storeWait      = 400 * time.Millisecond
 	slowFailure    = 100 * time.Millisecond
 	storeProbe     = time.Second     // after the last call, or the last probe
 	storeProbeWait = 5 * time.Second // until the next probe, whatever became of this one
 
-	// maxStoreCalls is how many calls may be under way, with those that never return.
+	// maxStoreCalls is how many calls may be under way, including those that never return.
 	maxStoreCalls = 4096
 )
 
@@ -29,16 +29,16 @@ var (
 	errStoreBusy = fmt.Errorf("%d calls are under way, and have not been answered", maxStoreCalls)
 )
 
-// storeGuard is around a store of somebody else, which may hang, fail or panic.
+// storeGuard guards a store of a user, which may hang, fail or panic.
 //
-// A call that nobody waits for any more goes on, and what it does then stays done.
+// A call goes on when the wait for it is over, and what it does then stays done.
 type storeGuard struct {
 	epoch   time.Time
 	breaker breaker.Breaker
-	calls   atomic.Int64 // under way, also those that nobody waits for
+	calls   atomic.Int64 // under way, including late ones
 
 	outage outage.Outage
-	late   atomic.Int64 // calls that took something after nobody waited for them, in the outage
+	late   atomic.Int64 // late calls that took something in the outage
 }
 
 func (g *storeGuard) begin() {
@@ -51,11 +51,11 @@ func (g *storeGuard) now() time.Duration { return time.Since(g.epoch) }
 // storeCall is what is asked of a store.
 type storeCall[T any] struct {
 	ask   func(context.Context) (T, error)
-	probe func(context.Context) (T, error) // changes nothing, and nobody waits for it
-	late  func(T)                          // hears of an answer that nobody waits for; nil: nobody
+	probe func(context.Context) (T, error) // changes nothing; no request waits for it
+	late  func(T)                          // called with an answer that came too late; nil: not called
 }
 
-// in asks in storeWait at most, and at once while the store is left alone.
+// in asks, and waits for at most storeWait. It fails at once while the store is not to be asked.
 func (c storeCall[T]) in(ctx context.Context, g *storeGuard) (T, error) {
 	var none T
 	cause, probe := g.breaker.Check(g.now())
@@ -76,7 +76,7 @@ func (c storeCall[T]) in(ctx context.Context, g *storeGuard) (T, error) {
 	return answer, err
 }
 
-// look probes.
+// look probes the store.
 func (c storeCall[T]) look(g *storeGuard) {
 	began := g.now()
 	c.late = nil
@@ -87,7 +87,7 @@ func (c storeCall[T]) look(g *storeGuard) {
 	g.breaker.Probed(err, g.now())
 }
 
-// wait calls in a goroutine that can be left behind.
+// wait makes the call in a goroutine, which it leaves behind when the wait is over.
 func (c storeCall[T]) wait(ctx context.Context, g *storeGuard, wait time.Duration, call func(context.Context) (T, error)) (T, error) {
 	var none T
 	if g.calls.Add(1) > maxStoreCalls {
@@ -101,7 +101,7 @@ func (c storeCall[T]) wait(ctx context.Context, g *storeGuard, wait time.Duratio
 	bounded, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	done := make(chan outcome, 1)
-	var over atomic.Bool // set by who is first: the call, or the end of the wait
+	var over atomic.Bool // set by the call or by the end of the wait, whichever comes first
 	go func() {
 		defer g.calls.Add(-1)
 		answer, err := caught(bounded, call)
@@ -135,8 +135,8 @@ func caught[T any](ctx context.Context, call func(context.Context) (T, error)) (
 	return call(ctx)
 }
 
-// failed notes a decision without the store. RefuseAll logs each request that it refuses
-// anyway.
+// failed notes a decision without the store. It logs only the first one of an outage; with
+// RefuseAll, the ErrorWriter also logs each request that is rejected.
 func (g *storeGuard) failed(r *http.Request, err error, attrs ...slog.Attr) {
 	tell := g.outage.Failed()
 	g.outage.Without()
