@@ -14,26 +14,25 @@ import (
 	"github.com/admit-go/admit/internal/alarm"
 )
 
-// The rule of this package: a handler sees what is around it, and nothing else; and
-// nothing touches a request or a writer after its ServeHTTP has returned.
+// The rule of this package: a handler sees what is around it, and nothing else; and nothing
+// touches a request or a writer after its ServeHTTP has returned.
 //
-// A state is what the wrappers of one chain say to what is inside of them. The first
-// wrapper with something to say makes it, as the context of a copy of the request; the
-// wrappers that stand directly inside fill further slots. As soon as a handler of others
-// has the request, nobody fills anything any more: that handler may serve two others, one
-// after the other or at once, and what the first leaves is not for the second. A wrapper
-// inside such a handler makes a state of its own, with the other one as outer. The same
-// goes for a wrapper that finds its slot taken by another of its kind, so that what
-// stands between the two still sees the outer value.
+// A state is what the wrappers of one chain tell what is inside of them. The first wrapper that
+// has something to tell makes the state, as the context of a copy of the request. The wrappers
+// that stand directly inside fill further slots. As soon as a handler of others has the request,
+// nothing is filled any more: that handler may serve two others, one after the other or at once,
+// and what the first leaves is not for the second. A wrapper inside such a handler makes a state
+// of its own, with the first as outer. So does a wrapper that finds its slot filled by another of
+// its kind, so that what stands between the two still sees the outer value.
 //
-// So a state has no lock: it is written by the goroutine of its chain before anybody
-// else has it, and only read after that. Seven members are an exception, and atomic: seen,
-// shed, timed, woken, reached, rest and outcome, which those inside leave for those outside.
+// So a state needs no lock: the goroutine of its chain writes it before any other code has it,
+// and after that it is only read. Seven fields are exceptions, and atomic: seen, shed, timed,
+// woken, reached, rest and outcome. What is inside sets them for what is outside.
 type state struct {
 	context.Context        // the request's own, outside of this state
 	outer           *state // the next state outside, if any
 	filled          slot
-	ownHeader       bool // the header of the request is a clone
+	ownHeader       bool // the header of the request has been cloned
 
 	requestID string
 	clientIP  netip.Addr
@@ -51,25 +50,25 @@ type state struct {
 	// source is the body as the outermost wrapper got it.
 	source io.ReadCloser
 
-	// seen is the key that a wrapper inside has found last: for logs, never for a decision.
+	// seen is the last key that a wrapper inside has found: for logs, never for a decision.
 	seen atomic.Pointer[Key]
 
-	// shed says that a Shedder inside has refused. In the outermost state timed says that the
-	// body has a BodyTimeout, and woken that a Read of it was ended, which the server takes for
-	// the end of its client.
+	// shed says that a Shedder inside has rejected the request. In the outermost state, timed says
+	// that the body has a BodyTimeout, and woken that a Read of it was woken, which the server
+	// takes for a client that has left.
 	shed, timed, woken atomic.Bool
 
-	// reached says whether the request got through the wrappers inside, to a handler, whose body
-	// did not break it off. It is for Quotas.
+	// reached says whether the request got through the wrappers inside to a handler, and its body
+	// was not rejected. It is for Quotas.
 	reached atomic.Bool
 
-	// rest is for the outermost state: what the server may still wait for when all
+	// rest is for the outermost state: how long the server may still read and write when all
 	// handlers have returned.
 	rest struct{ read, write atomic.Int64 }
 
 	alarm alarm.Alarm // for the times of the chain
 
-	// What needs no allocation of its own because it lives here.
+	// These need no allocations of their own because they are here.
 	writer responseWriter
 	values [4]string // of headers of the response
 	used   int       // of values
@@ -89,16 +88,16 @@ const (
 	slotBody
 	slotCounted // the first Limiter
 	slotCountedToo
-	slotNoStore // a redirect is not to be stored
+	slotNoStore // a redirect must not be stored
 	slotOutcome
 	slotMetered
 )
 
-// identity is who calls, as a wrapper has found out.
+// identity is the key of the caller, as a wrapper has found it.
 type identity struct {
 	key    *Key
 	by     any  // the Auth that has found it; nil: WithKey
-	bearer bool // it may have come as a Bearer token
+	bearer bool // whether it may have come as a Bearer token
 }
 
 type (
@@ -148,38 +147,38 @@ func (s *state) root() *state {
 // leave ends the use of the request that fill has returned for r.
 func (s *state) leave(r, inner *http.Request) {
 	if inner == r {
-		return // who made the copy does it
+		return // the wrapper that made the copy does it
 	}
 	handBack(r, inner)
 	if s.writer.hijacked {
 		return
 	}
 	if s.writer.status == 0 {
-		s.begins(http.StatusOK) // nobody has written anything: the server will
+		s.begins(http.StatusOK) // nothing was written: the server will send 200
 	}
 	if s.outer == nil {
 		s.boundRest()
 	}
 }
 
-// handBack gives the request as the caller of a wrapper knows it what handlers set in
-// the copy: the pattern, for metrics outside, and the parsed form, whose temporary files
-// the outermost removes. Handlers may share a request, so nothing is written that is so.
+// handBack copies what handlers set in the copy of the request to the request of the caller: the
+// pattern, for metrics outside, and the parsed form, whose temporary files the outermost wrapper
+// removes. Handlers may share a request, so nothing is written that is the same already.
 func handBack(r, inner *http.Request) {
 	if r.Pattern != inner.Pattern {
 		r.Pattern = inner.Pattern
 	}
 	if inner.MultipartForm != nil && r.MultipartForm != inner.MultipartForm {
-		// With what belongs to it: it cannot be parsed again.
+		// All three together, since the form cannot be parsed again.
 		r.MultipartForm, r.Form, r.PostForm = inner.MultipartForm, inner.Form, inner.PostForm
 	}
 }
 
-// outcome is what those inside tell those who observe how a request ends.
+// outcome is what wrappers and handlers inside tell observers about the end of a request.
 type outcome struct {
-	kinds   uint64                 // of those who observe
-	route   atomic.Pointer[string] // as SetRoute has it
-	matched atomic.Pointer[string] // as the request had it when it came to a handler of ours
+	kinds   uint64                 // of the observers, a bit for each
+	route   atomic.Pointer[string] // from SetRoute
+	matched atomic.Pointer[string] // the pattern of the request when it came to a handler of ours
 	failure atomic.Pointer[failure]
 	client  atomic.Pointer[netip.Addr]
 	waited  atomic.Int64
@@ -188,11 +187,11 @@ type outcome struct {
 // failure is an error that ends a request.
 type failure struct {
 	err  error
-	e    *Error // that stands for it; nil: none does
+	e    *Error // the Error for it; nil: there is none
 	sent bool
 }
 
-// eachObserved calls f with the outcome of every state that somebody observes.
+// eachObserved calls f with the outcome of every state that an observer has filled.
 func eachObserved(ctx context.Context, f func(*outcome)) {
 	for s := find(ctx, slotOutcome); s != nil; s = s.outer {
 		if s.filled&slotOutcome != 0 {
@@ -201,8 +200,8 @@ func eachObserved(ctx context.Context, f func(*outcome)) {
 	}
 }
 
-// noteFailure leaves what ends the request, unless its handler is late: who was in its place has
-// answered.
+// noteFailure notes the error that ends the request, unless its handler is late: then the Timeout
+// has responded.
 func noteFailure(ctx context.Context, err error, e *Error, sent bool) {
 	if find(ctx, slotOutcome) == nil || late(ctx) {
 		return
@@ -217,8 +216,8 @@ func noteWaited(ctx context.Context, since time.Time) {
 	eachObserved(ctx, func(o *outcome) { o.waited.Add(waited) })
 }
 
-// patterns has a copy of each, so that a request need not make one. A careless router may have
-// any number.
+// patterns has a copy of each pattern, so that a request need not allocate one. It is bounded,
+// since a careless router may make up any number of patterns.
 var patterns struct {
 	sync.Map // of string to *string
 	n        atomic.Int64
@@ -226,8 +225,8 @@ var patterns struct {
 
 const maxPatterns = 10_000
 
-// noteRoute leaves the pattern that r has: it may be a copy of the request that those outside
-// had, and its handler may never return to them.
+// noteRoute notes the pattern of r: r may be a copy of the request that observers have, and its
+// handler may never return to them.
 func noteRoute(r *http.Request) {
 	if r.Pattern == "" || find(r.Context(), slotOutcome) == nil {
 		return
@@ -243,12 +242,12 @@ func noteRoute(r *http.Request) {
 	eachObserved(r.Context(), func(o *outcome) { o.matched.Store(kept.(*string)) })
 }
 
-// noteClient leaves the address of the client, which nobody changes any more.
+// noteClient notes the address of the client. It must not be changed any more.
 func noteClient(ctx context.Context, client *netip.Addr) {
 	eachObserved(ctx, func(o *outcome) { o.client.Store(client) })
 }
 
-// header returns the header of r, which carries s, for the chain to change.
+// header returns the header of r, which carries s, as a clone that the chain may change.
 func (s *state) header(r *http.Request) http.Header {
 	if !s.ownHeader {
 		s.ownHeader = true
@@ -259,7 +258,7 @@ func (s *state) header(r *http.Request) http.Header {
 	return r.Header
 }
 
-// note leaves a key for the logs in what is around it.
+// note leaves a key for the logs in every state around.
 func note(ctx context.Context, key *Key) {
 	for s := stateOf(ctx); s != nil; s = s.outer {
 		s.seen.Store(key)
@@ -274,8 +273,8 @@ func requestIDOf(ctx context.Context) string {
 	return ""
 }
 
-// identityOf returns what Auth or WithKey around the caller has found, or nil. This
-// is what decisions are made on.
+// identityOf returns what Auth or WithKey around the caller has found, or nil. Decisions are made
+// by this.
 func identityOf(ctx context.Context) *identity {
 	if id, _ := ctx.Value(identityKey{}).(*identity); id != nil && id.key != nil {
 		return id
@@ -283,8 +282,8 @@ func identityOf(ctx context.Context) *identity {
 	return nil
 }
 
-// bodyOf returns the innermost of our bodies that the request of ctx has, or nil: also
-// where others have put theirs around it.
+// bodyOf returns the innermost of our bodies that the request of ctx has, or nil, even if a
+// handler has put another body around it.
 func bodyOf(ctx context.Context) *body {
 	if s := find(ctx, slotBody); s != nil {
 		return s.body
@@ -308,20 +307,20 @@ func tooSlow(ctx context.Context) bool {
 	return b != nil && b.failedWith(errBodyTooSlow)
 }
 
-// wokeBody reports whether a Read of the body of ctx was ended, be it by one further inside.
+// wokeBody reports whether a Read of the body of ctx was woken, even by a wrapper further inside.
 func wokeBody(ctx context.Context) bool {
 	s := stateOf(ctx)
 	return s != nil && s.root().woken.Load()
 }
 
-// bodyBroke reports whether err is that of a Read of the body of ctx: it was cut, or it is
-// malformed. A body that others have put in its place shows nothing.
+// bodyBroke reports whether err is the error of a Read of the body of ctx: it was cut off, or it
+// is malformed. It does not know of bodies that others have put in its place.
 func bodyBroke(ctx context.Context, err error) bool {
 	return anyBody(ctx, func(b *body) bool { return b.brokeWith(err) })
 }
 
-// bodyBusy reports whether another goroutine reads one of our bodies right now, and
-// bodySpoiled whether what follows on the connection can not be a request any more.
+// bodyBusy reports whether another goroutine is reading one of our bodies, and bodySpoiled whether
+// the connection cannot carry another request.
 func bodyBusy(ctx context.Context) bool    { return anyBody(ctx, (*body).busy) }
 func bodySpoiled(ctx context.Context) bool { return anyBody(ctx, (*body).spoiled) }
 
@@ -342,22 +341,22 @@ func sourceOf(r *http.Request) io.Reader {
 	return r.Body
 }
 
-// noteShed tells those outside that a Shedder refuses the request.
+// noteShed tells the wrappers outside that a Shedder rejects the request.
 func noteShed(ctx context.Context) {
 	for s := stateOf(ctx); s != nil; s = s.outer {
 		s.shed.Store(true)
 	}
 }
 
-// wasShed reports whether what a Shedder has refused is what the request was answered.
+// wasShed reports whether the response is the refusal of a Shedder.
 func (s *state) wasShed() bool {
 	return s != nil && s.shed.Load() && s.writer.status == http.StatusTooManyRequests
 }
 
-// metering says that there are Quotas, which want to know whether a handler was reached.
+// metering says that there are Quotas, which need to know whether a handler was reached.
 var metering atomic.Bool
 
-// noteReached tells those outside whether the request has got through the wrappers inside.
+// noteReached tells the Quotas outside whether the request has got through the wrappers inside.
 func noteReached(ctx context.Context, reached bool) {
 	if !metering.Load() {
 		return
@@ -369,8 +368,8 @@ func noteReached(ctx context.Context, reached bool) {
 	}
 }
 
-// eachPlace calls f with every place that the request of ctx has, in the innermost InFlight
-// or Shedder and those outside.
+// eachPlace calls f with every place that the request of ctx has, from the innermost InFlight or
+// Shedder outwards.
 func eachPlace(ctx context.Context, f func(*place)) {
 	for s := find(ctx, slotPlace|slotWork); s != nil; s = s.outer {
 		if s.filled&slotWork != 0 {
@@ -382,8 +381,8 @@ func eachPlace(ctx context.Context, f func(*place)) {
 	}
 }
 
-// holdPlaces keeps every place that the request of ctx has, and appends it to held. Each is
-// to be released.
+// holdPlaces holds every place that the request of ctx has, and appends it to held. Each must be
+// released.
 func holdPlaces(ctx context.Context, held []*place) []*place {
 	eachPlace(ctx, func(p *place) {
 		if p.hold() {
@@ -393,9 +392,9 @@ func holdPlaces(ctx context.Context, held []*place) []*place {
 	return held
 }
 
-// lendPlaces is for a request that is answered, and only its client is waited for. Each
-// place that it appends to lent is to be reclaimed, since the handler may go on. A place
-// that a handler works in elsewhere, because it has overrun, is kept.
+// lendPlaces is for a request that has its response, and only waits for its client. It lends the
+// places, and appends them to lent. Each must be reclaimed, since the handler may go on. A place
+// in which a late handler still works is not lent.
 func lendPlaces(ctx context.Context, lent []*place) []*place {
 	eachPlace(ctx, func(p *place) {
 		waiting := int32(1)
@@ -411,9 +410,10 @@ func lendPlaces(ctx context.Context, lent []*place) []*place {
 	return lent
 }
 
-// around reports whether a wrapper of the same Limiter, InFlight or Shedder is around the
-// caller, and the request has its place there still: it counts once. A stream without a place,
-// or work that goes on after its request, takes one for what it sends through again.
+// around reports whether the same Limiter, Quotas, InFlight or Shedder is already around the
+// request, which it counts once. For an InFlight or a Shedder, the request must still have its
+// place: a stream without a place, or work that goes on after its request, takes one for requests
+// that it sends through again.
 func around(ctx context.Context, what any) bool {
 	for s := stateOf(ctx); s != nil; s = s.outer {
 		if s.place.isOf(what) || s.work.isOf(what) || s.counted[0] == what || s.counted[1] == what || s.metered == what {
@@ -423,12 +423,12 @@ func around(ctx context.Context, what any) bool {
 	return false
 }
 
-// begins is called before the response begins: by the writer of s, or by leave.
+// begins is called before the response begins, by the writer of s or by leave.
 func (s *state) begins(status int) {
 	h := s.writer.Header()
 	if s.filled&slotRequestID != 0 && len(h["X-Request-Id"]) != 1 {
-		// A proxy has added the upstream's, or taken away all that it did not set, as
-		// httputil.ReverseProxy does after a 1xx.
+		// A proxy has added that of the upstream, or removed all headers that it did not set
+		// itself, as httputil.ReverseProxy does after a 1xx.
 		h["X-Request-Id"] = []string{s.requestID}
 	}
 	if s.filled&slotNoStore != 0 && status >= 300 && status <= 399 && h["Cache-Control"] == nil {
@@ -439,7 +439,7 @@ func (s *state) begins(status int) {
 	}
 }
 
-// restOfBody is how long the rest of the body is waited for once the handler has returned.
+// restOfBody returns how long to wait for the rest of the body once the handler has returned.
 func (s *state) restOfBody() time.Duration {
 	if d := s.root().rest.read.Load(); d > 0 {
 		return time.Duration(d)
@@ -447,9 +447,9 @@ func (s *state) restOfBody() time.Duration {
 	return aheadRest
 }
 
-// boundRest bounds what the server waits for when the outermost wrapper has returned:
-// the rest of the body, which it reads, and what it has not sent. It takes the deadlines
-// back itself before the next request.
+// boundRest bounds what the server waits for when the outermost wrapper has returned: the rest of
+// the body, which it reads, and what it has not sent. The server resets the deadlines itself
+// before the next request.
 func (s *state) boundRest() {
 	c := http.NewResponseController(s.writer.ResponseWriter)
 	if d := s.rest.read.Load(); d > 0 {

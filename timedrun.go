@@ -21,13 +21,13 @@ import (
 	"github.com/admit-go/admit/internal/mediatype"
 )
 
-// timedRun is one run of a handler in its own goroutine: the context that the handler
-// has, and the response writer. The goroutine of the server waits until it is settled
-// who answers: the handler that has ended, or the server because the time is over.
+// timedRun is one run of a handler in a goroutine of its own. It is the context and the response
+// writer of the handler. The goroutine of the server waits until it is settled who responds: the
+// handler, which has ended, or the server, because the time is over.
 //
-// The timer only takes note. What is to be done to the response or the connection then,
-// the goroutine of the server does, which alone knows that the request is still there. It
-// waits until the handler has left w, and nothing that the handler does later gets there.
+// The timer only sets a flag. The goroutine of the server then changes the response or the
+// connection, since it alone knows that the request still exists. It waits until the handler has
+// left w, and nothing that the handler does later reaches w.
 type timedRun struct {
 	lazyctx.Context
 	w            http.ResponseWriter
@@ -39,7 +39,7 @@ type timedRun struct {
 	body         *body         // nil: none
 	awaited      time.Duration // of body, before
 	tracker      responseWriter
-	held         []*place // that an InFlight or a Shedder outside must not give away meanwhile
+	held         []*place // in each InFlight and Shedder outside, kept while the handler runs
 	few          [2]*place
 	values       [6]string // of header
 
@@ -52,19 +52,19 @@ type timedRun struct {
 	panic   any            // of a handler that has ended
 
 	mu        sync.Mutex
-	header    http.Header   // the handler's, until the answer begins
-	quiet     chan struct{} // closed after the last call; nil: none was when over was set
+	header    http.Header   // the handler's, until the response begins
+	quiet     chan struct{} // closed after the last call; nil: none was under way when over was set
 	calls     int32         // of the handler, under way in w
-	deciding  int32         // answers of ours that are about to begin
-	committed bool          // the answer has begun
+	deciding  int32         // responses of this package that are about to begin
+	committed bool          // the response has begun
 	trailers  bool          // its header has trailers, or announces some
 	unbounded bool          // StopTimeout, or a hijack
 	ended     bool          // the handler has returned in time
 	over      bool          // the handler is late
 }
 
-// start runs what is inside, for r, in a goroutine of its own. Others may panic in it, so what
-// leave needs comes first.
+// start runs what is inside, for r, in a goroutine of its own. Writers of others may panic in
+// start, so it first sets what leave needs.
 func (run *timedRun) start(in inside, w http.ResponseWriter, r *http.Request) {
 	run.began = time.Now()
 	run.Init(r.Context())
@@ -83,13 +83,13 @@ func (run *timedRun) start(in inside, w http.ResponseWriter, r *http.Request) {
 	run.held = holdPlaces(r.Context(), run.few[:0])
 	run.settled.Add(1)
 	run.alarm.Set(&run.wait, run, run.began, run.firstByte)
-	in.open = nil // inside is another goroutine, and this one goes on
+	in.open = nil // the handler is in another goroutine, and this one goes on
 	go run.serve(in, run.tracker.exposeAs(w))
 }
 
-// ownRequest makes the request of the handler, which may be late and still change it: with a
-// header and a URL that nobody else reads, and no body but one of ours. The header that a chain
-// has made is given away, except to a handler that somebody observes: an observer looks at it.
+// ownRequest makes the request of the handler. A late handler may still change it, so it has a
+// header and a URL that nobody else reads, and no body but one of ours. A header that the chain
+// has made is given to the handler, unless somebody observes the request: an observer reads it.
 func (run *timedRun) ownRequest(chain *state, r *http.Request) {
 	run.request = r.WithContext(run)
 	if chain != nil && chain.ownHeader && chain.filled&slotOutcome == 0 {
@@ -107,13 +107,13 @@ func (run *timedRun) ownRequest(chain *state, r *http.Request) {
 	}
 }
 
-// headerForErrors is what the 503 is written by. The rest of the header belongs to the
-// handler, which may be changing it by then.
+// headerForErrors returns the fields by which the 503 is written. The rest of the header belongs
+// to the handler, which may be changing it by then.
 func headerForErrors(h http.Header) [3][]string {
 	return [3][]string{h["Accept"], h["Expect"], h["User-Agent"]}
 }
 
-// leave ends what the run has of the outside.
+// leave ends what the run uses outside.
 func (run *timedRun) leave() {
 	run.alarm.Unset(&run.wait)
 	run.End(false)
@@ -129,8 +129,8 @@ func (run *timedRun) Value(key any) any {
 	return run.Context.Value(key)
 }
 
-// Deadline returns when the handler is late as of now: the time to the first byte until the
-// answer has begun, and what a client is waited for moves it on.
+// Deadline returns when the handler is late, as known now. Until the response has begun, this is
+// the end of FirstByte; waiting for the client's body moves it.
 func (run *timedRun) Deadline() (time.Time, bool) {
 	outer, bounded := run.Context.Deadline()
 	run.mu.Lock()
@@ -145,7 +145,7 @@ func (run *timedRun) Deadline() (time.Time, bool) {
 	return outer, true
 }
 
-// limit is how long after its beginning the run is over, as of now; 0: never.
+// limit returns how long after its beginning the run is over, as known now; 0 means never.
 func (run *timedRun) limit() time.Duration {
 	switch {
 	case run.unbounded:
@@ -187,9 +187,10 @@ func (run *timedRun) serve(in inside, w http.ResponseWriter) {
 	returned = true
 }
 
-// growStack makes the stack of a new goroutine as large as a handler needs that reads and
-// writes. Nearly nothing has to be copied yet: it would grow twice in the middle of a Read, and
-// that costs more than all else that a Timeout does. Its frame is what counts; use is false.
+// growStack makes the stack of a new goroutine as large as a handler needs to read and write. At
+// this point there is almost nothing to copy. Later, the stack would grow twice in the middle of
+// a Read, which costs more than everything else in a Timeout. Only the size of its frame matters;
+// use is false.
 //
 //go:noinline
 func growStack(use bool) (n int) {
@@ -200,7 +201,7 @@ func growStack(use bool) (n int) {
 	return n
 }
 
-// cleanUp does, for a handler that ends late, what nobody waits for any more.
+// cleanUp logs the panic of a handler that ends late, and removes the files of its form.
 func (run *timedRun) cleanUp() {
 	if p, ok := run.panic.(*HandlerPanic); ok {
 		errorWriterOf(run).log(run.request, slog.LevelError, "admit: a handler panicked after it had overrun",
@@ -211,7 +212,7 @@ func (run *timedRun) cleanUp() {
 	}
 }
 
-// finish ends a run that was in time, of a handler that was called for r.
+// finish ends a run that was in time; r is the request before ownRequest.
 func (run *timedRun) finish(r *http.Request) {
 	handBack(r, run.request)
 	if run.panic != nil {
@@ -226,8 +227,8 @@ func (run *timedRun) finish(r *http.Request) {
 	}
 }
 
-// addTrailers takes over what is set after the answer has begun: the trailers that it has
-// announced, and those with the prefix.
+// addTrailers copies what was set after the response began: the trailers that were announced, and
+// those with http.TrailerPrefix.
 func (run *timedRun) addTrailers() {
 	real := run.w.Header()
 	announced := real["Trailer"]
@@ -247,12 +248,12 @@ func (run *timedRun) addTrailers() {
 	}
 }
 
-// Wake is called by the alarm, and by who has held it up: the time may be over.
+// Wake is called when the time may be over: by the alarm, and by endAnswer.
 func (run *timedRun) Wake() {
 	run.mu.Lock()
 	defer run.mu.Unlock()
 	limit := run.limit()
-	// The answer may have begun, or ended, while the alarm was on its way here.
+	// The response may have begun, or ended, before the alarm got here.
 	if run.ended || run.over || limit == 0 || run.deciding > 0 && !run.committed {
 		return
 	}
@@ -268,16 +269,17 @@ func (run *timedRun) Wake() {
 	run.settled.Done()
 }
 
-// readTick is how often it is looked at whether the time is over of a handler that waits for
-// its client, which moves it on.
+// readTick is how often the time of a handler is checked that waits for its client, since that
+// moves the end of the time.
 const readTick = 10 * time.Millisecond
 
-// cutAfter is how long a 1xx may take that was under way when the time was over.
+// cutAfter is how long the write of a 1xx may still take that was under way when the time was
+// over.
 const cutAfter = 100 * time.Millisecond
 
-// vacate waits, in the goroutine of the server, until a handler that is late has left w.
-// It reports whether the answer can still be another one. A call that waits for the client
-// is cut, and the connection with it.
+// vacate waits, in the goroutine of the server, until a late handler has left w. It reports
+// whether another response can still be sent. A call that waits for the client is cut, and the
+// connection with it.
 func (run *timedRun) vacate() bool {
 	if run.quiet == nil {
 		if run.committed { // the server reads what is left of a body before it closes, for as long as that takes
@@ -301,9 +303,9 @@ func (run *timedRun) vacate() bool {
 	return false
 }
 
-// enter begins a call of the handler in w, which the answer may begin with. It reports
-// false where there is none any more. Calls may wait for the client, so they do not hold
-// the lock.
+// enter begins a call of the handler in w; with answers, the response begins. It reports false if
+// the handler may not use w any more. Calls may wait for the client, so they do not hold the
+// lock.
 func (run *timedRun) enter(answers bool) bool {
 	run.mu.Lock()
 	defer run.mu.Unlock()
@@ -325,7 +327,7 @@ func (run *timedRun) exit() {
 	}
 }
 
-// commit begins the answer.
+// commit begins the response.
 func (run *timedRun) commit() {
 	run.committed = true
 	if run.total > 0 && !run.unbounded && !run.ended {
@@ -336,7 +338,7 @@ func (run *timedRun) commit() {
 	}
 	header := run.header
 	if run.total > 0 {
-		header = header.Clone() // the handler may be late yet, and go on with its own
+		header = header.Clone() // the handler may still become late, and change its own
 	}
 	real := run.w.Header()
 	for name, values := range header {
@@ -346,8 +348,8 @@ func (run *timedRun) commit() {
 	retain(real, header)
 }
 
-// copyOf returns a copy of h that is never nil. Values of headers that have one are kept in
-// room, as long as there is some.
+// copyOf returns a copy of h that is never nil. Single values are kept in room, while there is
+// some.
 func copyOf(h http.Header, room []string) http.Header {
 	c := make(http.Header, len(h)+1)
 	for name, values := range h {
@@ -361,13 +363,13 @@ func copyOf(h http.Header, room []string) http.Header {
 	return c
 }
 
-// replace makes h the same as by.
+// replace makes h equal to by.
 func replace(h, by http.Header) {
 	maps.Copy(h, by)
 	retain(h, by)
 }
 
-// retain removes from h, which has all that by has, what by has not.
+// retain removes from h what by does not have. All that by has must be in h.
 func retain(h, by http.Header) {
 	if len(h) == len(by) {
 		return
@@ -411,8 +413,8 @@ func (run *timedRun) WriteString(s string) (int, error) {
 	return io.WriteString(run.w, s)
 }
 
-// ReadFrom passes files on to the server whole, unless a total time may end in the
-// middle of one, or a first byte is still waited for.
+// ReadFrom lets the server send whole files, unless Total may end in the middle of one, or the
+// first byte has not been written.
 func (run *timedRun) ReadFrom(src io.Reader) (int64, error) {
 	run.mu.Lock()
 	whole := run.committed && run.total == 0
@@ -427,7 +429,7 @@ func (run *timedRun) ReadFrom(src io.Reader) (int64, error) {
 	return io.Copy(run.w, src)
 }
 
-// FlushError begins the answer.
+// FlushError begins the response.
 func (run *timedRun) FlushError() error {
 	if !run.enter(true) {
 		return http.ErrHandlerTimeout
@@ -436,8 +438,8 @@ func (run *timedRun) FlushError() error {
 	return http.NewResponseController(run.w).Flush()
 }
 
-// Hijack takes the connection out of the hands of the Timeout. The server may first read
-// the rest of the body.
+// Hijack ends the Timeout and gives the connection to the handler. The server may first read the
+// rest of the body.
 func (run *timedRun) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if !run.enter(false) {
 		return nil, nil, http.ErrHandlerTimeout
@@ -449,7 +451,7 @@ func (run *timedRun) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	run.mu.Lock()
 	defer run.mu.Unlock()
-	if run.over { // meanwhile: the deadlines of the connection have passed
+	if run.over { // meanwhile, so that the deadlines of the connection have passed
 		_ = conn.Close()
 		return nil, nil, http.ErrHandlerTimeout
 	}
@@ -458,9 +460,9 @@ func (run *timedRun) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, buffered, nil
 }
 
-// What follows reaches the connection, on which another request may be under way already
-// when the handler is late. This is why there is no Unwrap, which would give away the writer
-// outside for good: all that http.ResponseController knows is here.
+// The methods that follow reach the connection, on which another request may already be under way
+// when the handler is late. So there is no Unwrap, which would hand out the outer writer for good:
+// every method that http.ResponseController looks for is here.
 
 func (run *timedRun) SetReadDeadline(t time.Time) error {
 	return run.control(func(c *http.ResponseController) error { return c.SetReadDeadline(t) })
@@ -491,7 +493,7 @@ func (run *timedRun) control(f func(*http.ResponseController) error) error {
 	return f(http.NewResponseController(run.w))
 }
 
-// runsOf calls f with each run that the request of ctx is inside of.
+// runsOf calls f with each run around the request of ctx.
 func runsOf(ctx context.Context, f func(*timedRun)) {
 	for run, ok := ctx.Value(runKey{}).(*timedRun); ok; run, ok = run.Context.Value(runKey{}).(*timedRun) {
 		f(run)
@@ -509,9 +511,8 @@ func late(ctx context.Context) bool {
 	return is
 }
 
-// beginAnswer takes note that the handler of ctx knows its answer, though it may take a
-// moment until it begins. It reports false for a handler that is late; else endAnswer
-// is to follow.
+// beginAnswer notes that the handler of ctx is about to respond, which may take a moment. It
+// reports false for a late handler; otherwise endAnswer must follow.
 func beginAnswer(ctx context.Context) bool {
 	inTime := true
 	runsOf(ctx, func(run *timedRun) {
@@ -526,8 +527,8 @@ func beginAnswer(ctx context.Context) bool {
 	return inTime
 }
 
-// endAnswer looks at the time again: the answer may have gone to a writer of others, which
-// has not passed it on.
+// endAnswer checks the time again: the response may have gone to a writer of others, which has
+// not passed it on.
 func endAnswer(ctx context.Context) {
 	runsOf(ctx, func(run *timedRun) {
 		run.mu.Lock()
@@ -537,16 +538,16 @@ func endAnswer(ctx context.Context) {
 	})
 }
 
-// HandlerPanic is the panic of a handler inside a Timeout, as it passes on from the
-// goroutine of the handler to that of the server; or that of a ResponseWriter of others in which
-// an answer was written while the client still sent.
+// HandlerPanic is the value of a panic that passes on from another goroutine: that of a handler
+// inside a Timeout, or one in which a ResponseWriter of others panicked while a response was
+// written to a client that was still sending.
 type HandlerPanic struct {
 	Value any
 	Stack []byte
 }
 
-// withStack returns what is to be passed on of v, which was recovered in this goroutine: with its
-// stack, which is gone in the next one.
+// withStack returns what to pass on for v, which was recovered in this goroutine. It adds the
+// stack, which is lost in the next goroutine.
 func withStack(v any) any {
 	if v == nil || v == any(http.ErrAbortHandler) {
 		return v
@@ -557,7 +558,7 @@ func withStack(v any) any {
 	return &HandlerPanic{v, debug.Stack()}
 }
 
-// Error has the value and the stack, which a server without Recover logs.
+// Error returns the value and the stack, which a server without Recover logs.
 func (p *HandlerPanic) Error() string { return fmt.Sprintf("%v\n\n%s", p.Value, p.Stack) }
 
 // Unwrap returns the value if it is an error.

@@ -6,10 +6,11 @@ import (
 	"time"
 )
 
-// Timeout answers 503 handler_timeout when the handler has not begun its answer in d of its
-// own time: what it waits in Read for a body does not count where a BodyTimeout around the
-// Timeout has a Max, and that bounds it. What has begun is not bounded, so that streams, downloads and upgrades pass: see
-// NewHandlerTimeout for a bound of the whole. It panics if d is not positive.
+// Timeout returns a middleware that responds with 503 and the code handler_timeout if the handler
+// has not begun its response after d. If a BodyTimeout around the Timeout has a Max, the time
+// that the handler waits in Read for the body does not count, since Max bounds it. A response
+// that has begun is not bounded, so that streams, downloads and upgrades work; see
+// [NewHandlerTimeout] for a bound on the whole response. It panics if d is less than 1 ms.
 func Timeout(d time.Duration) Middleware {
 	t, err := NewHandlerTimeout(HandlerTimeoutConfig{FirstByte: d})
 	must(renamed("HandlerTimeoutConfig.FirstByte", "Timeout", err))
@@ -18,21 +19,24 @@ func Timeout(d time.Duration) Middleware {
 
 // HandlerTimeoutConfig configures NewHandlerTimeout.
 type HandlerTimeoutConfig struct {
-	// FirstByte is the time to the first byte of the answer: see Timeout. Required.
+	// FirstByte is how long a handler may take to begin its response: see Timeout. A late one
+	// gets 503 with the code handler_timeout. Required. Permitted: 1 ms or more.
 	FirstByte time.Duration
-	// Total is the time to its end, waiting for the body included: what goes on for longer is
-	// cut. 0: no bound.
+	// Total is how long a handler may take to end its response, including the time that it waits
+	// for the body. A longer one is cut: over HTTP/1 the connection is closed, and over HTTP/2
+	// the stream is reset. Zero means no bound. Permitted: 0, or FirstByte or more.
 	Total time.Duration
 }
 
-// HandlerTimeout bounds the time of handlers. It is safe for concurrent use.
+// HandlerTimeout is a middleware that bounds the time of handlers: [Timeout] with a
+// configuration. It is safe for concurrent use.
 type HandlerTimeout struct {
 	c    HandlerTimeoutConfig
 	made made
 }
 
-// NewHandlerTimeout returns a HandlerTimeout. The error has every fault of the
-// configuration; the HandlerTimeout that comes with it cannot serve.
+// NewHandlerTimeout returns a HandlerTimeout. The error has every problem of the configuration;
+// the HandlerTimeout returned with it cannot serve.
 func NewHandlerTimeout(c HandlerTimeoutConfig) (*HandlerTimeout, error) {
 	var f faults
 	if c.FirstByte <= 0 {
@@ -54,9 +58,9 @@ func (t *HandlerTimeout) fault() error {
 	return t.made.fault("HandlerTimeout")
 }
 
-// StopTimeout ends every Timeout and HandlerTimeout, its Total too, around a handler, for a
-// long poll; the client then
-// waits for as long as the handler does. It reports whether it came in time.
+// StopTimeout ends every Timeout and HandlerTimeout around a handler, including Total. It is for
+// long polls. The client then waits as long as the handler does. StopTimeout reports false if the
+// time of one was over before.
 func StopTimeout(ctx context.Context) bool {
 	inTime := true
 	runsOf(ctx, func(run *timedRun) {
@@ -72,15 +76,16 @@ func StopTimeout(ctx context.Context) bool {
 	return inTime
 }
 
-// Wrap runs next in a goroutine of its own, whose context has the time as its deadline and
-// ends with context.DeadlineExceeded when it is over; a context that is derived from it, by
-// context.WithCancel say, is canceled with that as its cause. The deadline goes, or becomes that of
-// Total, when the answer begins: a handler that streams and wants a time of its own, by
-// context.WithTimeout, derives it after its first byte or after StopTimeout.
+// Wrap returns a handler that runs next in a goroutine of its own. The context that next gets has
+// the end of the time as its deadline, and ends with context.DeadlineExceeded. A context derived
+// from it, such as by context.WithCancel, is canceled with that as its cause. When the response
+// begins, the deadline is removed, or becomes the end of Total. A handler that streams and wants
+// a timeout of its own should therefore call context.WithTimeout after its first byte or after
+// StopTimeout.
 //
-// Nothing is buffered. After the time is over, what next writes is thrown away with
-// http.ErrHandlerTimeout, what it reads from the body fails, and its panic is logged; a
-// panic before passes on, as a *HandlerPanic with the stack.
+// Nothing is buffered. After the time is over, writes by next are discarded and return
+// http.ErrHandlerTimeout, reads of the body fail, and a panic is logged. A panic before that
+// passes on, as a *[HandlerPanic] with the stack.
 func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
 	must(t.fault())
 	return wrap("Timeout", next, func(in inside, w http.ResponseWriter, r *http.Request) {
@@ -101,9 +106,9 @@ func (t *HandlerTimeout) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// overrun answers instead of a handler that is late, or cuts its answer.
+// overrun responds in the place of a late handler, or cuts its response.
 func (run *timedRun) overrun(r *http.Request) {
-	if run.body != nil { // before the handler can know that it is late
+	if run.body != nil { // before the handler can notice that it is late
 		run.body.interrupt(http.ErrHandlerTimeout)
 	}
 	run.End(true)
@@ -116,7 +121,8 @@ func (run *timedRun) overrun(r *http.Request) {
 	WriteError(run.w, withHeader(r, run.forErrors), errHandlerTimeout)
 }
 
-// withHeader returns a copy of r with what headerForErrors has kept of its header.
+// withHeader returns a copy of r with only the fields of its header that headerForErrors has
+// kept.
 func withHeader(r *http.Request, kept [3][]string) *http.Request {
 	r = r.WithContext(r.Context())
 	r.Header = http.Header{}

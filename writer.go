@@ -13,41 +13,40 @@ import (
 	"github.com/admit-go/admit/internal/mediatype"
 )
 
-// responseWriter knows whether a response has begun, and can put the envelope in
-// the place of an error that somebody else writes. It is used by one goroutine at
-// a time, like the http.ResponseWriter inside it.
+// responseWriter is the response writer wrapper of this package. It knows whether a response has
+// begun, and can replace an error that a handler of others writes by the envelope. It is used by
+// one goroutine at a time, like the http.ResponseWriter inside it.
 type responseWriter struct {
 	http.ResponseWriter
 	status   int  // of the response that has begun; 0: none has
-	hijacked bool // the connection is somebody else's now
-	replaced bool // what the handler writes is thrown away
-	gone     bool // the client was, when the response began
+	hijacked bool // whether the connection was hijacked
+	replaced bool // whether what the handler writes is discarded
+	gone     bool // whether the client had left when the response began
 
-	// encoding is the Content-Encoding as it was before the handler: a compressor outside
-	// has set it.
+	// encoding is the Content-Encoding before the handler, which a compressor outside has set.
 	encoding []string
 
-	sent         int64           // bytes of the body, for who observes
-	client       context.Context // ends when the client leaves; nil: nobody asks
-	state        *state          // that this is the writer of; nil: of none
+	sent         int64           // bytes of the body, for observers
+	client       context.Context // ends when the client leaves; nil: this is not needed
+	state        *state          // whose writer this is; nil: none
 	written      int             // bytes, as long as the server may hold all of them back
 	held         int             // bytes that the server may hold back, and the header with them
 	interception interception    // of Intercept; nil: nothing is replaced
 }
 
-// interception puts an error in the place of what a handler writes.
+// interception replaces what a handler writes by an error.
 type interception interface {
-	takes(w *responseWriter, status int) bool // whether it replaces the response that begins so
-	write(w *responseWriter)                  // instead
-	log(status int, text string)              // what is thrown away
+	takes(w *responseWriter, status int) bool // whether to replace the response that begins with status
+	write(w *responseWriter)                  // writes the error
+	log(status int, text string)              // logs what is discarded
 }
 
-// maxReplacedText is how much of it is logged.
+// maxReplacedText is how many bytes of a discarded text are logged.
 const maxReplacedText = 512
 
-// track returns a writer that knows whether the response has begun: w if it is one,
-// else a new one around it. One further outside does not do: what stands between may
-// hold back what the handler has written.
+// track returns a writer that knows whether the response has begun: w if it is one, or else a new
+// one around it. A tracking writer further outside is not enough, since a writer between the two
+// may hold back what the handler has written.
 func track(w http.ResponseWriter) http.ResponseWriter {
 	if _, ok := w.(interface{ tracked() *responseWriter }); ok {
 		return w
@@ -55,7 +54,7 @@ func track(w http.ResponseWriter) http.ResponseWriter {
 	return (&responseWriter{ResponseWriter: w}).expose()
 }
 
-// tracker finds the responseWriter in w, through the wrappers of others.
+// tracker finds the responseWriter in w, through response writer wrappers of others.
 func tracker(w http.ResponseWriter) *responseWriter {
 	for {
 		switch t := w.(type) {
@@ -71,17 +70,17 @@ func tracker(w http.ResponseWriter) *responseWriter {
 
 func (w *responseWriter) tracked() *responseWriter { return w }
 
-// stopInterceptions lets the response that w begins pass as it is.
+// stopInterceptions lets the response that w begins pass unchanged.
 func stopInterceptions(w http.ResponseWriter) {
 	for t := tracker(w); t != nil; t = tracker(t.ResponseWriter) {
 		t.interception = nil
 	}
 }
 
-// expose adds the optional methods that the writer inside has, and no others:
-// handlers look for them with type assertions. Each of these types is one pointer,
-// which an interface holds without an allocation. A hijack is offered where
-// http.ResponseController would find it further inside, past us.
+// expose adds the optional methods that the inner writer has, and no others, since handlers look
+// for them with type assertions. Each of these types is one pointer, which an interface holds
+// without an allocation. Hijack is offered if http.ResponseController would find it further
+// inside, past this wrapper.
 func (w *responseWriter) expose() http.ResponseWriter { return w.exposeAs(w.ResponseWriter) }
 
 func (w *responseWriter) exposeAs(like http.ResponseWriter) http.ResponseWriter {
@@ -100,7 +99,7 @@ func (w *responseWriter) exposeAs(like http.ResponseWriter) http.ResponseWriter 
 	}
 }
 
-// restoreEncoding takes back the Content-Encoding of a handler whose answer is replaced.
+// restoreEncoding undoes the Content-Encoding of a handler whose response is replaced.
 func (w *responseWriter) restoreEncoding() {
 	if h := w.Header(); len(w.encoding) > 0 {
 		h["Content-Encoding"] = w.encoding
@@ -134,7 +133,7 @@ func (w flushHijackWriter) Flush() { _ = w.FlushError() }
 func (w hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error)      { return w.hijack() }
 func (w flushHijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) { return w.hijack() }
 
-// EnableFullDuplex keeps the server from reading the rest of the body first.
+// EnableFullDuplex makes the server write without reading the rest of the body first.
 func (w *responseWriter) EnableFullDuplex() error {
 	err := http.NewResponseController(w.ResponseWriter).EnableFullDuplex()
 	if err == nil {
@@ -143,7 +142,7 @@ func (w *responseWriter) EnableFullDuplex() error {
 	return err
 }
 
-// Unwrap lets http.ResponseController reach deadlines.
+// Unwrap is for http.ResponseController, which needs it for deadlines.
 func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *responseWriter) WriteHeader(status int) {
@@ -159,7 +158,7 @@ func (w *responseWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// begin notes that the response begins, which a 1xx other than 101 does not do.
+// begin notes that the response begins. A 1xx other than 101 does not begin it.
 func (w *responseWriter) begin(status int) {
 	if w.status != 0 || status != http.StatusSwitchingProtocols && (status < 200 || status > 999) {
 		return
@@ -174,11 +173,11 @@ func (w *responseWriter) clientGone() bool {
 	return w.client != nil && w.client.Err() == context.Canceled && !wokeBody(w.client)
 }
 
-// statusClientGone is not sent, since nobody is there: it is nginx's number for that.
+// statusClientGone is nginx's status for a client that has left. It is never sent.
 const statusClientGone = 499
 
-// ended returns the status of the request, for who counts it and has set w.client: 500 where the
-// handler has not returned, and no response has begun.
+// ended returns the status of the request, for a wrapper that has set w.client. It is 500 if the
+// handler has panicked before a response began.
 func (w *responseWriter) ended(returned bool) int {
 	switch {
 	case w.hijacked:
@@ -205,7 +204,7 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 		defer place.came()
 	}
 	b := w.undrained()
-	if b == nil { // apart, so that it needs little of the stack of a new goroutine
+	if b == nil { // a case of its own, so that it needs little stack in a new goroutine
 		n, err := w.ResponseWriter.Write(p)
 		w.sent += int64(n)
 		return n, err
@@ -232,8 +231,8 @@ func (w *responseWriter) WriteString(s string) (int, error) {
 	return w.pass(b, len(s), func(from, to int) (int, error) { return io.WriteString(w.ResponseWriter, s[from:to]) })
 }
 
-// lends returns the place that is lent while n more bytes wait for the client, or nil: there
-// is none, or the server holds them back.
+// lends returns the place to lend while n more bytes wait for the client. It returns nil if there
+// is none, or if the server holds the bytes back.
 func (w *responseWriter) lends(n int) *place {
 	if w.state == nil || w.state.filled&slotWork == 0 {
 		return nil
@@ -244,12 +243,12 @@ func (w *responseWriter) lends(n int) *place {
 	return &w.state.work
 }
 
-// headerHeld is with how many bytes of the response net/http sends its header, at the
-// latest. Over HTTP/1 it first reads what is left of the request's body.
+// headerHeld is the number of body bytes with which net/http sends the header, at the latest.
+// Over HTTP/1, it first reads the rest of the request body.
 const headerHeld = 2048 + 1
 
-// undrained returns the body that the server may read to its end in the next call, for
-// longer than a BodyTimeout allows; nil: there is none.
+// undrained returns the body that the server may read to its end in the next call, for longer
+// than a BodyTimeout allows, or nil if there is none.
 func (w *responseWriter) undrained() *body {
 	if w.state == nil || w.held >= headerHeld || w.state.body == nil || !w.state.body.drains() {
 		return nil
@@ -257,8 +256,8 @@ func (w *responseWriter) undrained() *body {
 	return w.state.body
 }
 
-// pass writes n bytes: first those with which the header is sent, which may wait for the
-// client's body b, so that no other wait is taken for that one.
+// pass writes n bytes. It first writes those with which the header is sent, which may wait for
+// the client's body b, so that no other wait is taken for that one.
 func (w *responseWriter) pass(b *body, n int, write func(from, to int) (int, error)) (int, error) {
 	first := min(n, headerHeld-w.held)
 	w.held += first
@@ -272,9 +271,9 @@ func (w *responseWriter) pass(b *body, n int, write func(from, to int) (int, err
 	return written, err
 }
 
-// ReadFrom lets the server send files without copying them. What comes first begins the
-// response, as soon as it is there: a source that fails before leaves it unbegun, so that
-// the error can still be written.
+// ReadFrom lets the server send files without copying them. The first read of src begins the
+// response. If src fails before it returns any data, the response has not begun, and the error
+// can still be written.
 func (w *responseWriter) ReadFrom(src io.Reader) (int64, error) {
 	switch {
 	case w.replaced:
@@ -302,7 +301,7 @@ func (w *responseWriter) ReadFrom(src io.Reader) (int64, error) {
 	return written + rest, err
 }
 
-// copyRest leaves the copying to the server, which sends the header with it.
+// copyRest lets the server copy src. The server sends the header with the first data.
 func (w *responseWriter) copyRest(src io.Reader) (int64, error) {
 	if w.undrained() != nil {
 		if err := w.FlushError(); err != nil {
@@ -311,7 +310,7 @@ func (w *responseWriter) copyRest(src io.Reader) (int64, error) {
 	}
 	if place := w.lends(headerHeld); place != nil {
 		if file, _ := fileIn(src); file == nil {
-			return io.Copy(struct{ io.Writer }{w}, src) // which may be slow by itself
+			return io.Copy(struct{ io.Writer }{w}, src) // src may be slow by itself
 		}
 		place.await()
 		defer place.came()
@@ -321,7 +320,7 @@ func (w *responseWriter) copyRest(src io.Reader) (int64, error) {
 	return n, err
 }
 
-// readSome reads until there is something.
+// readSome reads until it gets data or an error.
 func readSome(src io.Reader, p []byte) (n int, err error) {
 	for n == 0 && err == nil {
 		n, err = src.Read(p)
@@ -329,7 +328,7 @@ func readSome(src io.Reader, p []byte) (n int, err error) {
 	return n, err
 }
 
-// fileIn returns the file on a disk that src is, and how much of it src has at most.
+// fileIn returns the regular file that src is, and how much of it src has at most.
 func fileIn(src io.Reader) (*os.File, int64) {
 	left := int64(math.MaxInt64)
 	if l, ok := src.(*io.LimitedReader); ok {
@@ -393,7 +392,7 @@ func (w *responseWriter) hijack() (net.Conn, *bufio.ReadWriter, error) {
 			w.state.work.giveUp()
 		}
 		if w.state != nil && w.state.body != nil {
-			w.state.body.detach() // nothing of ours touches the connection any more
+			w.state.body.detach() // this package does not touch the connection any more
 		}
 		if w.state != nil && w.state.ahead != nil {
 			w.state.ahead.unread(buffered)
@@ -402,12 +401,11 @@ func (w *responseWriter) hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, buffered, err
 }
 
-// addVary merges names into Vary (RFC 9110 §12.5.5): a name that is there is not
-// repeated, and * says it all.
+// addVary adds names to Vary (RFC 9110 §12.5.5), unless they are there, or Vary is *.
 func addVary(h http.Header, names ...string) {
 	for _, name := range names {
 		if !mediatype.ListContains(h["Vary"], name) && !mediatype.ListContains(h["Vary"], "*") {
-			h["Vary"] = append(slices.Clip(h["Vary"]), name) // others may have set what they share
+			h["Vary"] = append(slices.Clip(h["Vary"]), name) // the slice may be shared
 		}
 	}
 }

@@ -11,14 +11,16 @@ import (
 	"github.com/admit-go/admit/internal/alarm"
 )
 
-// WriteStall cuts a client that takes too little of the answer: writes go out in pieces
-// of at most 32 KiB, and the time for which one of them waits is at most d. Only that time
-// counts, so that a stream is not cut which is silent because its handler is. Over HTTP/1
-// the connection is closed, over HTTP/2 the stream is reset; the handler gets an error from
-// Write. What the server sends after the handler, about 4 KiB, has d too; a body that was
-// not read has the Grace of a BodyTimeout first. A Server.WriteTimeout holds beside, and
-// alone bounds what comes after the handler. A connection that is hijacked is left alone. It panics if d is
-// not positive.
+// WriteStall returns a middleware that cuts a client that takes too little of the response.
+// Writes go out in pieces of at most 32 KiB, and each may wait for the client at most d. Only
+// that time counts, so that a stream is not cut because its handler is silent. Over HTTP/1 the
+// connection is closed, and over HTTP/2 the stream is reset; the handler gets an error from
+// Write.
+//
+// What the server still sends after the handler has returned, about 4 KiB, has d too, after the
+// Grace of a BodyTimeout if there is a body that was not read. A Server.WriteTimeout applies in
+// addition, and it alone bounds what comes after the handler. A hijacked connection is left
+// alone. WriteStall panics if d is less than 1 ms.
 func WriteStall(d time.Duration) Middleware {
 	m, err := writeStall(d)
 	must(err)
@@ -57,8 +59,8 @@ func writeStall(d time.Duration) (Middleware, error) {
 	}, nil
 }
 
-// rest is for how long the server may still be sending when the handler has returned; 0:
-// that is not known, because it first reads the rest of a body that nobody bounds.
+// rest returns how long the server may still send when the handler has returned. Zero means that
+// this is not known, because the server first reads the rest of a body that nothing bounds.
 func (w *stallWriter) rest(b *body) time.Duration {
 	switch {
 	case w.held == headerHeld:
@@ -76,11 +78,11 @@ func serverOf(r *http.Request) *http.Server {
 	return server
 }
 
-// maxPiece is what goes out at a time.
+// maxPiece is the most that is written at a time.
 const maxPiece = 32 << 10
 
-// stallWriter wakes a write that waits for too long. As with a body, a timer does it and
-// no deadline is set while the client keeps up: Server.WriteTimeout would be lost.
+// stallWriter wakes a write that waits too long. As with a body, it uses a timer and sets no
+// deadline while the client keeps up: a Server.WriteTimeout would be lost.
 type stallWriter struct {
 	http.ResponseWriter
 	tracker  responseWriter
@@ -90,8 +92,8 @@ type stallWriter struct {
 	mu      sync.Mutex
 	waits   bool         // a write is under way
 	alarm   *alarm.Alarm // of the chain
-	wait    alarm.Wait   // when it is to be woken
-	stalled bool         // one has been woken: the connection is of no more use
+	wait    alarm.Wait   // when the write is to be woken
+	stalled bool         // a write has been woken: the connection cannot be used any more
 	ended   bool         // the handler has returned
 }
 
@@ -102,7 +104,7 @@ func (w *stallWriter) piece(write func() (int64, error)) (n int64, err error) {
 		w.mu.Unlock()
 		return 0, errStalled
 	}
-	if w.held < headerHeld { // the server may read the rest of a body first, which is no stall of who reads
+	if w.held < headerHeld { // the server may first read the rest of a body, which is no stall
 		w.mu.Unlock()
 		return write()
 	}
@@ -120,8 +122,8 @@ func (w *stallWriter) piece(write func() (int64, error)) (n int64, err error) {
 	return write()
 }
 
-// Wake is called by the alarm, which goes on when a write has ended: another may wait by now,
-// with a time of its own.
+// Wake is called by the alarm. If the alarm was set again, another write waits by now, with a
+// time of its own.
 func (w *stallWriter) Wake() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -131,8 +133,8 @@ func (w *stallWriter) Wake() {
 	}
 }
 
-// end is called when the handler has returned, or panics. What a client has got of an answer
-// that was woken is not all of it.
+// end is called when the handler has returned or panics. A response with a woken write is
+// incomplete, so the connection is cut.
 func (w *stallWriter) end(returned bool) {
 	w.mu.Lock()
 	w.ended = true
@@ -144,7 +146,7 @@ func (w *stallWriter) end(returned bool) {
 	}
 }
 
-// most is how much the next piece has at most.
+// most is the size of the next piece at most.
 func (w *stallWriter) most() int {
 	if w.held < headerHeld {
 		return headerHeld - w.held
@@ -169,8 +171,8 @@ func (w *stallWriter) Write(p []byte) (written int, err error) {
 	return written, nil
 }
 
-// ReadFrom sends files without copying them. Other sources may be slow by themselves, so
-// they are read apart.
+// ReadFrom sends files without copying them. Other sources may be slow themselves, so they are
+// read separately.
 func (w *stallWriter) ReadFrom(src io.Reader) (written int64, err error) {
 	file, left := fileIn(src)
 	if file == nil {
@@ -208,7 +210,7 @@ func (w *stallWriter) WriteHeader(status int) {
 	})
 }
 
-// Hijack ends it.
+// Hijack ends the bound.
 func (w *stallWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err == nil {
