@@ -29,7 +29,7 @@ func ExampleRateLimit() {
 	// {"result":"error","message":"The rate limit is reached. Try again later.","code":"rate_limited","retry_after":1,"limits":["second"]}
 }
 
-// Each plan has limits of its own, and who has no key is counted by address.
+// Each plan has limits of its own. A caller without a key is counted by address.
 func ExampleNewLimiter() {
 	plans, err := admit.NewPlans(
 		admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(5), admit.PerMinute(100)}},
@@ -60,11 +60,11 @@ func ExampleNewLimiter() {
 	// "second";q=50;w=1, "minute";q=5000;w=60
 }
 
-// A tenant has limits of its own, which are sold apart from any key.
+// A tenant has limits of its own, independent of any key.
 func ExampleNewLimiter_limitsFor() {
 	sold := map[string][]admit.Limit{"acme": {admit.PerMinute(5000)}}
 	limiter, err := admit.NewLimiter(admit.LimiterConfig{
-		Limits:    []admit.Limit{admit.PerMinute(100)}, // of tenants without
+		Limits:    []admit.Limit{admit.PerMinute(100)}, // for tenants without limits of their own
 		LimitsFor: func(r *http.Request) []admit.Limit { return sold[r.PathValue("tenant")] },
 		CountBy:   func(r *http.Request) string { return r.PathValue("tenant") },
 	})
@@ -84,7 +84,7 @@ func ExampleNewLimiter_limitsFor() {
 	// /other/orders "minute";q=100;w=60
 }
 
-// Failed log-ins count, by address and account; what succeeds is given back.
+// Failed log-ins count, by address and account. The cost of other requests is given back.
 func ExampleNewLimiter_failures() {
 	limiter, err := admit.NewLimiter(admit.LimiterConfig{
 		Limits:  []admit.Limit{{Name: "logins", Requests: 3, Per: time.Hour}},
@@ -108,7 +108,7 @@ func ExampleNewLimiter_failures() {
 	// 200 200 401 200 401 401 429
 }
 
-// A store that several Limiters share, under names of their own.
+// Several Limiters with different names share one store.
 func ExampleMemoryStore() {
 	store, err := admit.NewMemoryStore(admit.MemoryStoreConfig{MaxKeys: 100_000})
 	if err != nil {
@@ -133,8 +133,8 @@ func ExampleMemoryStore() {
 	// "day";q=100;w=86400
 }
 
-// A resource that shows callers what they have left: a cost of 0 only looks. The messages of
-// a WebSocket are counted in the same way, with the cost of each.
+// A resource shows callers what they have left: a cost of 0 only looks. The messages of a
+// WebSocket are counted in the same way, each with its own cost.
 func ExampleLimiter_Take() {
 	limiter, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerMinute(10), admit.PerDay(1000)}})
 	if err != nil {
@@ -177,7 +177,7 @@ func ExampleNewInFlight() {
 	}
 	var h http.Handler
 	h = inFlight.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/" { // what else comes from this address meanwhile
+		if r.URL.Path == "/" { // another request comes from this address meanwhile
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequest("GET", "/more", nil))
 			fmt.Println(w.Code, w.Body)
@@ -188,15 +188,15 @@ func ExampleNewInFlight() {
 	// 429 {"result":"error","message":"The server has too many requests at once. Try again.","code":"overloaded","retry_after":1}
 }
 
-// A service that can do one thing at a time, and has more to do: who pays goes first, and who
-// has to wait for too long is told when to come back.
+// A service can work on one request at a time, and gets more. Callers who pay go first, and a
+// caller that has waited too long is told when to come back.
 func ExampleNewShedder() {
 	plans, err := admit.NewPlans(admit.Plan{Name: "free"}, admit.Plan{Name: "pro"})
 	if err != nil {
 		panic(err)
 	}
 	shedder, err := admit.NewShedder(admit.ShedderConfig{
-		Max:      1, // a real service: as many as can be worked on at once, and rather more
+		Max:      1, // in a real service: twice as many as it can work on at once
 		Plans:    plans,
 		Interval: 500 * time.Millisecond,
 		Skip:     func(r *http.Request) bool { return r.URL.Path == "/healthz" },
@@ -210,7 +210,7 @@ func ExampleNewShedder() {
 		if key.Plan == "free" {
 			time.Sleep(100 * time.Millisecond)
 		} else {
-			time.Sleep(time.Second) // too long for who waits
+			time.Sleep(time.Second) // longer than the third request may wait
 		}
 	}))
 
@@ -225,7 +225,7 @@ func ExampleNewShedder() {
 				fmt.Println(w.Code, "for", plan)
 			}
 		})
-		time.Sleep(10 * time.Millisecond) // one comes after the other
+		time.Sleep(10 * time.Millisecond) // the requests come one after the other
 	}
 	all.Wait()
 	fmt.Printf("%+v\n", shedder.Stats())
@@ -236,8 +236,8 @@ func ExampleNewShedder() {
 	// {Running:0 Waiting:0 Max:1 Admitted:2 Shed:1}
 }
 
-// A stream takes a place to begin, and holds none while it waits for something to say: a
-// hundred of them do not stand in the way of requests.
+// A stream needs a place to begin, and none while it waits for news. Even a hundred streams do
+// not keep other requests from being served.
 func ExampleReleasePlace() {
 	shedder, err := admit.NewShedder(admit.ShedderConfig{Max: 1})
 	if err != nil {

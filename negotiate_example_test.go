@@ -48,7 +48,7 @@ func ExampleAccept() {
 	// {"result":"error","message":"No accepted media type can be sent; the resource is available as application/json, text/csv.","code":"not_acceptable","offers":["application/json","text/csv"]}
 }
 
-// A client that takes nothing of what there is gets JSON, and no 406.
+// A client that accepts none of the offers gets JSON instead of 406.
 func ExampleNewNegotiator() {
 	n, err := admit.NewNegotiator(admit.NegotiatorConfig{
 		Offers:   []string{"application/json", "text/csv"},
@@ -81,7 +81,7 @@ func ExampleContentType() {
 	// 415 "application/json, application/*+json"
 }
 
-// A handler that decodes gzip itself, and takes an older charset too.
+// A handler decodes gzip itself, and also takes an older charset.
 func ExampleNewContentTypes() {
 	c, err := admit.NewContentTypes(admit.ContentTypesConfig{
 		Allow:     []string{"text/csv"},

@@ -12,7 +12,7 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// An access log stands outermost. What a key was refused for is in it, and its token never is.
+// An access log stands outermost. It has the reason why a key was rejected, and never its token.
 func ExampleAccessLog() {
 	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		switch a.Key { // what differs from run to run
@@ -42,8 +42,8 @@ func ExampleAccessLog() {
 	// level=INFO msg=request http.request.method=GET url.path=/prices/btc-usd http.response.status_code=401 http.response.body.size=130 client.address=192.0.2.1 error.type=key_invalid admit.key.id=key-0 admit.key.owner=acme admit.key.status=revoked
 }
 
-// Metrics of a system for which there is no package: count by the Labels, which no client can
-// make up.
+// This is how to make metrics for a system without a package of its own: count by the Labels,
+// whose values a client cannot invent.
 func ExampleObserve() {
 	requests := make(map[admit.Labels]int) // in a service, under a lock
 	observe := admit.Observe(func(r *http.Request, o admit.Outcome) {
@@ -70,7 +70,7 @@ func ExampleObserve() {
 	// 1
 }
 
-// With a router that keeps its pattern to itself, a middleware of the router says it.
+// If a router keeps its pattern to itself, a middleware of the router calls SetRoute.
 func ExampleSetRoute() {
 	observe := admit.Observe(func(_ *http.Request, o admit.Outcome) { fmt.Println(o.Route, o.Status) })
 	matched := func(w http.ResponseWriter, r *http.Request) {

@@ -13,9 +13,9 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// One Policy is around the mux, and one around each handler. A Policy is a value: a route
-// changes a copy of what is common. Chain reports a Policy that cannot be; Wrap panics
-// with the same error.
+// One Policy is around the mux, and one around each handler. A Policy is a plain value: each
+// route changes a copy of a common one. Chain returns an error for a Policy that is not valid;
+// Wrap panics with the same error.
 func ExamplePolicy() {
 	keys := admit.KeyMap{
 		admit.DigestOf("reader"): {ID: "k1", Plan: "free", Scopes: []string{"orders:read"}},
@@ -65,7 +65,7 @@ func ExamplePolicy() {
 		return admit.Success(w, r, http.StatusCreated, order)
 	})))
 	outer, err := admit.Policy{
-		Errors:     &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}, // that of the service
+		Errors:     &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}, // use the logger of the service
 		WriteStall: 10 * time.Second,
 	}.Chain()
 	if err != nil {
@@ -82,8 +82,7 @@ func ExamplePolicy() {
 	// 201 {"result":"success","data":{"pair":"btc-usd"}}
 }
 
-// What a chain in the wrong order does. A Policy has the right one, whatever the order of
-// its fields.
+// This is what a chain in the wrong order does. A Policy always has the right one.
 func ExamplePolicy_order() {
 	keys := admit.KeyMap{
 		admit.DigestOf("a"): {ID: "customer-a", Scopes: []string{"read"}},
@@ -93,18 +92,18 @@ func ExamplePolicy_order() {
 		return admit.Success(w, r, http.StatusOK, nil)
 	})
 
-	// Outside of Auth nobody has a key yet: customers behind one address share a bucket.
+	// Outside of Auth, requests have no key yet: customers behind one address share a bucket.
 	h := alice.New(admit.RateLimit(admit.PerHour(1)), admit.APIKey(keys)).Then(ok)
 	show(h, "GET", "/", "X-API-Key", "a")
 	show(h, "GET", "/", "X-API-Key", "b")
 
-	// Inside, each has its own.
+	// Inside Auth, each customer has its own bucket.
 	h = alice.New(admit.APIKey(keys), admit.RateLimit(admit.PerHour(1))).Then(ok)
 	show(h, "GET", "/", "X-API-Key", "a")
 	show(h, "GET", "/", "X-API-Key", "b")
 
-	// RequireScopes outside of Auth finds no key, and takes that for the mistake that it
-	// is: nobody is let in, and the log says why.
+	// RequireScopes outside of Auth finds no key. It rejects every request, and the log has the
+	// reason.
 	quiet := &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}
 	h = alice.New(quiet.Wrap, admit.RequireScopes("read"), admit.APIKey(keys)).Then(ok)
 	show(h, "GET", "/", "X-API-Key", "a")
@@ -116,8 +115,8 @@ func ExamplePolicy_order() {
 	// 500 {"result":"error","message":"Something went wrong on our side.","code":"internal"}
 }
 
-// An access log stands inside RequestID and ClientIP, and outside of the rest. After next it
-// finds the key, also one that was refused.
+// An access log stands inside RequestID and ClientIP, and outside of the rest. After next has
+// returned, it finds the key, even one that was rejected.
 func ExampleSeenKeyFrom() {
 	auth, err := admit.NewAuth(admit.AuthConfig{Store: admit.KeyMap{
 		admit.DigestOf("s3cret"): {ID: "k1", Owner: "ACME", Networks: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}},

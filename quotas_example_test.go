@@ -11,14 +11,14 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// A plan sells a month. The Limiter bounds how fast it is used, and what it refuses is not
-// counted.
+// A plan sells a number of requests for each month. The Limiter bounds how fast they may come;
+// requests that it rejects do not count.
 func ExampleNewQuotas() {
 	plans, err := admit.NewPlans(
 		admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(5)}, Quotas: []admit.Quota{{Requests: 2, Every: admit.Month}}},
 		admit.Plan{
 			Name: "pro", Limits: []admit.Limit{admit.PerSecond(50)}, UpgradeURL: "https://example.com/pro",
-			Quotas: []admit.Quota{{Requests: 1_000_000, Every: admit.Month, Soft: true}}, // what exceeds it is billed
+			Quotas: []admit.Quota{{Requests: 1_000_000, Every: admit.Month, Soft: true}}, // requests beyond it are billed
 		},
 	)
 	if err != nil {
@@ -40,7 +40,7 @@ func ExampleNewQuotas() {
 
 	sold := admit.Policy{Auth: auth, Plans: plans, Limiter: limiter, Quotas: quotas}
 	usage := sold
-	usage.Quotas = nil // to look costs nothing
+	usage.Quotas = nil // a look at the usage does not count
 	mux := http.NewServeMux()
 	mux.Handle("GET /prices", sold.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
 	mux.Handle("GET /usage", usage.Wrap(quotas.Usage()))
@@ -73,8 +73,8 @@ func ExampleNewQuotas() {
 	// month 2 2 0
 }
 
-// A month begins on the day on which an account is billed, which its keys have in Meta. The
-// 31st is the last day of a shorter month.
+// A month begins on the billing day of an account, which its keys have in Meta. For the 31st,
+// this is the last day of a shorter month.
 func ExampleQuotasConfig_billingDay() {
 	plans, err := admit.NewPlans(admit.Plan{Name: "pro", Quotas: []admit.Quota{{Requests: 1_000_000, Every: admit.Month}}})
 	if err != nil {
@@ -101,7 +101,7 @@ func ExampleQuotasConfig_billingDay() {
 	// true 00:00:00
 }
 
-// Somebody is told when an account has used 80% of a quota, and when it has used it up.
+// Notify is called when an account has used 80% of a quota, and when it has used it up.
 func ExampleQuotaNotice() {
 	plans, err := admit.NewPlans(admit.Plan{Name: "free", Quotas: []admit.Quota{{Requests: 10, Every: admit.Month}}})
 	if err != nil {

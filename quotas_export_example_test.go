@@ -14,9 +14,9 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// Each minute, what was used goes to a service that bills it, here as OpenMeter takes it:
-// CloudEvents 1.0, in batches over HTTP. It may be sent twice, and has the same id then, by
-// which the service counts it once.
+// Once a minute, usage is sent to a billing service, here to OpenMeter: as CloudEvents 1.0, in
+// batches over HTTP. A record may be sent twice; it then has the same ID, so that the service
+// counts it once.
 func ExampleQuotas_Export() {
 	plans, err := admit.NewPlans(admit.Plan{Name: "pro", Quotas: []admit.Quota{{Requests: 1_000_000, Every: admit.Month, Soft: true}}})
 	if err != nil {
@@ -43,7 +43,7 @@ func ExampleQuotas_Export() {
 	}
 }
 
-// cloudEvent is what OpenMeter counts, as CloudEvents 1.0 has it.
+// cloudEvent is the event that OpenMeter counts, in the JSON format of CloudEvents 1.0.
 type cloudEvent struct {
 	SpecVersion string    `json:"specversion"`
 	ID          string    `json:"id"`
@@ -56,8 +56,8 @@ type cloudEvent struct {
 	} `json:"data"`
 }
 
-// sendEvents sends what was used to OpenMeter, or to another service that takes a batch of
-// CloudEvents. One that fails, or answers anything but success, gets the same events again.
+// sendEvents sends usage to OpenMeter, or to another service that takes a batch of CloudEvents.
+// If the service fails, or does not respond with success, it gets the same events again.
 func sendEvents(url string) func(context.Context, []admit.UsageRecord) error {
 	return func(ctx context.Context, records []admit.UsageRecord) error {
 		events := make([]cloudEvent, len(records))
@@ -88,10 +88,10 @@ func sendEvents(url string) func(context.Context, []admit.UsageRecord) error {
 	}
 }
 
-// meter is the service that bills.
+// meter is the billing service.
 type meter struct {
 	mu   sync.Mutex
-	seen map[[2]string]bool // source and id, which tell events apart
+	seen map[[2]string]bool // by source and id, which identify an event
 	used map[string]int64   // by subject
 }
 
