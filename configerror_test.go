@@ -168,7 +168,7 @@ func TestPolicyTakesOneFormOfAThing(t *testing.T) {
 	}
 	_, err = both.Chain()
 	assert.Equal(t, []string{"Policy.Negotiator", "Policy.ContentTypes", "Policy.HandlerTimeout", "Policy.Identity", "Policy.Limiter"}, fieldsOf(t, err))
-	assert.ErrorContains(t, err, "beside Accept")
+	assert.ErrorContains(t, err, "together with Accept")
 
 	_, err = admit.Policy{
 		Negotiator: negotiator, ContentTypes: types, HandlerTimeout: timeout, Identity: admit.RequestID, Limiter: limiter,

@@ -117,7 +117,7 @@ func TestKeyFileFaults(t *testing.T) {
 		"quota twice":       {list(key("a", d1, ",\n\"quotas\": [{\"requests\": 1, \"every\": \"day\", \"requests\": 1000}]")), []string{"3:44: quotas[0].requests is there twice"}},
 		"quota unknown":     {list(key("a", d1, ",\n\"quotas\": [{\"requests\": 1, \"every\": \"day\", \"hard\": true}]")), []string{"3:44: quotas[0].hard is not known here"}},
 		"quota wrong":       {list(key("a", d1, ",\n\"quotas\": [{\"requests\": 1e3, \"every\": 1, \"soft\": \"yes\"}]")), []string{"3:25: quotas[0].requests must be an integer", "3:39: quotas[0].every must be a string", "3:50: quotas[0].soft must be true or false"}},
-		"quota no period":   {list(key("a", d1, ",\n\"quotas\": [{\"requests\": 1}, {\"requests\": 1, \"every\": \"year\"}]")), []string{`3:12: quotas[0].every: "" is no period`, `3:29: quotas[1].every: "year" is no period; there are day, week and month`}},
+		"quota no period":   {list(key("a", d1, ",\n\"quotas\": [{\"requests\": 1}, {\"requests\": 1, \"every\": \"year\"}]")), []string{`3:12: quotas[0].every: "" is not a period`, `3:29: quotas[1].every: "year" is not a period; use day, week or month`}},
 		"quota meaningless": {list(key("a", d1, ",\n\"quotas\": [{\"requests\": 0, \"every\": \"day\"}]")), []string{`3:11: quotas[0].Requests is 0`}},
 		"quotas of a name":  {list(key("a", d1, ",\n\"quotas\": [{\"requests\": 1, \"every\": \"day\"}, {\"name\": \"day\", \"requests\": 1, \"every\": \"week\"}]")), []string{"3:11: quotas[1].Name is"}},
 		"quotas wrong":      {list(key("a", d1, ",\n\"quotas\": {}"), key("b", d2, ",\n\"quotas\": [1, null]")), []string{"3:11: quotas must be an array", "5:12: quotas[0] must be an object", "5:15: quotas[1] must be an object"}},
@@ -362,7 +362,7 @@ func TestKeyFileOfLater(t *testing.T) {
 		`{"format": 3, "keys": [` + record("a", `, "critical": "x"`) + `]}`:                              "critical must be",
 		`{"format": 3, "keys": [` + record("a", `, "critical": [1]`) + `]}`:                              "critical[0] must be a string",
 		`{"format": 3, "keys": [` + record("a", `, "networks": ["x"]`) + `]}`:                            "is not a network",
-		`{"format": 3, "keys": [` + record("a", `, "quotas": [{"requests": 1, "every": "hour"}]`) + `]}`: "is no period",
+		`{"format": 3, "keys": [` + record("a", `, "quotas": [{"requests": 1, "every": "hour"}]`) + `]}`: "is not a period",
 		`{"format": 3}`:                          `"keys" is missing`,
 		`{"format": 3, "keys": [], "format": 1}`: `"format" is there twice`,
 	} {

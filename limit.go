@@ -136,7 +136,7 @@ func newRules(limits []Limit) ([]rule, error) {
 		return nil, configFault("Limits", "is empty; name at least one limit, such as PerMinute(100)")
 	}
 	if len(limits) > maxLimits {
-		return nil, configFault("Limits", "has %d limits; each costs a look at every request, and %d are the most", len(limits), maxLimits)
+		return nil, configFault("Limits", "has %d limits; each request checks all of them, and at most %d are permitted", len(limits), maxLimits)
 	}
 	rules := make([]rule, 0, len(limits))
 	var f faults
@@ -175,9 +175,9 @@ func newRule(l Limit) (rule, error) {
 	case l.Per <= 0:
 		return fault("Per", "is %v; name a period, such as time.Minute", l.Per)
 	case l.Per < shortest:
-		return fault("Per", "is %v; a number alone is nanoseconds: did you mean %d*time.Second? A period has %v or more", l.Per, l.Per, shortest)
+		return fault("Per", "is %v; a number alone is nanoseconds: did you mean %d*time.Second? A period is at least %v", l.Per, l.Per, shortest)
 	case time.Duration(l.Requests) > l.Per:
-		return fault("Per", "is %v, in which %d requests are more than one in a nanosecond", l.Per, l.Requests)
+		return fault("Per", "is %v, and %d requests in it are more than one in a nanosecond", l.Per, l.Requests)
 	case l.Burst < 0 || l.Burst > maxRequests:
 		return fault("Burst", "is %d; it needs 0, for as many as Requests, to %d", l.Burst, maxRequests)
 	}
@@ -185,7 +185,7 @@ func newRule(l Limit) (rule, error) {
 		l.Burst = l.Requests
 	}
 	if float64(l.Burst)/float64(l.Requests)*float64(l.Per) > float64(maxFill) {
-		return fault("Burst", "is %d, which takes more than a hundred years to fill up again; lower it, or Per", l.Burst)
+		return fault("Burst", "is %d, which takes more than a hundred years to refill; lower it, or Per", l.Burst)
 	}
 	if l.Name == "" {
 		l.Name = strings.ReplaceAll(l.Per.String(), "µ", "u") // a header is ASCII

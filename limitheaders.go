@@ -72,7 +72,7 @@ func (set *limitSet) divide(replicas int) error {
 		l.Burst = max(l.Burst/replicas, 1)
 		share, err := newRule(l)
 		if !fits || err != nil {
-			return configFault("Replicas", "is %d, among which the limit %q cannot be divided: its period is too long for that", replicas, l.Name)
+			return configFault("Replicas", "is %d, by which the limit %q cannot be divided, since its period is too long", replicas, l.Name)
 		}
 		set.shares = append(set.shares, share)
 	}

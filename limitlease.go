@@ -70,15 +70,15 @@ func (l Lease) check(f *faults, c *LimiterConfig) {
 		return
 	}
 	if !(l.Share > 0 && l.Share <= 1) { // NaN is neither
-		f.add("LimiterConfig.Lease.Share", "is %v; it is the part of Burst that may be taken ahead: more than 0, at most 1, such as 0.25", l.Share)
+		f.add("LimiterConfig.Lease.Share", "is %v; it is the part of Burst that may be taken ahead: more than 0 and at most 1, such as 0.25", l.Share)
 	}
 	if l.For < shortestLease {
-		f.add("LimiterConfig.Lease.For", "is %v; it is how long what was taken ahead may be spent: %v or more, such as time.Second", l.For, shortestLease)
+		f.add("LimiterConfig.Lease.For", "is %v; it is how long requests that were taken ahead may be used: %v or more, such as time.Second", l.For, shortestLease)
 	}
 	if c.Store == nil {
-		f.add("LimiterConfig.Lease", "is set, but there is no Store that a trip could be spared to; leave it out, or give one")
+		f.add("LimiterConfig.Lease", "is set, but there is no Store to take requests ahead from; leave it out, or set Store")
 	} else if c.Replicas == 0 {
-		f.add("LimiterConfig.Replicas", "is 0; a Lease needs the largest number of processes that share the Store at a time")
+		f.add("LimiterConfig.Replicas", "is 0; a Lease needs the largest number of processes that share the Store at the same time")
 	}
 }
 

@@ -689,7 +689,7 @@ func TestObserveNeedsAFunctionAndAName(t *testing.T) {
 	assert.Contains(t, panicOf(func() { admit.Observe(nil) }), "the function is nil")
 	assert.Contains(t, panicOf(func() { admit.ObserveAs("statsd", nil) }), "the function is nil")
 	for _, name := range []string{"", "Observe", "AccessLog"} {
-		assert.Contains(t, panicOf(func() { admit.ObserveAs(name, f) }), "tells nobody apart", name)
+		assert.Contains(t, panicOf(func() { admit.ObserveAs(name, f) }), "does not identify a package", name)
 	}
 	assert.Contains(t, panicOf(func() { admit.Observe(f)(nil) }), "the handler is nil")
 }
@@ -706,7 +706,7 @@ func TestObserverKinds(t *testing.T) {
 		all |= bit
 	}
 	assert.Equal(t, ^uint64(0), all)
-	assert.Contains(t, panicOf(func() { kind("one more") }), "64 names already; a name is that of a package")
+	assert.Contains(t, panicOf(func() { kind("one more") }), "64 names already; use one for each package")
 }
 
 // Within a Policy, observing needs no allocation.

@@ -116,7 +116,7 @@ func ObserveAs(name string, f func(*http.Request, Outcome)) Middleware {
 	case f == nil:
 		panic("admit: ObserveAs: the function is nil")
 	case name == "" || name == "Observe" || name == "AccessLog":
-		panic("admit: ObserveAs: the name " + strconv.Quote(name) + " tells nobody apart; give it that of the package")
+		panic("admit: ObserveAs: the name " + strconv.Quote(name) + " does not identify a package; use the name of yours")
 	}
 	return observeAs(name, f)
 }
@@ -162,7 +162,7 @@ func (k *kinds) kind(name string) uint64 {
 	}
 	if k.byName[name] == 0 {
 		if len(k.byName) == 64 {
-			panic("admit: ObserveAs: there are 64 names already; a name is that of a package, not of a request")
+			panic("admit: ObserveAs: there are 64 names already; use one for each package, not for each request")
 		}
 		k.byName[name] = 1 << len(k.byName)
 	}
@@ -199,7 +199,7 @@ func observed(name string, kind uint64, next http.Handler, f func(ending)) http.
 	return wrap(name, next, func(in inside, w http.ResponseWriter, r *http.Request) {
 		if observedAs(r.Context(), kind) {
 			if told.CompareAndSwap(false, true) {
-				errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: "+name+" is inside another, which reports; this one is not called")
+				errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: "+name+" is inside another one, which reports instead of it")
 			}
 			in.ServeHTTP(w, r)
 			return

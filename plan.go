@@ -43,7 +43,7 @@ func NewPlans(plans ...Plan) (*Plans, error) {
 	p := &Plans{index: make(map[string]int, len(plans)), made: made{ok: true}}
 	var f faults
 	if len(plans) == 0 {
-		f.add("Plans", "has no plan")
+		f.add("Plans", "has no plan; give at least one")
 	}
 	for i, plan := range plans {
 		field := fmt.Sprintf("Plans[%d]", i)
@@ -219,7 +219,7 @@ func (n *planNeed) wrap(next http.Handler) http.Handler {
 
 func (n *planNeed) check(r *http.Request, id *identity) *Error {
 	if id == nil {
-		return errInternal.WithCause(errors.New("admit: Plans found no key in the context: put an Auth, or a wrapper that calls WithKey, outside of it"))
+		return errInternal.WithCause(errors.New("admit: Plans found no key in the context: put an Auth, or a middleware that calls WithKey, outside of it"))
 	}
 	admitted, known := n.admits[id.key.Plan]
 	if !known {

@@ -180,7 +180,7 @@ func silent() []Answer { return nil }
 func (c *policyChain) together() {
 	either := func(one, other string, both bool) {
 		if both {
-			c.faults.add("Policy."+other, "is there beside %s, which says the same; leave out one of them", one)
+			c.faults.add("Policy."+other, "is set together with %s, which does the same; leave out one of them", one)
 		}
 	}
 	either("Accept", "Negotiator", len(c.Accept) > 0 && c.Negotiator != nil)
@@ -188,20 +188,20 @@ func (c *policyChain) together() {
 	either("Timeout", "HandlerTimeout", c.Timeout != 0 && c.HandlerTimeout != nil)
 
 	if c.Auth != nil && c.Identity != nil {
-		c.faults.add("Policy.Identity", "is there beside Auth; for callers with one or the other, put an optional Auth into a Policy outside")
+		c.faults.add("Policy.Identity", "is set together with Auth; for callers with one or the other, put an optional Auth into a Policy outside")
 	}
 	if c.Limiter != nil && c.Limiter == c.AddressLimiter {
-		c.faults.add("Policy.Limiter", "is the AddressLimiter too, and counts a request once; make one for each")
+		c.faults.add("Policy.Limiter", "is also the AddressLimiter, but one Limiter counts a request only once; make two")
 	}
 	needKey := len(c.Scopes) > 0 || c.AtLeast != "" || len(c.Features) > 0
 	if c.Auth != nil && c.Auth.optional && needKey {
-		c.faults.add("Policy.Auth", "is optional, but Scopes, AtLeast or Features need a key; give this Policy an Auth that is not")
+		c.faults.add("Policy.Auth", "is optional, but Scopes, AtLeast or Features need a key; give this Policy an Auth that is not optional")
 	}
 	if c.Auth != nil && c.Auth.optional && c.Quotas != nil && c.Quotas.made.ok && c.Quotas.c.Skip == nil {
-		c.faults.add("Policy.Auth", "is optional, but Quotas need a key; exempt requests without one by QuotasConfig.Skip, or give this Policy an Auth that is not")
+		c.faults.add("Policy.Auth", "is optional, but Quotas need a key; exempt requests without one by QuotasConfig.Skip, or give this Policy an Auth that is not optional")
 	}
 	if c.Plans != nil && c.Limiter != nil && c.Limiter.made.ok && c.Limiter.c.Plans == nil && c.Plans.limited() {
-		c.faults.add("Policy.Limiter", "has no Plans, so that the Limits of Policy.Plans would hold for nobody; set LimiterConfig.Plans")
+		c.faults.add("Policy.Limiter", "has no Plans, so that the Limits of Policy.Plans would not apply; set LimiterConfig.Plans")
 	}
 	if c.Plans == nil && (c.AtLeast != "" || len(c.Features) > 0) {
 		c.faults.add("Policy.Plans", "is nil, but AtLeast or Features need it")

@@ -50,7 +50,7 @@ func (p Period) MarshalText() ([]byte, error) {
 	if name, known := periodNames[p]; known {
 		return []byte(name), nil
 	}
-	return nil, fmt.Errorf("admit: %v is no period; there are Day, Week and Month", p)
+	return nil, fmt.Errorf("admit: %v is not a period; use Day, Week or Month", p)
 }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -61,7 +61,7 @@ func (p *Period) UnmarshalText(text []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("admit: %q is no period; there are day, week and month", text)
+	return fmt.Errorf("admit: %q is not a period; use day, week or month", text)
 }
 
 // Bounds of a Quota. A header cannot hold a larger Integer (RFC 9651 §3.3.1).
@@ -96,7 +96,7 @@ func (q Quota) complete() Quota {
 func checkQuotas(quotas []Quota) error {
 	var f faults
 	if len(quotas) > maxQuotas {
-		f.add("Quotas", "has %d quotas; each costs a look at every request, and %d are the most", len(quotas), maxQuotas)
+		f.add("Quotas", "has %d quotas; each request checks all of them, and at most %d are permitted", len(quotas), maxQuotas)
 		return f.err()
 	}
 	names := make(map[string]bool)

@@ -126,12 +126,12 @@ type quotaAccount struct {
 func NewQuotas(c QuotasConfig) (*Quotas, error) {
 	var f faults
 	if c.Plans == nil {
-		f.add("QuotasConfig.Plans", "is nil; give the Plans, whose Quotas hold for callers")
+		f.add("QuotasConfig.Plans", "is nil; set the Plans that have the Quotas of callers")
 	} else {
 		f.value("QuotasConfig.Plans", c.Plans)
 	}
 	if c.Store == nil {
-		f.add("QuotasConfig.Store", "is nil; give one, such as NewMemoryQuotaStore() for one process that may forget")
+		f.add("QuotasConfig.Store", "is nil; set a store, such as NewMemoryQuotaStore() for a single process that may forget")
 	} else {
 		f.value("QuotasConfig.Store", c.Store)
 	}
@@ -219,7 +219,7 @@ func (q *Quotas) handle(in inside, w http.ResponseWriter, r *http.Request) {
 	}
 	id, err := identified(r)
 	if err == nil && id == nil {
-		err = errInternal.WithCause(errors.New("admit: Quotas found no key in the context: put an Auth, or a wrapper that calls WithKey, outside of it, or exempt the request by QuotasConfig.Skip"))
+		err = errInternal.WithCause(errors.New("admit: Quotas found no key in the context: put an Auth, or a middleware that calls WithKey, outside of it, or exempt the request by QuotasConfig.Skip"))
 	}
 	if err != nil {
 		WriteError(w, r, err)
@@ -302,7 +302,7 @@ func (q *Quotas) account(ctx context.Context, key *Key) (quotaAccount, error) {
 		on.account = key.ID
 	}
 	if on.account == "" {
-		return quotaAccount{}, errInternal.WithCause(fmt.Errorf("admit: QuotasConfig.Account has no account for the key %s", key.ID))
+		return quotaAccount{}, errInternal.WithCause(fmt.Errorf("admit: QuotasConfig.Account returned no account for the key %s", key.ID))
 	}
 	if q.c.Anchor != nil {
 		if on.anchor = q.c.Anchor(key); !on.anchor.IsZero() {
@@ -411,7 +411,7 @@ func (q *Quotas) Usage() http.Handler {
 			return err
 		}
 		if id == nil {
-			return errInternal.WithCause(errors.New("admit: Quotas.Usage found no key in the context: put an Auth, or a wrapper that calls WithKey, outside of it"))
+			return errInternal.WithCause(errors.New("admit: Quotas.Usage found no key in the context: put an Auth, or a middleware that calls WithKey, outside of it"))
 		}
 		quotas, failed := q.Of(r.Context(), id.key)
 		if failed != nil {
@@ -440,7 +440,7 @@ func (q *Quotas) Of(ctx context.Context, key *Key) ([]QuotaUsage, error) {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	default:
-		return nil, errStoreUnavailable.WithCause(fmt.Errorf("look into the quota store: %w", err))
+		return nil, errStoreUnavailable.WithCause(fmt.Errorf("look up the usage in the quota store: %w", err))
 	}
 }
 
@@ -488,7 +488,7 @@ func (q *Quotas) Close(ctx context.Context) error {
 		return err
 	}
 	if left, err := q.ledger.close(ctx); err != nil {
-		return fmt.Errorf("admit: up to %d accounts used quotas in a way that the store could not be told: %w", left, err)
+		return fmt.Errorf("admit: the usage of up to %d accounts could not be reported to the quota store: %w", left, err)
 	}
 	return nil
 }

@@ -135,15 +135,15 @@ func TestQuotasConfigFaults(t *testing.T) {
 
 	month := admit.Quota{Requests: 1, Every: admit.Month}
 	for reason, quotas := range map[string][]admit.Quota{
-		"Quotas[0].Every is Period(0); it is Day, Week or Month":                {{Requests: 1}},
-		"Quotas[1].Every is Period(9)":                                          {month, {Requests: 1, Every: 9}},
-		"Quotas[0].Requests is 0; it needs 1 to 999999999999999":                {{Every: admit.Day}},
-		"Quotas[0].Requests is -1":                                              {{Requests: -1, Every: admit.Day}},
-		"Quotas[0].Requests is 1000000000000000":                                {{Requests: 1e15, Every: admit.Day}},
-		`Quotas[0].Name is "\n"; a header needs 1 to 64 printable`:              {{Name: "\n", Requests: 1, Every: admit.Day}},
-		`Quotas[1].Name is "month", which another quota has too`:                {month, {Name: "month", Requests: 1, Every: admit.Day}},
-		"Quotas has 17 quotas; each costs a look at every request, and 16 are":  make([]admit.Quota, 17),
-		`Quotas[0].Name is "` + strings.Repeat("x", 65) + `"; a header needs 1`: {{Name: strings.Repeat("x", 65), Requests: 1, Every: admit.Week}},
+		"Quotas[0].Every is Period(0); it is Day, Week or Month":                    {{Requests: 1}},
+		"Quotas[1].Every is Period(9)":                                              {month, {Requests: 1, Every: 9}},
+		"Quotas[0].Requests is 0; it needs 1 to 999999999999999":                    {{Every: admit.Day}},
+		"Quotas[0].Requests is -1":                                                  {{Requests: -1, Every: admit.Day}},
+		"Quotas[0].Requests is 1000000000000000":                                    {{Requests: 1e15, Every: admit.Day}},
+		`Quotas[0].Name is "\n"; a header needs 1 to 64 printable`:                  {{Name: "\n", Requests: 1, Every: admit.Day}},
+		`Quotas[1].Name is "month", which another quota has too`:                    {month, {Name: "month", Requests: 1, Every: admit.Day}},
+		"Quotas has 17 quotas; each request checks all of them, and at most 16 are": make([]admit.Quota, 17),
+		`Quotas[0].Name is "` + strings.Repeat("x", 65) + `"; a header needs 1`:     {{Name: strings.Repeat("x", 65), Requests: 1, Every: admit.Week}},
 	} {
 		_, err := admit.CompleteQuotas(quotas)
 		assert.ErrorContains(t, err, "admit: "+reason)

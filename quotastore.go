@@ -20,10 +20,11 @@ import (
 // been offered yet, or else to a new one with a new, unique ID.
 //
 // Offer returns at most so many records, of minutes that ended some time ago. It does not return
-// a record again, to any caller, until it is acknowledged or some time has passed. A record that
-// has been offered never changes. Acknowledge deletes records; an unknown ID is not an error. A
-// record that was not acknowledged within 35 days of its minute may be deleted too: billing
-// systems do not accept it any more, and a service without an export must not fill its store.
+// a record again, to any caller, before some time has passed, and never after it was acknowledged.
+// A record that has been offered never changes. Acknowledge deletes records; an unknown ID is not
+// an error. A record that was not acknowledged within 35 days of its minute may be deleted too:
+// billing systems do not accept it any more, and a service without an export must not fill its
+// store.
 //
 // An error means an outage. Settle may have been carried out nevertheless: each claim says what
 // has become of those before it, so that the next claim corrects the difference. All methods must

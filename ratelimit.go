@@ -152,10 +152,10 @@ func NewLimiter(c LimiterConfig) (*Limiter, error) {
 	base, err := newLimitSet(c.Limits)
 	f.within("LimiterConfig.Limits", err)
 	if c.Store == nil && c.Replicas != 0 {
-		f.add("LimiterConfig.Replicas", "is %d, but there is no Store that they could share; leave it out, or give one", c.Replicas)
+		f.add("LimiterConfig.Replicas", "is %d, but there is no Store to share; leave it out, or set Store", c.Replicas)
 	}
 	if c.Store == nil && c.StoreDown != LimitLocally {
-		f.add("LimiterConfig.StoreDown", "is %v, but there is no Store that could be down; leave it out, or give one", c.StoreDown)
+		f.add("LimiterConfig.StoreDown", "is %v, but there is no Store that could be down; leave it out, or set Store", c.StoreDown)
 	}
 	if c.Store != nil {
 		f.value("LimiterConfig.Store", c.Store)
@@ -457,7 +457,7 @@ func (l *Limiter) refund(r *http.Request, a *admission) {
 func (l *Limiter) logOutage(r *http.Request, err error) {
 	attrs := []slog.Attr{slog.String("limiter", l.c.Name)}
 	if l.memory != nil && l.c.Replicas == 0 {
-		attrs = append(attrs, slog.String("warning", "LimiterConfig.Replicas is not set, so that each process lets in as much as all should together"))
+		attrs = append(attrs, slog.String("warning", "LimiterConfig.Replicas is not set, so each process admits as much as all should admit together"))
 	}
 	l.store.failed(r, err, attrs...)
 }

@@ -754,12 +754,12 @@ func TestLimiterReplicasNotSet(t *testing.T) {
 		Name: "api", Store: &failing{}, Replicas: 50, Plans: plans,
 		Limits: []admit.Limit{{Requests: 1, Per: 50 * 365 * 24 * time.Hour}},
 	})
-	require.ErrorContains(t, err, `is 50, among which the limit "438000h0m0s" cannot be divided`)
-	require.ErrorContains(t, err, `is 50, among which the limit "867240h0m0s" cannot be divided`, "that of the plan")
+	require.ErrorContains(t, err, `is 50, by which the limit "438000h0m0s" cannot be divided`)
+	require.ErrorContains(t, err, `is 50, by which the limit "867240h0m0s" cannot be divided`, "that of the plan")
 	_, err = admit.NewLimiter(admit.LimiterConfig{
 		Name: "api", Store: &failing{}, Replicas: 2, Limits: []admit.Limit{{Requests: 1, Per: 99 * 365 * 24 * time.Hour}},
 	})
-	require.ErrorContains(t, err, "is 2, among which")
+	require.ErrorContains(t, err, "is 2, by which")
 	_, err = admit.NewLimiter(admit.LimiterConfig{Replicas: -1, Limits: []admit.Limit{admit.PerHour(1)}})
 	require.ErrorContains(t, err, "Replicas is -1")
 }

@@ -34,7 +34,7 @@ func (f HandlerFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // returns an error, which a HandlerFunc should return.
 func Success(w http.ResponseWriter, r *http.Request, status int, data any) error {
 	if status < 200 || status > 299 {
-		return fmt.Errorf("admit: Success with the status %d: a success has a status from 200 to 299", status)
+		return fmt.Errorf("admit: Success with the status %d: use a status from 200 to 299", status)
 	}
 	if status == http.StatusNoContent || status == http.StatusResetContent {
 		w.WriteHeader(status)
@@ -163,7 +163,7 @@ func decode(body []byte, v any) error {
 		if report = jsonfault.Forgiven(body, t); len(report.Faults) == 0 {
 			return nil
 		}
-		err = errors.New("encoding/json takes it, but it does not fit")
+		err = errors.New("encoding/json accepts the value, but it does not fit the type")
 	default:
 		if e := errorOf(err); e != nil && e.complete().Status >= 500 {
 			return e

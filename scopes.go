@@ -64,7 +64,7 @@ func newScopes(required []string) (*scopes, error) {
 
 func (s *scopes) check(id *identity) *Error {
 	if id == nil {
-		return errInternal.WithCause(errors.New("admit: RequireScopes found no key in the context: put an Auth, or a wrapper that calls WithKey, outside of it"))
+		return errInternal.WithCause(errors.New("admit: RequireScopes found no key in the context: put an Auth, or a middleware that calls WithKey, outside of it"))
 	}
 	for _, scope := range s.required {
 		if !slices.Contains(id.key.Scopes, scope) {

@@ -87,7 +87,7 @@ func NewShedder(c ShedderConfig) (*Shedder, error) {
 		f.value("ShedderConfig.Plans", c.Plans)
 	}
 	if c.Plans != nil && c.Priority != nil {
-		f.add("ShedderConfig.Priority", "is there beside Plans, which says the same; leave out one of them")
+		f.add("ShedderConfig.Priority", "is set together with Plans, which does the same; leave out one of them")
 	}
 	if c.MaxQueue < 0 {
 		f.add("ShedderConfig.MaxQueue", "is %d; it is a number of requests, or 0 for ten times Max", c.MaxQueue)
@@ -107,7 +107,7 @@ func NewShedder(c ShedderConfig) (*Shedder, error) {
 		c.Interval = max(shedInterval, c.Target)
 	}
 	if c.Target > c.Interval {
-		f.add("ShedderConfig.Target", "is %v, but Interval is %v; a request waits for less in a queue that stands", c.Target, c.Interval)
+		f.add("ShedderConfig.Target", "is %v, but Interval is %v; Target must not be longer", c.Target, c.Interval)
 	}
 	if err := f.err(); err != nil {
 		return &Shedder{made: made{err: err}}, err

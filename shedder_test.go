@@ -47,7 +47,7 @@ func TestShedderFaults(t *testing.T) {
 		{admit.ShedderConfig{Max: 1, Target: 5, Interval: 100}, []string{"Target is 5ns; a number alone", "Interval is 100ns; a number alone"}},
 		{admit.ShedderConfig{Max: 1, Target: time.Second, Interval: 100 * time.Millisecond}, []string{"Target is 1s, but Interval is 100ms"}},
 		{admit.ShedderConfig{Max: 1, Interval: time.Millisecond}, []string{"Target is 5ms, but Interval is 1ms"}},
-		{admit.ShedderConfig{Max: 1, Plans: plans, Priority: func(*http.Request) int { return 0 }}, []string{"Priority is there beside Plans"}},
+		{admit.ShedderConfig{Max: 1, Plans: plans, Priority: func(*http.Request) int { return 0 }}, []string{"Priority is set together with Plans"}},
 		{admit.ShedderConfig{Plans: new(admit.Plans)}, []string{"Max is 0", "ShedderConfig.Plans"}},
 	} {
 		s, err := admit.NewShedder(test.c)

@@ -204,7 +204,7 @@ func growStack(use bool) (n int) {
 // cleanUp logs the panic of a handler that ends late, and removes the files of its form.
 func (run *timedRun) cleanUp() {
 	if p, ok := run.panic.(*HandlerPanic); ok {
-		errorWriterOf(run).log(run.request, slog.LevelError, "admit: a handler panicked after it had overrun",
+		errorWriterOf(run).log(run.request, slog.LevelError, "admit: a handler panicked after its timeout",
 			slog.Any("panic", p.Value), slog.String("stack", string(p.Stack)))
 	}
 	if form := run.request.MultipartForm; form != nil {

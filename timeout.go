@@ -7,7 +7,7 @@ import (
 )
 
 // Timeout returns a middleware that responds with 503 and the code handler_timeout if the handler
-// has not begun its response after d. If a BodyTimeout around the Timeout has a Max, the time
+// has not begun its response within d. If a BodyTimeout around the Timeout has a Max, the time
 // that the handler waits in Read for the body does not count, since Max bounds it. A response
 // that has begun is not bounded, so that streams, downloads and upgrades work; see
 // [NewHandlerTimeout] for a bound on the whole response. It panics if d is less than 1 ms.
@@ -40,7 +40,7 @@ type HandlerTimeout struct {
 func NewHandlerTimeout(c HandlerTimeoutConfig) (*HandlerTimeout, error) {
 	var f faults
 	if c.FirstByte <= 0 {
-		f.add("HandlerTimeoutConfig.FirstByte", "is %v; it is the time to the first byte of the answer, such as 10s", c.FirstByte)
+		f.add("HandlerTimeoutConfig.FirstByte", "is %v; it is the time to the first byte of the response, such as 10s", c.FirstByte)
 	}
 	if c.Total < 0 || c.Total > 0 && c.Total < c.FirstByte {
 		f.add("HandlerTimeoutConfig.Total", "is %v; it is 0 for no bound, or at least FirstByte (%v)", c.Total, c.FirstByte)

@@ -351,7 +351,7 @@ func TestTimeoutLatePanicIsLogged(t *testing.T) {
 		assert.NotContains(t, log.String(), "panickingHere")
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		assert.Contains(t, log.String(), "after it had overrun")
+		assert.Contains(t, log.String(), "after its timeout")
 		assert.Contains(t, log.String(), "panickingHere")
 	})
 }

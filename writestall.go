@@ -30,7 +30,7 @@ func WriteStall(d time.Duration) Middleware {
 func writeStall(d time.Duration) (Middleware, error) {
 	var f faults
 	if d <= 0 {
-		f.add("WriteStall", "is %v; it is for how long a client may take nothing, such as 10s", d)
+		f.add("WriteStall", "is %v; it is how long a client may take nothing, such as 10s", d)
 	}
 	f.time("WriteStall", d)
 	if err := f.err(); err != nil {
