@@ -22,8 +22,8 @@ func newGuardedStore(store LimitStore) *guardedStore {
 	return g
 }
 
-// take is Take, for at most storeWait. It fails at once while the store is not asked because it
-// was late.
+// take is Take, for at most storeWait. It fails at once after a late call, until a probe
+// succeeds.
 func (g *guardedStore) take(ctx context.Context, key string, cost int, limits []Limit) (Decision, error) {
 	return g.takeOr(ctx, key, cost, limits, nil)
 }

@@ -16,7 +16,7 @@ type wrapper struct {
 	next  *wrapper // of the chain; nil for the last one, which calls a handler of others
 }
 
-// serveFunc is the work of a wrapper: it responds, or lets the request in.
+// serveFunc is the work of a middleware: it responds, or lets the request in.
 type serveFunc func(in inside, w http.ResponseWriter, r *http.Request)
 
 // wrap returns the wrapper called name around next. It panics on a nil handler, so that a chain
@@ -54,15 +54,15 @@ func (h *wrapper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.serve(inside{next: h.next}, w, r)
 }
 
-// inside is where a wrapper lets a request in.
+// inside is the inside of a middleware, to which it admits requests.
 type inside struct {
 	next *wrapper
 	open *state // of the chain so far, which the request carries; nil: there is none yet
 }
 
-// ServeHTTP lets the request in: to the next wrapper of the chain with the state, or to a handler
+// ServeHTTP lets the request in: to the next middleware of the chain with the state, or to a handler
 // of others, which does not get it. It is small enough to be inlined: a request passes a dozen
-// wrappers, and each frame makes the stack grow.
+// middlewares, and each frame makes the stack grow.
 func (in inside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	in.next.serve(inside{in.next.next, in.open}, w, r)
 }

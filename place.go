@@ -8,7 +8,7 @@ import (
 	"github.com/admit-go/admit/internal/gate"
 )
 
-// place is what one request holds in an InFlight or a Shedder. The wrapper holds it, and so does
+// place is what one request holds in an InFlight or a Shedder. The middleware holds it, and so does
 // each handler that runs inside a Timeout. It is given back when nobody holds it any more. While
 // all holders only wait for the client, it is lent to other requests.
 type place struct {
@@ -35,7 +35,7 @@ type places interface {
 	rejoin(*place) // takes a place at once, beyond the bound if necessary
 }
 
-// take is called once, by the wrapper.
+// take is called once, by the middleware.
 func (p *place) take(of places) { p.of, p.holds = of, 1 }
 
 // hold keeps the place until release, and reports false if nobody holds it any more.

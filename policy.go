@@ -34,21 +34,22 @@ type Policy struct {
 	// Errors decides how errors are written and logged. Nil means the ErrorWriter outside, or
 	// its zero value if there is none.
 	Errors *ErrorWriter
-	// Maintenance answers 503 with the code maintenance while it is on.
+	// Maintenance rejects every request with 503 and the code maintenance while it is on.
 	Maintenance *Maintenance
-	// InFlight is a concurrency limit, before it is known who calls. It answers 429 with the
-	// code overloaded.
+	// InFlight is a concurrency limit for all callers together, before Auth. It rejects with 429
+	// and the code overloaded.
 	InFlight *InFlight
-	// AddressLimiter is a rate limit outside of Auth, so that it counts every request by the
-	// address of the client. It answers 429 with the code rate_limited.
+	// AddressLimiter is a rate limit before Auth, so that it counts every request by the address
+	// of the client. It rejects with 429 and the code rate_limited.
 	AddressLimiter *Limiter
 	// Methods are the methods that the handler takes, such as "GET", which implies HEAD. Others
 	// get 405, or 501 if they are not known to HTTP. OPTIONS gets 204 unless it is one of them.
 	// Empty admits every method. See the function Methods.
 	Methods []string
-	// Auth checks API keys. It answers 401 with the code key_missing or key_invalid, 403 with
-	// address_not_allowed, 429 with key_throttled, 400 for two keys in one request, and 503 with
-	// store_unavailable. Nil admits requests without a key, unless an Auth outside rejects them.
+	// Auth checks API keys. It rejects with 401 and the code key_missing or key_invalid, with
+	// 403 and address_not_allowed, with 429 and key_throttled, with 400 for two keys in one
+	// request, and with 503 and store_unavailable while its Store is down. Nil admits requests
+	// without a key, unless an Auth outside rejects them.
 	Auth *Auth
 	// Identity is a middleware that calls WithKey, such as one for JWTs or mTLS, instead of
 	// Auth. A key outside of its Networks gets 403 with the code address_not_allowed.
@@ -65,11 +66,12 @@ type Policy struct {
 	// Features are the features that the plan of a key needs, all of them. Others get 402 with
 	// the code plan_required. They need Plans and a key. See Plans.Features.
 	Features []string
-	// Limiter is the rate limit of each caller. It answers 429 with the code rate_limited, and
-	// may answer 503 with store_unavailable while its Store is down.
+	// Limiter is the rate limit of each caller. It rejects with 429 and the code rate_limited,
+	// and may reject with 503 and store_unavailable while its Store is down.
 	Limiter *Limiter
-	// Quotas counts what accounts have bought. It answers 429 with the code quota_exceeded, and
-	// may answer 503 with store_unavailable while its Store is down. It needs a key.
+	// Quotas counts the requests that accounts have bought. It rejects with 429 and the code
+	// quota_exceeded, and may reject with 503 and store_unavailable while its Store is down. A
+	// request without a key gets 500.
 	Quotas *Quotas
 	// Accept are the media types that the handler can send, the preferred one first. A client
 	// that accepts none gets 406. See the function Accept.
@@ -85,8 +87,8 @@ type Policy struct {
 	// MaxBody is the largest body in bytes. A larger one gets 413. Zero means no bound, except
 	// that of Decode and ParseForm. A negative number is prohibited. See the function MaxBody.
 	MaxBody int64
-	// Shedder does load shedding: it bounds how many requests are worked on at once, and
-	// answers 429 with the code overloaded.
+	// Shedder does load shedding: it bounds how many requests are worked on at once, and rejects
+	// with 429 and the code overloaded.
 	Shedder *Shedder
 	// BodyTimeout bounds how long a handler waits for the body. A body that is too slow gets
 	// 408. The zero value means no bound.

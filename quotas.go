@@ -34,7 +34,7 @@ type QuotasConfig struct {
 	// used meanwhile is counted, and reported to Store when it is back. slog.Default() gets one
 	// line when the outage begins, and one when it is over. Permitted:
 	//   - LimitLocally: each process admits its part of what was left when Store last answered
-	//     (see Replicas), and then answers 503 with the code store_unavailable. The default.
+	//     (see Replicas), and then rejects with 503 and the code store_unavailable. The default.
 	//   - AdmitAll: every request is admitted.
 	//   - RefuseAll: every request gets 503.
 	StoreDown StoreDown

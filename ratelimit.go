@@ -23,7 +23,7 @@ const (
 	LimitLocally StoreDown = iota
 	// AdmitAll admits every request, without headers.
 	AdmitAll
-	// RefuseAll answers 503 with the code store_unavailable and Retry-After.
+	// RefuseAll rejects with 503, the code store_unavailable and Retry-After.
 	RefuseAll
 )
 
@@ -51,8 +51,8 @@ type LimiterConfig struct {
 	// Permitted: 1 to 16 limits, whose names differ.
 	Limits []Limit
 	// Plans has limits that replace Limits for callers whose Key has one of the plans. The
-	// limits of a Key itself replace both. A Key whose plan is not in Plans is logged once, for
-	// the first 1,000 of these keys.
+	// limits of a Key itself replace both. A Key with a plan that is not in Plans has Limits, and
+	// is logged once, for the first 1,000 of these keys.
 	Plans *Plans
 	// Store keeps the buckets. Default: the memory of this Limiter. A request waits for Store at
 	// most 400 ms. After a call that timed out, or failed after 100 ms or more, Store is not

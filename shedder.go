@@ -73,7 +73,7 @@ type Shedder struct {
 // ShedderStats are the figures of a Shedder.
 type ShedderStats struct {
 	Running, Waiting, Max int    // requests now; Running may exceed Max after a place was lent
-	Admitted, Shed        uint64 // requests so far; one whose client leaves while it waits is neither
+	Admitted, Shed        uint64 // requests so far; one whose client left while it waited is in neither
 }
 
 // NewShedder returns a Shedder. The error has every problem of the configuration; the Shedder

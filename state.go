@@ -17,12 +17,12 @@ import (
 // The rule of this package: a handler sees what is around it, and nothing else; and nothing
 // touches a request or a writer after its ServeHTTP has returned.
 //
-// A state is what the wrappers of one chain tell what is inside of them. The first wrapper that
-// has something to tell makes the state, as the context of a copy of the request. The wrappers
+// A state is what the middlewares of one chain tell what is inside of them. The first middleware that
+// has something to tell makes the state, as the context of a copy of the request. The middlewares
 // that stand directly inside fill further slots. As soon as a handler of others has the request,
 // nothing is filled any more: that handler may serve two others, one after the other or at once,
-// and what the first leaves is not for the second. A wrapper inside such a handler makes a state
-// of its own, with the first as outer. So does a wrapper that finds its slot filled by another of
+// and what the first leaves is not for the second. A middleware inside such a handler makes a state
+// of its own, with the first as outer. So does a middleware that finds its slot filled by another of
 // its kind, so that what stands between the two still sees the outer value.
 //
 // So a state needs no lock: the goroutine of its chain writes it before any other code has it,
@@ -47,10 +47,10 @@ type state struct {
 	metered   any    // the Quotas that count the request
 	outcome   outcome
 
-	// source is the body as the outermost wrapper got it.
+	// source is the body as the outermost middleware got it.
 	source io.ReadCloser
 
-	// seen is the last key that a wrapper inside has found: for logs, never for a decision.
+	// seen is the last key that a middleware inside has found: for logs, never for a decision.
 	seen atomic.Pointer[Key]
 
 	// shed says that a Shedder inside has rejected the request. In the outermost state, timed says
@@ -58,7 +58,7 @@ type state struct {
 	// takes for a client that has left.
 	shed, timed, woken atomic.Bool
 
-	// reached says whether the request got through the wrappers inside to a handler, and its body
+	// reached says whether the request got through the middlewares inside to a handler, and its body
 	// was not rejected. It is for Quotas.
 	reached atomic.Bool
 
@@ -93,7 +93,7 @@ const (
 	slotMetered
 )
 
-// identity is the key of the caller, as a wrapper has found it.
+// identity is the key of the caller, as a middleware has found it.
 type identity struct {
 	key    *Key
 	by     any  // the Auth that has found it; nil: WithKey
@@ -147,7 +147,7 @@ func (s *state) root() *state {
 // leave ends the use of the request that fill has returned for r.
 func (s *state) leave(r, inner *http.Request) {
 	if inner == r {
-		return // the wrapper that made the copy does it
+		return // the middleware that made the copy does it
 	}
 	handBack(r, inner)
 	if s.writer.hijacked {
@@ -162,7 +162,7 @@ func (s *state) leave(r, inner *http.Request) {
 }
 
 // handBack copies what handlers set in the copy of the request to the request of the caller: the
-// pattern, for metrics outside, and the parsed form, whose temporary files the outermost wrapper
+// pattern, for metrics outside, and the parsed form, whose temporary files the outermost middleware
 // removes. Handlers may share a request, so nothing is written that is the same already.
 func handBack(r, inner *http.Request) {
 	if r.Pattern != inner.Pattern {
@@ -174,7 +174,7 @@ func handBack(r, inner *http.Request) {
 	}
 }
 
-// outcome is what wrappers and handlers inside tell observers about the end of a request.
+// outcome is what middlewares and handlers inside tell observers about the end of a request.
 type outcome struct {
 	kinds   uint64                 // of the observers, a bit for each
 	route   atomic.Pointer[string] // from SetRoute
@@ -307,7 +307,7 @@ func tooSlow(ctx context.Context) bool {
 	return b != nil && b.failedWith(errBodyTooSlow)
 }
 
-// wokeBody reports whether a Read of the body of ctx was woken, even by a wrapper further inside.
+// wokeBody reports whether a Read of the body of ctx was woken, even by a middleware further inside.
 func wokeBody(ctx context.Context) bool {
 	s := stateOf(ctx)
 	return s != nil && s.root().woken.Load()
@@ -333,7 +333,7 @@ func anyBody(ctx context.Context, is func(*body) bool) bool {
 	return false
 }
 
-// sourceOf returns the body as it was outside of the wrappers of this package.
+// sourceOf returns the body as it was outside of the middlewares of this package.
 func sourceOf(r *http.Request) io.Reader {
 	if s := stateOf(r.Context()); s != nil && s.source != nil {
 		return s.source
@@ -341,7 +341,7 @@ func sourceOf(r *http.Request) io.Reader {
 	return r.Body
 }
 
-// noteShed tells the wrappers outside that a Shedder rejects the request.
+// noteShed tells the middlewares outside that a Shedder rejects the request.
 func noteShed(ctx context.Context) {
 	for s := stateOf(ctx); s != nil; s = s.outer {
 		s.shed.Store(true)
@@ -356,7 +356,7 @@ func (s *state) wasShed() bool {
 // metering says that there are Quotas, which need to know whether a handler was reached.
 var metering atomic.Bool
 
-// noteReached tells the Quotas outside whether the request has got through the wrappers inside.
+// noteReached tells the Quotas outside whether the request has got through the middlewares inside.
 func noteReached(ctx context.Context, reached bool) {
 	if !metering.Load() {
 		return
@@ -427,7 +427,7 @@ func around(ctx context.Context, what any) bool {
 func (s *state) begins(status int) {
 	h := s.writer.Header()
 	if s.filled&slotRequestID != 0 && len(h["X-Request-Id"]) != 1 {
-		// A proxy has added that of the upstream, or removed all headers that it did not set
+		// A proxy has added the ID of the upstream, or removed all headers that it did not set
 		// itself, as httputil.ReverseProxy does after a 1xx.
 		h["X-Request-Id"] = []string{s.requestID}
 	}
@@ -447,7 +447,7 @@ func (s *state) restOfBody() time.Duration {
 	return aheadRest
 }
 
-// boundRest bounds what the server waits for when the outermost wrapper has returned: the rest of
+// boundRest bounds what the server waits for when the outermost middleware has returned: the rest of
 // the body, which it reads, and what it has not sent. The server resets the deadlines itself
 // before the next request.
 func (s *state) boundRest() {

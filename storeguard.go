@@ -55,7 +55,8 @@ type storeCall[T any] struct {
 	late  func(T)                          // called with an answer that came too late; nil: not called
 }
 
-// in asks, and waits for at most storeWait. It fails at once while the store is not to be asked.
+// in asks, and waits for at most storeWait. It fails at once after a failure, until a probe
+// succeeds.
 func (c storeCall[T]) in(ctx context.Context, g *storeGuard) (T, error) {
 	var none T
 	cause, probe := g.breaker.Check(g.now())

@@ -80,7 +80,7 @@ func stopInterceptions(w http.ResponseWriter) {
 // expose adds the optional methods that the inner writer has, and no others, since handlers look
 // for them with type assertions. Each of these types is one pointer, which an interface holds
 // without an allocation. Hijack is offered if http.ResponseController would find it further
-// inside, past this wrapper.
+// inside, past this response writer.
 func (w *responseWriter) expose() http.ResponseWriter { return w.exposeAs(w.ResponseWriter) }
 
 func (w *responseWriter) exposeAs(like http.ResponseWriter) http.ResponseWriter {
@@ -176,7 +176,7 @@ func (w *responseWriter) clientGone() bool {
 // statusClientGone is nginx's status for a client that has left. It is never sent.
 const statusClientGone = 499
 
-// ended returns the status of the request, for a wrapper that has set w.client. It is 500 if the
+// ended returns the status of the request, for a middleware that has set w.client. It is 500 if the
 // handler has panicked before a response began.
 func (w *responseWriter) ended(returned bool) int {
 	switch {
