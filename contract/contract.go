@@ -1,6 +1,6 @@
-// Package contract publishes what an API answers, as the policies of its running service
-// have it: as a page for people, as an OpenAPI document, and as rows that a test holds the
-// service to. Nothing is typed in twice, so that it cannot drift from what is true.
+// Package contract publishes the errors of an API, generated from the Policies of the running
+// service: as a page for people, as an OpenAPI document, and as rows that a test checks the
+// service against. Nothing is written down twice, so the contract cannot drift from the code.
 //
 //	api, err := contract.New(contract.Info{Title: "Market data", Version: "1.0"}, outer)
 //	...
@@ -8,8 +8,8 @@
 //	mux.Handle("GET /{$}", api.Page())
 //	handler := api.Wrap(outer.Wrap(admit.Mux(mux)))
 //
-// A contract is about errors: what a handler answers on success is the service's own. A row
-// is found by the route, the status and the code of an answer.
+// A contract is about errors; what a handler sends on success is up to the service. The row
+// of a response is found by its route, status and code.
 package contract
 
 import (
@@ -29,19 +29,22 @@ import (
 	"github.com/admit-go/admit/internal/published"
 )
 
-// Info is what the policies do not know about the API.
+// Info describes the API. It has what the Policies do not know.
 type Info struct {
-	Title       string // required
-	Version     string // of the contract, required
-	Description string // one or more paragraphs of text
+	// Title is the name of the API. Required.
+	Title string
+	// Version is the version of the contract, such as 1.0. Required.
+	Version string
+	// Description is plain text in one or more paragraphs.
+	Description string
 
-	// Servers are the base URLs of the API, such as https://api.example.com: the first
-	// stands in the curl lines. Nil: http://localhost:8080.
+	// Servers are the base URLs of the API, such as https://api.example.com. The curl lines
+	// use the first. Default: http://localhost:8080.
 	Servers []string
 
-	// SecuritySchemes describe by name how a request says who calls where a Policy has an
-	// Identity. Required then. A name is not one that the contract gives to the keys of an
-	// Auth, such as bearer or header_x_api_key.
+	// SecuritySchemes describe, by name, the credentials of requests that an Identity
+	// authenticates. Required if a Policy has an Identity. A name must not be one that the
+	// contract gives to the API keys of an Auth, such as bearer or header_x_api_key.
 	SecuritySchemes map[string]SecurityScheme
 }
 
@@ -57,27 +60,27 @@ type SecurityScheme struct {
 	Flows            any    `json:"flows,omitempty"`            // for oauth2
 }
 
-// Answer is a row: an error that a route may answer with.
+// Answer is a row of the contract: an error that a route may answer with.
 type Answer struct {
 	Route  string `json:"route"`            // its pattern; "" for what any request may get
 	Method string `json:"method,omitempty"` // of the pattern; "" for any
 
 	Status    int      `json:"status"`
-	Code      string   `json:"code"` // "" for an answer that admit does not write: see Foreign
+	Code      string   `json:"code"` // "" for a response that admit does not write: see Foreign
 	Message   string   `json:"message"`
-	Headers   []string `json:"headers,omitempty"` // that it has, or may have, beside those of every error
-	Retryable bool     `json:"retryable"`         // the same request may be let in later
-	When      string   `json:"when"`
+	Headers   []string `json:"headers,omitempty"` // that it has, or may have, besides those of every error
+	Retryable bool     `json:"retryable"`         // the same request may succeed later
+	When      string   `json:"when"`              // the reason, as a sentence
 
-	// Example is such an answer as the service writes it.
+	// Example is such a response as the service writes it.
 	Example Example `json:"example,omitzero"`
 
 	field string // of the Policy; "handler", "HandlerFunc", "mux", or "" for what every Policy has
-	own   bool   // its body is that of ErrorWriter.Encode
+	own   bool   // ErrorWriter.Encode writes its body
 }
 
-// Example is an answer as it is sent. The names of its headers are written as their
-// specifications do.
+// Example is a response as it is sent. Its header names are spelled as in their
+// specifications, such as WWW-Authenticate.
 type Example struct {
 	Header map[string][]string `json:"header"`
 	Body   string              `json:"body"`
@@ -90,8 +93,8 @@ type API struct {
 
 	mu      sync.Mutex
 	routes  map[string]*route   // by pattern
-	matcher *http.ServeMux      // finds the route of a request that no Handle has seen; needs no mu to read
-	pages   map[string]rendered // by media type; nil: to be written
+	matcher *http.ServeMux      // finds the route of a request that did not pass a Handle; mu is not needed to read it
+	pages   map[string]rendered // by media type; nil: to be rendered
 
 	rendering sync.Mutex
 
@@ -101,9 +104,10 @@ type API struct {
 	logged     map[[3]any]bool
 }
 
-// New returns the contract of a service whose mux stands inside of outer, and whose routes
-// are told by Handle and Declare. The errs are those that any route may answer with and no
-// Policy knows of, such as those of an Identity. The error has every fault of the arguments.
+// New returns the contract of a service. The outer Policy is the one around the mux; Handle
+// and Declare add the routes. The errs are errors that any route may answer with and that no
+// Policy knows, such as those of an Identity. New reports every problem of its arguments at
+// once.
 func New(info Info, outer admit.Policy, errs ...*admit.Error) (*API, error) {
 	if len(info.Servers) == 0 {
 		info.Servers = []string{"http://localhost:8080"}
@@ -121,12 +125,13 @@ func New(info Info, outer admit.Policy, errs ...*admit.Error) (*API, error) {
 	return a, nil
 }
 
-// Handle registers the handler on the mux, inside the Policy, and tells the contract of the
-// route. The errs are those that the handler itself answers with, and no Policy knows of: for
-// one that uses Decode, Decodes()... is among them. The mux is one that sees the whole path: for
-// a mux inside http.StripPrefix, register by itself what the Policy wraps, and Declare the
-// pattern as clients see it. It panics with what Policy.Chain returns, and on a pattern that a
-// ServeMux does not take.
+// Handle registers the handler on the mux, wrapped in the Policy, and adds the route to the
+// contract. The errs are the errors of the handler itself; for a handler that calls
+// admit.Decode they include Decodes()..., and likewise Forms and Proxies.
+//
+// The mux must see the whole path. For a mux inside http.StripPrefix, register the wrapped
+// handler yourself, and Declare the pattern as clients see it. Handle panics if
+// Policy.Chain returns an error, and on a pattern that a ServeMux does not take.
 func (a *API) Handle(mux interface{ Handle(string, http.Handler) }, pattern string, p admit.Policy, handler http.Handler, errs ...*admit.Error) {
 	if mux == nil || handler == nil {
 		panic(fmt.Sprintf("contract: Handle(%q): the mux or the handler is nil", pattern))
@@ -139,8 +144,8 @@ func (a *API) Handle(mux interface{ Handle(string, http.Handler) }, pattern stri
 	}))
 }
 
-// standing returns the handler, for which a test may let another stand in: what a chain
-// answers for a handler that panics, or takes too long, can be seen without one.
+// standing returns the handler, which a test may replace for a request. So a test sees what a
+// chain answers for a handler that panics or takes too long without having one.
 func (a *API) standing(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if f := a.standIn.Load(); f != nil {
@@ -153,14 +158,14 @@ func (a *API) standing(handler http.Handler) http.Handler {
 	})
 }
 
-// Declare tells the contract of a route that is registered elsewhere, such as on a router of
-// others. The pattern is one of net/http, with the whole path as clients see it. It panics as
-// Handle does.
+// Declare adds a route that is registered elsewhere, such as on a router other than
+// http.ServeMux. The pattern is one of net/http, with the whole path as clients see it.
+// Declare panics as Handle does.
 func (a *API) Declare(pattern string, p admit.Policy, errs ...*admit.Error) {
 	a.declare("Declare", pattern, p, errs, nil)
 }
 
-// declare takes the handler of Handle, or nil.
+// declare adds a route, with the handler of Handle or nil.
 func (a *API) declare(by, pattern string, p admit.Policy, errs []*admit.Error, handler http.Handler) {
 	r, err := newRoute(a, pattern, p, errs)
 	if err != nil {
@@ -184,8 +189,8 @@ func (a *API) declare(by, pattern string, p admit.Policy, errs []*admit.Error, h
 	a.pages = nil
 }
 
-// Answers returns the rows, sorted by route, status and code: those of routes, and with the
-// empty route those that any request may get. What is said of a route twice is one row.
+// Answers returns the rows of the contract, each once, sorted by route, status and code. Those
+// that any request may get come first, with an empty Route.
 func (a *API) Answers() []Answer {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -209,7 +214,7 @@ func (info Info) check() error {
 		faults = append(faults, &admit.ConfigError{Field: "Info." + field, Reason: problem})
 	}
 	if strings.TrimSpace(info.Title) == "" {
-		fault("Title", "is empty; name the API")
+		fault("Title", "is empty; give the name of the API")
 	}
 	if strings.TrimSpace(info.Version) == "" {
 		fault("Version", "is empty; give the version of the contract, such as 1.0")
@@ -228,20 +233,20 @@ func (info Info) check() error {
 	return errors.Join(faults...)
 }
 
-// check says what the scheme lacks (OpenAPI 3.1 §4.8.27), or "".
+// check returns what is missing or wrong in the scheme (OpenAPI 3.1 §4.8.27), or "".
 func (s SecurityScheme) check() string {
 	places := []string{"header", "query", "cookie"}
 	switch {
 	case s.Type == "apiKey" && (s.Name == "" || !slices.Contains(places, s.In)):
-		return "is an apiKey, and needs a Name, and an In of header, query or cookie"
+		return "is an apiKey and needs a Name, and an In of header, query or cookie"
 	case s.Type == "http" && s.Scheme == "":
-		return "is http, and needs a Scheme, such as bearer"
+		return "is http and needs a Scheme, such as bearer"
 	case s.Type == "openIdConnect" && s.OpenIDConnectURL == "":
-		return "is openIdConnect, and needs an OpenIDConnectURL"
+		return "is openIdConnect and needs an OpenIDConnectURL"
 	case s.Type == "oauth2" && s.Flows == nil:
-		return "is oauth2, and needs Flows"
+		return "is oauth2 and needs Flows"
 	case !slices.Contains([]string{"apiKey", "http", "openIdConnect", "oauth2", "mutualTLS"}, s.Type):
-		return fmt.Sprintf("has the Type %q; it is apiKey, http, mutualTLS, oauth2 or openIdConnect", s.Type)
+		return fmt.Sprintf("has the Type %q; use apiKey, http, mutualTLS, oauth2 or openIdConnect", s.Type)
 	}
 	if _, err := json.Marshal(s.Flows); err != nil {
 		return fmt.Sprintf("has Flows that are not JSON: %v", err)

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// curlChange is how a curl line differs from that of a request as it should be.
+// curlChange is how the curl line of a wrong request differs from that of a right one.
 type curlChange struct {
 	noKey       bool
 	key         string
@@ -17,8 +17,8 @@ type curlChange struct {
 	path        string
 }
 
-// curl returns a line for a shell that sends a request to a route. The key is the variable
-// KEY; wildcards of the path and of media types are in capitals.
+// curl returns a shell command that sends a request to a route. The key is the variable KEY;
+// wildcards of the path and of media types are in capitals.
 func (m model) curl(r routeModel, change curlChange) string {
 	method := change.method
 	if method == "" && len(r.methods) > 0 {
@@ -28,7 +28,7 @@ func (m model) curl(r routeModel, change curlChange) string {
 	words := []string{"curl", "-i"}
 	switch {
 	case method == http.MethodHead:
-		words = append(words, "-I") // with -X, it would wait for a body
+		words = append(words, "-I") // with -X HEAD, curl would wait for a body
 	case method != "" && method != http.MethodGet && (method != http.MethodPost || !hasBody):
 		words = append(words, "-X", shell(method))
 	}
@@ -77,7 +77,7 @@ func (m model) curl(r routeModel, change curlChange) string {
 	return strings.Join(append(words, shell(strings.TrimSuffix(server, "/")+path)+query), " ")
 }
 
-// bodyOf returns the words that send the file body.
+// bodyOf returns the words that send the file named body.
 func bodyOf(contentType string) []string {
 	if contentType == "" {
 		return []string{"-d", "@body"}
@@ -85,20 +85,20 @@ func bodyOf(contentType string) []string {
 	if essence, _, _ := strings.Cut(contentType, ";"); strings.EqualFold(strings.TrimSpace(essence), "multipart/form-data") {
 		return []string{"-F", "file=@body"} // curl adds the boundary
 	}
-	send := "--data-binary" // -d takes the line breaks out
+	send := "--data-binary" // -d removes line breaks
 	if isJSON(contentType) {
 		send = "-d"
 	}
 	return []string{"-H", shell("Content-Type: " + contentType), send, "@body"}
 }
 
-// exampleType is a media type that a pattern takes, with its wildcard in capitals.
+// exampleType returns a media type that a pattern matches, with its wildcard in capitals.
 func exampleType(pattern string) string {
 	return strings.Replace(strings.Replace(pattern, "*/*", "application/*", 1), "/*", "/TYPE", 1)
 }
 
-// scheme is what stands before a key in the header Authorization, with a space after it, or
-// "": an Identity knows what it reads.
+// scheme returns what precedes the key in the header Authorization, with a space after it. It
+// is "" for a scheme of an Identity, which reads the header itself.
 func (r routeModel) scheme(id string) string {
 	for _, s := range r.chain.Sources {
 		if name, _ := schemeOf(s); name == id && s.In == "authorization" {
@@ -108,8 +108,8 @@ func (r routeModel) scheme(id string) string {
 	return ""
 }
 
-// provocations are requests that admit itself answers with a code, by code. Another one's
-// error may have the same code: the fields of the Policy are those that it comes from.
+// provocations are requests that admit answers with a code, by code. An error of the service
+// may have the same code, so fields names those of the Policy that the answer comes from.
 var provocations = map[string]struct {
 	fields []string
 	change curlChange
@@ -122,7 +122,8 @@ var provocations = map[string]struct {
 	"unsupported_media_type": {[]string{"ContentType", "ContentTypes"}, curlChange{contentType: "application/x-none"}},
 }
 
-// provoke returns a line that gets an answer with this code, where one is easy to make, or "".
+// provoke returns a shell command that gets an answer with this code, or "" where none is
+// easy to make.
 func (m model) provoke(c codeModel) string {
 	if c.code == "not_found" && slices.ContainsFunc(c.rows, func(a Answer) bool { return a.field == "mux" }) && !m.catchesAll() {
 		return m.curl(routeModel{}, curlChange{path: "/no-such-resource"})
@@ -141,7 +142,7 @@ func (m model) provoke(c codeModel) string {
 	return ""
 }
 
-// catchesAll reports whether a route may take a path that nobody has thought of.
+// catchesAll reports whether a route may match an arbitrary path.
 func (m model) catchesAll() bool {
 	return slices.ContainsFunc(m.routes, func(r routeModel) bool {
 		first, _, _ := strings.Cut(strings.TrimPrefix(r.path, "/"), "/")
@@ -149,7 +150,7 @@ func (m model) catchesAll() bool {
 	})
 }
 
-// examplePath is a path that a pattern of net/http matches.
+// examplePath returns a path that a pattern of net/http matches.
 func examplePath(pattern string) string {
 	var b strings.Builder
 	for i, segment := range strings.Split(pattern, "/") {
@@ -162,7 +163,7 @@ func examplePath(pattern string) string {
 		case segment == "{$}":
 		case wildcard:
 			b.WriteString(strings.ToUpper(name))
-		default: // which net/http compares unescaped
+		default: // net/http compares literals unescaped
 			if literal, err := url.PathUnescape(segment); err == nil {
 				segment = literal
 			}
@@ -172,7 +173,7 @@ func examplePath(pattern string) string {
 	return b.String()
 }
 
-// shell quotes a word for a POSIX shell, if it has to be.
+// shell quotes a word for a POSIX shell, if it needs quotes.
 func shell(word string) string {
 	if word != "" && !strings.ContainsFunc(word, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_./:@%+=,", r)
@@ -182,7 +183,7 @@ func shell(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// inDouble quotes what stands between double quotes.
+// inDouble escapes what stands between double quotes in a POSIX shell.
 func inDouble(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", `\$`, "`", "\\`").Replace(s)
 }

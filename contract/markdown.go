@@ -6,8 +6,8 @@ import (
 	"unicode"
 )
 
-// Markdown returns the contract as text to be checked in and reviewed: one row a line, in a
-// stable order, and nothing that changes from one run to the next.
+// Markdown returns the contract as Markdown, to be checked in and reviewed: one row a line,
+// in a stable order. The same contract always gives the same bytes.
 func (a *API) Markdown() []byte { return a.model().page().markdown() }
 
 func (d pageDoc) markdown() []byte {
@@ -18,14 +18,14 @@ func (d pageDoc) markdown() []byte {
 		line("\n%s", plain(p))
 	}
 	line("\n## Errors\n")
-	line("Every error has a status of 400 or above. Programs go by the `code`, which never changes; the message is for people, and may.")
-	line("Whether to send the same request again is said with each.")
+	line("Every error has a status of 400 or above. Programs should use the `code`, which never changes. The message is for people and may change.")
+	line("The tables below say of each error whether to send the same request again.")
 	if d.Envelope {
-		line("The body has `\"result\":\"error\"`, the `message` and the `code`. `request_id` names the request to those who run the service,")
-		line("`retry_after` is the header `Retry-After`, `errors` lists what is wrong in the body of the request, and `limits` the limits and")
-		line("quotas that are used up. A client that prefers `application/problem+json` gets that (RFC 9457).")
+		line("The body has `\"result\":\"error\"`, the `message` and the `code`. It may also have `request_id`, the id to quote when you report a")
+		line("problem; `retry_after`, the seconds of the header `Retry-After`; `errors`, the problems in the content of the request; and `limits`, the names")
+		line("of the limits and quotas that are used up. A client that prefers `application/problem+json` gets that form (RFC 9457).")
 	}
-	line("What HTTP does not allow the server refuses by itself, in a form of its own, such as with 400 or 431.")
+	line("The server itself rejects what is not valid HTTP, for example with 400 or 431. Those responses have another form.")
 
 	if len(d.Auth) > 0 {
 		line("\n## Authentication\n")
@@ -86,9 +86,9 @@ func (d pageDoc) markdown() []byte {
 func (d pageDoc) limitsTo(line func(string, ...any)) {
 	if len(d.Limits) > 0 {
 		line("\n## Limits\n")
-		line("A limit is a bucket that fills up evenly. Answers say in `RateLimit-Policy` which limits hold for the caller (`q` requests in `w`")
-		line("seconds), and in `RateLimit` how many requests are left of each (`r`) and over how many seconds they may be spread (`t`). Who has")
-		line("used one up is answered 429 with `Retry-After`, in seconds, which is true: a lone client that waits it out is let in.\n")
+		line("A rate limit is a bucket that refills evenly. In responses, `RateLimit-Policy` lists the limits of the caller (`q` requests in `w`")
+		line("seconds), and `RateLimit` says how many requests are left of each (`r`) and over how many seconds to spread them (`t`). A caller")
+		line("that has used up a limit gets 429 with `Retry-After` in seconds. A client that is alone in using the limit and waits that long is admitted.\n")
 		line("| for | limits | RateLimit-Policy |\n|---|---|---|")
 		for _, l := range d.Limits {
 			var all []string
@@ -105,10 +105,10 @@ func (d pageDoc) quotasTo(line func(string, ...any)) {
 		return
 	}
 	line("\n## Quotas\n")
-	line("A quota is how many requests a plan has in each day, week or month. All keys of an account use it, at any speed; a request that is")
-	line("refused does not count. Answers have it in `RateLimit-Policy` (`q` requests in the `w` seconds of this period) and in `RateLimit`")
-	line("(`r` are left, and it is renewed in `t` seconds). Who has used one up is answered 429 `quota_exceeded` with `Retry-After` until it is")
-	line("renewed, `resets_at`, and where a plan has more, `upgrade_url`.\n")
+	line("A quota is the number of requests that a plan includes in each day, week or month, at any speed. All keys of an account share it.")
+	line("Rejected requests do not count. In responses, `RateLimit-Policy` has the quota (`q` requests in the `w` seconds of this period), and")
+	line("`RateLimit` says how much is left (`r` requests) and when it is renewed (after `t` seconds). An account that has used up a quota gets")
+	line("429 `quota_exceeded`, with the time of the renewal in `Retry-After` and `resets_at`, and with `upgrade_url` if another plan has more.\n")
 	line("| for | quota | periods begin | RateLimit-Policy |\n|---|---|---|---|")
 	for _, all := range d.Quotas {
 		for _, q := range all.Quotas {
@@ -120,20 +120,20 @@ func (d pageDoc) quotasTo(line func(string, ...any)) {
 func (d pageDoc) plansTo(line func(string, ...any)) {
 	if len(d.Plans) > 0 {
 		line("\n## Plans\n")
-		line("| plan | has all of | features | where to get it |\n|---|---|---|---|")
+		line("| plan | includes | features | where to get it |\n|---|---|---|---|")
 		for _, p := range d.Plans {
 			line("| %s | %s | %s | %s |", code(p.Name), code(p.Includes), plain(strings.Join(p.Features, ", ")), link(p.UpgradeURL))
 		}
 	}
 }
 
-// plain is text in which nothing is markup, on one line. Nor is anything a link, which some
-// readers make of an address: they would show the backslashes in it.
+// plain escapes a text so that Markdown shows it as it is, on one line. It also keeps readers
+// from making a link of an address: they would show the backslashes in it.
 func plain(s string) string {
 	var b strings.Builder
 	s = oneLine(s)
 	for i, r := range s {
-		if r == '|' { // which ends a cell in some readers even after a backslash
+		if r == '|' { // some readers end a cell here even after a backslash
 			b.WriteString("&#124;")
 			continue
 		}
@@ -145,7 +145,7 @@ func plain(s string) string {
 	return b.String()
 }
 
-// link is an address that is one to a reader too.
+// link writes an address as a link, if it can be one.
 func link(address string) string {
 	if address == "" || strings.ContainsAny(address, "<>|\\` ") || address != oneLine(address) {
 		return plain(address)
@@ -157,8 +157,8 @@ func beginsLink(before, rest string) bool {
 	return strings.HasPrefix(rest, "://") || rest[0] == '.' && strings.HasSuffix(strings.ToLower(before), "www")
 }
 
-// beginsList reports whether a text would be a list, or a line across the page, by its first
-// words.
+// beginsList reports whether the first characters of a text would make it a list, or a line
+// across the page.
 func beginsList(before, rest string) bool {
 	if rest[0] == '-' || rest[0] == '+' || rest[0] == '=' {
 		return before == ""
@@ -166,7 +166,7 @@ func beginsList(before, rest string) bool {
 	return (rest[0] == '.' || rest[0] == ')') && before != "" && strings.Trim(before, "0123456789") == "" && (len(rest) == 1 || rest[1] == ' ')
 }
 
-// code is text as it is, in a cell of a table or a heading; "" is nothing.
+// code writes a text as a code span, for a cell of a table or a heading; "" for no text.
 func code(s string) string {
 	if s = oneLine(s); s == "" {
 		return ""
@@ -192,12 +192,12 @@ func codes(list []string) string {
 	return strings.Join(all, ", ")
 }
 
-// oneLine makes one space of all white space and of what no text has.
+// oneLine replaces each run of white space and control characters with one space.
 func oneLine(s string) string {
 	return strings.Join(strings.FieldsFunc(strings.ToValidUTF8(s, "\ufffd"), func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
 }
 
-// block is text as it is, on lines of its own.
+// block writes a text as a code block.
 func block(s string) string {
 	s = strings.ToValidUTF8(s, "\ufffd")
 	fence := "```"

@@ -12,19 +12,19 @@ import (
 	"github.com/admit-go/admit/internal/jsontree"
 )
 
-// Merge adds the contract to an OpenAPI document of 3.1 or 3.2, in JSON, that the service has
-// already: to each operation the responses whose status it does not have, with their headers
-// and schemas, and its security if neither it nor the document says something of that; and
-// the operations of routes that the document does not have. Nothing that is there is changed
-// or moved, and what is a $ref is left to where it leads. Merging again changes nothing.
+// Merge adds the contract to an OpenAPI 3.1 or 3.2 document in JSON that the service already
+// has. To each operation it adds the responses whose status the operation does not have, with
+// their headers and schemas. It adds security where neither the operation nor the document has
+// any, and the operations of routes that the document does not have. It neither changes nor
+// moves what is there, and does not follow a $ref. Merging again changes nothing.
 //
 // Paths are the same if they differ only in the names of parameters. A route under the path
 // of the document's servers, such as /v1/prices under https://api.example.com/v1, is
-// /prices there. A component whose name is taken by another gets a number. To a document of
-// 3.1 no QUERY is added.
+// /prices there. A component whose name is taken gets a number. QUERY is not added to a
+// document of 3.1.
 //
-// Merge into the document as people write it, and not into the last result, in which answers
-// of yesterday would stay. The error says what is wrong with the document, and where.
+// Merge into the document that people write, not into the last result, which would keep
+// outdated responses. The error says what is wrong with the document, and where.
 func (a *API) Merge(document []byte) ([]byte, error) {
 	doc, version, err := readDocument(document)
 	if err != nil {
@@ -46,18 +46,18 @@ var (
 	known = regexp.MustCompile(`^3\.[12](\.[0-9]+(-.*)?)?$`)
 )
 
-// readDocument returns a document with the version that is added to it.
+// readDocument returns a document, and the version of what is added to it.
 func readDocument(text []byte) (*jsontree.Value, OpenAPIVersion, error) {
 	doc, err := jsontree.Parse(text)
 	switch {
 	case err != nil && !bytes.HasPrefix(bytes.TrimLeft(text, " \t\r\n\ufeff"), []byte("{")) && yaml.Match(text):
-		return nil, "", errors.New("the document is YAML; convert it to JSON first, such as with yq -o=json")
+		return nil, "", errors.New("the document is YAML; convert it to JSON first, for example with yq -o=json")
 	case err != nil:
 		return nil, "", fmt.Errorf("the document cannot be read as JSON: %w", err)
 	case !doc.IsObject():
 		return nil, "", errors.New("the document is not an object; give an OpenAPI document")
 	case doc.Get("swagger") != nil:
-		return nil, "", errors.New("the document is of Swagger, as OpenAPI 2.0 was called; convert it to OpenAPI 3.1 first")
+		return nil, "", errors.New("the document is Swagger (OpenAPI 2.0); convert it to OpenAPI 3.1 first")
 	case doc.Get("openapi") == nil:
 		return nil, "", errors.New("the document has no member openapi; give an OpenAPI document")
 	}
@@ -66,23 +66,23 @@ func readDocument(text []byte) (*jsontree.Value, OpenAPIVersion, error) {
 	case !ok:
 		return nil, "", fmt.Errorf("#/openapi is not a string, such as %q", string(OpenAPI31))
 	case strings.HasPrefix(version, "3.0"):
-		return nil, "", fmt.Errorf("the document is of OpenAPI %.20q, whose schemas are not those of 3.1; upgrade it to 3.1 first", version)
+		return nil, "", fmt.Errorf("the document is OpenAPI %.20q, whose schemas differ from those of 3.1; convert it to 3.1 first", version)
 	case !known.MatchString(version):
-		return nil, "", fmt.Errorf("the document is of OpenAPI %.20q; Merge takes 3.1 and 3.2", version)
+		return nil, "", fmt.Errorf("the document is OpenAPI %.20q; Merge supports 3.1 and 3.2", version)
 	case strings.HasPrefix(version, "3.1"):
 		return doc, OpenAPI31, nil
 	}
 	return doc, OpenAPI32, nil
 }
 
-// merger adds our document to another.
+// merger adds our document, that of the contract, to another.
 type merger struct {
 	doc, ours *jsontree.Value
 	theirs    []*theirPath
 	bases     []string          // paths of the servers of doc
-	rooted    bool              // routes are under them, so that doc's paths are relative to the servers
+	rooted    bool              // some routes are under them, so doc's paths are relative to the servers
 	placed    map[string]string // our components, by section and name: their names in doc
-	ids       map[string]bool   // operationIds of doc
+	ids       map[string]bool   // operationIds in doc
 	err       error             // the first
 }
 
@@ -90,7 +90,7 @@ type merger struct {
 type theirPath struct {
 	template, shape string
 	item            *jsontree.Value
-	bases           []string // of servers of its own; nil: those of the document
+	bases           []string // of its own servers; nil: those of the document
 }
 
 func (m *merger) fail(format string, args ...any) {
@@ -99,7 +99,7 @@ func (m *merger) fail(format string, args ...any) {
 	}
 }
 
-// object returns a member of an object that is one itself. If there is none, it is made.
+// object returns a member that is an object. It adds one if there is none.
 func (m *merger) object(of *jsontree.Value, pointer, name string) *jsontree.Value {
 	if of.Get(name) == nil {
 		of.Set(name, jsontree.Object())
@@ -138,7 +138,7 @@ func (m *merger) merge() {
 	}
 }
 
-// know notes a path of the other document.
+// know records a path of the other document.
 func (m *merger) know(template string, item *jsontree.Value) {
 	p := &theirPath{template: template, shape: shapeOf(template), item: item}
 	if servers := item.Get("servers"); servers.Len() > 0 {
@@ -147,7 +147,7 @@ func (m *merger) know(template string, item *jsontree.Value) {
 	m.theirs = append(m.theirs, p)
 }
 
-// collectIDs notes all operationIds, and what only looks like one.
+// collectIDs records all operationIds, and everything that looks like one.
 func (m *merger) collectIDs(v *jsontree.Value) {
 	for name, member := range v.All() {
 		if id, ok := member.Text(); ok && name == "operationId" {
@@ -160,8 +160,8 @@ func (m *merger) collectIDs(v *jsontree.Value) {
 	}
 }
 
-// find returns the paths of the other document that are one of ours. Of those that differ
-// only in the names of parameters, which must not be, it is the first.
+// find returns the paths of the other document that are the same as one of ours. Of paths that
+// differ only in the names of parameters, which OpenAPI forbids, it returns the first.
 func (m *merger) find(template string) (same []*theirPath) {
 	shapes := relative(template, m.bases)
 	for _, p := range m.theirs {
@@ -176,7 +176,7 @@ func (m *merger) find(template string) (same []*theirPath) {
 	if same != nil {
 		return same
 	}
-	// Where ours would stand there may be one that is not for the same servers.
+	// A path in the place of ours may be for other servers.
 	for _, p := range m.theirs {
 		if p.shape == shapeOf(m.place(template)) {
 			return []*theirPath{p}
@@ -185,7 +185,7 @@ func (m *merger) find(template string) (same []*theirPath) {
 	return nil
 }
 
-// place returns the template of one of our paths in the other document.
+// place returns the template that one of our paths has in the other document.
 func (m *merger) place(template string) string {
 	for _, base := range m.bases {
 		if under(template, []string{base}) {
@@ -220,7 +220,7 @@ func (m *merger) addPath(paths *jsontree.Value, template string, item *jsontree.
 	m.know(at, added)
 }
 
-// mergePath adds one of our paths to one that is there.
+// mergePath adds one of our paths to one that the other document has.
 func (m *merger) mergePath(p *theirPath, template string, item *jsontree.Value) {
 	pointer := "#/paths/" + escape(p.template)
 	if !p.item.IsObject() {
@@ -259,8 +259,8 @@ func (m *merger) mergePath(p *theirPath, template string, item *jsontree.Value) 
 
 func isMethod(name string) bool { return slices.Contains(fixedMethods, strings.ToUpper(name)) }
 
-// params returns the parameters of one of our paths that one of theirs does not describe, by
-// their names there.
+// params returns the parameters of one of our paths that the same path of the other document
+// does not describe, with the names that they have there.
 func (m *merger) params(p *theirPath, item *jsontree.Value) *jsontree.Value {
 	described := make(map[string]bool)
 	for param := range p.item.Get("parameters").Items() {
@@ -275,7 +275,7 @@ func (m *merger) params(p *theirPath, item *jsontree.Value) *jsontree.Value {
 	names := namesOf(p.template)
 	all, i := jsontree.Array(), 0
 	for param := range item.Get("parameters").Items() {
-		// Where ours begins further left, at a base with parameters, the last are the same.
+		// If ours has more parameters, from a base path, the last ones are the same.
 		if at := i + len(names) - item.Get("parameters").Len(); at >= 0 && !described[names[at]] {
 			renamed := m.adopt(param)
 			renamed.Set("name", jsontree.Of(names[at]))
@@ -359,7 +359,7 @@ func (m *merger) component(section, name string) string {
 	}
 	our := m.ours.Get("components").Get(section).Get(name)
 	if our == nil {
-		return name // it stands in an example
+		return name // part of an example
 	}
 	our = m.adopt(our)
 	all := m.object(m.object(m.doc, "#", "components"), "#/components", section)
@@ -380,7 +380,7 @@ func under(path string, bases []string) bool {
 	})
 }
 
-// relative returns the shapes that a path may have under one of some bases.
+// relative returns the shapes that a path may have relative to the bases.
 func relative(template string, bases []string) []string {
 	var shapes []string
 	for _, base := range bases {
@@ -394,11 +394,11 @@ func relative(template string, bases []string) []string {
 	return shapes
 }
 
-// maxServer is how long the URL of a server may be whose path is looked at, with the values
-// of its variables.
+// maxServer bounds the URL of a server, with the values of its variables, in bytes. Longer
+// ones are ignored.
 const maxServer = 2 << 10
 
-// basesOf returns the paths of servers, each once, without a slash at the end.
+// basesOf returns the paths of servers, each once, without a trailing slash.
 func basesOf(servers *jsontree.Value) []string {
 	var bases []string
 	seen := make(map[string]bool)
@@ -435,7 +435,7 @@ func rootsOf(servers *jsontree.Value) *jsontree.Value {
 	return serverObjects(roots)
 }
 
-// serverURLs returns the URLs of servers, in which variables have their default values.
+// serverURLs returns the URLs of servers, with the default values of their variables.
 func serverURLs(servers *jsontree.Value) (all []*url.URL) {
 	for server := range servers.Items() {
 		text, _ := server.Get("url").Text()

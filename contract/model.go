@@ -12,38 +12,38 @@ import (
 	"github.com/admit-go/admit/internal/published"
 )
 
-// model is what the page and the OpenAPI document are written from.
+// model is what the page and the OpenAPI document are generated from.
 type model struct {
 	info     Info
-	schemes  map[string]SecurityScheme // all that some route takes
+	schemes  map[string]SecurityScheme // of all routes
 	limits   []published.Limits        // of all Limiters, each once
-	quotas   []published.Quotas        // of all plans that have some, each once
+	quotas   []published.Quotas        // of all plans that have any, each once
 	plans    []published.Plan
 	statuses []statusModel // sorted
 	any      []Answer      // what any request may get
 	routes   []routeModel  // sorted by path and method
 }
 
-// statusModel is a status with all that it may mean.
+// statusModel is a status with all its codes.
 type statusModel struct {
 	status int
 	codes  []codeModel // sorted
 }
 
-// codeModel is one reason of a status, for programs.
+// codeModel is one code of a status.
 type codeModel struct {
 	code   string
 	rows   []Answer // one for each message; Route and Method are those of the first that has it
-	routes []string // patterns that may answer so; "": any request
+	routes []string // patterns of the routes that may answer with it; "": any request
 }
 
 // routeModel is a route with what it inherits from the outer Policy.
 type routeModel struct {
 	pattern            string
 	method, host, path string   // of the pattern; method "": any
-	methods            []string // that are taken: that of the pattern, or those of the Policy; nil: any
+	methods            []string // that the route takes: that of the pattern, or those of the Policy; nil: any
 	chain              published.Chain
-	security           []string // names of schemes, any one of which will do; nil: none is asked for
+	security           []string // names of schemes, any one of which is enough; nil: none is required
 	answers            []Answer // of the route, and of any request; sorted by status and code
 }
 
@@ -66,7 +66,7 @@ func (a *API) model() model {
 	return m
 }
 
-// inherit takes the limits, the quotas and the plans of a chain.
+// inherit adds the limits, the quotas and the plans of a chain.
 func (m *model) inherit(c published.Chain) {
 	for _, l := range c.Limits {
 		if !slices.ContainsFunc(m.limits, func(o published.Limits) bool {
@@ -91,7 +91,7 @@ func (m *model) route(r, outer *route) routeModel {
 	case !c.Identity && c.Sources == nil:
 		c.Identity, c.Sources, c.Realm, c.Optional, c.Throttle = o.Identity, o.Sources, o.Realm, o.Optional, o.Throttle
 	case c.Identity && o.Optional:
-		c.Sources, c.Realm, c.Throttle = o.Sources, o.Realm, o.Throttle // a key, or what the Identity takes
+		c.Sources, c.Realm, c.Throttle = o.Sources, o.Realm, o.Throttle // a key, or a credential of the Identity
 	}
 	c.Scopes = union(o.Scopes, c.Scopes)
 	c.Features = union(o.Features, c.Features)
@@ -141,7 +141,7 @@ func union(a, b []string) []string {
 	return all
 }
 
-// least is the smaller of two bounds, of which 0 is none.
+// least returns the smaller of two bounds. Zero means no bound.
 func least[T int64 | time.Duration](a, b T) T {
 	if a == 0 || b != 0 && b < a {
 		return b
@@ -149,7 +149,8 @@ func least[T int64 | time.Duration](a, b T) T {
 	return a
 }
 
-// security returns the schemes that a request may use, and puts them into the model.
+// security returns the names of the schemes that a request may use, and adds the schemes to
+// the model.
 func (m *model) security(c published.Chain) []string {
 	var names []string
 	for _, s := range c.Sources {
@@ -166,7 +167,7 @@ func (m *model) security(c published.Chain) []string {
 	return names
 }
 
-// schemeOf describes where a key stands as OpenAPI does.
+// schemeOf describes where a request has its key as OpenAPI does, and names that.
 func schemeOf(s published.Source) (string, SecurityScheme) {
 	id := strings.Map(func(r rune) rune {
 		if r < 'a' || r > 'z' {
@@ -184,7 +185,7 @@ func schemeOf(s published.Source) (string, SecurityScheme) {
 	}
 }
 
-// put puts a row under its status and code.
+// put adds a row under its status and code.
 func (m *model) put(row Answer) {
 	i, found := slices.BinarySearchFunc(m.statuses, row.Status, func(s statusModel, status int) int { return cmp.Compare(s.status, status) })
 	if !found {
@@ -204,8 +205,9 @@ func (m *model) put(row Answer) {
 	}
 }
 
-// reaches reports whether who asks for the route may get a row that any request may: what a
-// mux answers by itself is for others, of which only the wrong method is worth to be told.
+// reaches reports whether a request for the route may get a row of any request. What a mux
+// answers by itself is for requests without a route; of that, only the answer to a wrong
+// method is worth listing.
 func (r *routeModel) reaches(row Answer) bool {
 	return row.field != "mux" || row.Status == http.StatusMethodNotAllowed && r.method != ""
 }
@@ -216,7 +218,7 @@ func (m *model) servers(host string) []string {
 	for _, server := range m.info.Servers {
 		u, err := url.Parse(server)
 		if err != nil {
-			continue // never: New has looked
+			continue // never: New has checked it
 		}
 		if host != "" {
 			u.Host = host

@@ -14,7 +14,7 @@ import (
 	"github.com/admit-go/admit/internal/published"
 )
 
-// OpenAPIVersion is a version of the OpenAPI Specification.
+// OpenAPIVersion is a version of the OpenAPI Specification: OpenAPI31 or OpenAPI32.
 type OpenAPIVersion string
 
 // The versions that OpenAPI writes.
@@ -25,17 +25,17 @@ const (
 
 // OpenAPI returns the contract as an OpenAPI document in JSON: operations with their
 // parameters, security, errors and headers. The success of an operation is a 2XX with the
-// envelope of admit.Success, since a Policy knows no more of it: a service that has a
-// document of its own merges instead. The same contract always gives the same bytes.
+// envelope of admit.Success, since a Policy knows no more about it. A service that has a
+// document of its own calls Merge instead. The same contract always gives the same bytes.
 //
-// A pattern without a method becomes an operation for each method of its Policy, or for GET,
-// POST, PUT, PATCH, DELETE and QUERY where the Policy takes any, and says so; HEAD is left
-// out where GET is there. OpenAPI 3.1 has no QUERY, and no method that is not registered: the
-// description names the operations that are left out. Patterns that differ only in their
-// hosts, or in what OpenAPI does not tell apart, as {name} and {name...}, become one
-// operation with the answers of all.
+// A pattern without a method becomes one operation for each method of its Policy. If the
+// Policy takes any method, the operations are GET, POST, PUT, PATCH, DELETE and QUERY, and
+// their descriptions say so. HEAD is left out where there is GET. OpenAPI 3.1 has neither QUERY
+// nor methods that are not registered; the description of the document names the operations
+// that are left out. Patterns that differ only in their hosts, or in what OpenAPI does not
+// distinguish, such as {name} and {name...}, become one operation with the errors of all.
 //
-// The error says that there is no such version.
+// OpenAPI returns an error for any other version.
 func (a *API) OpenAPI(version OpenAPIVersion) ([]byte, error) {
 	if version != OpenAPI31 && version != OpenAPI32 {
 		return nil, fmt.Errorf("contract: OpenAPI: there is no document of the version %q; give OpenAPI31 or OpenAPI32", version)
@@ -50,7 +50,7 @@ func (a *API) OpenAPI(version OpenAPIVersion) ([]byte, error) {
 func (a *API) openAPI(version OpenAPIVersion) (*jsontree.Value, error) {
 	d := document{version: version, model: a.model(), outer: a.outer.chain, ids: make(map[string]bool)}
 	d.parts.init()
-	if err := d.addSchemes(); err != nil { // New has looked at them
+	if err := d.addSchemes(); err != nil { // New has checked them
 		return nil, err
 	}
 	paths := jsontree.Object()
@@ -75,7 +75,7 @@ type document struct {
 	version OpenAPIVersion
 	outer   published.Chain
 	ids     map[string]bool // operationIds
-	left    []string        // operations that the version does not have
+	left    []string        // operations that are left out, since the version cannot have them
 }
 
 // path is all that is registered under one path template.
@@ -117,8 +117,8 @@ func (d *document) pathsOf() []*path {
 	return slices.SortedFunc(maps.Values(byShape), func(a, b *path) int { return cmp.Compare(a.template, b.template) })
 }
 
-// fixedMethods are those for which a path has a member, in the order in which people look
-// for them. QUERY is one since 3.2.
+// fixedMethods are the methods for which a Path Item Object has a member, in the order of the
+// document. QUERY is one since 3.2.
 var fixedMethods = []string{
 	http.MethodGet, "QUERY", http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
 	http.MethodOptions, http.MethodHead, http.MethodTrace,
@@ -131,11 +131,11 @@ func rank(method string) int {
 	return len(fixedMethods)
 }
 
-// anyMethods stand for any: those that do something of their own with a resource.
+// anyMethods stand for any method: each has a meaning of its own for a resource.
 var anyMethods = []string{http.MethodGet, "QUERY", http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
 
-// methodsOf returns the methods of a route for which there is an operation. What another
-// pattern of the same path has for itself does not come to it.
+// methodsOf returns the methods of a route for which there is an operation. A method for which
+// the same path has another pattern is not among them.
 func (d *document) methodsOf(r routeModel) []string {
 	methods := r.methods
 	if methods == nil {
@@ -158,8 +158,8 @@ func samePath(a, b string) bool {
 	return shapeOf(one) == shapeOf(other) && slices.EqualFunc(params, others, func(p, o param) bool { return p.rest == o.rest })
 }
 
-// templateOf returns the path of a pattern as OpenAPI writes it, with its parameters. One
-// that ends in a slash matches all that begins with it, and so has one more.
+// templateOf returns the path of a pattern as OpenAPI writes it, with its parameters. A path
+// that ends in a slash matches all paths below it, so it has one parameter more.
 func templateOf(pattern string) (template string, params []param) {
 	segments := strings.Split(pattern, "/")
 	for i, segment := range segments {
@@ -188,8 +188,8 @@ func templateOf(pattern string) (template string, params []param) {
 	return strings.Join(segments, "/"), params
 }
 
-// shapeOf returns a path template without the names of its parameters, which do not tell
-// paths apart.
+// shapeOf returns a path template without the names of its parameters, which do not distinguish
+// paths.
 func shapeOf(template string) string {
 	var b strings.Builder
 	for {
@@ -261,7 +261,7 @@ func (d *document) pathItem(p *path) *jsontree.Value {
 func (p param) object() *jsontree.Value {
 	var description *jsontree.Value
 	if p.rest {
-		description = jsontree.Of("The rest of the path. It may be empty, and it may have slashes, which OpenAPI cannot say.")
+		description = jsontree.Of("The rest of the path. It may be empty and may have slashes, which OpenAPI cannot express.")
 	}
 	return jsontree.Object("name", p.name, "in", "path", "required", true, "description", description, "schema", jsontree.Object("type", "string"))
 }
@@ -296,7 +296,7 @@ func (d *document) operation(method string, p *path) *jsontree.Value {
 	return op
 }
 
-// id returns a name for an operation that no other has.
+// id returns a unique operationId.
 func (d *document) id(method, template string) string {
 	id := strings.ToLower(word(method))
 	for _, segment := range strings.Split(template, "/") {
@@ -307,7 +307,7 @@ func (d *document) id(method, template string) string {
 	return id
 }
 
-// word joins the words of a text as CamelCase does, in ASCII alone.
+// word joins the words of a text in camel case, ASCII only.
 func word(text string) string {
 	var b strings.Builder
 	begins := true
@@ -336,7 +336,7 @@ func firstFree(name string, free func(string) bool) string {
 	}
 }
 
-// describe says what else a request has to know.
+// describe returns the description of an operation: what a request needs.
 func describe(routes []routeModel) string {
 	var lines []string
 	say := func(format string, args ...any) {
@@ -345,22 +345,22 @@ func describe(routes []routeModel) string {
 		}
 	}
 	for _, r := range routes {
-		say("The route `%s` of the service.", r.pattern)
+		say("The route `%s`.", r.pattern)
 		if r.methods == nil {
-			say("It takes any method; those that stand here are not all.")
+			say("It takes any method, also methods that are not listed here.")
 		}
 		c := r.chain
 		if len(c.Scopes) > 0 {
 			say("The caller needs the scopes %s.", listed(c.Scopes))
 		}
 		if c.AtLeast != "" {
-			say("The caller needs the plan `%s`, or one above it.", c.AtLeast)
+			say("The caller needs the plan `%s` or a higher one.", c.AtLeast)
 		}
 		if len(c.Features) > 0 {
 			say("The caller needs a plan with %s.", listed(c.Features))
 		}
 		if c.Optional {
-			say("A request without a key is let in.")
+			say("Requests without a key are admitted too.")
 		}
 	}
 	return strings.Join(lines, " ")
@@ -369,7 +369,7 @@ func describe(routes []routeModel) string {
 // listed writes a list of names in Markdown.
 func listed(names []string) string { return "`" + strings.Join(names, "`, `") + "`" }
 
-// requestBody returns what a Policy asks of a body, or nil.
+// requestBody returns what the Policies require of a body, or nil.
 func requestBody(method string, routes []routeModel) *jsontree.Value {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodDelete, http.MethodOptions, http.MethodTrace:
@@ -397,8 +397,8 @@ func requestBody(method string, routes []routeModel) *jsontree.Value {
 	return jsontree.Object("description", description, "content", content)
 }
 
-// requirements returns what is asked of routes, any one of which will do. Those of one that
-// asks for nothing are empty.
+// requirements returns the security requirements of routes, any one of which is enough. They
+// are empty for routes that require nothing.
 func (d *document) requirements(routes []routeModel) *jsontree.Value {
 	all := jsontree.Array()
 	put := func(requirement *jsontree.Value) {
@@ -439,7 +439,7 @@ func (d *document) addSchemes() error {
 	return nil
 }
 
-// description says what holds for the whole API. It is called when the paths are there.
+// description describes the whole API. It is called after the paths have been written.
 func (d *document) description() string {
 	paragraphs := []string{}
 	if d.info.Description != "" {
@@ -452,10 +452,10 @@ func (d *document) description() string {
 		}
 	}
 	paragraphs = append(paragraphs, fmt.Sprintf(
-		"A path that is not here is answered with %d `%s`, a method that a path does not take with %d `%s`. HEAD is answered wherever GET is, without a body.",
+		"A path that is not listed gets %d `%s`; a method that a path does not support gets %d `%s`. HEAD is supported wherever GET is, and its response has no body.",
 		http.StatusNotFound, codes[http.StatusNotFound], http.StatusMethodNotAllowed, codes[http.StatusMethodNotAllowed]))
 	if len(d.left) > 0 {
-		paragraphs = append(paragraphs, "Left out, since OpenAPI "+string(d.version)+" has no such methods: "+strings.Join(d.left, ", ")+".")
+		paragraphs = append(paragraphs, "Not listed, since OpenAPI "+string(d.version)+" does not have these methods: "+strings.Join(d.left, ", ")+".")
 	}
 	return strings.Join(paragraphs, "\n\n")
 }

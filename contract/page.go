@@ -18,10 +18,11 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// Page returns a handler that shows the contract: as HTML to a browser, as text/markdown or
-// application/json to a client that asks for it, and as Markdown to one that takes anything,
-// such as curl. It takes GET and HEAD, and answers 405 to other methods. The page needs no script and loads nothing; it is
-// written once for each change of the contract, so that nobody can make it costly.
+// Page returns a handler that serves the contract: as HTML to a browser, as text/markdown or
+// application/json to a client that asks for it, and as Markdown to a client that accepts
+// anything, such as curl. It takes GET and HEAD, and answers other methods with 405. The page
+// has no script and loads nothing. It is rendered once for each change of the contract, so
+// that requests are cheap.
 func (a *API) Page() http.Handler {
 	negotiator, err := admit.NewNegotiator(admit.NegotiatorConfig{
 		Offers: []string{"text/markdown", "text/html", "application/json"}, Fallback: "text/markdown",
@@ -64,7 +65,7 @@ func (a *API) servePage(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// etagMatches reports whether a client has the page already (RFC 9110 §13.1.2).
+// etagMatches reports whether the client has this page already (RFC 9110 §13.1.2).
 func etagMatches(lines []string, etag string) bool {
 	for _, line := range lines {
 		for tag := range strings.SplitSeq(line, ",") {
@@ -77,7 +78,8 @@ func etagMatches(lines []string, etag string) bool {
 	return false
 }
 
-// rendered returns the contract in each media type, written anew if routes have been added.
+// rendered returns the contract in each media type. It renders it again if routes have been
+// added.
 func (a *API) rendered() map[string]rendered {
 	a.mu.Lock()
 	pages := a.pages
@@ -85,7 +87,7 @@ func (a *API) rendered() map[string]rendered {
 	if pages != nil {
 		return pages
 	}
-	a.rendering.Lock() // so that a crowd renders it once
+	a.rendering.Lock() // so that concurrent requests render it once
 	defer a.rendering.Unlock()
 	a.mu.Lock()
 	pages, routes := a.pages, len(a.routes)
@@ -101,7 +103,7 @@ func (a *API) rendered() map[string]rendered {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.routes) == routes { // else another route has come meanwhile
+	if len(a.routes) == routes { // else a route has been added meanwhile
 		a.pages = pages
 	}
 	return pages
@@ -121,7 +123,7 @@ func (d pageDoc) json() []byte {
 		Result string  `json:"result"`
 		Data   pageDoc `json:"data"`
 	}{"success", d}); err != nil {
-		panic(err) // never: SecurityScheme.Flows has been looked at
+		panic(err) // never: New has checked SecurityScheme.Flows
 	}
 	return b.Bytes()
 }
@@ -132,7 +134,7 @@ var (
 	//go:embed page.html
 	pageText string
 
-	// pagePolicy lets the page have its style, and nothing else.
+	// pagePolicy allows the style of the page, and nothing else.
 	pagePolicy = func() string {
 		sum := sha256.Sum256([]byte(pageStyle))
 		return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -159,8 +161,8 @@ func (d pageDoc) html() []byte {
 	return b.Bytes()
 }
 
-// anchor returns an id for an element: letters, digits and dashes, and another one for
-// another text.
+// anchor returns an id for an element, in ASCII without spaces. Different texts have different
+// ids.
 func anchor(text string) string {
 	var b strings.Builder
 	b.WriteString("x")
@@ -187,7 +189,7 @@ func paragraphs(text string) []string {
 	return all
 }
 
-// headerLines are the headers of an example, as they go over HTTP/1.1.
+// headerLines returns the headers of an example as HTTP/1.1 sends them.
 func headerLines(e Example) string {
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(e.Header)) {
@@ -198,7 +200,7 @@ func headerLines(e Example) string {
 	return b.String()
 }
 
-// pretty is the body of an example, indented if it is JSON.
+// pretty returns the body of an example, indented if it is JSON.
 func pretty(e Example) string {
 	var b bytes.Buffer
 	if json.Indent(&b, []byte(e.Body), "", "  ") != nil {

@@ -319,10 +319,10 @@ func TestPageIsTrue(t *testing.T) {
 		&admit.Error{Status: 503, Code: "busy", RetryAfter: time.Second})
 	for _, form := range []string{string(api.Markdown()), show(t, api, "GET", browser).Body.String()} {
 		assert.Contains(t, form, "Content Too Large", "as in its problem details")
-		assert.Contains(t, form, "No: such a request is never let in.", "though most that are rate_limited are, later")
+		assert.Contains(t, form, "No: such a request is never admitted.", "though most that are rate_limited are, later")
 		assert.Contains(t, form, "Yes, after Retry-After.")
 		assert.NotContains(t, form, "momentary", "501 and 507 are not")
-		assert.Contains(t, form, "Yes, after Retry-After, if to do it twice is harmless.", "the handler may have begun")
+		assert.Contains(t, form, "Yes, after Retry-After, if the request is idempotent.", "the handler may have begun")
 		assert.NotContains(t, form, "without a plan", "there are none")
 		assert.Contains(t, form, "problem+json")
 	}

@@ -25,7 +25,7 @@ type pageDoc struct {
 	Statuses    []statusDoc     `json:"statuses"`
 	Routes      []routeDoc      `json:"routes"`
 
-	Envelope bool `json:"-"` // errors have that of admit, and none of the service's own
+	Envelope bool `json:"-"` // all errors have the envelope of admit
 }
 
 type credentialDoc struct {
@@ -42,7 +42,7 @@ type planDoc struct {
 }
 
 type limitsDoc struct {
-	For    string     `json:"for"` // whom they hold for
+	For    string     `json:"for"` // the callers that they apply to
 	Limits []limitDoc `json:"limits"`
 	Policy string     `json:"policy"` // the header RateLimit-Policy
 	Legacy bool       `json:"legacy_headers,omitempty"`
@@ -65,7 +65,7 @@ type statusDoc struct {
 type codeDoc struct {
 	Code    string      `json:"code"`
 	Reasons []reasonDoc `json:"reasons"`
-	Retry   string      `json:"retry"`            // of its first reason; others may differ
+	Retry   string      `json:"retry"`            // for its first reason; others may differ
 	Routes  []string    `json:"routes,omitempty"` // nil: any request
 	Curl    string      `json:"curl,omitempty"`
 	Example Example     `json:"example,omitzero"`
@@ -74,7 +74,7 @@ type codeDoc struct {
 type reasonDoc struct {
 	When    string   `json:"when"`
 	Message string   `json:"message,omitempty"`
-	Headers []string `json:"headers,omitempty"` // that it has, or may have
+	Headers []string `json:"headers,omitempty"` // that the response has, or may have
 	Retry   string   `json:"retry"`
 }
 
@@ -87,7 +87,7 @@ type routeDoc struct {
 	Answers []answerDoc `json:"answers"`
 }
 
-// factDoc is something that a route asks for, or promises.
+// factDoc is something that a route requires or promises.
 type factDoc struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
@@ -132,7 +132,7 @@ func (m model) page() pageDoc {
 	return d
 }
 
-// how shows what a request carries.
+// how says where a request has the credential.
 func (s SecurityScheme) how() string {
 	switch {
 	case s.Description != "":
@@ -168,23 +168,23 @@ func (m model) limitsOf(l published.Limits) limitsDoc {
 	return d
 }
 
-// planned reports whether callers of some plan have other limits of the same Limiter.
+// planned reports whether the same Limiter has other limits for callers of some plan.
 func (m model) planned(l published.Limits) bool {
 	return slices.ContainsFunc(m.limits, func(o published.Limits) bool { return o.Field == l.Field && o.Name == l.Name && o.Plan != "" })
 }
 
-// String says a limit as people do.
+// String writes the limit for people.
 func (l limitDoc) String() string {
-	s := fmt.Sprintf("%d in %s", l.Requests, seconds(l.Seconds))
+	s := fmt.Sprintf("%d per %s", l.Requests, seconds(l.Seconds))
 	if l.Burst != l.Requests {
-		s += fmt.Sprintf(", %d at once", l.Burst)
+		s += fmt.Sprintf(", burst %d", l.Burst)
 	}
 	return s
 }
 
 func seconds(s float64) string { return short(time.Duration(s * float64(time.Second))) }
 
-// short leaves out of a time what is zero at its end.
+// short writes a duration without zero units at its end.
 func short(d time.Duration) string {
 	s := d.String()
 	if rest, ok := strings.CutSuffix(s, "m0s"); ok {
@@ -218,21 +218,21 @@ func retryOf(a Answer) string {
 	after := slices.Contains(a.Headers, "Retry-After")
 	switch {
 	case !a.Retryable && a.Status == http.StatusTooManyRequests:
-		return "No: such a request is never let in."
+		return "No: such a request is never admitted."
 	case !a.Retryable:
 		return "No: change the request first."
 	case after && a.Code == "maintenance":
-		return "Yes, after Retry-After if it is there, else later."
+		return "Yes, after Retry-After if it is present, otherwise later."
 	case after && a.Status >= 500 && a.field == "handler":
-		return "Yes, after Retry-After, if to do it twice is harmless."
-	case after: // nothing has been done: admit has refused it before, or says so with 429
+		return "Yes, after Retry-After, if the request is idempotent."
+	case after: // the handler has not run, or says with 429 that it has done nothing
 		return "Yes, after Retry-After."
 	case a.Status >= 500:
-		return "Yes, once, if to do it twice is harmless."
+		return "Yes, once, if the request is idempotent."
 	case a.Status == http.StatusRequestTimeout:
 		return "Yes, if it can be sent faster."
 	default:
-		return "Yes, after a while."
+		return "Yes, later."
 	}
 }
 
@@ -246,23 +246,23 @@ func (m model) routeOf(r routeModel) routeDoc {
 	c := r.chain
 	who := strings.Join(r.security, " or ")
 	if who != "" && c.Optional {
-		who += ", or nothing"
+		who += ", or none"
 	}
 	fact("Authentication", cmp.Or(who, "none"))
 	fact("Scopes", strings.Join(c.Scopes, " "))
 	fact("Plan", atLeast(c.AtLeast))
 	fact("Features", strings.Join(c.Features, ", "))
-	fact("Answers in", strings.Join(c.Offers, ", "))
-	fact("Takes", strings.Join(c.Types, ", "))
-	fact("Content codings", strings.Join(c.Encodings, ", "))
+	fact("Response media types", strings.Join(c.Offers, ", "))
+	fact("Request media types", strings.Join(c.Types, ", "))
+	fact("Request content codings", strings.Join(c.Encodings, ", "))
 	if c.MaxBody > 0 {
-		fact("Largest body", fmt.Sprintf("%d bytes", c.MaxBody))
+		fact("Largest request body", fmt.Sprintf("%d bytes", c.MaxBody))
 	}
 	if c.FirstByte > 0 {
 		fact("First byte within", short(c.FirstByte))
 	}
 	if c.Total > 0 {
-		fact("Whole answer within", short(c.Total))
+		fact("Whole response within", short(c.Total))
 	}
 	for i, a := range r.answers {
 		if i > 0 && a.Status == r.answers[i-1].Status && a.Code == r.answers[i-1].Code && retryOf(a) == retryOf(r.answers[i-1]) {
@@ -290,28 +290,28 @@ func meaningOf(status int) string {
 		return m
 	}
 	if status >= 500 {
-		return "The service could not answer."
+		return "The service could not answer the request."
 	}
-	return "The request cannot be answered as it is."
+	return "The service cannot answer the request as it is."
 }
 
 var meanings = map[int]string{
 	400: "The request is malformed.",
-	401: "The request does not say who calls, or not validly.",
-	402: "The caller is known, and what it asks for is not part of its plan.",
-	403: "The caller is known, and may not do this.",
+	401: "The request has no valid credential.",
+	402: "The plan of the caller does not include this.",
+	403: "The caller is known, but may not do this.",
 	404: "There is no such resource.",
-	405: "The resource does not take this method. Allow lists those that it takes.",
-	406: "The resource cannot be sent in a media type that the client accepts.",
-	408: "The service does not wait any longer for the client.",
-	409: "The request conflicts with what is there.",
-	413: "The body of the request is too large.",
-	415: "The resource does not take a body of this kind.",
-	422: "The request is well formed, and its content is not valid. The member errors lists what is wrong where.",
-	429: "There are too many requests, from this caller or in all.",
+	405: "The resource does not support this method. The header Allow lists the methods that it supports.",
+	406: "The resource is not available in a media type that the client accepts.",
+	408: "The service has stopped waiting for the request.",
+	409: "The request conflicts with the current state of the resource.",
+	413: "The request body is too large.",
+	415: "The resource does not accept a request body in this format.",
+	422: "The request is well formed, but its content is not valid. The member errors says what is wrong, and where.",
+	429: "There are too many requests, from this caller or in total.",
 	500: "The service has failed.",
-	501: "The method is not one that HTTP knows.",
-	502: "A service behind this one has failed.",
-	503: "The service cannot answer for now.",
-	504: "A service behind this one did not answer in time.",
+	501: "The service does not recognize the method.",
+	502: "An upstream service has failed.",
+	503: "The service is unavailable for now.",
+	504: "An upstream service did not respond in time.",
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/admit-go/admit/internal/published"
 )
 
-// A test of a service sees what a user need not.
+// These functions are for package admittest, which sees more than the API exports.
 func init() {
 	published.Routes = func(api any) []published.Route { return api.(*API).published() }
 	published.Find = func(api any, r *http.Request, o published.Outcome) (published.Row, bool) {
@@ -32,7 +32,8 @@ func (a *API) published() []published.Route {
 	return all
 }
 
-// published returns each row once for each field that it comes from, whatever its messages.
+// published returns the rows without their messages: one for each status, code and field of
+// the Policy.
 func (r *route) published() []published.Row {
 	var rows []published.Row
 	for _, answer := range r.answers {

@@ -7,9 +7,9 @@ import (
 	"github.com/admit-go/admit/internal/published"
 )
 
-// quotasDoc are the quotas of the callers of a plan.
+// quotasDoc are the quotas of the callers of one plan.
 type quotasDoc struct {
-	For    string     `json:"for"` // whom they hold for
+	For    string     `json:"for"` // the accounts that they apply to
 	Quotas []quotaDoc `json:"quotas"`
 	Begin  string     `json:"periods_begin"`
 	Policy string     `json:"policy"` // an example of the header RateLimit-Policy
@@ -23,9 +23,9 @@ type quotaDoc struct {
 }
 
 func quotasOf(q published.Quotas) quotasDoc {
-	d := quotasDoc{For: "each account on the plan " + q.Plan, Policy: q.Policy, Begin: "with the calendar, by the clocks of " + q.Location}
+	d := quotasDoc{For: "each account on the plan " + q.Plan, Policy: q.Policy, Begin: "with the calendar, in the time zone " + q.Location}
 	if q.Billing {
-		d.Begin = "on your billing day, by the clocks of " + q.Location
+		d.Begin = "on your billing day, in the time zone " + q.Location
 	}
 	for _, quota := range q.Quotas {
 		d.Quotas = append(d.Quotas, quotaDoc(quota))
@@ -33,7 +33,7 @@ func quotasOf(q published.Quotas) quotasDoc {
 	return d
 }
 
-// String says a quota as people do.
+// String writes the quota for people.
 func (q quotaDoc) String() string {
 	requests := " requests a "
 	if q.Requests == 1 {
@@ -41,12 +41,12 @@ func (q quotaDoc) String() string {
 	}
 	s := grouped(q.Requests) + requests + q.Every
 	if q.Soft {
-		s += "; more is counted, not refused"
+		s += "; more are counted, not rejected"
 	}
 	return s
 }
 
-// grouped writes a number that is not negative with a comma before each three digits.
+// grouped writes a number that is not negative with a comma between groups of three digits.
 func grouped(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	for i := len(s) - 3; i > 0; i -= 3 {
@@ -55,7 +55,7 @@ func grouped(n int64) string {
 	return s
 }
 
-// inheritQuotas takes the quotas of the plans that have some, each once.
+// inheritQuotas adds the quotas of the plans that have any, each once.
 func (m *model) inheritQuotas(all []published.Quotas) {
 	for _, q := range all {
 		if len(q.Quotas) > 0 && !slices.ContainsFunc(m.quotas, func(o published.Quotas) bool {

@@ -40,8 +40,8 @@ func TestQuotasOnThePage(t *testing.T) {
 	berlin, err := time.LoadLocation("Europe/Berlin")
 	require.NoError(t, err)
 	for begin, configure := range map[string]func(*admit.QuotasConfig){
-		"with the calendar, by the clocks of UTC": func(*admit.QuotasConfig) {},
-		"on your billing day, by the clocks of Europe/Berlin": func(c *admit.QuotasConfig) {
+		"with the calendar, in the time zone UTC": func(*admit.QuotasConfig) {},
+		"on your billing day, in the time zone Europe/Berlin": func(c *admit.QuotasConfig) {
 			c.Location, c.Anchor = berlin, func(*admit.Key) time.Time { return time.Time{} }
 		},
 	} {
@@ -50,7 +50,7 @@ func TestQuotasOnThePage(t *testing.T) {
 		markdown := string(api.Markdown())
 		for _, text := range []string{page, markdown} {
 			for _, want := range []string{
-				"10,000 requests a month", "1 request a day", "1,000,000 requests a month; more is counted, not refused",
+				"10,000 requests a month", "1 request a day", "1,000,000 requests a month; more are counted, not rejected",
 				begin, "each account on the plan free", "each account on the plan pro", `"month";q=10000;w=2678400, "day";q=1;w=86400`,
 			} {
 				assert.Contains(t, text, want, begin)

@@ -13,7 +13,7 @@ import (
 	"github.com/admit-go/admit/internal/published"
 )
 
-// parts are the components of a document.
+// parts are the components of a document, collected while it is written.
 type parts struct {
 	headers         map[string]*jsontree.Value
 	schemas         map[string]bool
@@ -53,8 +53,8 @@ func (row Answer) same(o Answer) bool {
 	return o.Code == row.Code && o.Message == row.Message && o.When == row.When
 }
 
-// inOrder are the fields of a Policy, which are in the order of the chain. What is not among
-// them is inside of all.
+// inOrder are the names of the fields of a Policy, which are in the order of the chain. What
+// is not among them, such as a handler, is inside all of them.
 var inOrder = func() (names []string) {
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[admit.Policy]()) {
 		names = append(names, field.Name)
@@ -62,7 +62,7 @@ var inOrder = func() (names []string) {
 	return names
 }()
 
-// around returns the headers that wrappers around of what answers have set before.
+// around returns the headers that middlewares outside of the one that answers have set.
 func (d *document) around(r routeModel, row Answer) (names []string) {
 	isInside := func(field string, outer bool) bool {
 		at := slices.Index(inOrder, row.field)
@@ -89,10 +89,10 @@ func (d *document) around(r routeModel, row Answer) (names []string) {
 	return names
 }
 
-// quotaHeaders are those that Quotas set.
+// quotaHeaders are the headers that Quotas set.
 var quotaHeaders = []string{"RateLimit", "RateLimit-Policy"}
 
-// limitHeaders are those that a Limiter sets.
+// limitHeaders are the headers that a Limiter sets.
 func limitHeaders(l published.Limits) []string {
 	names := []string{"RateLimit", "RateLimit-Policy"}
 	if l.Legacy {
@@ -101,7 +101,7 @@ func limitHeaders(l published.Limits) []string {
 	return names
 }
 
-// success is what a Policy knows of the answer of a handler.
+// success describes what a Policy knows about the response of a handler.
 func (d *document) success(routes []routeModel) *jsontree.Value {
 	names, content := []string{"X-Request-ID"}, jsontree.Object()
 	for _, r := range routes {
@@ -125,10 +125,10 @@ func (d *document) success(routes []routeModel) *jsontree.Value {
 			names = union(names, quotaHeaders)
 		}
 	}
-	return jsontree.Object("description", "Success, of which the service itself says more.", "headers", d.headersOf(names), "content", content)
+	return jsontree.Object("description", "Success.", "headers", d.headersOf(names), "content", content)
 }
 
-// response describes all answers with a status.
+// response describes all responses with one status.
 func (d *document) response(status int, rows []Answer) *jsontree.Value {
 	var names, codes, reasons []string
 	whens := make(map[string][]string) // by code
@@ -151,7 +151,7 @@ func (d *document) response(status int, rows []Answer) *jsontree.Value {
 	}
 	description := published.Title(status) + ".\n\n" + strings.Join(reasons, "\n")
 	if published.Retryable(status) && slices.ContainsFunc(rows, func(a Answer) bool { return a.Retryable }) {
-		description += "\n\nThe same request may be let in later."
+		description += "\n\nThe same request may succeed later."
 	}
 	var headers, content *jsontree.Value
 	if len(names) > 0 {
@@ -161,7 +161,8 @@ func (d *document) response(status int, rows []Answer) *jsontree.Value {
 	return jsontree.Object("description", description, "headers", headers, "content", content)
 }
 
-// content has the bodies of a status. Those of others may be anything.
+// content describes the bodies that a status may have. Where admit does not write the
+// response, the body may be anything.
 func (d *document) content(rows []Answer) *jsontree.Value {
 	examples := make(map[string]*jsontree.Value) // by media type
 	var codes []string
@@ -208,13 +209,13 @@ func isJSON(mediaType string) bool {
 	return essence == "application/json" || strings.HasSuffix(essence, "+json")
 }
 
-// withCodes is a schema for some codes alone.
+// withCodes returns a schema whose code is one of codes.
 func (d *document) withCodes(schema string, codes []string) *jsontree.Value {
 	enum := jsontree.Object("type", "string", "enum", codes)
 	return jsontree.Object("allOf", jsontree.Array(d.schema(schema), jsontree.Object("type", "object", "properties", jsontree.Object("code", enum))))
 }
 
-// schema refers to a schema that is a component.
+// schema returns a reference to a schema, which it makes a component.
 func (d *document) schema(name string) *jsontree.Value {
 	d.schemas[name] = true
 	return reference("schemas", name)
@@ -224,12 +225,12 @@ func reference(section, name string) *jsontree.Value {
 	return jsontree.Object("$ref", "#/components/"+section+"/"+name)
 }
 
-// headersOf refers to headers that are components.
+// headersOf returns references to headers, which it makes components.
 func (d *document) headersOf(names []string) *jsontree.Value {
 	all := jsontree.Object()
 	for _, name := range slices.Sorted(slices.Values(names)) {
 		component := strings.Map(func(r rune) rune {
-			if strings.ContainsRune("!#$%&'*+^`|~", r) { // a token may have them, a component may not
+			if strings.ContainsRune("!#$%&'*+^`|~", r) { // allowed in a header name, not in that of a component
 				return '_'
 			}
 			return r
@@ -242,7 +243,7 @@ func (d *document) headersOf(names []string) *jsontree.Value {
 	return all
 }
 
-// header describes a header of an answer.
+// header describes a header of a response.
 func (d *document) header(name string) *jsontree.Value {
 	text := func(description, example string) *jsontree.Value {
 		var value *jsontree.Value
@@ -263,39 +264,39 @@ func (d *document) header(name string) *jsontree.Value {
 	}
 	switch name {
 	case "Retry-After":
-		return number("How many seconds to wait before the request is sent again (RFC 9110 §10.2.3).")
+		return number("The seconds to wait before sending the request again (RFC 9110 §10.2.3).")
 	case "WWW-Authenticate":
-		return text("How to say who calls (RFC 9110 §11.6.1).", "")
+		return text("The ways to authenticate (RFC 9110 §11.6.1).", "")
 	case "Allow":
-		return text("The methods that the resource takes (RFC 9110 §10.2.1).", "")
+		return text("The methods that the resource supports (RFC 9110 §10.2.1).", "")
 	case "Accept", "Accept-Post", "Accept-Patch", "Accept-Query":
-		return text("The media types that the resource takes.", "")
+		return text("The media types that the resource accepts.", "")
 	case "Accept-Encoding":
-		return text("The content codings that the resource takes (RFC 9110 §12.5.3).", "")
+		return text("The content codings that the resource accepts (RFC 9110 §12.5.3).", "")
 	case "RateLimit":
-		return text("What is left of each limit: r requests, over t seconds if they are spread evenly; at r of 0 the next is let in after t seconds. A quota is renewed in t seconds.", exhausted)
+		return text("What is left of each limit: r requests, if they are spread evenly over t seconds. Where r is 0, the next request is admitted after t seconds. A quota is renewed after t seconds.", exhausted)
 	case "RateLimit-Policy":
-		return text("The limits, and the quotas of this period: q requests in w seconds.", policy)
+		return text("The rate limits, and the quotas of this period: q requests in w seconds.", policy)
 	case "X-RateLimit-Limit":
-		return number("The requests of the limit that is nearest to its end.")
+		return number("The requests of the limit that is closest to being used up.")
 	case "X-RateLimit-Remaining":
-		return number("What is left of that limit.")
+		return number("The requests that are left of that limit.")
 	case "X-RateLimit-Reset":
-		return number("When that limit is whole again.")
+		return number("The seconds until that limit is full again or, in a 429, until it admits the request.")
 	case "X-Request-ID":
-		return text("The id of the request, to be named to those who run the service.", exampleID)
+		return text("The id of the request. Quote it when you report a problem.", exampleID)
 	case "Vary":
-		return text("The headers of the request on which the answer depends (RFC 9110 §12.5.5).", "")
+		return text("The request headers that the response depends on (RFC 9110 §12.5.5).", "")
 	case "Cache-Control":
-		return text("Whether the answer may be kept (RFC 9111 §5.2).", "")
+		return text("Whether the response may be stored (RFC 9111 §5.2).", "")
 	case "X-Content-Type-Options":
-		return text("The Content-Type is what the body is.", "")
+		return text("With nosniff, the body is what Content-Type says.", "")
 	default:
-		return text("See the service.", "")
+		return text("See the documentation of the service.", "")
 	}
 }
 
-// share makes a component of each response that several operations have.
+// share makes a component of each response that more than one operation has.
 func (d *document) share(paths *jsontree.Value) *jsontree.Value {
 	uses, texts := make(map[string]int), make(map[*jsontree.Value]string)
 	each := func(f func(responses *jsontree.Value, status string, response *jsontree.Value)) {
@@ -350,8 +351,8 @@ func operationsOf(item *jsontree.Value) func(yield func(*jsontree.Value) bool) {
 	}
 }
 
-// components returns the Components Object, with what is referred to. It is called when the
-// paths are there.
+// components returns the Components Object, with what the document refers to. It is called
+// after the paths have been written.
 func (d *document) components() *jsontree.Value {
 	schemas, headers, schemes := jsontree.Object(), jsontree.Object(), jsontree.Object()
 	for _, name := range slices.Sorted(maps.Keys(d.schemas)) {
@@ -377,7 +378,7 @@ func (d *document) components() *jsontree.Value {
 	return components
 }
 
-// schemaObjects are the bodies that admit writes.
+// schemaObjects describe the bodies that admit writes.
 var schemaObjects = map[string]func() *jsontree.Value{
 	"Success": func() *jsontree.Value {
 		return jsontree.Object(
@@ -386,18 +387,18 @@ var schemaObjects = map[string]func() *jsontree.Value{
 			"required", []string{"result"},
 			"properties", jsontree.Object(
 				"result", jsontree.Object("type", "string", "enum", []string{"success"}),
-				"data", jsontree.Object("description", "What was asked for."),
+				"data", jsontree.Object("description", "The result of the request."),
 			),
 		)
 	},
 	"Error": func() *jsontree.Value {
 		properties := jsontree.Object(
 			"result", jsontree.Object("type", "string", "enum", []string{"error"}),
-			"message", jsontree.Object("type", "string", "description", "For people."),
+			"message", jsontree.Object("type", "string", "description", "The reason, for people."),
 		)
 		addMembers(properties, "limits")
 		return jsontree.Object(
-			"description", "The envelope of every error. Some codes have further members.",
+			"description", "The envelope of every error. Some codes have more members.",
 			"type", "object",
 			"required", []string{"result", "message", "code"},
 			"properties", properties,
@@ -408,7 +409,7 @@ var schemaObjects = map[string]func() *jsontree.Value{
 			"type", jsontree.Object("type", "string", "format", "uri-reference"),
 			"title", jsontree.Object("type", "string", "description", "The name of the status."),
 			"status", jsontree.Object("type", "integer", "minimum", http.StatusBadRequest, "maximum", 599),
-			"detail", jsontree.Object("type", "string", "description", "For people."),
+			"detail", jsontree.Object("type", "string", "description", "The reason, for people."),
 		)
 		addMembers(properties, "violated-policies")
 		return jsontree.Object(
@@ -420,15 +421,16 @@ var schemaObjects = map[string]func() *jsontree.Value{
 	},
 }
 
-// addMembers adds what an error has in either form, and the limits by their name in this one.
+// addMembers adds the members that an error has in both forms. The member that lists the
+// limits has another name in each.
 func addMembers(properties *jsontree.Value, limits string) {
 	text := jsontree.Object("type", "string")
-	properties.Set("code", jsontree.Object("type", "string", "description", "For programs."))
-	properties.Set("request_id", jsontree.Object("type", "string", "description", "As in X-Request-ID."))
-	properties.Set("retry_after", jsontree.Object("type", "integer", "minimum", 1, "description", "Seconds, as in Retry-After."))
+	properties.Set("code", jsontree.Object("type", "string", "description", "The reason, for programs."))
+	properties.Set("request_id", jsontree.Object("type", "string", "description", "The id of the request, as in the header X-Request-ID."))
+	properties.Set("retry_after", jsontree.Object("type", "integer", "minimum", 1, "description", "The seconds to wait, as in the header Retry-After."))
 	properties.Set("errors", jsontree.Object(
 		"type", "array",
-		"description", "What is wrong with the content of the request.",
+		"description", "The problems in the content of the request.",
 		"items", jsontree.Object(
 			"type", "object",
 			"required", []string{"path", "code", "message"},
@@ -437,7 +439,7 @@ func addMembers(properties *jsontree.Value, limits string) {
 	))
 	properties.Set(limits, jsontree.Object(
 		"type", "array",
-		"description", "The names of the limits and quotas that are used up, as in RateLimit-Policy.",
+		"description", "The names of the limits and quotas that are used up, as in the header RateLimit-Policy.",
 		"items", text,
 	))
 }

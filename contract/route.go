@@ -14,14 +14,14 @@ import (
 	"github.com/admit-go/admit/internal/published"
 )
 
-// route is a pattern with what its Policy asks for and answers.
+// route is a pattern with what its Policy requires and answers.
 type route struct {
 	pattern            string // "" for the outer Policy
 	method, host, path string // of the pattern
 	chain              published.Chain
 	errors             *admit.ErrorWriter // its own, or that of the outer Policy
 	answers            []Answer           // sorted
-	handled            bool               // by Handle
+	handled            bool               // registered by Handle
 }
 
 func newRoute(a *API, pattern string, p admit.Policy, errs []*admit.Error) (*route, error) {
@@ -44,11 +44,11 @@ func newRoute(a *API, pattern string, p admit.Policy, errs []*admit.Error) (*rou
 	r.method, r.host, r.path = splitPattern(pattern)
 	as := p
 	if len(p.Methods) == 0 && r.method != "" {
-		as.Methods = []string{r.method} // since no other comes
+		as.Methods = []string{r.method} // since the mux lets no other through
 	}
 	for _, e := range as.Answers() {
 		if e.Field == "Methods" && r.method != "" && slices.Contains(published.Of(as).Methods, r.method) {
-			continue // the mux has refused all others before
+			continue // the mux rejects all others
 		}
 		r.put(Answer{Status: e.Status, Code: e.Code, Message: e.Message, Headers: e.Headers, Retryable: e.Retryable, When: e.When, field: e.Field}, e.Error)
 	}
@@ -61,7 +61,7 @@ func newRoute(a *API, pattern string, p admit.Policy, errs []*admit.Error) (*rou
 	return r, nil
 }
 
-// splitPattern splits a pattern of net/http. Who has registered it has found it well-formed.
+// splitPattern splits a pattern of net/http, which declare has found well-formed.
 func splitPattern(pattern string) (method, host, path string) {
 	rest := strings.TrimSpace(pattern)
 	if before, after, found := strings.Cut(rest, " "); found {
@@ -73,20 +73,20 @@ func splitPattern(pattern string) (method, host, path string) {
 	return method, host, rest
 }
 
-// Foreign describes an answer of 400 or above that admit does not write: that of an upstream
-// behind a proxy, or of a handler that calls http.Error. Its row has no code, no message and
-// no example, and the sentence says when it comes. It is for Handle, Declare and New, and is
-// never to be sent. It panics on another status.
+// Foreign describes a response with a status of 400 or above that admit does not write, such
+// as that of an upstream behind a proxy, or of a handler that calls http.Error. Its row has no
+// code, no message and no example; the sentence when says why it is sent. The result is an
+// argument for Handle, Declare and New; never send it. Foreign panics on any other status.
 func Foreign(status int, when string) *admit.Error {
 	e := admit.NewError(status, when)
 	e.Code = foreign
 	return e
 }
 
-// foreign is what no code of a client can be.
+// foreign is a code that no error of a service can have.
 const foreign = "(foreign)"
 
-// add puts in a row for an error of the service's own.
+// add adds a row for an error of the service itself.
 func (r *route) add(field string, e *admit.Error) {
 	if e.Code == foreign {
 		r.put(Answer{Status: e.Status, Retryable: published.Retryable(e.Status), When: e.Message, field: field}, nil)
@@ -100,7 +100,8 @@ func (r *route) add(field string, e *admit.Error) {
 	}, e)
 }
 
-// put puts in a row for an error, or for what others write, in its place, unless it is there.
+// put inserts a row in its place, unless there is one like it. The error is nil for a response
+// that admit does not write.
 func (r *route) put(row Answer, e *admit.Error) {
 	row.Route, row.Method = r.pattern, r.method
 	for _, other := range r.answers {
@@ -128,11 +129,11 @@ func (r *route) put(row Answer, e *admit.Error) {
 	r.answers = slices.Insert(r.answers, i, row)
 }
 
-// exampleID stands in examples for the id of a request, which is another one each time.
+// exampleID is the id of a request in examples.
 const exampleID = "5f8a7c1e4b2d4f7a"
 
-// write returns e as a service with this ErrorWriter sends it. The function is told of the
-// error as it is sent.
+// write returns e as a service with this ErrorWriter sends it. It calls observe, unless that
+// is nil, with the error as it is sent.
 func write(errors *admit.ErrorWriter, e *admit.Error, observe func(*admit.Error)) Example {
 	var own admit.ErrorWriter
 	if errors != nil {
@@ -162,7 +163,7 @@ func write(errors *admit.ErrorWriter, e *admit.Error, observe func(*admit.Error)
 	return Example{Header: header, Body: w.body.String()}
 }
 
-// recorder keeps an answer.
+// recorder keeps a response.
 type recorder struct {
 	header http.Header
 	body   bytes.Buffer
@@ -172,13 +173,13 @@ func (w *recorder) Header() http.Header         { return w.header }
 func (w *recorder) WriteHeader(int)             {}
 func (w *recorder) Write(p []byte) (int, error) { return w.body.Write(p) }
 
-// Decodes are the errors of a handler that uses Decode, to be passed to Handle.
+// Decodes returns the errors of a handler that calls admit.Decode, as arguments for Handle.
 func Decodes() []*admit.Error { return published.Decodes().([]*admit.Error) }
 
-// Forms are the errors of a handler that uses ParseForm, to be passed to Handle.
+// Forms returns the errors of a handler that calls admit.ParseForm, as arguments for Handle.
 func Forms() []*admit.Error { return slices.Clone(published.Forms.([]*admit.Error)) }
 
-// Proxies are the errors of a reverse proxy that has ProxyError as its ErrorHandler, to be
-// passed to Handle. What an upstream answers itself is not among them; 413 is
-// among the answers of MaxBody.
+// Proxies returns the errors of a reverse proxy whose ErrorHandler is admit.ProxyError, as
+// arguments for Handle. They do not include the responses of the upstream itself (see
+// Foreign), nor 413, which comes with the MaxBody of the Policy.
 func Proxies() []*admit.Error { return slices.Clone(published.Proxies.([]*admit.Error)) }

@@ -8,9 +8,10 @@ import (
 	"github.com/admit-go/admit/internal/published"
 )
 
-// Wrap returns a handler that answers as next does, and tells of every answer of 400 and
-// above that no row has: to the function of Undeclared, and once for each route, status and
-// code to the Logger of the outer Policy's ErrorWriter, or slog.Default. It stands outermost.
+// Wrap returns a handler that calls next and reports each response with a status of 400 or
+// above that has no row in the contract. It calls the function of Undeclared each time. It
+// logs each route, status and code once, to the Logger of the outer Policy's ErrorWriter or
+// to slog.Default. It stands outermost.
 func (a *API) Wrap(next http.Handler) http.Handler {
 	if next == nil {
 		panic("contract: Wrap: the handler is nil")
@@ -25,19 +26,20 @@ func (a *API) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// Undeclared sets the function that Wrap tells of an answer that no row has, with the
-// request as Wrap got it; the code is "" where admit has not written the answer. It is called
-// when the answer has been given, by any number of goroutines; a panic of it passes on.
+// Undeclared sets the function that Wrap calls for a response that has no row, with the request
+// that Wrap got. The code is "" if admit has not written the response. The function is called
+// after the response has been written. It must be safe for concurrent use; Wrap does not
+// recover its panics.
 func (a *API) Undeclared(f func(r *http.Request, status int, code string)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.undeclared = f
 }
 
-// maxLogged bounds the lines that a client can cause by routes that nobody has declared.
+// maxLogged bounds the log lines that clients can cause by requests to undeclared routes.
 const maxLogged = 1000
 
-// tell is told of the row that is missing.
+// tell reports a row that is missing.
 func (a *API) tell(r *http.Request, missing Answer) {
 	a.mu.Lock()
 	f := a.undeclared
@@ -48,7 +50,7 @@ func (a *API) tell(r *http.Request, missing Answer) {
 	}
 	a.mu.Unlock()
 	if first {
-		a.logger().LogAttrs(r.Context(), slog.LevelWarn, "contract: an answer is not in the contract; give its error to Handle, Declare or New",
+		a.logger().LogAttrs(r.Context(), slog.LevelWarn, "contract: a response is not in the contract; pass its error to Handle, Declare or New",
 			slog.String("route", missing.Route), slog.String("method", r.Method), slog.Int("status", missing.Status), slog.String("code", missing.Code))
 	}
 	if f != nil {
@@ -63,9 +65,9 @@ func (a *API) logger() *slog.Logger {
 	return slog.Default()
 }
 
-// find returns the row of an answer: one of the route, else one that any request may get, else
-// false, with what such a row would have. What the mux answers by itself it does where there
-// is no route.
+// find returns the row of a response: one of the route, or else one that any request may get.
+// If there is none, it returns false and what the row would have. The rows of the mux count
+// only where there is no route.
 func (a *API) find(r *http.Request, o published.Outcome) (Answer, bool) {
 	pattern := a.routeOf(r, o.Route)
 	a.mu.Lock()
@@ -83,8 +85,8 @@ func (a *API) find(r *http.Request, o published.Outcome) (Answer, bool) {
 	return Answer{Route: pattern, Status: o.Status, Code: o.Code}, false
 }
 
-// routeOf returns the pattern of a request as the contract has it, or "": as Handle or a mux
-// has found it, else as a mux would.
+// routeOf returns the pattern of a request that is in the contract, or "". It is the one that
+// Handle or a mux has noted, or else the one that a mux would find.
 func (a *API) routeOf(r *http.Request, noted string) string {
 	a.mu.Lock()
 	known := a.routes[noted] != nil
@@ -93,17 +95,17 @@ func (a *API) routeOf(r *http.Request, noted string) string {
 		return noted
 	}
 	if r.RequestURI == "*" {
-		return "" // no resource, and a mux refuses it, whatever its patterns
+		return "" // no resource: a mux rejects it, whatever its patterns
 	}
-	_, pattern := a.matcher.Handler(r) // not under the lock: a client decides how long the path is
+	_, pattern := a.matcher.Handler(r) // not under the lock: the client decides how long the path is
 	if noted != "" && wider(pattern, noted) {
-		return "" // a route that nobody has declared, below one for all that is no route
+		return "" // an undeclared route below a pattern for all paths
 	}
 	return pattern
 }
 
-// wider reports whether a pattern is for all paths below one, and other is one of those: the
-// other way round it is where a mux is mounted.
+// wider reports whether a pattern matches all paths below one, and other is for one of those
+// paths. The other way round, other is where a mux is mounted.
 func wider(pattern, other string) bool {
 	_, _, path := splitPattern(pattern)
 	_, _, below := splitPattern(other)
@@ -111,8 +113,8 @@ func wider(pattern, other string) bool {
 	return mayEnd(pattern) && path != below && strings.HasPrefix(below, base) && len(below) > len(base)
 }
 
-// mayEnd reports whether a mux may still answer by itself where this pattern has matched: no
-// one has, or one for all paths below it, where another mux may be mounted.
+// mayEnd reports whether a mux may still answer by itself where this pattern has matched:
+// either none has, or one for all paths below it, where another mux may be mounted.
 func mayEnd(pattern string) bool {
 	return pattern == "" || strings.HasSuffix(pattern, "/") || strings.HasSuffix(pattern, "...}")
 }
