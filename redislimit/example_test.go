@@ -30,7 +30,7 @@ func Example() {
 			return nil, err
 		}
 		limiter, err := admit.NewLimiter(admit.LimiterConfig{
-			Name:     "prices", // of the service: others in the same Redis have their own buckets
+			Name:     "prices", // services in the same Redis with other names have their own buckets
 			Limits:   []admit.Limit{admit.PerSecond(10), admit.PerHour(1000)},
 			Store:    store,
 			Replicas: 8, // the share of each while Redis is down
@@ -43,9 +43,38 @@ func Example() {
 	_ = newHandler
 }
 
+// Two replicas share a limit of three requests an hour.
+func ExampleNew() {
+	var redis server // a fake, in the place of a Redis with its client
+	newReplica := func() http.Handler {
+		store, err := redislimit.New(redis.eval, redislimit.Config{})
+		if err != nil {
+			log.Fatal(err)
+		}
+		limiter, err := admit.NewLimiter(admit.LimiterConfig{
+			Name: "prices", Limits: []admit.Limit{admit.PerHour(3)}, Store: store, Replicas: 2,
+		})
+		if err != nil {
+			log.Fatal(err)
+		}
+		return limiter.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	}
+	replicas := []http.Handler{newReplica(), newReplica()}
+	for i := range 4 {
+		w := httptest.NewRecorder()
+		replicas[i%2].ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		fmt.Println(w.Code)
+	}
+	// Output:
+	// 200
+	// 200
+	// 200
+	// 429
+}
+
 // With a lease, most requests need no call to Redis.
 func ExampleNew_lease() {
-	var redis server // stands for one with a client
+	var redis server // a fake, in the place of a Redis with its client
 	store, err := redislimit.New(redis.eval, redislimit.Config{})
 	if err != nil {
 		log.Fatal(err)
@@ -67,11 +96,11 @@ func ExampleNew_lease() {
 	if err := limiter.Close(context.Background()); err != nil { // after Server.Shutdown
 		log.Print(err)
 	}
-	fmt.Println("less than one call for ten requests:", redis.calls.Load() < 100)
-	// Output: less than one call for ten requests: true
+	fmt.Println("fewer than one call for ten requests:", redis.calls.Load() < 100)
+	// Output: fewer than one call for ten requests: true
 }
 
-// While Redis is down, each of two replicas lets in its half of the limit.
+// While Redis is down, each of two replicas admits half of the limit.
 func ExampleNew_outage() {
 	down := func(context.Context, []string, ...any) (any, error) {
 		return nil, errors.New("dial tcp 10.0.0.7:6379: connection refused")
@@ -84,7 +113,7 @@ func ExampleNew_outage() {
 		Name:      "prices",
 		Limits:    []admit.Limit{admit.PerHour(4)},
 		Store:     store,
-		StoreDown: admit.LimitLocally, // the default; AdmitAll and RefuseAll are the others
+		StoreDown: admit.LimitLocally, // the default; the others are AdmitAll and RefuseAll
 		Replicas:  2,
 	})
 	if err != nil {

@@ -1,6 +1,6 @@
 // Package redislimit keeps rate limits in Redis or Valkey, so that all replicas of a
-// service share them. It brings no client: New takes a function that evaluates Script
-// with the one that the service has.
+// service share them. It does not depend on a Redis client: New takes a function that
+// evaluates Script with the client of the service.
 package redislimit
 
 import (
@@ -19,37 +19,42 @@ import (
 
 // Config configures New. The zero value is ready to use.
 type Config struct {
-	// Timeout is how long an answer may take, whatever the client's own timeouts are.
-	// Calls that begin at nearly the same time share a deadline, so that it may be up to a
-	// sixteenth less. Give it twice the round trip at least; a Limiter waits for 400 ms at
-	// most. 0: 50 ms.
+	// Timeout is how long a call may take, whatever the timeouts of the client are. Calls that
+	// begin at nearly the same time share a deadline, so a call may get up to a sixteenth less.
+	// Use at least twice the round trip. A Limiter waits for at most 400 ms. Default: 50 ms.
 	Timeout time.Duration
-	// Failures is how many calls in a row must fail until Redis is not asked any more.
-	// 0: 5.
+	// Failures is the number of consecutive failed calls after which the Store stops calling
+	// Redis. Default: 5.
 	Failures int
-	// ProbeEvery is how often it is then tried, beside the requests, by a call that may take
-	// 3 s and writes a key. 0: 1 s.
+	// ProbeEvery is how often the Store then probes Redis, without making a request wait. A
+	// probe may take 3 s and writes a key. Default: 1 s.
 	ProbeEvery time.Duration
-	// Direct says that eval returns once its context is done, whatever happens to the
-	// network. Then a call needs no goroutine that can be left behind, which saves about
-	// a tenth of the time. Clients have options for it: see the examples.
+	// Direct says that eval returns as soon as its context is done, whatever happens to the
+	// network. Then a call needs no goroutine of its own, which saves about a tenth of the
+	// time. Clients have options for it: see the examples.
 	Direct bool
-	// MaxRefusals is how many refused callers are remembered, at about 200 bytes each, so
-	// as not to ask for them again. 0: 50,000; negative: none.
+	// MaxRefusals is how many rejected callers are remembered, at about 200 bytes each, so that
+	// Redis is not asked about them again. Default: 50,000. Negative: none.
 	MaxRefusals int
 }
 
-// Eval evaluates Script, or SHA-1 of it, on the server that has the keys, and returns
-// what it returns: a []any of int64. All keys are in one slot of a cluster, and every
-// argument is a string. It must not change or keep what it is given, nor send a call again
-// whose answer was lost: with go-redis, set MaxRetries to -1. DialerRetries should be 1 there,
-// so that a server that refuses connections is an error at once.
+// Eval evaluates Script, or the script of its SHA-1 digest, on the server that has the keys.
+// It returns the result of the script, a []any of int64. All keys are in one slot of a
+// cluster, and every argument is a string.
+//
+// An Eval must not modify or keep its arguments. It must not repeat a call whose reply was
+// lost, since the call may have counted: with go-redis, set MaxRetries to -1. There also set
+// DialerRetries to 1, so that a server that refuses connections is an error at once.
 type Eval = func(ctx context.Context, keys []string, args ...any) (any, error)
 
-// Store is an admit.LimitStore whose buckets are in Redis 6.2 or later, or in Valkey.
-// One call of Script decides all limits of a request, by the server's clock. Who was
-// refused is refused again without a call until its RetryAfter is over, or until this
-// Store gives something back. It is safe for concurrent use, and has nothing to close.
+// Store is an admit.LimitStore that keeps its buckets in Redis 6.2 or later, or in Valkey.
+// One call of Script decides all limits of a request, by the clock of the server. A caller
+// that was rejected is rejected again without a call until its RetryAfter is over, or until
+// this Store gives something back to it. A Store is safe for concurrent use, and has nothing
+// to close.
+//
+// A user of Redis with an ACL needs ~admit:* +eval +evalsha +time +get +set +del, and what its
+// client sends to connect, such as +hello +client +ping.
 type Store struct {
 	eval     Eval
 	timeout  time.Duration
@@ -70,15 +75,15 @@ const (
 	defaultProbeEvery  = time.Second
 	defaultMaxRefusals = 50_000
 
-	// probeTimeout is enough to connect, with TLS, and to send the script to a server that is
-	// far away and does not know it. Each of maxProbes leaves a connection for requests.
+	// probeTimeout is enough to connect with TLS to a server that is far away, and to send it
+	// the script. Each of the maxProbes leaves a connection for requests.
 	probeTimeout = 3 * time.Second
 	probeTries   = 3
 	maxProbes    = 16
 )
 
-// New returns a Store. It does not ask Redis yet: a service starts without it. The error
-// has every fault of the configuration, each an *admit.ConfigError.
+// New returns a Store. It does not call Redis, so a service starts without it. The error joins
+// every problem of the configuration, each an *admit.ConfigError.
 func New(eval Eval, c Config) (*Store, error) {
 	var faults []error
 	fault := func(field, format string, args ...any) {
@@ -90,7 +95,7 @@ func New(eval Eval, c Config) (*Store, error) {
 	checkTime := func(field string, d, byDefault time.Duration) {
 		switch {
 		case d < 0:
-			fault(field, "is %v; it is a time, or 0 for %v", d, byDefault)
+			fault(field, "is %v; give a positive duration, or 0 for %v", d, byDefault)
 		case d > 0 && d < time.Millisecond:
 			fault(field, "is %v; a number alone is nanoseconds: write %d*time.Millisecond, or 0 for %v", d, d, byDefault)
 		}
@@ -98,7 +103,7 @@ func New(eval Eval, c Config) (*Store, error) {
 	checkTime("Config.Timeout", c.Timeout, defaultTimeout)
 	checkTime("Config.ProbeEvery", c.ProbeEvery, defaultProbeEvery)
 	if c.Failures < 0 {
-		fault("Config.Failures", "is %d; it is a number of calls, or 0 for %d", c.Failures, defaultFailures)
+		fault("Config.Failures", "is %d; give a positive number of calls, or 0 for %d", c.Failures, defaultFailures)
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
@@ -118,15 +123,14 @@ func orDefault[T int | time.Duration](v, byDefault T) T {
 	return v
 }
 
-// Take implements admit.LimitStore. Its error is an outage, unless ctx is done or the
-// limits are wrong. It returns by the Timeout at the latest, and at once while the last
-// calls have failed.
+// Take implements admit.LimitStore. An error is an outage, unless ctx is done or the limits
+// are not valid. Take returns within the Timeout, and at once after the last calls have failed.
 func (s *Store) Take(ctx context.Context, key string, cost int, limits []admit.Limit) (admit.Decision, error) {
 	p, err := s.plans.Get(limits, newPlan)
 	if err != nil {
 		return admit.Decision{}, fmt.Errorf("redislimit: %w", err)
 	}
-	// The clock is read once, and the refusals are locked once, where Redis lets a request in.
+	// For a request that Redis admits, the clock is read once and the refusals are locked once.
 	id, now := callerOf(key), s.now()
 	r, known, age := s.refusals.find(id, now)
 	if known && r.plan == p && cost > 0 && !p.never(cost) {
@@ -149,7 +153,7 @@ func (s *Store) Take(ctx context.Context, key string, cost int, limits []admit.L
 		}
 		return admit.Decision{}, fmt.Errorf("redislimit: %w", err)
 	}
-	if a.admitted && cost != 0 { // else it may have written nothing, which a server can that takes no writes
+	if a.admitted && cost != 0 { // else the script may have written nothing, which works on a read-only server too
 		s.breaker.Worked()
 	}
 	d := p.decide(a, 0, cost)
@@ -162,12 +166,12 @@ func (s *Store) Take(ctx context.Context, key string, cost int, limits []admit.L
 	return d, nil
 }
 
-// MaxWait is how long Take waits: see Config.Timeout and admit.LimitStore.
+// MaxWait returns how long Take waits at most: see Config.Timeout and admit.LimitStore.
 func (s *Store) MaxWait() time.Duration { return s.timeout }
 
 func (s *Store) now() time.Duration { return time.Since(s.epoch) }
 
-// available returns an error while Redis is not to be asked, and sends a probe when it is
+// available returns an error while the Store does not call Redis. It sends a probe when it is
 // time for one.
 func (s *Store) available(id caller, now time.Duration) error {
 	cause, probe := s.breaker.Check(now)
@@ -175,14 +179,14 @@ func (s *Store) available(id caller, now time.Duration) error {
 		go s.sendProbe(id)
 	}
 	if cause != nil {
-		return fmt.Errorf("redislimit: not asked, since the last calls have failed: %w", cause)
+		return fmt.Errorf("redislimit: Redis is not asked, since the last calls have failed: %w", cause)
 	}
 	return nil
 }
 
-// failed notes a call that did. One that was late gets a probe at once, beside the requests:
-// to connect may take longer than a request waits, and a client has a connection for each of
-// those that come at the same time.
+// failed records a call that has failed. If it was late, a probe goes out at once, without
+// making a request wait: connecting may take longer than a request waits, and a client needs
+// a connection for each of several requests at the same time.
 func (s *Store) failed(id caller, err error, began time.Duration) {
 	s.failures.Add(1)
 	now := s.now()
@@ -192,9 +196,9 @@ func (s *Store) failed(id caller, err error, began time.Duration) {
 	}
 }
 
-// sendProbe writes beside the buckets of a caller, who does not wait for it. It has to work in
-// the time that a request has; but what was late is tried again, since then it is known
-// whether the connection was slow to make, or Redis is slow to answer.
+// sendProbe writes a key next to the buckets of a caller, which does not wait for it. The
+// write has to finish in the time that a request has. If it was late, it is tried again: that
+// tells a connection that was slow to open from a Redis that is slow to reply.
 func (s *Store) sendProbe(id caller) {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
@@ -213,24 +217,25 @@ func (s *Store) sendProbe(id caller) {
 	s.breaker.Probed(err, s.now())
 }
 
-var errSlow = errors.New("it answers later than a request waits")
+var errSlow = errors.New("Redis replies later than a request waits")
 
-// deadline is a context for the calls that begin in a short time: one timer for all of
-// them, which costs each more than looking at the clock.
+// deadline is a context for all calls that begin within a short time. They share one timer,
+// since a timer for each call costs more than reading the clock.
 type deadline struct {
 	context.Context
 	until time.Duration // for calls that begin before
 }
 
-// bounded is the context of one call: it ends with the deadline, and has the values of the
-// request, for clients that trace. A visitor who leaves does not cancel the call: many
-// clients would close the connection.
+// bounded is the context of one call. It ends with the deadline, and has the values of the
+// request, for Redis clients that trace. A canceled request does not cancel the call, since
+// many Redis clients would close the connection.
 type bounded struct {
 	*deadline
 	request context.Context
 }
 
-// Value implements context.Context. What the deadline has is how it ends.
+// Value implements context.Context. The values of the deadline, which package context uses to
+// cancel, come first.
 func (b *bounded) Value(key any) any {
 	if v := b.deadline.Value(key); v != nil {
 		return v
@@ -242,15 +247,15 @@ func (s *Store) bound(request context.Context, now time.Duration) context.Contex
 	d := s.deadline.Load()
 	if d == nil || now >= d.until {
 		ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
-		_ = cancel // nobody may: it ends by itself
+		_ = cancel // unused: the shared context ends by its timeout
 		d = &deadline{ctx, now + s.timeout/16}
 		s.deadline.Store(d)
 	}
 	return &bounded{d, request}
 }
 
-// ask evaluates the script within bounded, and waits no longer than for that, nor than for
-// ctx, unless the client is trusted to.
+// ask evaluates the script with the context bounded. It returns when bounded or ctx is done, in
+// a Store that is Direct when eval returns.
 func (s *Store) ask(ctx, bounded context.Context, id caller, p *plan, cost int) (answer, error) {
 	if s.direct {
 		return s.call(bounded, id, p, cost)
@@ -278,7 +283,7 @@ func (s *Store) ask(ctx, bounded context.Context, id caller, p *plan, cost int) 
 	if err := ctx.Err(); err != nil {
 		return answer{}, err
 	}
-	return answer{}, fmt.Errorf("no answer from Redis in %v: %w", s.timeout, bounded.Err())
+	return answer{}, fmt.Errorf("no reply from Redis in %v: %w", s.timeout, bounded.Err())
 }
 
 func (s *Store) call(ctx context.Context, id caller, p *plan, cost int) (a answer, err error) {
@@ -294,7 +299,7 @@ func (s *Store) call(ctx context.Context, id caller, p *plan, cost int) (a answe
 	return p.parse(reply)
 }
 
-// caller stands for a key: nobody can read that from Redis, and it is short.
+// caller is a hash of a key: it is short, and the key cannot be read from it.
 type caller [16]byte
 
 func callerOf(key string) caller {
@@ -304,8 +309,8 @@ func callerOf(key string) caller {
 
 const keyStartLen = len("admit:{") + 22 + len("}:")
 
-// appendTo appends what the keys of a caller begin with; the braces put all of them into
-// one slot of a cluster.
+// appendTo appends the prefix of the keys of a caller. The braces put all of them into one
+// slot of a cluster.
 func (c caller) appendTo(b []byte) []byte {
 	b = append(b, "admit:{"...)
 	b = base64.RawURLEncoding.AppendEncode(b, c[:])

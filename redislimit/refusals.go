@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// refusals remembers who was refused. A bucket fills up no faster than by time, unless
-// something is given back: so what it lacked then tells how long it will refuse.
+// refusals remembers callers that were rejected. A bucket refills only with time, unless
+// something is given back, so what it lacked then tells how long it will reject the caller.
 type refusals struct {
 	most int
 
@@ -15,8 +15,8 @@ type refusals struct {
 	ages  [64]uint64 // by the hash of a caller: how often one was forgotten
 }
 
-// refusal is an answer of the script, and when it came: later than it was decided, so
-// that what is told from it is no promise that the server would not keep.
+// refusal is an answer of the script, and when it arrived. That is later than the decision, so
+// a RetryAfter computed from it is never too short.
 type refusal struct {
 	plan   *plan
 	answer answer
@@ -24,8 +24,8 @@ type refusal struct {
 	retry  time.Duration
 }
 
-// find returns what is known of a caller, if something is, and its age: that tells apart what
-// has been asked before and after a caller was forgotten.
+// find returns the refusal of a caller, if one is known, and the age of the caller. The age
+// tells remember whether the caller was forgotten since.
 func (rs *refusals) find(id caller, now time.Duration) (r refusal, known bool, age uint64) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -37,7 +37,7 @@ func (rs *refusals) find(id caller, now time.Duration) (r refusal, known bool, a
 	return r, known, rs.ages[id[0]%64]
 }
 
-// remember keeps a refusal, unless the caller was forgotten since it was asked for.
+// remember keeps a refusal, unless the caller was forgotten since find returned age.
 func (rs *refusals) remember(id caller, r refusal, age uint64) {
 	if rs.most == 0 {
 		return
@@ -56,8 +56,8 @@ func (rs *refusals) remember(id caller, r refusal, age uint64) {
 	rs.known[id] = r
 }
 
-// evict makes room for one: it looks at a few, and drops those that are over, else the
-// one that is over first. Who is dropped costs a call.
+// evict makes room for one. It looks at a few and drops those that are over, or else the one
+// that is over first. A caller that is dropped too early costs a call.
 func (rs *refusals) evict(now time.Duration) {
 	var first caller
 	var soonest time.Duration
@@ -79,7 +79,7 @@ func (rs *refusals) evict(now time.Duration) {
 	}
 }
 
-// forget lets go of a caller whose buckets have changed.
+// forget drops a caller whose buckets have changed.
 func (rs *refusals) forget(id caller) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()

@@ -10,11 +10,12 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// Script decides a request: the generic cell rate algorithm for each of its limits, all
-// or none. A key holds when its bucket will be full again, in whole microseconds since
-// 1970 and, after a colon, a fraction of one; until then it exists, and no longer. Every
-// number stays below 2^53, where Lua is exact. It changes only with the version of this
-// module, and another version understands the same keys.
+// Script is the Lua script that decides a request. It applies the generic cell rate algorithm
+// to each limit; either all limits admit the request or none is charged. The value of a key is
+// the time at which its bucket will be full again, in whole microseconds since 1970 and, after
+// a colon, a fraction of one; the key expires then. Every number stays below 2^53, where Lua is
+// exact. Script changes only with the version of this module, and every version understands
+// the same keys.
 const Script = `local call, format = redis.call, string.format
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -91,18 +92,18 @@ end
 return state
 `
 
-// plan is the limits of a caller, ready for the script.
+// plan is the limits of a caller, prepared for the script.
 type plan struct {
 	quotas []quota
 	one    []any // the arguments for a cost of 1
 
-	fractions bool // some request takes no whole number of microseconds
+	fractions bool // for some limit a request is not a whole number of microseconds
 }
 
-// quota is a Limit in the units of its bucket: one request is per of them, and time
-// pays units of them back in a microsecond.
+// quota is a Limit in the units of its bucket: a request takes per units, and each microsecond
+// gives back units of them.
 type quota struct {
-	name  string // what the key ends with: a limit with other numbers has another one
+	name  string // the end of the key; a limit with other numbers has another name
 	burst uint64 // in requests
 	per   uint64
 	units uint64
@@ -136,8 +137,8 @@ func newPlan(limits []admit.Limit) (*plan, error) {
 	return p, nil
 }
 
-// newProbe is the plan of a probe: a write to a key of its own, which is gone in a
-// millisecond. No Limit has such a name.
+// newProbe returns the plan of a probe, which writes a key of its own that expires after about
+// a millisecond. No Limit has such a name.
 func newProbe() *plan {
 	p, err := newPlan([]admit.Limit{admit.PerSecond(1000)})
 	if err != nil {
@@ -147,7 +148,7 @@ func newProbe() *plan {
 	return p
 }
 
-// keys are the keys of a caller. They share the memory of one string.
+// keys returns the keys of a caller. They share the memory of one string.
 func (p *plan) keys(id caller) []string {
 	var buf [256]byte
 	b := buf[:0]
@@ -170,8 +171,9 @@ func (p *plan) args(cost int) []any {
 	return p.newArgs(cost)
 }
 
-// newArgs are two numbers for each limit, what a full bucket holds and what the cost is
-// in microseconds, and where these have fractions three more: the units and both.
+// newArgs returns the arguments of the script. For each limit they are the size of a full
+// bucket and the cost, in microseconds. If these have fractions, three more follow for each
+// limit: the units, and the fractions of both.
 func (p *plan) newArgs(cost int) []any {
 	if p.never(cost) {
 		cost = 0
@@ -198,8 +200,8 @@ func (p *plan) never(cost int) bool {
 	return slices.ContainsFunc(p.quotas, func(q quota) bool { return cost > 0 && uint64(cost) > q.burst })
 }
 
-// span is the time that pays back a cost, which is at most the burst. To give back more
-// than that is to give back all.
+// span returns the time that pays back a cost of at most the burst. A negative cost gives back
+// no more than the burst.
 func (q *quota) span(cost int) span {
 	n := uint64(max(cost, 0))
 	if cost < 0 {
@@ -217,7 +219,8 @@ func (q *quota) span(cost int) span {
 	}
 }
 
-// answer is what the script returns: when it was, and when each bucket will be full.
+// answer is what the script returns: its decision, the time of that, and when each bucket will
+// be full.
 type answer struct {
 	admitted bool
 	now      int64
@@ -234,24 +237,24 @@ func (p *plan) parse(reply any) (answer, error) {
 		}
 	}
 	if len(n) != len(values) || len(n) != 2+2*len(p.quotas) {
-		return answer{}, fmt.Errorf("the script returns %d integers in a []any; eval has returned %T %v", 2+2*len(p.quotas), reply, reply)
+		return answer{}, fmt.Errorf("the script returns %d integers in a []any, but eval returned %T %v", 2+2*len(p.quotas), reply, reply)
 	}
 	a := answer{admitted: n[0] == 1, now: n[1], full: make([]span, len(p.quotas))}
 	for i := range a.full {
 		a.full[i] = span{n[2+2*i], n[3+2*i]}
 		if part := a.full[i].part; part < 0 || uint64(part) >= p.quotas[i].units {
-			return answer{}, fmt.Errorf("the script has returned a fraction of %d, of %d", part, p.quotas[i].units)
+			return answer{}, fmt.Errorf("the script returned the fraction %d, which is not below %d", part, p.quotas[i].units)
 		}
 	}
 	return a, nil
 }
 
-// decide says what an answer means for a cost, so much later. Where the buckets have
-// paid back enough meanwhile, the Decision allows what was not.
+// decide returns what an answer means for a cost that much later. If the buckets have refilled
+// enough meanwhile, the Decision allows a cost that was rejected.
 func (p *plan) decide(a answer, later time.Duration, cost int) admit.Decision {
 	d := admit.Decision{Allowed: true, States: make([]admit.LimitState, len(p.quotas))}
 	if a.admitted && !p.never(cost) {
-		cost = 0 // it is taken
+		cost = 0 // the script has taken it
 	}
 	now := a.now + later.Microseconds()
 	never := false
@@ -283,7 +286,7 @@ func (p *plan) decide(a answer, later time.Duration, cost int) admit.Decision {
 	return d
 }
 
-// free is what a bucket holds, as a number of 128 bits.
+// free returns what a bucket holds, as a number of 128 bits.
 func (q *quota) free(lacks span) (hi, lo uint64) {
 	hi, lo = bits.Mul64(q.burst, q.per)
 	lackHi, lackLo := bits.Mul64(uint64(lacks.us), q.units)
@@ -303,8 +306,8 @@ func (q *quota) remaining(lacks span) int {
 	return int(n)
 }
 
-// wait is the time, in whole microseconds, until a bucket lets the cost through; 0 also
-// where it never does.
+// wait returns the time until a bucket admits the cost, in whole microseconds. It is 0 also if
+// the bucket never does.
 func (q *quota) wait(lacks span, cost int) time.Duration {
 	if cost <= 0 || uint64(cost) > q.burst {
 		return 0

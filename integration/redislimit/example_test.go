@@ -19,9 +19,9 @@ import (
 func Example_goRedis() {
 	client := redis.NewClient(&redis.Options{
 		Addr:                  os.Getenv("REDIS_ADDR"),
-		ContextTimeoutEnabled: true, // without it, Direct below would be a lie
-		MaxRetries:            -1,   // a call whose answer was lost has counted, and is not to count again
-		DialerRetries:         1,    // a Redis that refuses connections is found out at once
+		ContextTimeoutEnabled: true, // Direct below needs it
+		MaxRetries:            -1,   // a call whose reply was lost may have counted, and must not count twice
+		DialerRetries:         1,    // a Redis that refuses connections is an error at once
 	})
 	script := redis.NewScript(redislimit.Script)
 	store, err := redislimit.New(func(ctx context.Context, keys []string, args ...any) (any, error) {
@@ -31,7 +31,7 @@ func Example_goRedis() {
 		log.Fatal(err)
 	}
 	limiter, err := admit.NewLimiter(admit.LimiterConfig{
-		Name:     "prices", // of the service: others in the same Redis have their own buckets
+		Name:     "prices", // services in the same Redis with other names have their own buckets
 		Limits:   []admit.Limit{admit.PerSecond(10), admit.PerHour(1000)},
 		Store:    store,
 		Replicas: 8, // the share of each while Redis is down

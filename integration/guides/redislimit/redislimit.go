@@ -21,7 +21,7 @@ func NewLimiter(addr string) (*admit.Limiter, error) {
 		return nil, err
 	}
 	return admit.NewLimiter(admit.LimiterConfig{
-		Name:     "prices", // other services in the same Redis have buckets of their own
+		Name:     "prices", // services in the same Redis with other names have buckets of their own
 		Limits:   []admit.Limit{admit.PerSecond(10), admit.PerHour(1000)},
 		Store:    store,
 		Replicas: 8, // the share of each while Redis is down
