@@ -26,7 +26,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	defer db.Close()
-	db.SetMaxOpenConns(10) // of all that PostgreSQL has, for all services
+	db.SetMaxOpenConns(10) // all services together must stay below max_connections
 	store, err := sqlkeys.New(sqlkeys.Config{DB: db, Dialect: sqlkeys.PostgreSQL})
 	if err != nil {
 		log.Fatal(err)
@@ -37,7 +37,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	go store.Watch(ctx, cache.Forget) // a key that is revoked is refused within about a second
+	go store.Watch(ctx, cache.Forget) // a revoked key is rejected within about a second
 	auth, err := admit.NewAuth(admit.AuthConfig{Store: cache, Failures: admit.PerMinute(60)})
 	if err != nil {
 		log.Fatal(err)
@@ -61,7 +61,7 @@ func ExampleStore_Insert() {
 			Owner:     owner,
 			Plan:      "free",
 			Scopes:    []string{"orders:read"},
-			Meta:      map[string]string{"hint": hint}, // to tell keys apart on a page
+			Meta:      map[string]string{"hint": hint}, // to tell keys apart in a list
 			ExpiresAt: time.Now().AddDate(1, 0, 0),
 		})
 		if errors.Is(err, sqlkeys.ErrExists) {
@@ -72,7 +72,7 @@ func ExampleStore_Insert() {
 	_ = create
 }
 
-// Both keys are valid for a day, in which the owner changes over.
+// Both keys are valid for a day, so that the owner can switch to the new one.
 func ExampleStore_Rotate() {
 	rotate := func(ctx context.Context, store *sqlkeys.Store, id, nextID string) (token string, err error) {
 		old, err := store.Get(ctx, id)
@@ -88,7 +88,7 @@ func ExampleStore_Rotate() {
 			next.Meta["hint"] = hint
 		}
 		if err := store.Rotate(ctx, id, time.Now().Add(24*time.Hour), digest, &next); err != nil {
-			return "", err // sqlkeys.ErrNotValid for a key that is not live any more
+			return "", err // sqlkeys.ErrNotValid if the key has expired or has been revoked
 		}
 		return token, nil
 	}
@@ -112,7 +112,7 @@ func ExampleStore_List() {
 	_ = unused
 }
 
-// The table, for a migration. The service itself needs no right to make it.
+// A migration creates the table. The service itself needs no right to do so.
 func ExampleSchema() {
 	migrate := func(ctx context.Context, db *sql.DB) error {
 		_, err := db.ExecContext(ctx, sqlkeys.Schema(sqlkeys.SQLite))

@@ -42,7 +42,7 @@ func formatNetworks(networks []netip.Prefix) string {
 	return marshal(texts, "[]")
 }
 
-// checkLimits is for limits that may be left out.
+// checkLimits checks limits, which may be absent.
 func checkLimits(limits []admit.Limit) error {
 	if len(limits) == 0 {
 		return nil
@@ -102,12 +102,12 @@ func formatQuotas(quotas []admit.Quota) string {
 	return marshal(all, "[]")
 }
 
-// parseArray takes no member that is not known: it might restrict the key.
+// parseArray rejects unknown members, since one might restrict the key.
 func parseArray(text []byte, into any) error {
 	if !bytes.HasPrefix(bytes.TrimLeft(text, " \t\r\n"), []byte("[")) {
 		return errors.New("it must be an array")
 	}
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
-	return dec.Decode(into) // the column holds one value
+	return dec.Decode(into) // the column has exactly one value
 }

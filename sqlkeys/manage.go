@@ -15,24 +15,26 @@ import (
 	"github.com/admit-go/admit/internal/sqldb"
 )
 
-// Record is a key with what the table knows besides.
+// Record is a key with the other columns of its row.
 type Record struct {
 	admit.Key
-	Digest     admit.Digest
-	CreatedAt  time.Time
-	LastUsedAt time.Time // to a minute or two, or the TTL of caches if that is longer; zero: never
+	Digest    admit.Digest
+	CreatedAt time.Time
+	// LastUsedAt is precise to a minute or two, or to the TTL of caches if that is longer.
+	// Zero means never.
+	LastUsedAt time.Time
 }
 
 var (
-	// ErrExists is returned for a key whose id or digest is in the table.
+	// ErrExists is returned for a key whose id or digest is in the table already.
 	ErrExists = errors.New("sqlkeys: a key with this id or digest exists")
-	// ErrNotValid is returned for the rotation of a key that has expired or is revoked.
+	// ErrNotValid is returned by Rotate for a key that has expired or has been revoked.
 	ErrNotValid = errors.New("sqlkeys: the key has expired or is revoked")
 )
 
-// Insert adds a key. It returns ErrExists if its id or digest is there. It refuses Limits
-// that admit.CompleteLimits refuses, Quotas that admit.CompleteQuotas does, and Networks with
-// host bits or of IPv4 in the form of IPv6.
+// Insert adds a key. It returns ErrExists if there is a key with its id or digest. It rejects
+// Limits that admit.CompleteLimits rejects, Quotas that admit.CompleteQuotas rejects, and
+// Networks with host bits or with IPv4 addresses in the form of IPv6.
 func (s *Store) Insert(ctx context.Context, d admit.Digest, k *admit.Key) error {
 	return s.wrap("insert a key", s.insert(ctx, s.db, d, k))
 }
@@ -48,9 +50,9 @@ func (s *Store) Get(ctx context.Context, id string) (*Record, error) {
 	return r, s.wrap("get a key", err)
 }
 
-// List returns all keys of an owner, or of all owners for "", ordered by id. It reads
-// them by the thousand, each time as the table is then. A row that cannot be read is an
-// *admit.ConfigError that names its key, and the rows after it follow; an error of the
+// List returns all keys of an owner, or of all owners for "", ordered by id. It reads 1,000
+// rows at a time, each time from the current table. For a row that cannot be read it yields an
+// *admit.ConfigError that names the key, and goes on with the next row. An error of the
 // database ends the list.
 func (s *Store) List(ctx context.Context, owner string) iter.Seq2[*Record, error] {
 	const size = 1000
@@ -78,9 +80,10 @@ func (s *Store) List(ctx context.Context, owner string) iter.Seq2[*Record, error
 	}
 }
 
-// Revoke ends a key at a time, which may be to come (zero: now, by the clock of the
-// database), and returns it as it is then. A key that is revoked earlier stays so. Of a row that cannot be read it returns ID,
-// Digest and RevokedAt alone. It returns admit.ErrKeyNotFound if there is no such key.
+// Revoke revokes a key at a time, and returns the changed key. Zero means now, by the clock of
+// the database; the time may be in the future. A key that is revoked at an earlier time keeps
+// that. For a row that cannot be read, Revoke returns only ID, Digest and RevokedAt. It returns
+// admit.ErrKeyNotFound if there is no such key.
 func (s *Store) Revoke(ctx context.Context, id string, at time.Time) (*Record, error) {
 	if !s.holds(id) {
 		return nil, admit.ErrKeyNotFound
@@ -96,7 +99,7 @@ func (s *Store) Revoke(ctx context.Context, id string, at time.Time) (*Record, e
 		if err != nil {
 			return err
 		}
-		if r, err = s.get(ctx, tx, id); err != nil { // which must not keep the key from being revoked
+		if r, err = s.get(ctx, tx, id); err != nil { // a row that cannot be read must be revocable too
 			r, err = s.revoked(ctx, tx, id)
 		}
 		return err
@@ -107,7 +110,7 @@ func (s *Store) Revoke(ctx context.Context, id string, at time.Time) (*Record, e
 	return r, nil
 }
 
-// revoked returns what every row has that is revoked.
+// revoked returns the columns of a revoked row that can be read in any case.
 func (s *Store) revoked(ctx context.Context, tx *sql.Tx, id string) (*Record, error) {
 	var d digest
 	var at sqldb.Moment
@@ -117,10 +120,10 @@ func (s *Store) revoked(ctx context.Context, tx *sql.Tx, id string) (*Record, er
 	return &Record{Key: admit.Key{ID: id, RevokedAt: at.Time}, Digest: d.Digest}, nil
 }
 
-// Rotate adds next, and lets the key with the id expire at a time (zero: now, by the clock
-// of the database), if it would not do so before: until then both are valid. It does both or neither. It returns
-// admit.ErrKeyNotFound, ErrNotValid for a key that is not live any more, or ErrExists.
-// It refuses a next that Insert would refuse.
+// Rotate adds the key next, and makes the key with the id expire at the time until, unless it
+// expires earlier. Zero means now, by the clock of the database. Up to then both keys are
+// valid. Rotate does both or neither. It returns admit.ErrKeyNotFound, ErrNotValid for a key
+// that has expired or has been revoked, or ErrExists. It rejects a next that Insert rejects.
 func (s *Store) Rotate(ctx context.Context, id string, until time.Time, d admit.Digest, next *admit.Key) error {
 	if !s.holds(id) {
 		return admit.ErrKeyNotFound
@@ -149,7 +152,7 @@ func (s *Store) insert(ctx context.Context, q querier, d admit.Digest, k *admit.
 	}
 	columns := `digest, ` + keyColumns
 	args := []any{d[:], k.ID, k.Owner, k.Plan, marshal(k.Scopes, "[]"), marshal(k.Meta, "{}"), s.dialect.Moment(k.NotBefore), s.dialect.Moment(k.ExpiresAt), s.dialect.Moment(k.RevokedAt)}
-	if len(k.Networks) > 0 || len(k.Limits) > 0 || len(k.Quotas) > 0 { // else a table of version 1 will do
+	if len(k.Networks) > 0 || len(k.Limits) > 0 || len(k.Quotas) > 0 { // else a table of version 1 is enough
 		columns += `, networks, limits, quotas`
 		args = append(args, formatNetworks(k.Networks), formatLimits(k.Limits), formatQuotas(k.Quotas))
 	}
@@ -167,13 +170,13 @@ func (s *Store) get(ctx context.Context, q querier, id string) (*Record, error) 
 	return s.one(ctx, q, `WHERE id = ?`, id)
 }
 
-// holds reports whether the table can have a text. PostgreSQL answers a query for one that
-// it cannot with an error, and not with no row.
+// holds reports whether the table can store a text. For a text that it cannot store,
+// PostgreSQL returns an error instead of no row.
 func (s *Store) holds(text string) bool {
 	return s.dialect != PostgreSQL || utf8.ValidString(text) && !strings.ContainsRune(text, 0)
 }
 
-// checkTexts refuses what the table cannot hold, before a driver says so in its own words.
+// checkTexts rejects texts that the table cannot store, with a clearer error than a driver's.
 func (s *Store) checkTexts(k *admit.Key) error {
 	texts := append([]string{k.ID, k.Owner, k.Plan}, k.Scopes...)
 	for name, value := range k.Meta {
@@ -181,7 +184,7 @@ func (s *Store) checkTexts(k *admit.Key) error {
 	}
 	for _, text := range texts {
 		if !s.holds(text) {
-			return fmt.Errorf("%q has a NUL character or is not UTF-8: PostgreSQL cannot store it", text)
+			return fmt.Errorf("%q has a NUL character or is not valid UTF-8; PostgreSQL cannot store it", text)
 		}
 	}
 	return nil
@@ -202,7 +205,8 @@ func (s *Store) exec(ctx context.Context, q querier, query string, args ...any) 
 	return result.RowsAffected()
 }
 
-// wrap says what has failed. An answer is returned as it is.
+// wrap adds what has failed to an error. It returns the errors of this package's API as they
+// are.
 func (s *Store) wrap(doing string, err error) error {
 	var callers callersError
 	switch {
@@ -217,14 +221,14 @@ func (s *Store) wrap(doing string, err error) error {
 	}
 }
 
-// explain says what to do about a table that is missing or of an earlier version.
+// explain adds what to do about a table that is missing or has an earlier version.
 func (s *Store) explain(err error) error {
 	schema := "admit keys schema " + strings.ToLower(s.dialect.String())
 	state, text := sqldb.State(err), err.Error()
 	if state == "42703" || s.dialect == SQLite && (strings.Contains(text, "no such column") || strings.Contains(text, "no column named")) {
 		for _, column := range []string{"networks", "limits", "quotas"} {
 			if strings.Contains(text, column) {
-				return fmt.Errorf("the table admit_keys has no column %s; bring it up with: %s --from 1: %w", column, schema, err)
+				return fmt.Errorf("the table admit_keys has no column %s; upgrade it with the output of `%s --from 1`: %w", column, schema, err)
 			}
 		}
 	}

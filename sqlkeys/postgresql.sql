@@ -1,12 +1,13 @@
 -- Keys of github.com/admit-go/admit/sqlkeys in PostgreSQL 12 or later, version 2.
 --
--- networks: where the key may be used from; none: from anywhere. ["192.0.2.0/24", "2001:db8::/32"]
--- limits: those of this key, instead of its plan's; per is a duration of Go, name and burst
--- may be left out. [{"name": "minute", "requests": 1000, "per": "1m", "burst": 100}]
--- quotas: those of this key, instead of the ones of its plan that have the same names; every is
--- day, week or month, name and soft may be left out.
+-- networks: where the key may be used from; empty: from anywhere.
+-- ["192.0.2.0/24", "2001:db8::/32"]
+-- limits: the rate limits of this key, instead of those of its plan. per is a Go duration; name
+-- and burst are optional. [{"name": "minute", "requests": 1000, "per": "1m", "burst": 100}]
+-- quotas: the quotas of this key, instead of those of its plan with the same names. every is
+-- day, week or month; name and soft are optional.
 -- [{"name": "month", "requests": 20000, "every": "month", "soft": true}]
--- A key whose networks, limits or quotas cannot be read is refused.
+-- A key whose networks, limits or quotas cannot be read is rejected.
 
 CREATE TABLE admit_keys (
   digest       bytea       PRIMARY KEY CHECK (octet_length(digest) = 32), -- SHA-256 of the token
@@ -23,16 +24,16 @@ CREATE TABLE admit_keys (
   revoked_at   timestamptz,
   created_at   timestamptz NOT NULL DEFAULT now(),
   last_used_at timestamptz,
-  changed_at   timestamptz NOT NULL DEFAULT clock_timestamp(), -- when last, and
-  version      bigint      NOT NULL DEFAULT 1,                 -- how often
-  former       bytea                                           -- digests that it had before, the last one first
+  changed_at   timestamptz NOT NULL DEFAULT clock_timestamp(), -- time of the last change
+  version      bigint      NOT NULL DEFAULT 1,                 -- number of changes, plus 1
+  former       bytea                                           -- previous digests, the latest first
 ) WITH (fillfactor = 90);
 
 CREATE INDEX admit_keys_owner ON admit_keys (owner, id);
 CREATE INDEX admit_keys_changed_at ON admit_keys (changed_at);
 
--- Caches learn of a change by changed_at, whoever makes it, and by former of the digests
--- that are no key's any more. The last use is no change.
+-- Whichever program changes a key, caches see the change in changed_at, and the previous digests
+-- in former. Writing the last use is not a change.
 CREATE FUNCTION admit_keys_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   NEW.changed_at := clock_timestamp();

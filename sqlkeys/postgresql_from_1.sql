@@ -1,6 +1,6 @@
--- Version 1 of the table admit_keys becomes version 2. It may run while services use the
--- table, and more than once. It is one statement, so that it happens as a whole: in between,
--- a change would not be seen by caches. It reads the table once under a lock.
+-- Upgrades the table admit_keys from version 1 to version 2. It may run while services use the
+-- table, and more than once. It is one statement, so that caches miss no change in between. It
+-- reads the table once under a lock.
 DO $$
 BEGIN
   ALTER TABLE admit_keys

@@ -13,7 +13,7 @@ import (
 	"github.com/admit-go/admit/internal/sqldb"
 )
 
-// keyColumns are those that each version of the table has.
+// keyColumns are the columns of a key that each version of the table has.
 const keyColumns = `id, owner, plan, scopes, meta, not_before, expires_at, revoked_at`
 
 // querier is a *sql.DB or a *sql.Tx.
@@ -22,11 +22,11 @@ type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// found is a row of the table, or why it cannot be read.
+// found is a row of the table, or the reason why it cannot be read.
 type found struct {
 	id     string
 	record *Record
-	err    error // an *admit.ConfigError: a KeyCache takes it for no outage
+	err    error // an *admit.ConfigError, which is not an outage for a KeyCache
 }
 
 // one returns the row that a clause selects, or admit.ErrKeyNotFound.
@@ -42,8 +42,8 @@ func (s *Store) one(ctx context.Context, q querier, which string, args ...any) (
 	}
 }
 
-// rows returns the rows that a clause selects, in an order, which the clause has too. A row that cannot be read is
-// found with an error.
+// rows returns the rows that a clause selects, in an order that the clause has too. A row that
+// cannot be read is in the result with its error.
 func (s *Store) rows(ctx context.Context, q querier, which, order string, args ...any) ([]found, error) {
 	rows, err := q.QueryContext(ctx, s.selectKeys(which, order), args...)
 	if err != nil {
@@ -72,23 +72,23 @@ func (s *Store) rows(ctx context.Context, q querier, which, order string, args .
 	return all, rows.Err()
 }
 
-// selectKeys returns the query for all that is read of rows, on a table of any version. It
-// must not depend on what the table was like before: a service that did not see that
-// networks were added would let in whom they keep out. The id comes first, so that it is
-// known of each row.
+// selectKeys returns the query for all columns of a key, on a table of any version. It must not
+// depend on an earlier state of the table: a service that did not notice the new column
+// networks would admit callers that it excludes. The id comes first, so that it is known for
+// each row.
 func (s *Store) selectKeys(which, order string) string {
 	if s.dialect == SQLite {
-		return `SELECT id, * FROM admit_keys ` + which // in its order
+		return `SELECT id, * FROM admit_keys ` + which // which has the order
 	}
-	// A column that admit_keys does not have is that of absent. A statement that a driver or
-	// a pool has prepared is made anew when the column is added, and has the same result
-	// type, without which PostgreSQL would refuse it. SELECT * would not have it.
+	// A column that admit_keys does not have is taken from absent. When the column is added,
+	// PostgreSQL plans statements anew that a driver or a pool has prepared. It requires them to
+	// have the same result type, which SELECT * would not.
 	return s.dialect.Query(`SELECT k.* FROM (SELECT '[]'::jsonb AS networks, '[]'::jsonb AS limits, '[]'::jsonb AS quotas) AS absent,
 		LATERAL (SELECT id, owner, plan, scopes, meta, networks, limits, quotas, digest, ` + finiteTimes + ` FROM admit_keys ` + which + `) AS k` + order)
 }
 
-// finiteTimes are the times of a row in PostgreSQL, and the names of those that are
-// infinite: drivers fail to read one, and with it all rows of a query.
+// finiteTimes are the times of a row in PostgreSQL, and the names of those that are infinite.
+// Drivers fail to read an infinite time, and with it all rows of the query.
 var finiteTimes = func() string {
 	var times, infinite []string
 	for _, column := range []string{"not_before", "expires_at", "revoked_at", "created_at", "last_used_at"} {
@@ -98,7 +98,7 @@ var finiteTimes = func() string {
 	return strings.Join(times, ", ") + `, concat_ws(' and ', ` + strings.Join(infinite, ", ") + `) AS infinite`
 }()
 
-// row is a row as the table has it.
+// row is a row of the table.
 type row struct {
 	digest                                           digest
 	id, owner, plan, infinite                        string
@@ -106,9 +106,9 @@ type row struct {
 	notBefore, expiresAt, revokedAt, created, usedAt sqldb.Moment
 }
 
-// column returns where a column goes.
+// column returns where to scan a column to.
 func (r *row) column(name string) any {
-	switch strings.ToLower(name) { // SQLite keeps how it was written
+	switch strings.ToLower(name) { // SQLite keeps the case of the CREATE TABLE
 	case "digest":
 		return &r.digest
 	case "id":
@@ -144,8 +144,8 @@ func (r *row) column(name string) any {
 	}
 }
 
-// record fails where anything of the row cannot be read: a key without its networks would
-// be let in from everywhere.
+// record fails if any part of the row cannot be read: a key without its networks would be
+// admitted from everywhere.
 func (r *row) record() (*Record, error) {
 	k := admit.Key{
 		ID: r.id, Owner: r.owner, Plan: r.plan,
@@ -175,12 +175,12 @@ func (r *row) record() (*Record, error) {
 	return &Record{Key: k, Digest: r.digest.Digest, CreatedAt: r.created.Time, LastUsedAt: r.usedAt.Time}, nil
 }
 
-// fault is about a column of the row, or all of it.
+// fault returns the error for a column of the row, or for all of it.
 func (r *row) fault(column string, err error) error {
 	return &admit.ConfigError{Field: fmt.Sprintf("admit_keys[%q]%s", r.id, column), Reason: "cannot be read: " + err.Error()}
 }
 
-// unmarshal leaves into alone where there is nothing to read.
+// unmarshal does not change into if there is nothing to read.
 func unmarshal(text []byte, nothing string, into any) error {
 	if string(text) == nothing {
 		return nil
@@ -196,20 +196,20 @@ func marshal[T []string | []keyform.Limit | []quota | map[string]string](v T, no
 	return string(text)
 }
 
-// dropped takes a column that is not ours.
+// dropped ignores an unknown column.
 type dropped struct{}
 
 // Scan implements sql.Scanner.
 func (dropped) Scan(any) error { return nil }
 
-// digest is one as a column has it.
+// digest is a digest in a column.
 type digest struct{ admit.Digest }
 
 // Scan implements sql.Scanner.
 func (d *digest) Scan(v any) error {
 	b, _ := v.([]byte)
 	if len(b) != len(d.Digest) {
-		return fmt.Errorf("a digest is a %T of %d bytes", v, len(b))
+		return fmt.Errorf("the digest is a %T of %d bytes, not of %d", v, len(b), len(d.Digest))
 	}
 	d.Digest = admit.Digest(b)
 	return nil

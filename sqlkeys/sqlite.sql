@@ -1,13 +1,14 @@
 -- Keys of github.com/admit-go/admit/sqlkeys in SQLite 3.38 or later, version 2. Times are
 -- microseconds since 1970.
 --
--- networks: where the key may be used from; none: from anywhere. ["192.0.2.0/24", "2001:db8::/32"]
--- limits: those of this key, instead of its plan's; per is a duration of Go, name and burst
--- may be left out. [{"name": "minute", "requests": 1000, "per": "1m", "burst": 100}]
--- quotas: those of this key, instead of the ones of its plan that have the same names; every is
--- day, week or month, name and soft may be left out.
+-- networks: where the key may be used from; empty: from anywhere.
+-- ["192.0.2.0/24", "2001:db8::/32"]
+-- limits: the rate limits of this key, instead of those of its plan. per is a Go duration; name
+-- and burst are optional. [{"name": "minute", "requests": 1000, "per": "1m", "burst": 100}]
+-- quotas: the quotas of this key, instead of those of its plan with the same names. every is
+-- day, week or month; name and soft are optional.
 -- [{"name": "month", "requests": 20000, "every": "month", "soft": true}]
--- A key whose networks, limits or quotas cannot be read is refused.
+-- A key whose networks, limits or quotas cannot be read is rejected.
 
 CREATE TABLE admit_keys (
   digest       BLOB    NOT NULL PRIMARY KEY CHECK (typeof(digest) = 'blob' AND length(digest) = 32), -- SHA-256 of the token
@@ -24,16 +25,16 @@ CREATE TABLE admit_keys (
   revoked_at   INTEGER,
   created_at   INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)),
   last_used_at INTEGER,
-  changed_at   INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)), -- when last, and
-  version      INTEGER NOT NULL DEFAULT 1, -- how often
-  former       BLOB -- digests that it had before, the last one first
+  changed_at   INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)), -- time of the last change
+  version      INTEGER NOT NULL DEFAULT 1, -- number of changes, plus 1
+  former       BLOB -- previous digests, the latest first
 ) WITHOUT ROWID;
 
 CREATE INDEX admit_keys_owner ON admit_keys (owner, id);
 CREATE INDEX admit_keys_changed_at ON admit_keys (changed_at);
 
--- Caches learn of a change by changed_at, whoever makes it, and by former of the digests
--- that are no key's any more. The last use is no change.
+-- Whichever program changes a key, caches see the change in changed_at, and the previous digests
+-- in former. Writing the last use is not a change.
 CREATE TRIGGER admit_keys_changed
   AFTER UPDATE OF digest, id, owner, plan, scopes, meta, networks, limits, quotas, not_before, expires_at, revoked_at ON admit_keys
 BEGIN

@@ -1,8 +1,7 @@
--- Version 1 of the table admit_keys becomes version 2. It may run while services use the
--- table. Run it in a transaction, or a change that comes in between may not be seen by
--- caches: with the sqlite3 shell, BEGIN IMMEDIATE before it, COMMIT after it. SQLite cannot
--- leave out a column that is there: a second run fails at the first statement, and leaves
--- the table as it is.
+-- Upgrades the table admit_keys from version 1 to version 2. It may run while services use the
+-- table. Run it in a transaction, or caches may miss a change in between: with the sqlite3
+-- shell, BEGIN IMMEDIATE before it, COMMIT after it. A second run fails at the first statement,
+-- since the column exists, and leaves the table as it is.
 ALTER TABLE admit_keys ADD COLUMN networks TEXT NOT NULL DEFAULT '[]' CHECK (json_type(networks) = 'array');
 ALTER TABLE admit_keys ADD COLUMN limits TEXT NOT NULL DEFAULT '[]' CHECK (json_type(limits) = 'array');
 ALTER TABLE admit_keys ADD COLUMN quotas TEXT NOT NULL DEFAULT '[]' CHECK (json_type(quotas) = 'array');

@@ -1,36 +1,35 @@
-// Package sqlkeys keeps the keys of admit in PostgreSQL or SQLite, through database/sql
-// and a driver that the caller brings.
+// Package sqlkeys keeps API keys in PostgreSQL or SQLite, through database/sql and a driver
+// that the service imports.
 //
 //	db, err := sql.Open("pgx", url)
-//	db.SetMaxOpenConns(10) // or one flood of unknown keys takes all that PostgreSQL has
+//	db.SetMaxOpenConns(10) // or a flood of unknown keys takes all connections of PostgreSQL
 //	store, err := sqlkeys.New(sqlkeys.Config{DB: db, Dialect: sqlkeys.PostgreSQL})
 //	defer store.Close()
 //	cache, err := admit.NewKeyCache(store, admit.KeyCacheConfig{TTL: time.Minute, StaleFor: time.Hour})
 //	go store.Watch(ctx, cache.Forget)
 //	auth, err := admit.NewAuth(admit.AuthConfig{Store: cache})
 //
-// With Watch, a change that is committed is seen by the caches of all services within
-// about a second: half a second on average, and one second plus the time of a query at
-// most; so is a changed digest, as if the one before were revoked. While the database
-// cannot be reached, the TTL is the bound, then StaleFor. A row that is deleted is not seen
-// by Watch, so revoke instead; the TTL bounds that too.
+// With Watch, the caches of all services see a committed change within about a second: after
+// half a second on average, and after one second plus the time of a query at most. A changed
+// digest is seen too, as if the previous one had been revoked. While the database cannot be
+// reached, TTL and then StaleFor are the bound. Watch does not see deleted rows, so revoke keys
+// instead of deleting them; for a deleted row the TTL is the bound.
 //
-// A look-up takes a connection, and waits for one as long as Config.Timeout. A KeyCache makes
-// at most 64 at a time, and a Store without one as many as there are requests: bound them
-// with SetMaxOpenConns, so that all services together stay below max_connections of
-// PostgreSQL. PgBouncer may stand between, also in transaction mode. Before its release 1.21
-// it knows no prepared statements, so the driver must make none: for pgx that is
-// default_query_exec_mode=exec in the URL.
+// A look-up takes a connection, and waits for one for at most Config.Timeout. A KeyCache makes
+// at most 64 look-ups at a time; a Store without one makes as many as there are requests. Bound
+// them with SetMaxOpenConns, so that all services together stay below max_connections of
+// PostgreSQL. PgBouncer may stand in between, also in transaction mode. Before its release 1.21
+// it does not support prepared statements, so the driver must not prepare any: for pgx, put
+// default_query_exec_mode=exec into the URL.
 //
-// After a failover, a connection to the server that was demoted stays open for as long as the
-// pool keeps it: SetConnMaxLifetime, of some minutes, bounds that. A replica that lags knows a
-// key, and a revocation, as late as it lags.
+// After a failover, the pool may keep a connection to the demoted server; SetConnMaxLifetime of
+// a few minutes bounds that. A read replica knows a new or revoked key as late as it lags.
 //
-// A service needs the right to read the table; with UPDATE of last_used_at it keeps the last
-// use of keys as well.
+// A service needs the right to SELECT from the table. With the right to UPDATE last_used_at it
+// also records when keys were last used.
 //
-// Schema returns the table for your migrations, and SchemaFrom what brings the table of an
-// earlier release up.
+// Schema returns the table for your migrations, and SchemaFrom the migration of a table from an
+// earlier release.
 package sqlkeys
 
 import (
@@ -47,31 +46,32 @@ import (
 	"github.com/admit-go/admit/internal/sqldb"
 )
 
-// Dialect is the database behind a *sql.DB: PostgreSQL or SQLite. Its String returns that name.
+// Dialect is the database behind a *sql.DB: PostgreSQL or SQLite. Its method String returns
+// that name.
 type Dialect = sqldb.Dialect
 
-// The databases that are supported. The zero Dialect is none.
+// The supported databases. The zero Dialect is not valid.
 const (
 	PostgreSQL = sqldb.PostgreSQL
 	SQLite     = sqldb.SQLite
 )
 
-// Config says where the keys are.
+// Config configures New.
 type Config struct {
-	// DB is the database, which has the table of Schema. Required. It stays open after
-	// Close. For SQLite, its driver should be told to wait for locks (busy_timeout).
+	// DB is the database that has the table of Schema. Required. Close leaves it open. For
+	// SQLite, configure the driver to wait for locks (busy_timeout).
 	DB *sql.DB
-	// Dialect is what the database speaks. Required.
+	// Dialect is the kind of database. Required.
 	Dialect Dialect
-	// Timeout bounds a look-up, the wait for a connection included. 0: one second.
+	// Timeout bounds a look-up, including the wait for a connection. Default: one second.
 	Timeout time.Duration
-	// Logger is told when Watch and the notes of last use fail. Nil: slog.Default().
+	// Logger logs failures of Watch and of writing the last use. Default: slog.Default().
 	Logger *slog.Logger
 }
 
 const defaultTimeout = time.Second
 
-// Store is an admit.KeyStore, and what manages its keys. It is safe for concurrent use.
+// Store is an admit.KeyStore with methods that manage its keys. It is safe for concurrent use.
 type Store struct {
 	db      *sql.DB
 	dialect Dialect
@@ -83,21 +83,21 @@ type Store struct {
 	unwritten outage.Log // of uses
 }
 
-// New returns a Store. It does not ask the database, which may be down when a service
-// starts. The error joins every fault of the configuration, each an *admit.ConfigError.
+// New returns a Store. It does not query the database, which may be down when a service
+// starts. The error joins every problem of the configuration, each an *admit.ConfigError.
 func New(c Config) (*Store, error) {
 	var faults []error
 	fault := func(field, format string, args ...any) {
 		faults = append(faults, &admit.ConfigError{Field: "sqlkeys.Config." + field, Reason: fmt.Sprintf(format, args...)})
 	}
 	if c.DB == nil {
-		fault("DB", "is nil; give the database, as sql.Open returns it")
+		fault("DB", "is nil; give the *sql.DB that sql.Open returns")
 	}
 	if c.Dialect != PostgreSQL && c.Dialect != SQLite {
-		fault("Dialect", "is %v; it is PostgreSQL or SQLite", c.Dialect)
+		fault("Dialect", "is %v; give PostgreSQL or SQLite", c.Dialect)
 	}
 	if c.Timeout < 0 {
-		fault("Timeout", "is %v; it is a time, or 0 for %v", c.Timeout, defaultTimeout)
+		fault("Timeout", "is %v; give a positive duration, or 0 for %v", c.Timeout, defaultTimeout)
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
@@ -123,17 +123,17 @@ func New(c Config) (*Store, error) {
 	return s, nil
 }
 
-// Close writes the last uses that are not written yet, for two seconds at most: the error
-// says that some are lost. A service that may not write, or whose database is read-only,
-// keeps no last use: that is no error, but one line in the log. Close leaves the database
-// open.
+// Close writes the last uses of keys that have not been written yet. It takes at most two
+// seconds; an error means that some are lost. A service that has no right to write, or whose
+// database is read-only, does not record the last use: that is logged once and is not an error.
+// Close leaves the database open.
 func (s *Store) Close() error { return s.close() }
 
-// LookupKey implements admit.KeyStore with one indexed query. It returns
-// admit.ErrKeyNotFound where there is no such row, and an *admit.ConfigError where there is
-// one that cannot be read: its key is refused with 503, and an admit.KeyCache does not go on
-// with what it was before. Any other error is an outage. It prepares no statement: a pool
-// between the service and PostgreSQL may give it another connection each time.
+// LookupKey implements admit.KeyStore with one indexed query. It returns admit.ErrKeyNotFound
+// if there is no such row, and an *admit.ConfigError if the row cannot be read: an Auth then
+// answers with 503, and an admit.KeyCache does not go on with an earlier version of the key.
+// Any other error is an outage. LookupKey does not prepare statements, since a pool between
+// the service and PostgreSQL may use another connection each time.
 func (s *Store) LookupKey(ctx context.Context, d admit.Digest) (*admit.Key, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
@@ -150,7 +150,8 @@ func (s *Store) LookupKey(ctx context.Context, d admit.Digest) (*admit.Key, erro
 	return &r.Key, nil
 }
 
-// orNow returns an expression for a time, which is now for the zero one, and its parameters.
+// orNow returns an expression for a time, which is the current time for the zero one, and its
+// parameters.
 func (s *Store) orNow(t time.Time) (expr string, args []any) {
 	if t.IsZero() {
 		return s.dialect.Now(), nil

@@ -13,17 +13,17 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// Update changes the key with an id and returns it as it is then. No other writer comes
-// between what change sees and what is written.
+// Update changes the key with an id, and returns the changed key. No other writer changes the
+// key between the read and the write.
 //
-// change gets a copy, and may change everything but ID and RevokedAt: Revoke ends a key.
-// An error of change is returned as it is, and nothing is written; nor is anything if the
-// key stays as it was. change may be called more than once, each time with the key as it
-// is by then. It runs in a transaction, so it must not use the store.
+// The function change gets a copy of the key. It may change everything except ID and RevokedAt;
+// Revoke revokes a key. If it returns an error, Update returns that error as it is and writes
+// nothing. If it changes nothing, nothing is written. It may be called more than once, each
+// time with the current key. It runs in a transaction, so it must not use the Store.
 //
-// Update returns admit.ErrKeyNotFound if there is no such key. Of what change has changed
-// it refuses an ExpiresAt that is not after NotBefore, Scopes that admit.RequireScopes would
-// panic on, and Limits, Quotas and Networks that Insert would refuse.
+// Update returns admit.ErrKeyNotFound if there is no such key. Among the changes it rejects an
+// ExpiresAt that is not after NotBefore, Scopes that make admit.RequireScopes panic, and
+// Limits, Quotas and Networks that Insert rejects.
 func (s *Store) Update(ctx context.Context, id string, change func(*admit.Key) error) (*Record, error) {
 	var r *Record
 	err := s.dialect.InTx(ctx, s.db, func(tx *sql.Tx) error {
@@ -53,7 +53,7 @@ func (s *Store) Update(ctx context.Context, id string, change func(*admit.Key) e
 	return r, nil
 }
 
-// lock returns the key with an id, which no other transaction can change until tx ends.
+// lock returns the key with an id. No other transaction can change the key until tx ends.
 func (s *Store) lock(ctx context.Context, tx *sql.Tx, id string) (*Record, error) {
 	if !s.holds(id) {
 		return nil, admit.ErrKeyNotFound
@@ -61,16 +61,16 @@ func (s *Store) lock(ctx context.Context, tx *sql.Tx, id string) (*Record, error
 	if s.dialect == PostgreSQL {
 		return s.one(ctx, tx, `WHERE id = ? FOR UPDATE`, id)
 	}
-	// A transaction that begins with a write takes the lock first. One that began to read
-	// would fail where another has written since. The trigger does not look at this column.
+	// A transaction that begins with a write takes the lock first. One that begins with a read
+	// fails if another has written since. The trigger ignores this column.
 	if _, err := s.exec(ctx, tx, `UPDATE admit_keys SET last_used_at = last_used_at WHERE id = ?`, id); err != nil {
 		return nil, err
 	}
 	return s.get(ctx, tx, id)
 }
 
-// write writes what may have changed. It leaves out columns that a table of version 1 does
-// not have, as long as they stay as they were.
+// write writes the columns that may have changed. It leaves out unchanged columns that a table
+// of version 1 does not have.
 func (s *Store) write(ctx context.Context, tx *sql.Tx, old, next *admit.Key) error {
 	set := `owner = ?, plan = ?, scopes = ?, meta = ?, not_before = ?, expires_at = ?`
 	args := []any{next.Owner, next.Plan, marshal(next.Scopes, "[]"), marshal(next.Meta, "{}"), s.dialect.Moment(next.NotBefore), s.dialect.Moment(next.ExpiresAt)}
@@ -90,7 +90,7 @@ func (s *Store) write(ctx context.Context, tx *sql.Tx, old, next *admit.Key) err
 	return err
 }
 
-// callersError is returned to the caller as it is.
+// callersError is an error that Update returns without a prefix.
 type callersError struct{ error }
 
 func clone(k *admit.Key) *admit.Key {
@@ -100,27 +100,27 @@ func clone(k *admit.Key) *admit.Key {
 	return &c
 }
 
-// same reports whether the table would have the same row for both.
+// same reports whether both keys have the same row.
 func same(a, b *admit.Key) bool {
 	return a.Owner == b.Owner && a.Plan == b.Plan && slices.Equal(a.Scopes, b.Scopes) && maps.Equal(a.Meta, b.Meta) &&
 		slices.Equal(a.Limits, b.Limits) && slices.Equal(a.Quotas, b.Quotas) && slices.Equal(a.Networks, b.Networks) &&
 		sameMoment(a.NotBefore, b.NotBefore) && sameMoment(a.ExpiresAt, b.ExpiresAt)
 }
 
-// sameMoment compares as precisely as the table has times.
+// sameMoment compares times with the precision of the table.
 func sameMoment(a, b time.Time) bool {
 	return a.IsZero() == b.IsZero() && a.UnixMicro() == b.UnixMicro()
 }
 
-// checkChange refuses what cannot be meant. What a row has had before may stay: whoever
-// put it there, it must not keep the rest from being changed.
+// checkChange rejects changes that cannot be meant. What the row had before may stay, so that
+// it does not keep the rest from being changed.
 func checkChange(old, next *admit.Key) error {
 	var faults []error
 	if next.ID != old.ID {
-		faults = append(faults, fmt.Errorf("the id cannot become %q: it stays as long as the key", next.ID))
+		faults = append(faults, fmt.Errorf("the id cannot be changed to %q", next.ID))
 	}
 	if !sameMoment(next.RevokedAt, old.RevokedAt) {
-		faults = append(faults, errors.New("RevokedAt cannot be changed by Update: Revoke ends a key"))
+		faults = append(faults, errors.New("Update cannot change RevokedAt; use Revoke"))
 	}
 	if !sameMoment(next.NotBefore, old.NotBefore) || !sameMoment(next.ExpiresAt, old.ExpiresAt) {
 		if !next.ExpiresAt.IsZero() && next.ExpiresAt.UnixMicro() <= next.NotBefore.UnixMicro() {
@@ -130,7 +130,7 @@ func checkChange(old, next *admit.Key) error {
 	}
 	for _, scope := range next.Scopes {
 		if !isScope(scope) && !slices.Contains(old.Scopes, scope) {
-			faults = append(faults, fmt.Errorf("%q is not a scope: it is one or more printable ASCII characters, without space, quote and backslash", scope))
+			faults = append(faults, fmt.Errorf("%q is not a scope: use printable ASCII characters other than space, quote and backslash", scope))
 		}
 	}
 	faults = append(faults, checkNetworks(next.Networks), checkLimits(next.Limits), checkQuotas(next.Quotas))

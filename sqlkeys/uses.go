@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	useEvery   = time.Minute // a key's last use is written at most so often
+	useEvery   = time.Minute // the last use of a key is written at most this often
 	useBatch   = 500         // keys in one statement
 	maxUses    = 50_000      // keys that wait to be written
 	useTimeout = 10 * time.Second
@@ -21,15 +21,15 @@ const (
 	closeTimeout = 2 * time.Second
 )
 
-// uses are the keys that were used, and are not written yet.
+// uses are the last uses of keys that have not been written yet.
 type uses struct {
 	mu   sync.Mutex
 	used map[admit.Digest]time.Time
 	full chan struct{}
 }
 
-// add notes that a key was used, if it was valid. What does not fit is left out: the
-// next use counts as well.
+// add records the use of a key, if the key is valid. It drops what does not fit; the next use
+// of the key counts as well.
 func (u *uses) add(d admit.Digest, k *admit.Key, now time.Time) {
 	if k.Status(now) != admit.KeyValid {
 		return
@@ -50,7 +50,7 @@ func (u *uses) add(d admit.Digest, k *admit.Key, now time.Time) {
 	}
 }
 
-// take returns what there is, and leaves nothing.
+// take removes and returns all uses.
 func (u *uses) take() map[admit.Digest]time.Time {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -59,8 +59,8 @@ func (u *uses) take() map[admit.Digest]time.Time {
 	return used
 }
 
-// noteUses writes uses until ctx ends: a little less often than a key may be written, or
-// every other time would come too early.
+// noteUses writes uses until ctx is done. It does so a little less often than a key may be
+// written, or every other write would come too early.
 func (s *Store) noteUses(ctx context.Context) {
 	ticks := time.NewTicker(useEvery + useEvery/20)
 	defer ticks.Stop()
@@ -71,13 +71,12 @@ func (s *Store) noteUses(ctx context.Context) {
 		case <-ticks.C:
 		case <-s.uses.full:
 		}
-		_ = s.flushUses(useTimeout) // it is logged
+		_ = s.flushUses(useTimeout) // the error is logged
 	}
 }
 
-// flushUses writes what there is in batches. After a failure the rest is dropped: a
-// database that is in trouble gets no more work from this. A service that may not write
-// has failed in nothing: one line says what it does without.
+// flushUses writes all uses in batches. After a failure it drops the rest, so that a database
+// in trouble gets no more work. Having no right to write is not an error; it is logged.
 func (s *Store) flushUses(timeout time.Duration) error {
 	used := s.uses.take()
 	if len(used) == 0 {
@@ -90,7 +89,7 @@ func (s *Store) flushUses(timeout time.Duration) error {
 	case err == nil:
 		s.unwritten.Works("sqlkeys: the last use of keys is written again")
 	case s.mayNotWrite(err):
-		s.unwritten.Fails(slog.LevelWarn, "sqlkeys: the last use of keys is not kept: the database does not let this service write", err)
+		s.unwritten.Fails(slog.LevelWarn, "sqlkeys: the last use of keys is not recorded: this service has no right to write, or the database is read-only", err)
 		return nil
 	default:
 		s.unwritten.Fails(slog.LevelError, "sqlkeys: the last use of keys cannot be written", s.explain(err))
@@ -98,10 +97,10 @@ func (s *Store) flushUses(timeout time.Duration) error {
 	return err
 }
 
-// closeUses is flushUses for the end: it waits for no database that hangs.
+// closeUses is flushUses for Close: it does not wait for a database that hangs.
 func (s *Store) closeUses(noted <-chan struct{}) error {
 	written := make(chan error, 1)
-	go func() { // ends when the driver lets go
+	go func() { // ends when the driver returns
 		<-noted
 		written <- s.flushUses(closeTimeout)
 	}()
@@ -111,7 +110,7 @@ func (s *Store) closeUses(noted <-chan struct{}) error {
 	case err := <-written:
 		return s.wrap("write the last uses", err)
 	case <-late.C:
-		return fmt.Errorf("sqlkeys: write the last uses: the database has not answered in %v: %w", closeTimeout, context.DeadlineExceeded)
+		return fmt.Errorf("sqlkeys: write the last uses: no reply from the database in %v: %w", closeTimeout, context.DeadlineExceeded)
 	}
 }
 
@@ -146,9 +145,9 @@ func (s *Store) writeAll(ctx context.Context, used map[admit.Digest]time.Time) e
 	return s.writeUses(ctx, digests, latest)
 }
 
-// writeUses marks keys as used, unless another service did within the minute. Of two
-// services that write the same keys, one skips them, so that they cannot lock each
-// other out.
+// writeUses writes the last use of keys, except of those that another service has written
+// within the minute. Of two services that write the same keys at once, one skips them, so that
+// they cannot deadlock.
 func (s *Store) writeUses(ctx context.Context, digests []any, at time.Time) error {
 	which := `SELECT digest FROM admit_keys WHERE digest IN (?` + strings.Repeat(", ?", len(digests)-1) + `) AND (last_used_at IS NULL OR last_used_at <= ?)`
 	if s.dialect == PostgreSQL {

@@ -15,22 +15,22 @@ const (
 	watchEvery   = time.Second
 	watchTimeout = 5 * time.Second // of a page
 	watchPage    = 5000            // changes, of about 80 bytes each on the wire
-	// A change becomes visible when it is committed, some time after the moment that it
-	// is marked with, so each pass looks back by this much. What takes longer to commit
-	// is not seen: the TTL of the cache bounds that.
+	// watchOverlap is how far each pass looks back: a change becomes visible when it is
+	// committed, some time after its timestamp. A change that takes longer to commit is not
+	// seen; the TTL of the cache bounds that.
 	watchOverlap = 10 * time.Second
-	// How many changes of that time are remembered, to be told once. Beyond it some are
-	// told again, which does no harm.
+	// maxSeen is how many changes of that time are remembered, so that each is reported once.
+	// Beyond that some are reported again, which is harmless.
 	maxSeen = 100_000
 )
 
-// Watch calls forget with the digest of each key that is added or changed, by whatever
-// program, until ctx ends; of a key whose digest is changed, also with those that it had
-// before. It asks once a second, with an indexed query, and goes on where it has stopped:
-// it catches up after an outage, and with many changes over a slow link. Start it with
-// (*admit.KeyCache).Forget before the service takes requests; one for each cache.
+// Watch calls forget with the digest of each key that any program adds or changes, until ctx is
+// done. For a key whose digest has changed it also calls forget with the last eight digests
+// before. It queries once a second, with an indexed query, and resumes where it stopped, so it
+// catches up after an outage, or with many changes over a slow link. Start it before the
+// service takes requests, once for each cache, with (*admit.KeyCache).Forget.
 //
-// On a table of version 1 it does not learn of digests that a key had before.
+// On a table of version 1 Watch does not see the previous digests of a key.
 func (s *Store) Watch(ctx context.Context, forget func(admit.Digest)) {
 	w := watcher{store: s, asked: time.Now()}
 	blind := outage.Log{Logger: s.logger}
@@ -41,7 +41,7 @@ func (s *Store) Watch(ctx context.Context, forget func(admit.Digest)) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			blind.Fails(slog.LevelError, "sqlkeys: changes of keys cannot be seen; until they are, caches rely on their TTL", s.explain(err))
+			blind.Fails(slog.LevelError, "sqlkeys: changes of keys cannot be seen; until they can, caches rely on their TTL", s.explain(err))
 		default:
 			blind.Works("sqlkeys: changes of keys are seen again")
 		}
@@ -55,12 +55,12 @@ func (s *Store) Watch(ctx context.Context, forget func(admit.Digest)) {
 
 type watcher struct {
 	store *Store
-	asked time.Time // when the last pass began that has come to its end
+	asked time.Time // when the last completed pass began
 	seen  changes   // in that pass
-	pass  *pass     // one that has not come to its end
+	pass  *pass     // that has not been completed; nil: none
 }
 
-// changes are the last known ones of digests.
+// changes are the latest known changes, by digest.
 type changes map[admit.Digest]change
 
 type change struct {
@@ -68,8 +68,8 @@ type change struct {
 	version int64
 }
 
-// pass is all that has changed since the one before it began, and longer ago by the
-// overlap. It may take more than one look.
+// pass reads everything that has changed since the previous pass began, less the overlap. It
+// may take more than one look.
 type pass struct {
 	began time.Time
 	seen  changes
@@ -77,7 +77,7 @@ type pass struct {
 	last  []byte       // its digest
 }
 
-// look goes on with a pass that has failed after some rows, or else makes a new one.
+// look resumes a pass that has failed after some rows, or else begins a new one.
 func (w *watcher) look(ctx context.Context, forget func(admit.Digest)) error {
 	if w.pass == nil || w.pass.at.IsZero() {
 		w.pass = &pass{began: time.Now(), seen: changes{}}
@@ -94,8 +94,8 @@ func (w *watcher) look(ctx context.Context, forget func(admit.Digest)) error {
 	}
 }
 
-// page reads the next rows of the pass, the oldest change first, and says how many. What it
-// has read before an error counts.
+// page reads the next rows of the pass, the oldest change first, and returns their number. Rows
+// read before an error count.
 func (w *watcher) page(ctx context.Context, forget func(admit.Digest)) (n int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, watchTimeout)
 	defer cancel()
@@ -114,7 +114,7 @@ func (w *watcher) page(ctx context.Context, forget func(admit.Digest)) (n int, e
 		}
 		w.pass.at, w.pass.last = at, digest
 		if len(digest) != len(admit.Digest{}) {
-			continue // not ours
+			continue // not a digest
 		}
 		d, c := admit.Digest(digest), change{at.UnixMicro(), version}
 		if w.seen[d] != c {
@@ -130,13 +130,13 @@ func (w *watcher) page(ctx context.Context, forget func(admit.Digest)) (n int, e
 	return n, rows.Err()
 }
 
-// next returns which rows come next. The clock of the database is compared with itself
-// alone.
+// next returns the condition for the next rows. It compares the clock of the database only with
+// itself.
 func (w *watcher) next() (which string, args []any) {
 	if !w.pass.at.IsZero() {
 		return `(k.changed_at, k.digest) > (?, ?)`, []any{w.store.dialect.Moment(w.pass.at.Time), w.pass.last}
 	}
-	// The wall clock counts too: the other one stands still while a machine sleeps.
+	// The wall clock counts too: the monotonic clock stands still while a machine sleeps.
 	now := time.Now()
 	past := max(now.Sub(w.asked), now.Round(0).Sub(w.asked.Round(0))) + watchOverlap
 	if w.store.dialect == SQLite {
@@ -145,9 +145,9 @@ func (w *watcher) next() (which string, args []any) {
 	return `k.changed_at > ` + w.store.dialect.Now() + ` - make_interval(secs => ?)`, []any{past.Seconds()}
 }
 
-// selectChanges returns the query for changes, on a table of any version: one that has no
-// column former takes that of absent. Times that are none must not end all that comes
-// after them.
+// selectChanges returns the query for changes, on a table of any version: without a column
+// former, that of absent is used. It skips infinite and malformed times, since no row would
+// ever come after them.
 func (s *Store) selectChanges(which string) string {
 	sane := `k.changed_at < 'infinity'`
 	if s.dialect == SQLite {

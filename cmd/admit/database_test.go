@@ -28,7 +28,7 @@ func TestOldTable(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	r := run(t, "keys", "list", "--keys", keys)
 	assert.Equal(t, 1, r.code)
-	assert.Regexp(t, `\Aadmit: list keys: there is no table admit_keys; make it with: admit keys schema sqlite: [^\n]*\n\z`, r.stderr)
+	assert.Regexp(t, `\Aadmit: list keys: there is no table admit_keys; create it with the output of .admit keys schema sqlite.: [^\n]*\n\z`, r.stderr)
 
 	exec(`CREATE TABLE admit_keys (digest BLOB NOT NULL PRIMARY KEY, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL DEFAULT '', plan TEXT NOT NULL DEFAULT '',
 		scopes TEXT NOT NULL DEFAULT '[]', meta TEXT NOT NULL DEFAULT '{}', not_before INTEGER, expires_at INTEGER, revoked_at INTEGER,
@@ -38,7 +38,7 @@ func TestOldTable(t *testing.T) {
 	for _, args := range [][]string{{"mint", "--network", "10.0.0.0/8"}, {"update", "a", "--limit", "minute=1/60s"}, {"update", "a", "--quota", "1/day"}} {
 		r = run(t, append(append([]string{"keys"}, args...), "--keys", keys)...)
 		assert.Equal(t, 1, r.code)
-		assert.Regexp(t, `\Aadmit: [^\n]*bring it up with: admit keys schema sqlite --from 1: [^\n]*\n\z`, r.stderr)
+		assert.Regexp(t, `\Aadmit: [^\n]*upgrade it with the output of .admit keys schema sqlite --from 1.: [^\n]*\n\z`, r.stderr)
 	}
 	r = feed(t, `{"token":"`+firstToken+`"}`+"\n"+`{"token":"`+secondToken+`","networks":["10.0.0.0/8"]}`, "keys", "import", "--keys", keys)
 	assert.Equal(t, 1, r.code)

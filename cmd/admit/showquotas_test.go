@@ -22,7 +22,7 @@ func TestShowQuotas(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	r := run(t, "quotas", "show", "ACME", "--quotas", where)
 	assert.Equal(t, 1, r.code)
-	assert.Regexp(t, `\Aadmit: list quotas: there is no table admit_quota_counts; make it with: admit quotas schema sqlite: [^\n]*\n\z`, r.stderr)
+	assert.Regexp(t, `\Aadmit: list quotas: there is no table admit_quota_counts; create it with the output of .admit quotas schema sqlite.: [^\n]*\n\z`, r.stderr)
 
 	db, err := sql.Open("sqlite", path)
 	require.NoError(t, err)

@@ -90,7 +90,7 @@ func TestMayNotWrite(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, s.Close())
 		assert.Equal(t, 1, strings.Count(log.String(), "level="), log.String())
-		assert.Contains(t, log.String(), "the last use of keys is not kept: the database does not let this service write")
+		assert.Contains(t, log.String(), "the last use of keys is not recorded: this service has no right to write")
 		r, err := admin.store(t).Get(t.Context(), "a")
 		require.NoError(t, err)
 		assert.Zero(t, r.LastUsedAt)

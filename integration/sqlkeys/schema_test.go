@@ -109,7 +109,7 @@ func TestOldTable(t *testing.T) {
 	oldEverywhere(t, func(t *testing.T, db database) {
 		s := db.store(t)
 		ctx := t.Context()
-		command := "bring it up with: admit keys schema " + strings.ToLower(db.dialect.String()) + " --from 1"
+		command := "upgrade it with the output of `admit keys schema " + strings.ToLower(db.dialect.String()) + " --from 1`"
 
 		k, err := s.LookupKey(ctx, admit.DigestOf("full"))
 		require.NoError(t, err)
@@ -323,7 +323,7 @@ func TestNoTable(t *testing.T) {
 		want := "admit keys schema " + strings.ToLower(db.dialect.String())
 		for i, err := range errs {
 			require.Error(t, err, i)
-			assert.ErrorContains(t, err, "there is no table admit_keys; make it with: "+want+":", i)
+			assert.ErrorContains(t, err, "there is no table admit_keys; create it with the output of `"+want+"`:", i)
 			assert.NotErrorIs(t, err, admit.ErrKeyNotFound)
 		}
 		watching, stop := context.WithCancel(ctx)

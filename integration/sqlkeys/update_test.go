@@ -68,9 +68,9 @@ func TestUpdate(t *testing.T) {
 			change func(*admit.Key)
 			wants  []string
 		}{
-			"id":           {func(k *admit.Key) { k.ID = "k2" }, []string{`"k2"`, "stays"}},
-			"revoked":      {func(k *admit.Key) { k.RevokedAt = time.Now() }, []string{"RevokedAt", "Revoke ends a key"}},
-			"unrevoked":    {func(k *admit.Key) { k.RevokedAt = time.Time{} }, []string{"RevokedAt", "Revoke ends a key"}},
+			"id":           {func(k *admit.Key) { k.ID = "k2" }, []string{`"k2"`, "cannot be changed"}},
+			"revoked":      {func(k *admit.Key) { k.RevokedAt = time.Now() }, []string{"RevokedAt", "use Revoke"}},
+			"unrevoked":    {func(k *admit.Key) { k.RevokedAt = time.Time{} }, []string{"RevokedAt", "use Revoke"}},
 			"times":        {func(k *admit.Key) { k.ExpiresAt = at.Add(-time.Second) }, []string{"ExpiresAt", "after NotBefore"}},
 			"no time":      {func(k *admit.Key) { k.NotBefore = k.ExpiresAt }, []string{"ExpiresAt", "after NotBefore"}},
 			"two scopes":   {func(k *admit.Key) { k.Scopes = append(k.Scopes, "orders:read orders:write") }, []string{`"orders:read orders:write"`}},

@@ -208,7 +208,7 @@ func TestMissingTable(t *testing.T) {
 			assert.Error(t, listed)
 		}
 		for _, err := range []error{settled, looked, offered, listed, s.Acknowledge(t.Context(), []string{"x"})} {
-			assert.ErrorContains(t, err, "make it with: admit quotas schema "+strings.ToLower(db.dialect.String()))
+			assert.ErrorContains(t, err, "create it with the output of `admit quotas schema "+strings.ToLower(db.dialect.String())+"`")
 		}
 	})
 }

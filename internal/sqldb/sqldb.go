@@ -1,5 +1,5 @@
-// Package sqldb is what the stores in PostgreSQL and SQLite have in common: how to say the
-// same to both, and what to do about their errors.
+// Package sqldb has what the stores in PostgreSQL and SQLite have in common: how to write a
+// query for both, and what to do about their errors.
 package sqldb
 
 import (
@@ -16,7 +16,7 @@ import (
 // Dialect is the database behind a *sql.DB.
 type Dialect int
 
-// The databases that are supported. The zero Dialect is none.
+// The supported databases. The zero Dialect is not valid.
 const (
 	PostgreSQL Dialect = iota + 1
 	SQLite
@@ -34,7 +34,7 @@ func (d Dialect) String() string {
 	}
 }
 
-// Query puts the placeholders of the dialect in place of question marks.
+// Query replaces question marks with the placeholders of the dialect.
 func (d Dialect) Query(q string) string {
 	if d != PostgreSQL {
 		return q
@@ -53,8 +53,8 @@ func (d Dialect) Query(q string) string {
 	}
 }
 
-// Now is an expression for the time by the clock of the database, which all who use it
-// share. In a transaction of PostgreSQL it stands still.
+// Now returns an expression for the current time by the clock of the database, which all its
+// clients share. In PostgreSQL it is constant during a transaction.
 func (d Dialect) Now() string {
 	if d == SQLite {
 		return `CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)`
@@ -62,7 +62,7 @@ func (d Dialect) Now() string {
 	return `now()`
 }
 
-// Moment is a time as a column has it: timestamptz in PostgreSQL, microseconds in
+// Moment is the time in a column: a timestamptz in PostgreSQL, microseconds since 1970 in
 // SQLite. NULL is the zero time.
 type Moment struct{ time.Time }
 
@@ -76,12 +76,12 @@ func (m *Moment) Scan(v any) error {
 	case int64:
 		m.Time = time.UnixMicro(v).UTC()
 	default:
-		return fmt.Errorf("a time is a %T", v)
+		return fmt.Errorf("the time is a %T", v)
 	}
 	return nil
 }
 
-// Moment returns what a parameter for t is.
+// Moment returns t as a parameter of a query.
 func (d Dialect) Moment(t time.Time) any {
 	switch {
 	case t.IsZero():
@@ -93,10 +93,10 @@ func (d Dialect) Moment(t time.Time) any {
 	}
 }
 
-// InTx runs do in a transaction, and once more where the database asks for it. In PostgreSQL
-// each statement sees what others have committed before it, whatever is the default there:
-// who has locked a row may go on with it. In SQLite a transaction must begin with a write:
-// one that began to read would fail where another has written since.
+// InTx runs do in a transaction, and repeats it if the database asks for that. In PostgreSQL
+// each statement sees what others have committed before it (READ COMMITTED, whatever the
+// default is), so a transaction that has waited for a row lock can go on. In SQLite do must
+// begin with a write: a transaction that begins with a read fails if another has written since.
 func (d Dialect) InTx(ctx context.Context, db *sql.DB, do func(*sql.Tx) error) error {
 	var o sql.TxOptions
 	if d == PostgreSQL {
@@ -107,7 +107,7 @@ func (d Dialect) InTx(ctx context.Context, db *sql.DB, do func(*sql.Tx) error) e
 		if err != nil {
 			return err
 		}
-		defer func() { _ = tx.Rollback() }() // nothing, once it is committed; also where do panics
+		defer func() { _ = tx.Rollback() }() // does nothing after Commit; also if do panics
 		if err := do(tx); err != nil {
 			return err
 		}
@@ -115,14 +115,14 @@ func (d Dialect) InTx(ctx context.Context, db *sql.DB, do func(*sql.Tx) error) e
 	})
 }
 
-// maxTries is for several who change one row at once: at least one of them succeeds in
-// each turn.
+// maxTries is enough for several clients that change one row at once: in each round at least
+// one of them succeeds.
 const maxTries = 10
 
-// Again does what has failed once more, if the database says that this is what to do. Of
-// statements at the isolation level repeatable read or serializable, or transactions in a
-// deadlock, one has to begin anew. After a change of the table each connection fails once
-// with what its driver has prepared on it.
+// Again calls do, and repeats it after an error with which the database asks for that: a
+// conflict at the isolation level REPEATABLE READ or SERIALIZABLE, a deadlock, or a prepared
+// statement that no longer fits because the table has changed, which happens once on each
+// connection.
 func Again(ctx context.Context, do func() error) error {
 	for try := 1; ; try++ {
 		err := do()
@@ -143,7 +143,7 @@ func transient(err error) bool {
 	switch State(err) {
 	case "40001", "40P01": // serialization_failure, deadlock_detected
 		return true
-	case "0A000", "26000": // of a statement that the driver has prepared: the table has changed, or it is gone
+	case "0A000", "26000": // the table of a prepared statement has changed, or the statement is gone
 		return true
 	default:
 		return false
@@ -159,19 +159,19 @@ func State(err error) string {
 	return ""
 }
 
-// Explain says what to do about a missing one of the tables, which a command makes, and about
-// a pool in which what a driver has prepared is elsewhere.
+// Explain adds what to do about a missing table, whose SQL a command prints, and about a pool
+// that does not know the prepared statements of a driver.
 func (d Dialect) Explain(err error, command string, tables ...string) error {
 	state, text := State(err), err.Error()
-	if state == "42P01" || d == SQLite && strings.Contains(text, "no such table") { // where there are no states, the text must do
+	if state == "42P01" || d == SQLite && strings.Contains(text, "no such table") { // SQLite has no states
 		for _, table := range tables {
 			if strings.Contains(text, table) {
-				return fmt.Errorf("there is no table %s; make it with: %s: %w", table, command, err)
+				return fmt.Errorf("there is no table %s; create it with the output of `%s`: %w", table, command, err)
 			}
 		}
 	}
 	if state == "42P05" || state == "26000" {
-		return fmt.Errorf("the driver prepares statements, which the pool before PostgreSQL does not know; tell the driver not to, as pgx with default_query_exec_mode=exec: %w", err)
+		return fmt.Errorf("the driver prepares statements, but the connection pool in front of PostgreSQL does not support them; turn them off, with pgx by default_query_exec_mode=exec: %w", err)
 	}
 	return err
 }

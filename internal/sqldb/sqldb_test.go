@@ -83,8 +83,8 @@ func TestExplain(t *testing.T) {
 		assert.ErrorIs(t, explained, err)
 		return explained.Error()
 	}
-	assert.Contains(t, explain(sqldb.PostgreSQL, state("42P01")), "there is no table admit_x; make it with: admit x schema: ")
-	assert.Contains(t, explain(sqldb.SQLite, gone), "there is no table admit_y; make it with: admit x schema: ")
+	assert.Contains(t, explain(sqldb.PostgreSQL, state("42P01")), "there is no table admit_x; create it with the output of `admit x schema`: ")
+	assert.Contains(t, explain(sqldb.SQLite, gone), "there is no table admit_y; create it with the output of `admit x schema`: ")
 	assert.Equal(t, gone.Error(), explain(sqldb.PostgreSQL, gone))
 	assert.Contains(t, explain(sqldb.PostgreSQL, state("26000")), "default_query_exec_mode=exec")
 	assert.Equal(t, state("40001").Error(), explain(sqldb.PostgreSQL, state("40001")))
