@@ -13,15 +13,16 @@ import (
 )
 
 const (
-	// offerAfter is when the records of a minute are offered, from its end.
+	// offerAfter is how long after the end of a minute its records are offered.
 	offerAfter = 2 * time.Minute
-	// offerAgain is when those are that nobody has acknowledged.
+	// offerAgain is how long after that records are offered again if nobody acknowledges them.
 	offerAgain = 5 * time.Minute
 )
 
-// Offer implements admit.QuotaStore: minutes that have been over for two minutes by the clock
-// of the database, the first ones first, and again after five minutes. What others take at the
-// same time is left to them, and not waited for. It has no time limit but that of ctx.
+// Offer implements admit.QuotaStore. It returns the records of minutes that ended at least two
+// minutes ago by the clock of the database, the oldest first, and returns a record again after
+// five minutes. It skips records that another call takes at the same time, and does not wait
+// for them. Only ctx limits its time.
 func (s *Store) Offer(ctx context.Context, most int) ([]admit.UsageRecord, error) {
 	if most <= 0 {
 		return nil, nil
@@ -57,13 +58,13 @@ func (s *Store) offer(ctx context.Context, tx *sql.Tx, most int) ([]admit.UsageR
 	return records, found.Err()
 }
 
-// Acknowledge implements admit.QuotaStore, with a statement for each 500 records. It has no
-// time limit but that of ctx.
+// Acknowledge implements admit.QuotaStore, with one statement for each 500 records. Only ctx
+// limits its time.
 func (s *Store) Acknowledge(ctx context.Context, ids []string) error {
 	for some := range slices.Chunk(ids, batch) {
 		args := make([]any, len(some))
 		for i, id := range some {
-			args[i] = escape(id) // which is none of ours if it changes
+			args[i] = escape(id) // an id that this changes does not exist
 		}
 		err := sqldb.Again(ctx, func() error {
 			_, err := s.db.ExecContext(ctx, s.dialect.Query(`DELETE FROM admit_quota_usage WHERE id IN (`+rows(`?`, len(args))+`)`), args...)

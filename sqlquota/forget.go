@@ -9,16 +9,16 @@ import (
 )
 
 const (
-	// forgetAfter is when a period is forgotten, from its end, and a minute of use.
+	// forgetAfter is how long after its end a period, or a minute of usage, is deleted.
 	forgetAfter = 35 * 24 * time.Hour
-	// forgetEvery is how often a Store looks for them, and forgetTimeout how long it may take.
+	// forgetEvery is how often a Store deletes, and forgetTimeout how long that may take.
 	forgetEvery   = time.Hour
 	forgetTimeout = time.Minute
-	// forgetBatch is how many rows one transaction forgets, so that it is short.
+	// forgetBatch is how many rows one transaction deletes, so that it is short.
 	forgetBatch = 500
 )
 
-// forgetNowAndThen starts a goroutine once an hour, which ends within a minute.
+// forgetNowAndThen starts a goroutine about once an hour, which ends within a minute.
 func (s *Store) forgetNowAndThen() {
 	now := time.Now()
 	due := s.due.Load()
@@ -29,14 +29,14 @@ func (s *Store) forgetNowAndThen() {
 		ctx, cancel := context.WithTimeout(context.Background(), forgetTimeout)
 		defer cancel()
 		if err := s.forget(ctx); err != nil {
-			s.unforgotten.Fails(slog.LevelWarn, "sqlquota: periods that are over cannot be forgotten", s.wrap("forget", err))
+			s.unforgotten.Fails(slog.LevelWarn, "sqlquota: old periods cannot be deleted", s.wrap("delete old periods", err))
 			return
 		}
-		s.unforgotten.Works("sqlquota: periods that are over are forgotten again")
+		s.unforgotten.Works("sqlquota: old periods are deleted again")
 	}()
 }
 
-// forget deletes what is old, in short transactions. Others may do the same.
+// forget deletes old rows, in short transactions. Other Stores may do so at the same time.
 func (s *Store) forget(ctx context.Context) error {
 	for _, each := range []func(context.Context, *sql.Tx) (int, error){s.forgetCounts, s.forgetUsage} {
 		for n := forgetBatch; n == forgetBatch; {
@@ -52,8 +52,8 @@ func (s *Store) forget(ctx context.Context) error {
 	return nil
 }
 
-// forgetCounts forgets counts, and then their shares: who claims meanwhile waits for the lock
-// of the count, and finds neither.
+// forgetCounts deletes counts, and then their shares. A claim at the same time waits for the
+// lock of the count, and then finds neither.
 func (s *Store) forgetCounts(ctx context.Context, tx *sql.Tx) (int, error) {
 	found, err := tx.QueryContext(ctx, fmt.Sprintf(`WITH old AS (SELECT id FROM admit_quota_counts WHERE ends_at < %s ORDER BY ends_at LIMIT %d%s)
 		DELETE FROM admit_quota_counts WHERE id IN (SELECT id FROM old) RETURNING id`, s.ago(forgetAfter), forgetBatch, s.skipLocked()))

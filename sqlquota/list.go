@@ -12,17 +12,17 @@ import (
 // those of its admit.QuotaClaim.
 type Count struct {
 	Account, Quota, Period string
-	Ends                   time.Time // of the period
-	Used                   int64     // as far as processes have said it
-	Held                   int64     // by processes, beyond that
+	Ends                   time.Time // end of the period
+	Used                   int64     // requests that processes have reported
+	Held                   int64     // requests that processes have taken in advance, beyond Used
 }
 
 // listPage is how many counts List reads at a time.
 const listPage = 1000
 
-// List returns the counts of an account, or of all accounts for "", ordered by the first 100
-// characters of the account alone. It reads them by the thousand, each time as the table is
-// then. An error ends the list.
+// List returns the counts of an account, or of all accounts for "", ordered only by the first
+// 100 characters of the account. It reads 1,000 rows at a time, each time from the current
+// table. An error ends the list.
 func (s *Store) List(ctx context.Context, account string) iter.Seq2[Count, error] {
 	return func(yield func(Count, error) bool) {
 		after := row{id: []byte{}}
@@ -49,7 +49,7 @@ func (s *Store) List(ctx context.Context, account string) iter.Seq2[Count, error
 	}
 }
 
-// row is a Count and where it stands in the index.
+// row is a Count with its position in the index.
 type row struct {
 	Count
 	id    []byte

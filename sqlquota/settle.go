@@ -17,14 +17,14 @@ import (
 )
 
 const (
-	// batch is how many counts one statement is about: PostgreSQL takes 65,535 parameters.
+	// batch is how many counts one statement has: PostgreSQL takes 65,535 parameters.
 	batch = 500
-	// forgetShares is when a share that holds nothing may be forgotten, from its last claim.
+	// forgetShares is how long after its last claim a share that holds nothing may be deleted.
 	forgetShares = 24 * time.Hour
 )
 
-// Settle implements admit.QuotaStore. It is one transaction, and takes five round trips for up
-// to 500 counts. For claims that only look, it takes one, and locks and keeps nothing.
+// Settle implements admit.QuotaStore. It is one transaction of five round trips for up to 500
+// counts. For claims that only look, it takes one round trip, and locks and keeps nothing.
 func (s *Store) Settle(ctx context.Context, claims []admit.QuotaClaim) ([]admit.QuotaBalance, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
@@ -55,23 +55,23 @@ func (s *Store) Settle(ctx context.Context, claims []admit.QuotaClaim) ([]admit.
 	return balances, nil
 }
 
-// count is a row of admit_quota_counts, with what one call has to say of it.
+// count is a row of admit_quota_counts, with the claims of one call for it.
 type count struct {
 	id     countID
 	claims []claim
 	admit.QuotaCount
-	shares map[string]admit.QuotaShare // by process, of those who claim
-	was    map[string]admit.QuotaShare // before
+	shares map[string]admit.QuotaShare // by process, of the processes that claim
+	was    map[string]admit.QuotaShare // the same before the call
 	added  int64
 }
 
 type claim struct {
 	admit.QuotaClaim
-	at int // among those of the call
+	at int // index among the claims of the call
 }
 
-// group returns the counts that claims are about, in the order in which all calls lock them:
-// those that may change, and those that are only looked at.
+// group returns the counts of the claims: those that may change, in the order in which all
+// calls lock them, and those that are only read.
 func group(claims []admit.QuotaClaim) (claimed, looked []*count) {
 	counts := make(map[countID]*count, len(claims))
 	changes := make(map[countID]bool, len(claims))
@@ -94,7 +94,7 @@ func group(claims []admit.QuotaClaim) (claimed, looked []*count) {
 	return claimed, looked
 }
 
-// settle carries out the claims, in their order.
+// settle applies the claims, in their order.
 func (c *count) settle(balances []admit.QuotaBalance) {
 	for _, claim := range c.claims {
 		process := processOf(claim.Process)
@@ -113,7 +113,7 @@ func saturated(a, b int64) int64 {
 	return 1<<63 - 1
 }
 
-// processOf is a process as its column has it. It stays short enough for the index.
+// processOf returns the name of a process for its column, short enough for the index.
 func processOf(process string) string {
 	if len(process) > 256 {
 		sum := sha256.Sum256([]byte(process))
@@ -135,14 +135,14 @@ func (s *Store) settle(ctx context.Context, tx *sql.Tx, counts []*count, balance
 	return s.write(ctx, tx, counts)
 }
 
-// statement is one with its parameters.
+// statement is an SQL statement with its parameters.
 type statement struct {
 	text string
 	args []any
 }
 
-// lock makes the rows that are missing, and locks all: also one that is not updated, says
-// PostgreSQL. In SQLite it begins the transaction with a write.
+// lock inserts the missing rows and locks all of them. PostgreSQL also locks a row that
+// ON CONFLICT does not update. In SQLite it begins the transaction with a write.
 func (s *Store) lock(counts []*count) statement {
 	var args []any
 	for _, c := range counts {
@@ -179,7 +179,7 @@ type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// load reads the counts and the shares of those who claim. What is not there is zero.
+// load reads the counts, and the shares of the processes that claim. Missing rows are zero.
 func (s *Store) load(ctx context.Context, q querier, counts []*count) error {
 	byID := make(map[countID]*count, len(counts))
 	processes := make(map[string]bool)
@@ -219,7 +219,7 @@ func (s *Store) load(ctx context.Context, q querier, counts []*count) error {
 	return found.Err()
 }
 
-// write writes back what has changed.
+// write writes the changed rows.
 func (s *Store) write(ctx context.Context, tx *sql.Tx, counts []*count) error {
 	var changed, used, shared, joined []any
 	for _, c := range counts {
@@ -241,11 +241,11 @@ func (s *Store) write(ctx context.Context, tx *sql.Tx, counts []*count) error {
 		}
 	}
 	var all []statement
-	if len(joined) > 0 { // where a process comes, those that have left are forgotten
+	if len(joined) > 0 { // when a process is new to a count, delete those that have left
 		all = append(all, statement{`DELETE FROM admit_quota_shares WHERE held = 0 AND claimed_at < ` + s.ago(forgetShares) + ` AND count_id IN (` + rows(`?`, len(joined)) + `)`, joined})
 	}
 	if n := len(used) / 6; n > 0 {
-		// Offer takes a record out of the index admit_quota_usage_open: who has waited for it makes a new one.
+		// Offer removes a record from the index admit_quota_usage_open; a statement that has waited for that inserts a new record.
 		all = append(all, statement{`INSERT INTO admit_quota_usage (id, count_id, account, quota, period, requests, minute) VALUES ` + rows(`(?, ?, ?, ?, ?, ?, `+s.minute()+`)`, n) + `
 			ON CONFLICT (count_id, minute) WHERE offered_at IS NULL DO UPDATE SET requests =
 			CASE WHEN admit_quota_usage.requests > 9223372036854775807 - excluded.requests THEN 9223372036854775807 ELSE admit_quota_usage.requests + excluded.requests END`, used})
@@ -262,7 +262,7 @@ func (s *Store) write(ctx context.Context, tx *sql.Tx, counts []*count) error {
 	return s.run(ctx, tx, all...)
 }
 
-// unchanged reports whether no claim was carried out.
+// unchanged reports whether no claim has changed anything.
 func (c *count) unchanged() bool {
 	for process, share := range c.shares {
 		if share != c.was[process] {
@@ -272,7 +272,7 @@ func (c *count) unchanged() bool {
 	return true
 }
 
-// minute is an expression for the beginning of the present one.
+// minute returns an expression for the beginning of the current minute.
 func (s *Store) minute() string {
 	if s.dialect == SQLite {
 		return fmt.Sprintf(`(%s / 60000000) * 60000000`, s.dialect.Now())
@@ -280,7 +280,8 @@ func (s *Store) minute() string {
 	return `date_trunc('minute', ` + s.dialect.Now() + `)`
 }
 
-// run runs statements on different rows: PostgreSQL takes them as one, for one round trip.
+// run runs statements on different rows. In PostgreSQL it joins them into one statement, for
+// one round trip.
 func (s *Store) run(ctx context.Context, tx *sql.Tx, statements ...statement) error {
 	if s.dialect == PostgreSQL && len(statements) > 1 {
 		last := len(statements) - 1
@@ -302,7 +303,7 @@ func (s *Store) run(ctx context.Context, tx *sql.Tx, statements ...statement) er
 	return nil
 }
 
-// rows is n times one, such as ?, ?, ?
+// rows repeats one n times, as in ?, ?, ?
 func rows(one string, n int) string {
 	return strings.Repeat(one+`, `, n-1) + one
 }

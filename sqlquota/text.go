@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// countID is what a count is known by: the SHA-256 of its account, quota and period.
+// countID identifies a count: the SHA-256 of its account, quota and period.
 type countID [sha256.Size]byte
 
 func idOf(account, quota, period string) countID {
@@ -21,7 +21,7 @@ func idOf(account, quota, period string) countID {
 	return sha256.Sum256(b)
 }
 
-// escape returns a text that every column can hold, and that is of no other string.
+// escape returns a text that every column can store. Different strings have different texts.
 func escape(s string) string {
 	if utf8.ValidString(s) && !strings.ContainsAny(s, "\x00\\") {
 		return s
@@ -39,7 +39,7 @@ func escape(s string) string {
 	return b.String()
 }
 
-// unescape returns what escape was given. What somebody else wrote, it leaves as it is.
+// unescape reverses escape. It does not change what escape cannot have written.
 func unescape(text string) string {
 	if !strings.Contains(text, `\`) {
 		return text

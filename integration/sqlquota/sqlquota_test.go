@@ -382,13 +382,13 @@ func TestForgetFails(t *testing.T) {
 			settle(t, s, claim("account", "process", time.Now().Unix()))
 			synctest.Wait()
 		}
-		assert.Equal(t, 3, strings.Count(log.String(), "cannot be forgotten"), log.String()) // an hour lies between them
+		assert.Equal(t, 3, strings.Count(log.String(), "cannot be deleted"), log.String()) // an hour lies between them
 		assert.Contains(t, log.String(), "admit quotas schema sqlite")
 		db.exec(t, `ALTER TABLE elsewhere RENAME TO admit_quota_usage`)
 		time.Sleep(time.Hour)
 		settle(t, s, claim("account", "process", time.Now().Unix()))
 		synctest.Wait()
-		assert.Contains(t, log.String(), "are forgotten again")
+		assert.Contains(t, log.String(), "are deleted again")
 	})
 }
 
