@@ -42,7 +42,7 @@ func TestOldTable(t *testing.T) {
 	}
 	r = feed(t, `{"token":"`+firstToken+`"}`+"\n"+`{"token":"`+secondToken+`","networks":["10.0.0.0/8"]}`, "keys", "import", "--keys", keys)
 	assert.Equal(t, 1, r.code)
-	assert.Contains(t, r.stderr, "1 imported, 0 there already, 0 in conflict\n1 are not looked at: run the command again to go on\n")
+	assert.Contains(t, r.stderr, "1 imported, 0 already there, 0 in conflict\n1 not processed; run the command again to continue\n")
 
 	r = run(t, "keys", "schema", "sqlite", "--from", "1")
 	require.Zero(t, r.code, r.stderr)
@@ -81,7 +81,7 @@ func TestBesideABadRow(t *testing.T) {
 	}
 	r := run(t, "quotas", "set", "ACME", "--quota", "1/day", "--keys", keys)
 	assert.Equal(t, 1, r.code)
-	assert.Equal(t, 2, strings.Count(r.stdout, "and has 1/day now\n"), r.stdout)
+	assert.Equal(t, 2, strings.Count(r.stdout, "and now has 1/day\n"), r.stdout)
 	assert.Regexp(t, `\Aadmit: list keys: [^\n]*"b"[^\n]*\n\z`, r.stderr)
 	r = run(t, "keys", "revoke", "b", "--keys", keys)
 	assert.Zero(t, r.code, r.stderr)

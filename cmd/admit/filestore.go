@@ -23,7 +23,7 @@ import (
 type file struct{ path string }
 
 func openFile(path string) (store, error) {
-	path, err := filereplace.Target(path) // the lock stands beside that
+	path, err := filereplace.Target(path) // the lock file stands next to the target
 	if err != nil {
 		return nil, err
 	}
@@ -34,8 +34,8 @@ func (f *file) Close() error { return nil }
 
 func (f *file) Now(context.Context) (time.Time, error) { return time.Now(), nil }
 
-// change lets one process at a time read the keys, change them, and write them. The
-// file of the lock stays: who removes it would let two in.
+// change lets one process at a time read the keys, change them, and write them. It leaves the
+// lock file, since removing it would let two processes in.
 func (f *file) change(ctx context.Context, do func(keys admit.KeyMap) error) error {
 	lock := flock.New(f.path+".lock", flock.SetPermissions(0o600))
 	if _, err := lock.TryLockContext(ctx, 20*time.Millisecond); err != nil {
@@ -58,8 +58,8 @@ func (f *file) change(ctx context.Context, do func(keys admit.KeyMap) error) err
 	return admit.WriteKeyFile(f.path, keys)
 }
 
-// shareLock gives the lock to whoever may write the keys, or root would lock them out with
-// the first change that it makes.
+// shareLock gives the lock file the owner and mode of the key file. Otherwise a change by root
+// would lock out the users that may write the keys.
 func shareLock(lock, keys string) error {
 	l, err := os.OpenFile(lock, os.O_RDWR, 0)
 	if err != nil {
@@ -179,7 +179,7 @@ func (f *file) Rotate(ctx context.Context, id string, until time.Time, d admit.D
 	})
 }
 
-// Import is one change, however many keys there are. None is made where nothing is new.
+// Import is one change, however many keys there are. If no key is new, nothing is written.
 func (f *file) Import(ctx context.Context, rows []keyinput.Row) (tally, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -196,7 +196,7 @@ func (f *file) Import(ctx context.Context, rows []keyinput.Row) (tally, error) {
 			case known && (row.Unnamed || owner.ID == row.Key.ID):
 				t.there++
 			case known:
-				t.conflict(row, "its token is that of the key "+clean(owner.ID))
+				t.conflict(row, "its token belongs to the key "+clean(owner.ID))
 			case taken:
 				t.conflict(row, "a key with this id has another token")
 			default:

@@ -14,15 +14,15 @@ import (
 	"github.com/admit-go/admit/cmd/admit/internal/keyinput"
 )
 
-// never is what --expires says for a key without an end. An empty --expires is an error, as
-// that of a variable that is not set must not make a key last for ever.
+// never is the --expires of a key that does not expire. An empty --expires is an error, so that
+// an unset variable does not make a key last forever.
 const never = "never"
 
-// none is what --quota says for a key that has no quotas but those of its plan. An empty one is
-// an error, for the same reason.
+// none is the --quota of a key that has only the quotas of its plan. An empty --quota is an
+// error for the same reason.
 const none = "none"
 
-// settings are what flags say of a key, for mint and for update.
+// settings are the flags of mint and update.
 type settings struct {
 	owner, plan, notBefore, expires string
 	scopes, limits, quotas          []string
@@ -31,23 +31,23 @@ type settings struct {
 
 func (s *settings) flags(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVar(&s.owner, "owner", "", "whose key it is")
-	f.StringVar(&s.plan, "plan", "", "plan of the owner")
-	f.StringArrayVar(&s.scopes, "scope", nil, "scope of the key (repeat for more)")
-	f.StringArrayVar(&s.limits, "limit", nil, "limit in the place of those of the plan, as `NAME=REQUESTS/PERIOD[:BURST]`,\nsuch as minute=1000/60s (repeat for more)")
+	f.StringVar(&s.owner, "owner", "", "`OWNER` of the key, such as a customer")
+	f.StringVar(&s.plan, "plan", "", "`PLAN` of the key")
+	f.StringArrayVar(&s.scopes, "scope", nil, "`SCOPE` of the key (repeat for more)")
+	f.StringArrayVar(&s.limits, "limit", nil, "rate limit of the key, instead of those of its plan, as\n`NAME=REQUESTS/PERIOD[:BURST]`, such as minute=1000/60s (repeat for more)")
 	quotaFlag(c, &s.quotas)
-	f.StringArrayVar(&s.networks, "network", nil, "network, as `CIDR|ADDRESS`, that the key may be used from (repeat for more)")
-	f.StringArrayVar(&s.meta, "meta", nil, "anything else, as `NAME=VALUE` (repeat for more)")
-	f.StringVar(&s.notBefore, "not-before", "", "valid from `TIME` on, in RFC 3339 or from now, such as 12h or 7d")
+	f.StringArrayVar(&s.networks, "network", nil, "network that the key may be used from, as `CIDR|ADDRESS` (repeat for more)")
+	f.StringArrayVar(&s.meta, "meta", nil, "any other data, as `NAME=VALUE` (repeat for more)")
+	f.StringVar(&s.notBefore, "not-before", "", "`TIME` from which the key is valid, in RFC 3339 or from now, such as 12h or 7d")
 	expiresFlag(c, &s.expires)
 }
 
 func quotaFlag(c *cobra.Command, quotas *[]string) {
-	c.Flags().StringArrayVar(quotas, "quota", nil, "quota in the place of that of the plan with its name, as `[NAME=]REQUESTS/PERIOD[:soft]`,\nsuch as 20000/month (repeat for more), or none")
+	c.Flags().StringArrayVar(quotas, "quota", nil, "quota of the key, instead of that of its plan with the same name, as\n`[NAME=]REQUESTS/PERIOD[:soft]`, such as 20000/month (repeat for more), or none")
 }
 
 func expiresFlag(c *cobra.Command, expires *string) {
-	c.Flags().StringVar(expires, "expires", never, "valid until `TIME`, in RFC 3339 or from now, such as 12h or 90d, or never")
+	c.Flags().StringVar(expires, "expires", never, "`TIME` at which the key expires, in RFC 3339 or from now, such as 12h or 90d, or never")
 }
 
 func notBeforeOf(text string, now time.Time) (time.Time, error) {
@@ -56,7 +56,7 @@ func notBeforeOf(text string, now time.Time) (time.Time, error) {
 	}
 	t, err := moment(text, now)
 	if err != nil {
-		return t, usagef("--not-before %q is not a time: %w", text, err)
+		return t, usagef("--not-before %q: %w", text, err)
 	}
 	return t, nil
 }
@@ -66,14 +66,14 @@ func expiresOf(text string, now time.Time) (time.Time, error) {
 	case never:
 		return time.Time{}, nil
 	case "":
-		return time.Time{}, usagef("--expires is empty: use --expires never for a key without an end")
+		return time.Time{}, usagef("--expires is empty: use --expires never for a key that does not expire")
 	}
 	t, err := moment(text, now)
 	if err != nil {
-		return t, usagef("--expires %q is not a time: %w", text, err)
+		return t, usagef("--expires %q: %w", text, err)
 	}
 	if !t.After(now) {
-		return t, usagef("--expires %q has passed: use admit keys revoke to end a key", text)
+		return t, usagef("--expires %q is not in the future: use admit keys revoke to end a key", text)
 	}
 	return t, nil
 }
@@ -91,7 +91,7 @@ func quotasOf(texts []string) ([]admit.Quota, error) {
 	case len(texts) == 1 && texts[0] == none:
 		return nil, nil
 	case slices.Contains(texts, ""):
-		return nil, usagef("--quota is empty: use --quota none for a key without quotas of its own")
+		return nil, usagef("--quota is empty: use --quota none for a key that has only the quotas of its plan")
 	}
 	quotas, err := keyinput.ParseQuotas(texts)
 	if err != nil {
@@ -115,13 +115,13 @@ func networksOf(texts []string) ([]netip.Prefix, error) {
 func scopesOf(texts []string) ([]string, error) {
 	for _, text := range texts {
 		if err := keyinput.CheckScopes([]string{text}); err != nil {
-			return nil, usagef("--scope %q is not a scope: %w", text, err)
+			return nil, usagef("--scope %q: %w", text, err)
 		}
 	}
 	return texts, nil
 }
 
-// metaOf returns names and values.
+// metaOf returns the names and values of meta.
 func metaOf(texts []string) (map[string]string, error) {
 	if len(texts) == 0 {
 		return nil, nil
@@ -133,7 +133,7 @@ func metaOf(texts []string) (map[string]string, error) {
 			return nil, usagef("--meta %q is not NAME=VALUE", text)
 		}
 		if _, double := meta[name]; double {
-			return nil, usagef("--meta %q is there twice", name)
+			return nil, usagef("--meta %q is given twice", name)
 		}
 		meta[name] = value
 	}
@@ -148,7 +148,7 @@ func quoted(texts []string) string {
 	return strings.Join(list, ", ")
 }
 
-// check refuses a key that no store should have, as a fault of the command line.
+// check returns a usage error for a key that no store should have.
 func check(k *admit.Key) error {
 	if err := keyinput.CheckTexts(k); err != nil {
 		return usageError{err}
@@ -163,14 +163,14 @@ func checkTimes(k *admit.Key) error {
 	return nil
 }
 
-// moment reads a time in RFC 3339, or one from now.
+// moment parses a time in RFC 3339, or a duration from now.
 func moment(s string, now time.Time) (time.Time, error) {
 	if d, ok := keyinput.ParseSpan(s); ok {
 		return now.UTC().Truncate(time.Second).Add(d), nil
 	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return time.Time{}, errors.New("it is neither in RFC 3339, such as 2030-01-02T15:04:05Z, nor from now, such as 12h or up to 36500d, and not negative")
+		return time.Time{}, errors.New("give a time in RFC 3339, such as 2030-01-02T15:04:05Z, or a duration that is not negative, such as 12h or 7d (at most 36500d)")
 	}
 	return t.UTC(), nil
 }

@@ -33,7 +33,7 @@ func TestImport(t *testing.T) {
 			`{"digest":"` + admit.DigestOf(secondToken).String() + `"}` + "\n"
 		r := feed(t, lines, "keys", "import", "--keys", p.keys)
 		require.Zero(t, r.code, r.stderr)
-		assert.Equal(t, "2 imported, 0 there already, 0 in conflict\n", r.stderr)
+		assert.Equal(t, "2 imported, 0 already there, 0 in conflict\n", r.stderr)
 		assert.Empty(t, r.stdout)
 		assert.Equal(t, "a", verify(t, p.open(t), firstToken))
 		assert.Regexp(t, `^k-[a-z2-7]{12}$`, verify(t, p.open(t), secondToken))
@@ -44,15 +44,15 @@ func TestImport(t *testing.T) {
 		require.Zero(t, run(t, "keys", "update", "a", "--plan", "max", "--keys", p.keys).code)
 		r = feed(t, lines, "keys", "import", "-", "--keys", p.keys)
 		require.Zero(t, r.code, r.stderr)
-		assert.Equal(t, "0 imported, 2 there already, 0 in conflict\n", r.stderr)
+		assert.Equal(t, "0 imported, 2 already there, 0 in conflict\n", r.stderr)
 		assert.Equal(t, "max", show(t, p, "a")["plan"], "what is there stays")
 
 		path := filepath.Join(t.TempDir(), "in.csv")
 		require.NoError(t, os.WriteFile(path, []byte("id,token\na,token-number-three\nb,"+firstToken+"\nc,token-number-four\n"), 0o600))
 		r = run(t, "keys", "import", path, "--json", "--keys", p.keys)
 		assert.Equal(t, 4, r.code)
-		assert.Contains(t, r.stderr, "conflict in line 2: a: a key with this id has another token\nconflict in line 3: b: its token is that of ")
-		assert.Contains(t, r.stderr, "\n1 imported, 0 there already, 2 in conflict\n")
+		assert.Contains(t, r.stderr, "conflict in line 2: a: a key with this id has another token\nconflict in line 3: b: its token belongs to ")
+		assert.Contains(t, r.stderr, "\n1 imported, 0 already there, 2 in conflict\n")
 		assert.Equal(t, `{"imported":1,"there_already":0,"conflicts":["a","b"]}`+"\n", r.stdout)
 		assert.Equal(t, "c", verify(t, p.open(t), "token-number-four"), "the others are imported")
 		for _, secret := range []string{"token-number", firstToken} {
@@ -67,8 +67,8 @@ func TestImportChecksFirst(t *testing.T) {
 		require.Zero(t, run(t, "keys", "mint", "--keys", p.keys, "--id", "there").code)
 		r := feed(t, "id,token\na,"+firstToken+"\nb,short\nc,"+firstToken+"\n", "keys", "import", "--keys", p.keys)
 		assert.Equal(t, 1, r.code)
-		assert.Equal(t, "admit: standard input:3: the token is shorter than 16 characters: who sees its SHA-256 could find it by guessing; mint a new key instead\n"+
-			"admit: standard input:4: the token or digest is there twice, first in line 2\n", r.stderr)
+		assert.Equal(t, "admit: standard input:3: the token is shorter than 16 characters, so it could be guessed from its SHA-256; mint a new key instead\n"+
+			"admit: standard input:4: the token or digest is a duplicate of line 2\n", r.stderr)
 		assert.Equal(t, 1, strings.Count(run(t, "keys", "list", "--json", "--keys", p.keys).stdout, "\n"))
 
 		assert.Equal(t, 1, run(t, "keys", "import", filepath.Join(t.TempDir(), "none"), "--keys", p.keys).code)
@@ -86,7 +86,7 @@ func TestImportOfAList(t *testing.T) {
 		list := run(t, "keys", "list", "--json", "--keys", p.keys).stdout
 		r := feed(t, list, "keys", "import", "--keys", filepath.Join(t.TempDir(), "moved.json"))
 		require.Equal(t, 1, r.code)
-		require.Contains(t, r.stderr, `the member "state" is not known here`)
+		require.Contains(t, r.stderr, `the member "state" is unknown`)
 		var lines []string
 		for line := range strings.Lines(list) {
 			line = strings.Replace(line, `"state":"valid",`, "", 1)
@@ -123,7 +123,7 @@ func TestImportMany(t *testing.T) {
 	require.NoError(t, err)
 	r = feed(t, text.String(), "keys", "import", "--keys", path)
 	require.Zero(t, r.code, r.stderr)
-	assert.Equal(t, fmt.Sprintf("0 imported, %d there already, 0 in conflict\n", n), r.stderr)
+	assert.Equal(t, fmt.Sprintf("0 imported, %d already there, 0 in conflict\n", n), r.stderr)
 	after, err := os.Stat(path)
 	require.NoError(t, err)
 	assert.True(t, os.SameFile(before, after), "a file is not replaced for nothing")

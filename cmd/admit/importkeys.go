@@ -16,23 +16,24 @@ func importCommand(o *options) *cobra.Command {
 	var format string
 	c := &cobra.Command{
 		Use:   "import [FILE|-]",
-		Short: "Take over the keys of another system",
-		Long: `Take over the keys of another system, from a file or standard input. Everything is
-checked before anything is written; tokens are kept as digests, and never printed.
+		Short: "Import the keys of another system",
+		Long: `Import the keys of another system from a file or standard input. Everything is checked
+before anything is written. Tokens are kept only as digests, and are never printed.
 
-JSON has one object a line, with token or digest (the SHA-256 in hexadecimal), and
-whatever there is of id, owner, plan, scopes, limits, quotas, networks, not_before,
-expires_at, revoked_at and meta. CSV has the same names in its first row, with meta.NAME
-for each meta; scopes, networks, limits (NAME=REQUESTS/PERIOD[:BURST]) and quotas
-([NAME=]REQUESTS/PERIOD[:soft]) are separated by spaces. Times are in RFC 3339. A key without an id gets a random one.
+JSON has one object per line, with token or digest (the SHA-256 of the token in
+hexadecimal), and optionally id, owner, plan, scopes, limits, quotas, networks,
+not_before, expires_at, revoked_at and meta. CSV has the same names in its first row, and
+meta.NAME for each name of meta; scopes, networks, limits (NAME=REQUESTS/PERIOD[:BURST])
+and quotas ([NAME=]REQUESTS/PERIOD[:soft]) are separated by spaces. Times are in RFC 3339.
+A key without an id gets a random one.
 
-A token has at least 16 visible ASCII characters: who sees the SHA-256 of a shorter one
-could find it by guessing. A service with AuthConfig.MintedPrefixes must not list the
-prefix of tokens that admit has not minted.
+A token must have at least 16 visible ASCII characters: a shorter one could be guessed
+from its SHA-256. If a service sets AuthConfig.MintedPrefixes, the prefix of imported
+tokens must not be among them.
 
-A key that is there with the same id and token is left as it is, so that the command can
-be run again. An id or token that belongs to another key is a conflict: it is named, the
-others are imported, and the command exits with 4.`,
+A key that exists with the same id and token is left as it is, so the command can be run
+again. If an id or token belongs to another key, that is a conflict: it is reported, the
+other keys are imported, and the command exits with 4.`,
 		Example: `  admit keys import customers.csv
   psql -c "COPY (SELECT token, owner FROM old_keys) TO STDOUT CSV HEADER" | admit keys import
   admit keys list --keys keys.json --json | jq -c 'del(.state, .created_at, .last_used_at)' |
@@ -50,13 +51,13 @@ others are imported, and the command exits with 4.`,
 				t, err := s.Import(ctx, rows)
 				conflicts := o.report(c, t, len(rows))
 				if err != nil {
-					return err // the conflicts are named already
+					return err // the conflicts have been reported
 				}
 				return conflicts
 			})
 		},
 	}
-	c.Flags().StringVar(&format, "format", "", "json or csv (default: json if the first character is {)")
+	c.Flags().StringVar(&format, "format", "", "`FORMAT` of the input: json or csv (default: json if the first character is {, else csv)")
 	return c
 }
 
@@ -82,8 +83,8 @@ func readRows(ctx context.Context, in io.Reader, args []string, format string) (
 	return rows, nil
 }
 
-// parse is keyinput.Parse that ends with ctx: a terminal or pipe may never give anything. The
-// goroutine ends with the process then.
+// parse is keyinput.Parse, but returns when ctx is done: a terminal or a pipe may never send
+// anything. The goroutine then ends with the process.
 func parse(ctx context.Context, in io.Reader, name, format string) ([]keyinput.Row, error) {
 	type result struct {
 		rows []keyinput.Row
@@ -102,7 +103,7 @@ func parse(ctx context.Context, in io.Reader, name, format string) ([]keyinput.R
 	}
 }
 
-// tally is what became of the rows of an import.
+// tally counts what happened to the rows of an import.
 type tally struct {
 	imported, there int
 	conflicts       []conflict
@@ -117,14 +118,14 @@ func (t *tally) conflict(row keyinput.Row, why string) {
 	t.conflicts = append(t.conflicts, conflict{row, why})
 }
 
-// report says what became of the rows. The error is that of conflicts.
+// report prints what happened to the rows. It returns an error if there are conflicts.
 func (o *options) report(c *cobra.Command, t tally, rows int) error {
 	for _, x := range t.conflicts {
 		fmt.Fprintf(c.ErrOrStderr(), "conflict in line %d: %s: %s\n", x.row.Line, clean(x.row.Key.ID), x.why)
 	}
-	fmt.Fprintf(c.ErrOrStderr(), "%d imported, %d there already, %d in conflict\n", t.imported, t.there, len(t.conflicts))
+	fmt.Fprintf(c.ErrOrStderr(), "%d imported, %d already there, %d in conflict\n", t.imported, t.there, len(t.conflicts))
 	if rest := rows - t.imported - t.there - len(t.conflicts); rest > 0 {
-		fmt.Fprintf(c.ErrOrStderr(), "%d are not looked at: run the command again to go on\n", rest)
+		fmt.Fprintf(c.ErrOrStderr(), "%d not processed; run the command again to continue\n", rest)
 	}
 	if o.json {
 		ids := []string{}
@@ -140,10 +141,10 @@ func (o *options) report(c *cobra.Command, t tally, rows int) error {
 		}
 	}
 	if len(t.conflicts) > 0 {
-		return fmt.Errorf("%d keys are not imported: %w", len(t.conflicts), errConflict)
+		return fmt.Errorf("%d not imported: %w", len(t.conflicts), errConflict)
 	}
 	return nil
 }
 
 // errConflict makes the command exit with 4.
-var errConflict = errors.New("their id or token belongs to another key")
+var errConflict = errors.New("the id or token belongs to another key")

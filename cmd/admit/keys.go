@@ -13,7 +13,7 @@ import (
 	"github.com/admit-go/admit/sqlkeys"
 )
 
-// patience bounds what one command waits for a database or a lock.
+// patience bounds how long one command waits for a database or a lock.
 const patience = 30 * time.Second
 
 func keysCommand() *cobra.Command {
@@ -23,12 +23,13 @@ func keysCommand() *cobra.Command {
 		Short: "Mint, import, list, show, update, rotate and revoke keys",
 		Long: `Mint, import, list, show, update, rotate and revoke keys.
 
-The keys are where --keys says, or else the variable ADMIT_KEYS: the path of a key file,
-postgres://USER@HOST/DATABASE, or sqlite:PATH. A password is better given in the
-variable, or in PGPASSWORD, than in an argument that all users of the machine can see.
-A service sees a change of a key file within two seconds, and of a database, with
-sqlkeys.Watch, within one. Times from now count by the clock of the database, if it is
-PostgreSQL.`,
+--keys, or else the variable ADMIT_KEYS, says where the keys are: the path of a key file,
+postgres://USER@HOST/DATABASE, or sqlite:PATH. Put a password into the variable or into
+PGPASSWORD: all users of the machine can see arguments.
+
+A service sees a change of a key file within two seconds, and with sqlkeys.Watch a change
+of a database within about one. Durations from now count by the clock of the database if
+that is PostgreSQL.`,
 		Args: usage(cobra.NoArgs),
 		RunE: needsCommand,
 	}
@@ -38,7 +39,7 @@ PostgreSQL.`,
 	return keys
 }
 
-// options are those of all commands.
+// options are the flags of all commands.
 type options struct {
 	keys string
 	json bool
@@ -46,17 +47,17 @@ type options struct {
 
 func (o *options) flags(c *cobra.Command) {
 	c.PersistentFlags().StringVar(&o.keys, "keys", "", "key `FILE or URL` of a database (default $ADMIT_KEYS)")
-	c.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON, one object to a line")
+	c.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON, one object per line")
 }
 
-// where says where the keys are, or is empty.
+// where returns where the keys are, or "".
 func (o *options) where() string { return cmp.Or(o.keys, os.Getenv("ADMIT_KEYS")) }
 
 // with opens the store for one command.
 func (o *options) with(c *cobra.Command, do func(ctx context.Context, s store) error) (err error) {
 	where := o.where()
 	if where == "" {
-		return usagef("no keys are named: use --keys or ADMIT_KEYS")
+		return usagef("no key file or database is given: use --keys or ADMIT_KEYS")
 	}
 	s, err := openStore(where)
 	if err != nil {
@@ -66,7 +67,7 @@ func (o *options) with(c *cobra.Command, do func(ctx context.Context, s store) e
 	return do(c.Context(), s)
 }
 
-// withPatience is with for commands that take no longer than patience.
+// withPatience is like with, for commands that take at most patience.
 func (o *options) withPatience(c *cobra.Command, do func(ctx context.Context, s store) error) error {
 	return o.with(c, func(ctx context.Context, s store) error {
 		ctx, cancel := context.WithTimeout(ctx, patience)
@@ -75,8 +76,8 @@ func (o *options) withPatience(c *cobra.Command, do func(ctx context.Context, s 
 	})
 }
 
-// withNow is withPatience for commands that read times from now, such as 12h: they count by
-// the clock of the store, and not by that of this machine.
+// withNow is like withPatience, for commands that read durations from now, such as 12h. These
+// count by the clock of the store, and not by that of this machine.
 func (o *options) withNow(c *cobra.Command, do func(ctx context.Context, s store, now time.Time) error) error {
 	return o.withPatience(c, func(ctx context.Context, s store) error {
 		now, err := s.Now(ctx)
@@ -87,7 +88,7 @@ func (o *options) withNow(c *cobra.Command, do func(ctx context.Context, s store
 	})
 }
 
-// about says which key an error of a store is about.
+// about adds to an error of a store which key it is about.
 func about(id string, err error) error {
 	if err == nil {
 		return nil
@@ -115,7 +116,7 @@ func (e *keyError) Error() string {
 	}
 }
 
-// describe names a key, and its owner if it has one.
+// describe returns the name of a key, with its owner if it has one.
 func describe(k *admit.Key) string {
 	if k.Owner == "" {
 		return "the key " + clean(k.ID)

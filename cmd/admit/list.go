@@ -20,7 +20,7 @@ func listCommand(o *options) *cobra.Command {
 		Args:    usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return o.with(c, func(ctx context.Context, s store) error {
-				var unread []error // a row that cannot be read hides no other
+				var unread []error // a row that cannot be read does not hide the others
 				records := readable(s.List(ctx, owner), &unread)
 				var err error
 				if o.json {
@@ -32,12 +32,12 @@ func listCommand(o *options) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&owner, "owner", "", "of this owner alone")
+	c.Flags().StringVar(&owner, "owner", "", "list only the keys of `OWNER`")
 	return c
 }
 
-// readable passes on what could be read, and keeps the errors: the first twenty, and how
-// many more there are.
+// readable yields the records that could be read, and keeps the errors: the first twenty, and
+// the number of the rest.
 func readable(all iter.Seq2[*sqlkeys.Record, error], unread *[]error) iter.Seq[*sqlkeys.Record] {
 	const most = 20
 	return func(yield func(*sqlkeys.Record) bool) {
@@ -65,7 +65,7 @@ func showCommand(o *options) *cobra.Command {
 		Use:     "show ID",
 		Short:   "Show a key",
 		Example: "  admit keys show k-7fjq2m4zt5ab",
-		Args:    usage(cobra.ExactArgs(1)),
+		Args:    one("ID"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return o.withPatience(c, func(ctx context.Context, s store) error {
 				r, err := s.Get(ctx, args[0])

@@ -1,4 +1,4 @@
-// Command admit makes and manages API keys, in a key file or a database.
+// Command admit mints and manages API keys in a key file or a database.
 //
 //	admit keys mint --keys keys.json --owner ACME --plan pro --prefix acme
 //
@@ -20,7 +20,7 @@ import (
 	"github.com/admit-go/admit/sqlkeys"
 )
 
-// What the process exits with, for scripts.
+// The exit codes of the process, for scripts. The code of success is 0.
 const (
 	exitFailed   = 1
 	exitUsage    = 2
@@ -29,7 +29,7 @@ const (
 )
 
 func main() {
-	// A reader of the token that is gone is an error to deal with, not the end.
+	// If the reader of the token is gone, that is an error to handle, and not the end.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
@@ -44,9 +44,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Short: "Manage the API keys of services that use admit",
 		Long: `Manage the API keys of services that use admit.
 
-It exits with 0 when all is done, 1 when something failed, 2 for a command line that
-makes no sense, 3 when there is no such key, and 4 when the id or token is taken or the
-key is not valid any more.`,
+Exit codes: 0 for success, 1 for a failure, 2 for a usage error, 3 if there is no such
+key, and 4 if the id or token is taken, or if the key has expired or is revoked.`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -80,7 +79,7 @@ key is not valid any more.`,
 	}
 }
 
-// usageError is a command line that makes no sense.
+// usageError is an error of the command line.
 type usageError struct{ error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
@@ -92,6 +91,16 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// one accepts exactly one argument, which has a name.
+func one(name string) cobra.PositionalArgs {
+	return usage(func(_ *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return errors.New("give exactly one " + name)
+		}
+		return nil
+	})
 }
 
 func needsCommand(c *cobra.Command, _ []string) error {

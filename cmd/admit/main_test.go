@@ -232,15 +232,15 @@ func TestExitCodes(t *testing.T) {
 			"no such id":            {"keys show none KEYS", 3, "admit: there is no key none\n"},
 			"rotate none":           {"keys rotate none KEYS", 3, "admit: there is no key none\n"},
 			"revoke none":           {"keys revoke none KEYS", 3, "admit: there is no key none\n"},
-			"no id":                 {"keys revoke KEYS", 2, "at least 1 arg"},
+			"no id":                 {"keys revoke KEYS", 2, "give at least one ID"},
 			"id taken":              {"keys mint --id a KEYS", 4, "exists"},
 			"rotate a dead one":     {"keys rotate dead KEYS", 4, "revoked"},
 			"rotate to a taken one": {"keys rotate a --id dead KEYS", 4, "exists"},
 			"bad prefix":            {"keys mint --prefix A KEYS", 2, "--prefix"},
-			"bad scope":             {`keys mint --scope a\b KEYS`, 2, "is not a scope"},
+			"bad scope":             {`keys mint --scope a\b KEYS`, 2, "a scope has only"},
 			"bad time":              {"keys mint --expires tomorrow KEYS", 2, "RFC 3339"},
-			"time that has passed":  {"keys mint --expires 2020-01-01T00:00:00Z KEYS", 2, "has passed"},
-			"times reversed":        {"keys mint --expires 1h --not-before 2h KEYS", 2, "before it is valid"},
+			"time that has passed":  {"keys mint --expires 2020-01-01T00:00:00Z KEYS", 2, "is not in the future"},
+			"times reversed":        {"keys mint --expires 1h --not-before 2h KEYS", 2, "before it becomes valid"},
 			"negative time":         {"keys revoke a --at -1h KEYS", 2, "negative"},
 			"no keys":               {"keys list", 2, "ADMIT_KEYS"},
 			"other database":        {"keys list --keys mysql://x", 2, "mysql"},
@@ -274,7 +274,7 @@ func TestHelp(t *testing.T) {
 		assert.Zero(t, r.code)
 		assert.Contains(t, r.stdout, "Examples:\n  admit keys "+name)
 		if name == "rotate" {
-			assert.Regexp(t, `--prefix string +what [^"]* \(default: that of the old one,`, r.stdout, "and not key, whatever the old one has")
+			assert.Regexp(t, `--prefix PREFIX +PREFIX of [^"]*\(default: the prefix of the old key,`, r.stdout, "and not key, whatever the old one has")
 		}
 	}
 	for _, name := range []string{"set", "show", "schema"} {

@@ -20,9 +20,10 @@ func mintCommand(o *options) *cobra.Command {
 	var id, prefix string
 	c := &cobra.Command{
 		Use:   "mint",
-		Short: "Make a key, and print its token",
-		Long: `Make a key, and print its token on standard output: once, as only its digest is
-kept. Everything else goes to standard error. A key file that does not exist is made.`,
+		Short: "Create a key and print its token",
+		Long: `Create a key and print its token to standard output. The token is shown only once, since
+only its digest is kept. Everything else goes to standard error. A key file that does not
+exist is created.`,
 		Example: `  admit keys mint --keys keys.json --owner ACME --plan pro --prefix acme_live
   admit keys mint --owner ACME --scope orders:read --scope orders:write --expires 90d
   admit keys mint --owner ACME --network 192.0.2.0/24 --limit minute=1000/60s --quota 20000/month
@@ -47,7 +48,7 @@ kept. Everything else goes to standard error. A key file that does not exist is 
 				if err := s.Insert(ctx, digest, key); err != nil {
 					return about(key.ID, err)
 				}
-				fmt.Fprintf(c.ErrOrStderr(), "minted %s; the token is shown this once\n", describe(key))
+				fmt.Fprintf(c.ErrOrStderr(), "minted %s; the token is shown only once\n", describe(key))
 				return o.printToken(c, s, key, digest, token)
 			})
 		},
@@ -72,12 +73,12 @@ func (s *settings) key(now time.Time) (*admit.Key, error) {
 		return nil, err
 	}
 	if k.Meta["hint"] != "" {
-		return nil, usagef("--meta hint: the hint is that of the token")
+		return nil, usagef("--meta hint: the hint comes from the token")
 	}
 	return k, check(k)
 }
 
-// times sets those times of a key that flags may give from now.
+// times sets the times of a key, which flags may give as durations from now.
 func (s *settings) times(k *admit.Key, now time.Time) error {
 	var early, late error
 	k.NotBefore, early = notBeforeOf(s.notBefore, now)
@@ -86,14 +87,14 @@ func (s *settings) times(k *admit.Key, now time.Time) error {
 }
 
 func idFlag(c *cobra.Command, id *string) {
-	c.Flags().StringVar(id, "id", "", "name of the key (default: a random one)")
+	c.Flags().StringVar(id, "id", "", "`ID` of the key (default: a random one)")
 }
 
 func prefixFlag(c *cobra.Command, prefix *string, otherwise, help string) {
-	c.Flags().StringVar(prefix, "prefix", otherwise, "what the token begins with: 1 to 32 of a-z 0-9 _"+help)
+	c.Flags().StringVar(prefix, "prefix", otherwise, "`PREFIX` of the token: 1 to 32 characters of a-z, 0-9 and _"+help)
 }
 
-// name gives a key its id, and checks it.
+// name sets the id of a key, and checks the key.
 func name(k *admit.Key, id string) error {
 	if k.ID = id; id == "" {
 		k.ID = randomID()
@@ -103,7 +104,7 @@ func name(k *admit.Key, id string) error {
 
 func randomID() string { return "k-" + strings.ToLower(rand.Text()[:12]) }
 
-// newToken makes a token for a key, and notes its hint there.
+// newToken mints a token for a key, and stores its hint in the key.
 func newToken(prefix string, k *admit.Key) (string, admit.Digest, error) {
 	if err := mint.CheckPrefix(prefix); err != nil {
 		return "", admit.Digest{}, usagef("--prefix: %w", err)
@@ -116,8 +117,8 @@ func newToken(prefix string, k *admit.Key) (string, admit.Digest, error) {
 	return token, d, nil
 }
 
-// printToken prints what cannot be shown again. If that fails, nobody has the token, so
-// nobody should: the key is revoked.
+// printToken prints a token, which cannot be shown again. If that fails, it revokes the key,
+// since nobody has the whole token.
 func (o *options) printToken(c *cobra.Command, s store, key *admit.Key, d admit.Digest, token string) error {
 	var err error
 	if o.json {
@@ -132,7 +133,7 @@ func (o *options) printToken(c *cobra.Command, s store, key *admit.Key, d admit.
 	defer cancel()
 	_, revoked := s.Revoke(ctx, key.ID, time.Time{})
 	if revoked != nil {
-		return fmt.Errorf("the token of %s could not be printed, and the key not be revoked: %w", clean(key.ID), errors.Join(err, revoked))
+		return fmt.Errorf("the token of %s could not be printed, and the key could not be revoked: %w", clean(key.ID), errors.Join(err, revoked))
 	}
 	return fmt.Errorf("the token of %s could not be printed, so the key is revoked: %w", clean(key.ID), err)
 }

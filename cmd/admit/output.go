@@ -28,7 +28,7 @@ func (o *options) printKey(c *cobra.Command, r *sqlkeys.Record) error {
 	return unlessGone(printRecord(c.OutOrStdout(), r))
 }
 
-// printJSON prints a record as one line, with its token where there is one to show.
+// printJSON prints a record as one line of JSON, with its token if that is not empty.
 func printJSON(w io.Writer, r *sqlkeys.Record, token string) error {
 	return printLine(w, struct {
 		ID         string                        `json:"id"`
@@ -53,8 +53,8 @@ func printJSON(w io.Writer, r *sqlkeys.Record, token string) error {
 	})
 }
 
-// printLine prints a value as one line of JSON, in which nothing moves the cursor of a
-// terminal: encoding/json escapes a part of that.
+// printLine prints a value as one line of JSON. It escapes the characters that control a
+// terminal and that encoding/json leaves as they are.
 func printLine(w io.Writer, v any) error {
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -62,7 +62,7 @@ func printLine(w io.Writer, v any) error {
 	}
 	var line []byte
 	for _, r := range string(text) {
-		if keyinput.Unprintable(r) { // inside of a string: there is no white space elsewhere
+		if keyinput.Unprintable(r) { // always inside a string
 			line = fmt.Appendf(line, `\u%04x`, r)
 			continue
 		}
@@ -81,8 +81,8 @@ func printLines(w io.Writer, records iter.Seq[*sqlkeys.Record]) error {
 	return nil
 }
 
-// printTable aligns its columns by the thousand lines, so that it holds no more. There is
-// no head where there is nothing but what could not be read.
+// printTable aligns its columns for 1,000 lines at a time, so that it does not keep more in
+// memory. It prints no head if there are only rows that could not be read.
 func printTable(w io.Writer, records iter.Seq[*sqlkeys.Record], unread *[]error) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	head := func() {
@@ -166,7 +166,7 @@ func networkList(networks []netip.Prefix) string {
 	return strings.Join(list, " ")
 }
 
-// date is empty for no time.
+// date formats a time; it returns "" for the zero time.
 func date(t time.Time) string {
 	if t.IsZero() {
 		return ""

@@ -8,10 +8,12 @@ func quotasCommand() *cobra.Command {
 	var o options
 	quotas := &cobra.Command{
 		Use:   "quotas",
-		Short: "Set the quotas of accounts, and show what is used of them",
-		Long: `Set the quotas of accounts, and show what is used of them. An account is the owner of keys, or the ID of a key that has
-no owner, as in a service without QuotasConfig.Account: all of its keys use up the same
-quotas. --keys and ADMIT_KEYS are as for admit keys.`,
+		Short: "Set the quotas of accounts, and show their usage",
+		Long: `Set the quotas of accounts, and show their usage.
+
+An account is the owner of keys, or the ID of a key that has no owner, as in a service
+without QuotasConfig.Account. All keys of an account share its quotas. --keys and
+ADMIT_KEYS are as in admit keys.`,
 		Args: usage(cobra.NoArgs),
 		RunE: needsCommand,
 	}

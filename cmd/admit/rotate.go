@@ -20,17 +20,17 @@ func rotateCommand(o *options) *cobra.Command {
 	var id, prefix, expires, overlap string
 	c := &cobra.Command{
 		Use:   "rotate ID",
-		Short: "Make a key that takes the place of another, and print its token",
-		Long: `Make a key with all settings of another, and print its token as mint does. Both are
-valid for the time of the overlap; then the old one expires. If that one has an expiry,
-the new one has none unless --expires gives it one. If that one is not valid yet, the new
-one will be at the same time, and the overlap begins then.`,
+		Short: "Create a key that replaces another, and print its token",
+		Long: `Create a key with the settings of another, and print its token as mint does. Both keys are
+valid during the overlap; then the old key expires. The expiry of the old key is not
+copied: the new key expires only with --expires. If the old key is not valid yet, the new
+key becomes valid at the same time, and the overlap begins then.`,
 		Example: `  admit keys rotate k-7fjq2m4zt5ab --overlap 7d
   admit keys rotate acme-1 --id acme-2 --overlap 0s`,
-		Args: usage(cobra.ExactArgs(1)),
+		Args: one("ID"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if _, err := moment(overlap, time.Now()); err != nil { // before a store is opened
-				return usagef("--overlap %q is not a time: %w", overlap, err)
+				return usagef("--overlap %q: %w", overlap, err)
 			}
 			if _, err := expiresOf(expires, time.Now()); err != nil {
 				return err
@@ -55,7 +55,7 @@ one will be at the same time, and the overlap begins then.`,
 				}
 				until, err := moment(overlap, begins)
 				if err != nil {
-					return usagef("--overlap %q is not a time: %w", overlap, err)
+					return usagef("--overlap %q: %w", overlap, err)
 				}
 				if prefix == "" {
 					prefix = prefixOf(old.Meta["hint"], "key")
@@ -64,8 +64,8 @@ one will be at the same time, and the overlap begins then.`,
 				if err != nil {
 					return err
 				}
-				// A key that would expire before it is valid is one that stores refuse, so it
-				// is revoked instead.
+				// Stores reject a key that expires before it becomes valid, so it is revoked
+				// instead.
 				unborn := !old.NotBefore.IsZero() && !until.After(old.NotBefore)
 				if unborn {
 					until = old.NotBefore.Add(time.Second)
@@ -75,7 +75,7 @@ one will be at the same time, and the overlap begins then.`,
 				} else if err != nil {
 					return about(old.ID, err)
 				}
-				fmt.Fprintf(c.ErrOrStderr(), "minted %s; the token is shown this once\n", describe(next))
+				fmt.Fprintf(c.ErrOrStderr(), "minted %s; the token is shown only once\n", describe(next))
 				var failed error
 				if unborn {
 					_, failed = s.Revoke(ctx, old.ID, time.Time{})
@@ -89,25 +89,25 @@ one will be at the same time, and the overlap begins then.`,
 		},
 	}
 	idFlag(c, &id)
-	prefixFlag(c, &prefix, "", " (default: that of the old one,\nor key if its hint does not say)")
+	prefixFlag(c, &prefix, "", "\n(default: the prefix of the old key, or key if its hint does not have it)")
 	expiresFlag(c, &expires)
-	c.Flags().StringVar(&overlap, "overlap", "24h", "for how long both are valid, such as 30m or 7d, or until a time in RFC 3339")
+	c.Flags().StringVar(&overlap, "overlap", "24h", "`TIME` for which both keys are valid: a duration, such as 30m or 7d,\nor the end in RFC 3339")
 	return c
 }
 
-// fate says what becomes of the old key.
+// fate returns what happens to the old key.
 func fate(old *admit.Key, until time.Time, unborn bool) string {
 	if unborn {
-		return clean(old.ID) + " is revoked, as it would have ended before it is valid"
+		return "the key " + clean(old.ID) + " is revoked, since it would have expired before it became valid"
 	}
 	if !old.ExpiresAt.IsZero() && old.ExpiresAt.Before(until) {
 		until = old.ExpiresAt
 	}
-	return clean(old.ID) + " is valid until " + date(until)
+	return "the key " + clean(old.ID) + " is valid until " + date(until)
 }
 
-// successor returns a copy of a key without what belongs to that one alone: its id, its
-// ends, and the hint of its token.
+// successor returns a copy of a key without its id, and without the times at which it expires
+// or is revoked. newToken replaces the hint.
 func successor(old *admit.Key, now time.Time) *admit.Key {
 	next := *old
 	next.ID, next.ExpiresAt, next.RevokedAt = "", time.Time{}, time.Time{}
@@ -119,7 +119,7 @@ func successor(old *admit.Key, now time.Time) *admit.Key {
 	return &next
 }
 
-// prefixOf returns the prefix that a hint has, such as acme of acme_1x3f..., or another.
+// prefixOf returns the prefix in a hint, such as acme in acme_1x3f..., or else otherwise.
 func prefixOf(hint, otherwise string) string {
 	const tail = len("_1x3f...")
 	if n := len(hint) - tail; n > 0 && hint[n] == '_' && strings.HasSuffix(hint, "...") && mint.CheckPrefix(hint[:n]) == nil {

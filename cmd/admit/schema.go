@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,24 +18,23 @@ func schemaCommand() *cobra.Command {
 	var from int
 	c := &cobra.Command{
 		Use:   "schema postgresql|sqlite",
-		Short: "Print the statements that make the table, or bring an older one up",
-		Long: `Print the statements that make the table admit_keys, or with --from those that bring
-the table of an earlier version up, with the keys that it has, while services use it.
-Version 1 is the table that has no columns networks, limits, quotas and former. What is
-printed for PostgreSQL is one statement, which may run again; for SQLite it needs a
-transaction.`,
+		Short: "Print the SQL that creates the table of keys, or upgrades it",
+		Long: `Print the SQL that creates the table admit_keys. With --from, print the SQL that upgrades
+a table of an earlier version, which may run while services use the table, and keeps its
+keys. Version 1 has no columns networks, limits, quotas and former. For PostgreSQL the
+upgrade is one statement, which may run twice; for SQLite it needs a transaction.`,
 		Example: `  admit keys schema postgresql | psql "$ADMIT_KEYS"
   admit keys schema postgresql --from 1 | psql "$ADMIT_KEYS"
   admit keys schema sqlite | sqlite3 keys.db
   (echo 'BEGIN IMMEDIATE;'; admit keys schema sqlite --from 1; echo 'COMMIT;') | sqlite3 -bail keys.db`,
 		ValidArgs: slices.Sorted(maps.Keys(dialects)),
-		Args:      usage(cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs)),
+		Args:      usage(isDialect),
 		RunE: func(c *cobra.Command, args []string) error {
 			dialect := dialects[args[0]]
 			text := sqlkeys.Schema(dialect)
 			if c.Flags().Changed("from") {
 				if from != 1 {
-					return usagef("--from %d: the one earlier version is 1", from)
+					return usagef("--from %d: the only earlier version is 1", from)
 				}
 				text = sqlkeys.SchemaFrom(dialect, from)
 			}
@@ -42,18 +42,31 @@ transaction.`,
 			return unlessGone(err)
 		},
 	}
-	c.Flags().IntVar(&from, "from", 0, "`VERSION` of the table that is there")
+	c.Flags().IntVar(&from, "from", 0, "`VERSION` of the existing table")
 	return c
+}
+
+// isDialect accepts the name of one dialect.
+func isDialect(_ *cobra.Command, args []string) error {
+	switch {
+	case len(args) != 1:
+		return errors.New("give one of postgresql and sqlite")
+	case dialects[args[0]] == 0:
+		return fmt.Errorf("there is no schema for %q: give postgresql or sqlite", args[0])
+	}
+	return nil
 }
 
 func quotasSchemaCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema postgresql|sqlite",
-		Short: "Print the statements that make the tables of package sqlquota",
+		Short: "Print the SQL that creates the tables of quota usage",
+		Long: `Print the SQL that creates the tables in which package sqlquota keeps the usage of quotas:
+admit_quota_counts, admit_quota_shares and admit_quota_usage.`,
 		Example: `  admit quotas schema postgresql | psql "$ADMIT_QUOTAS"
   admit quotas schema sqlite | sqlite3 quotas.db`,
 		ValidArgs: slices.Sorted(maps.Keys(dialects)),
-		Args:      usage(cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs)),
+		Args:      usage(isDialect),
 		RunE: func(c *cobra.Command, args []string) error {
 			_, err := fmt.Fprint(c.OutOrStdout(), sqlquota.Schema(dialects[args[0]]))
 			return unlessGone(err)

@@ -20,23 +20,23 @@ func setQuotasCommand(o *options) *cobra.Command {
 		Use:   "set ACCOUNT",
 		Short: "Set the quotas of the keys of an account",
 		Long: `Set the quotas of each key of an account that has not expired and is not revoked, and
-print what has changed for which key. --quota replaces all quotas that a key has of its
-own: those in the place of quotas of its plan with the same names, and those that the plan
-does not have. --quota none takes them away, and those of the plan hold again.
+print each change. --quota replaces all quotas that a key has of its own: those that
+override quotas of its plan with the same names, and those that its plan does not have.
+--quota none removes them, so that the quotas of the plan apply.
 
-What the account has used stays: who gets more in mid-period gets the difference. A key
-that is rotated keeps its quotas; one that is minted needs --quota too. Where a key cannot
-be changed, the others are; the command can be run again.`,
+The usage of the account does not change: a larger quota in mid-period adds the
+difference. A rotated key keeps its quotas; a newly minted key needs --quota too. If a key
+cannot be changed, the others are; the command can be run again.`,
 		Example: `  admit quotas set ACME --quota 20000/month
   admit quotas set ACME --quota 20000/month:soft --quota reports=500/day
   admit quotas set ACME --quota none`,
-		Args: usage(cobra.ExactArgs(1)),
+		Args: one("ACCOUNT"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if args[0] == "" {
-				return usagef("the account is empty: it is the owner of keys, or the ID of a key without one")
+				return usagef("the account is empty: give the owner of keys, or the ID of a key without an owner")
 			}
 			if !c.Flags().Changed("quota") {
-				return usagef("there is nothing to set: give --quota, or --quota none")
+				return usagef("there is nothing to set: give --quota REQUESTS/PERIOD or --quota none")
 			}
 			quotas, err := quotasOf(texts)
 			if err != nil {
@@ -51,7 +51,8 @@ be changed, the others are; the command can be run again.`,
 	return c
 }
 
-// setQuotas changes key after key. Each has its own patience, as an account may have many.
+// setQuotas changes one key after the other. Each has its own patience, since an account may
+// have many.
 func (o *options) setQuotas(ctx context.Context, c *cobra.Command, s store, account string, quotas []admit.Quota) error {
 	now, ids, err := liveKeys(ctx, s, account)
 	if len(ids) == 0 && err == nil {
@@ -71,31 +72,31 @@ func (o *options) setQuotas(ctx context.Context, c *cobra.Command, s store, acco
 			return nil
 		})
 		switch {
-		case errors.Is(err, sqlkeys.ErrNotValid): // somebody was faster
+		case errors.Is(err, sqlkeys.ErrNotValid): // it has ended meanwhile
 		case errors.Is(err, errNoChange):
-			fmt.Fprintf(c.ErrOrStderr(), "the key %s has %s already\n", clean(id), ownQuotas(quotas))
+			fmt.Fprintf(c.ErrOrStderr(), "the key %s already has %s\n", clean(id), ownQuotas(quotas))
 		case err != nil:
 			failed = append(failed, about(id, err))
 		case o.json:
 			failed = append(failed, unlessGone(printJSON(c.OutOrStdout(), r, "")))
 		default:
-			_, err := fmt.Fprintf(c.OutOrStdout(), "%s had %s, and has %s now\n", describe(&r.Key), ownQuotas(had), ownQuotas(quotas))
+			_, err := fmt.Fprintf(c.OutOrStdout(), "%s had %s and now has %s\n", describe(&r.Key), ownQuotas(had), ownQuotas(quotas))
 			failed = append(failed, unlessGone(err))
 		}
 	}
 	return errors.Join(failed...)
 }
 
-// update is the Update of a store with patience.
+// update calls the Update of a store with patience.
 func update(ctx context.Context, s store, id string, change func(*admit.Key) error) (*sqlkeys.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return s.Update(ctx, id, change)
 }
 
-// liveKeys returns the ids of the keys of an account that have not ended by now, the time by the
-// clock of the store. A row that cannot be read hides no other: the error is that of such rows
-// too.
+// liveKeys returns the ids of the keys of an account that have not ended, and the time by the
+// clock of the store. A row that cannot be read does not hide the others; the error joins those
+// of all such rows.
 func liveKeys(ctx context.Context, s store, account string) (now time.Time, ids []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -124,13 +125,13 @@ func liveKeys(ctx context.Context, s store, account string) (now time.Time, ids 
 	return now, ids, errors.Join(unread...)
 }
 
-// isLive reports whether a key is of an account and has not ended.
+// isLive reports whether a key belongs to an account and has not ended.
 func isLive(k *admit.Key, account string, now time.Time) bool {
 	status := k.Status(now)
 	return cmp.Or(k.Owner, k.ID) == account && (status == admit.KeyValid || status == admit.KeyEarly)
 }
 
-// sameQuotas takes a name that is left out for the one that it stands for.
+// sameQuotas compares quotas, with the default name for one that has none.
 func sameQuotas(a, b []admit.Quota) bool {
 	a, errA := admit.CompleteQuotas(a)
 	b, errB := admit.CompleteQuotas(b)
@@ -144,11 +145,11 @@ func ownQuotas(quotas []admit.Quota) string {
 	return quotaList(quotas)
 }
 
-// noKeyError is that an account has nothing to set quotas of.
+// noKeyError says that an account has no live keys.
 type noKeyError struct{ account string }
 
 func (e noKeyError) Error() string {
-	return "no key of the account " + clean(e.account) + " is live: an account is the owner of keys, or the ID of a key without one"
+	return "the account " + clean(e.account) + " has no live keys: an account is the owner of keys, or the ID of a key without an owner"
 }
 
 // Unwrap makes the command exit with 3.

@@ -37,10 +37,10 @@ func TestSetQuotas(t *testing.T) {
 		r := ok("quotas", "set", "ACME", "--quota", "20000/month", "--quota", "reports=500/day:soft")
 		assert.Empty(t, r.stderr)
 		assert.ElementsMatch(t, []string{
-			"the key plain of ACME had 10000/month, and has 20000/month reports=500/day:soft now",
-			"the key early of ACME had no quotas of its own, and has 20000/month reports=500/day:soft now",
-			"the key next of ACME had no quotas of its own, and has 20000/month reports=500/day:soft now",
-			"the key ACME had no quotas of its own, and has 20000/month reports=500/day:soft now",
+			"the key plain of ACME had 10000/month and now has 20000/month reports=500/day:soft",
+			"the key early of ACME had no quotas of its own and now has 20000/month reports=500/day:soft",
+			"the key next of ACME had no quotas of its own and now has 20000/month reports=500/day:soft",
+			"the key ACME had no quotas of its own and now has 20000/month reports=500/day:soft",
 		}, lines(r.stdout))
 		want := []any{map[string]any{"requests": 20000.0, "every": "month"}, map[string]any{"name": "reports", "requests": 500.0, "every": "day", "soft": true}}
 		for _, id := range []string{"plain", "early", "next", "ACME"} {
@@ -60,10 +60,10 @@ func TestSetQuotas(t *testing.T) {
 		require.Len(t, lines(r.stdout), 1, "what has changed")
 		assert.Contains(t, r.stdout, `{"id":"next",`)
 		assert.Contains(t, r.stdout, `"quotas":[{"name":"month","requests":20000,"every":"month"},`)
-		assert.Equal(t, 3, strings.Count(r.stderr, " has 20000/month reports=500/day:soft already\n"), r.stderr)
+		assert.Equal(t, 3, strings.Count(r.stderr, " already has 20000/month reports=500/day:soft\n"), r.stderr)
 
 		r = ok("quotas", "set", "ACME", "--quota", "none")
-		assert.Contains(t, r.stdout, "the key plain of ACME had 20000/month reports=500/day:soft, and has no quotas of its own now\n")
+		assert.Contains(t, r.stdout, "the key plain of ACME had 20000/month reports=500/day:soft and now has no quotas of its own\n")
 		for _, id := range []string{"plain", "early", "next", "ACME"} {
 			assert.Nil(t, quotas(id), id)
 		}
@@ -73,15 +73,15 @@ func TestSetQuotas(t *testing.T) {
 			code int
 			says string
 		}{
-			"no account":           {[]string{"--quota", "1/day"}, 2, "accepts 1 arg"},
+			"no account":           {[]string{"--quota", "1/day"}, 2, "give exactly one ACCOUNT"},
 			"an empty one":         {[]string{"", "--quota", "1/day"}, 2, "the account is empty"},
-			"two":                  {[]string{"ACME", "other", "--quota", "1/day"}, 2, "accepts 1 arg"},
-			"nothing to set":       {[]string{"ACME"}, 2, "give --quota, or --quota none"},
+			"two":                  {[]string{"ACME", "other", "--quota", "1/day"}, 2, "give exactly one ACCOUNT"},
+			"nothing to set":       {[]string{"ACME"}, 2, "give --quota REQUESTS/PERIOD or --quota none"},
 			"an empty quota":       {[]string{"ACME", "--quota", ""}, 2, "use --quota none"},
 			"no quota":             {[]string{"ACME", "--quota", "20000/month,soft"}, 2, "a quota is [NAME=]REQUESTS/PERIOD[:soft]"},
 			"two of one name":      {[]string{"ACME", "--quota", "1/day", "--quota", "day=2/month"}, 2, `Quotas[1].Name is "day"`},
-			"nobody's":             {[]string{"nobody", "--quota", "1/day"}, 3, "no key of the account nobody is live"},
-			"the id of an owner's": {[]string{"plain", "--quota", "1/day"}, 3, "the owner of keys, or the ID of a key without one"},
+			"nobody's":             {[]string{"nobody", "--quota", "1/day"}, 3, "the account nobody has no live keys"},
+			"the id of an owner's": {[]string{"plain", "--quota", "1/day"}, 3, "the owner of keys, or the ID of a key without an owner"},
 		} {
 			r := run(t, append([]string{"quotas", "set", "--keys", p.keys}, test.args...)...)
 			assert.Equal(t, test.code, r.code, "%s: %s", name, r.stderr)

@@ -20,17 +20,17 @@ func showQuotasCommand(o *options) *cobra.Command {
 	var where string
 	c := &cobra.Command{
 		Use:   "show ACCOUNT",
-		Short: "Show what an account has used of its quotas",
-		Long: `Show what an account has used of its quotas in each period, as package sqlquota keeps it:
-USED is what services have said so far, HELD what they may use beyond that without asking
-again. A period is named by its first day and its length: 2026-01-31/P1M. One that has been
-over for 35 days is gone.`,
+		Short: "Show the quota usage of an account",
+		Long: `Show the quota usage of an account in each period, as package sqlquota keeps it. USED is
+what services have reported so far, and HELD what they have taken in advance beyond that.
+The name of a period is its first day and its length, such as 2026-01-31/P1M. A period is
+deleted 35 days after its end.`,
 		Example: `  admit quotas show ACME --quotas postgres://db/service
   admit quotas show ACME --json | jq 'select(.quota == "month") | .used'`,
-		Args: usage(cobra.ExactArgs(1)),
+		Args: one("ACCOUNT"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if args[0] == "" {
-				return usagef("the account is empty: name one")
+				return usagef("the account is empty")
 			}
 			return withQuotas(c, cmp.Or(where, os.Getenv("ADMIT_QUOTAS"), o.where()), func(ctx context.Context, s *sqlquota.Store) error {
 				counts, err := countsOf(ctx, s, args[0])
@@ -44,14 +44,14 @@ over for 35 days is gone.`,
 			})
 		},
 	}
-	c.Flags().StringVar(&where, "quotas", "", "`URL` of the database of the quotas (default $ADMIT_QUOTAS, or that of the keys)")
+	c.Flags().StringVar(&where, "quotas", "", "`URL` of the database with the quota usage\n(default $ADMIT_QUOTAS, or else the database of the keys)")
 	return c
 }
 
-// withQuotas opens the store of the quotas for one command.
+// withQuotas opens the quota store for one command.
 func withQuotas(c *cobra.Command, where string, do func(ctx context.Context, s *sqlquota.Store) error) (err error) {
 	if where == "" {
-		return usagef("no database is named: use --quotas or ADMIT_QUOTAS")
+		return usagef("no database is given: use --quotas or ADMIT_QUOTAS")
 	}
 	opened, err := openStore(where)
 	if err != nil {
@@ -60,7 +60,7 @@ func withQuotas(c *cobra.Command, where string, do func(ctx context.Context, s *
 	defer func() { err = errors.Join(err, opened.Close()) }()
 	d, ok := opened.(*database)
 	if !ok {
-		return usagef("what is used of quotas is in a database: use --quotas or ADMIT_QUOTAS with postgres://USER@HOST/DATABASE or sqlite:PATH")
+		return usagef("quota usage is in a database, not in a key file: use --quotas or ADMIT_QUOTAS with postgres://USER@HOST/DATABASE or sqlite:PATH")
 	}
 	s, err := sqlquota.New(sqlquota.Config{DB: d.db, Dialect: d.dialect})
 	if err != nil {
@@ -71,7 +71,7 @@ func withQuotas(c *cobra.Command, where string, do func(ctx context.Context, s *
 	return do(ctx, s)
 }
 
-// countsOf returns the counts of an account, by quota, the last period first.
+// countsOf returns the counts of an account, sorted by quota, the latest period first.
 func countsOf(ctx context.Context, s *sqlquota.Store, account string) ([]sqlquota.Count, error) {
 	var counts []sqlquota.Count
 	for count, err := range s.List(ctx, account) {

@@ -16,9 +16,9 @@ import (
 	"github.com/admit-go/admit/sqlkeys"
 )
 
-// store is where keys are: a *sqlkeys.Store, or a file that is managed as one.
+// store is where keys are: a *sqlkeys.Store, or a key file with the same methods.
 type store interface {
-	// Import adds keys, and goes on after a conflict. With an error, the tally is of what
+	// Import adds keys, and goes on after a conflict. With an error, the tally counts what
 	// was done before it.
 	Import(ctx context.Context, rows []keyinput.Row) (tally, error)
 	Insert(ctx context.Context, d admit.Digest, k *admit.Key) error
@@ -28,7 +28,7 @@ type store interface {
 	// Update changes a key, unless change returns an error. It may call change again.
 	Update(ctx context.Context, id string, change func(*admit.Key) error) (*sqlkeys.Record, error)
 	Rotate(ctx context.Context, id string, until time.Time, d admit.Digest, next *admit.Key) error
-	// Now is the time by the clock of the store, from which times such as 12h count.
+	// Now returns the time by the clock of the store, from which durations such as 12h count.
 	Now(ctx context.Context) (time.Time, error)
 	Close() error
 }
@@ -53,7 +53,7 @@ func openDatabase(driver, dsn string, dialect sqlkeys.Dialect) (store, error) {
 }
 
 func (d *database) Now(ctx context.Context) (now time.Time, err error) {
-	if d.dialect == sqlkeys.SQLite { // which has the clock of this process
+	if d.dialect == sqlkeys.SQLite { // whose clock is that of this process
 		return time.Now(), nil
 	}
 	if err := d.db.QueryRowContext(ctx, `SELECT now()`).Scan(&now); err != nil {
@@ -64,8 +64,8 @@ func (d *database) Now(ctx context.Context) (now time.Time, err error) {
 
 func (d *database) Close() error { return errors.Join(d.Store.Close(), d.db.Close()) }
 
-// Import inserts the keys one by one, as that is what services read meanwhile: it may take
-// long, so each has its own patience.
+// Import inserts the keys one by one, since services use the table meanwhile. It may take long,
+// so each key has its own patience.
 func (d *database) Import(ctx context.Context, rows []keyinput.Row) (tally, error) {
 	var t tally
 	for _, row := range rows {
@@ -87,13 +87,13 @@ func (d *database) importRow(ctx context.Context, row keyinput.Row, t *tally) er
 	if !errors.Is(err, sqlkeys.ErrExists) {
 		return about(row.Key.ID, err)
 	}
-	if row.Unnamed { // so it is the token that is there
+	if row.Unnamed { // so it is the token that exists
 		t.there++
 		return nil
 	}
 	switch r, err := d.Get(ctx, row.Key.ID); {
 	case errors.Is(err, admit.ErrKeyNotFound):
-		t.conflict(row, "its token is that of another key")
+		t.conflict(row, "its token belongs to another key")
 	case err != nil:
 		return about(row.Key.ID, err)
 	case r.Digest != row.Digest:

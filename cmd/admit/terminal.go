@@ -10,8 +10,8 @@ import (
 	"github.com/admit-go/admit/cmd/admit/internal/keyinput"
 )
 
-// clean keeps what is in a store, a file or an argument from moving the cursor of a
-// terminal, and from looking like a line of the command's own.
+// clean replaces the characters with which a text from a store, a file or an argument could
+// control a terminal, or look like a line of the command itself.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if keyinput.Unprintable(r) {
@@ -21,8 +21,9 @@ func clean(s string) string {
 	}, s)
 }
 
-// cleaner passes on what a terminal may get, with its lines and tabs. Each Write is a text
-// of its own. It stands before standard error, where messages of libraries end up.
+// cleaner writes texts without the characters that control a terminal, except for line breaks
+// and tabs. Each Write is a text of its own. It wraps standard error, which also gets messages
+// of libraries.
 type cleaner struct{ w io.Writer }
 
 func (c cleaner) Write(b []byte) (int, error) {
@@ -38,10 +39,10 @@ func (c cleaner) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// errGone is that nobody reads standard output any more.
+// errGone says that nothing reads standard output any more.
 var errGone = errors.New("nobody reads the output")
 
-// outlet tells a reader that is gone from every other error.
+// outlet marks the error of a reader that is gone with errGone.
 type outlet struct{ w io.Writer }
 
 func (o outlet) Write(b []byte) (int, error) {
@@ -52,8 +53,8 @@ func (o outlet) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// unlessGone is for output that can be had again: a reader that has seen enough, such as
-// head, is no failure.
+// unlessGone drops errGone, for output that can be printed again: a reader that has seen
+// enough, such as head, is not a failure.
 func unlessGone(err error) error {
 	if errors.Is(err, errGone) {
 		return nil
@@ -63,8 +64,8 @@ func unlessGone(err error) error {
 
 var lineBreak = regexp.MustCompile(`[\r\n]+\t*`)
 
-// messages returns what err says, a line for each error that it joins. A line break inside
-// of one is that of a driver or of a name.
+// messages returns one line for each error that err joins. A line break inside an error comes
+// from a driver or a name, and is replaced.
 func messages(err error) []string {
 	if e, ok := err.(usageError); ok {
 		return messages(e.error)
@@ -81,7 +82,7 @@ func messages(err error) []string {
 	return []string{lineBreak.ReplaceAllString(bare(err.Error()), " ")}
 }
 
-// bare returns a message without the names of the packages that it came through.
+// bare returns a message without the names of packages at its beginning.
 func bare(message string) string {
 	for {
 		rest := strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(message, "admit: "), "sqlkeys: "), "sqlquota: ")

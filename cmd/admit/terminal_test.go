@@ -108,8 +108,8 @@ func TestAddressesThatAreNone(t *testing.T) {
 		"postgres://u:sec ret@127.0.0.1:1/d":      "is not a URL",
 		"postgres://u:secret%@127.0.0.1:1/d":      "is not a URL",
 		"postgres://u:secret@127.0.0.1:secret/d":  "is not a URL",
-		"mysql://secret":                          "no support for mysql",
-		"sqlite3:secret":                          "no support for sqlite3",
+		"mysql://secret":                          "mysql is not supported",
+		"sqlite3:secret":                          "sqlite3 is not supported",
 		"file:secret":                             "./NAME",
 	} {
 		c := command(t, "keys", "mint", "--keys", where)

@@ -15,19 +15,19 @@ func updateCommand(o *options) *cobra.Command {
 	var set settings
 	c := &cobra.Command{
 		Use:   "update ID",
-		Short: "Change settings of a key",
-		Long: `Change the settings of a key that flags give, and leave the others; print the key as
-it is then. The token stays. --scope, --limit, --quota and --network replace the whole
-list; --meta NAME=VALUE sets one, and --meta NAME= removes it. An empty value clears:
---plan "", --network "", --not-before ""; but a key without an end is --expires never, and
-one without quotas of its own --quota none.
+		Short: "Change the settings of a key",
+		Long: `Change the settings that flags give, leave the others as they are, and print the changed
+key. The token stays the same. --scope, --limit, --quota and --network replace the whole
+list; --meta NAME=VALUE sets one name, and --meta NAME= removes it. An empty value clears
+a setting: --plan "", --network "", --not-before "". To remove the expiry use --expires
+never, and to remove the quotas of the key --quota none.
 
-A revoked key stays revoked. A key that has expired is valid again when --expires says so;
-what becomes of a key that way is said on standard error.`,
+A revoked key stays revoked. An expired key becomes valid again with a later --expires.
+Such a change of the state is printed to standard error.`,
 		Example: `  admit keys update acme-1 --plan enterprise --limit minute=5000/60s
   admit keys update acme-1 --network 192.0.2.0/24 --network 2001:db8::1
   admit keys update acme-1 --expires never --meta contact=`,
-		Args: usage(cobra.ExactArgs(1)),
+		Args: one("ID"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if _, err := set.change(c.Flags().Changed, time.Now()); err != nil { // before a store is opened
 				return err
@@ -46,20 +46,20 @@ what becomes of a key that way is said on standard error.`,
 					return about(args[0], err)
 				}
 				if after := r.Status(now); after != before {
-					fmt.Fprintf(c.ErrOrStderr(), "%s was %s, and is %s now\n", describe(&r.Key), before, after)
+					fmt.Fprintf(c.ErrOrStderr(), "%s was %s and is now %s\n", describe(&r.Key), before, after)
 				} else if after == admit.KeyRevoked {
-					fmt.Fprintf(c.ErrOrStderr(), "%s is revoked, and stays so\n", describe(&r.Key))
+					fmt.Fprintf(c.ErrOrStderr(), "%s stays revoked\n", describe(&r.Key))
 				}
 				return o.printKey(c, r)
 			})
 		},
 	}
 	set.flags(c)
-	c.Flags().Lookup("expires").DefValue = "" // without the flag it stays
+	c.Flags().Lookup("expires").DefValue = "" // without the flag the expiry does not change
 	return c
 }
 
-// change returns what makes the change that the flags say.
+// change returns a function that makes the change of the flags.
 func (s *settings) change(changed func(flag string) bool, now time.Time) (func(*admit.Key) error, error) {
 	var steps []func(*admit.Key)
 	given := func(name string, step func(*admit.Key)) {
@@ -86,7 +86,7 @@ func (s *settings) change(changed func(flag string) bool, now time.Time) (func(*
 	given("expires", func(k *admit.Key) { k.ExpiresAt = next.ExpiresAt })
 	given("meta", func(k *admit.Key) { k.Meta = merge(k.Meta, next.Meta) })
 	if len(steps) == 0 {
-		return nil, usagef("there is nothing to change: give a flag, such as --plan")
+		return nil, usagef("there is nothing to change: give a flag such as --plan")
 	}
 	return func(k *admit.Key) error {
 		for _, step := range steps {
@@ -99,7 +99,7 @@ func (s *settings) change(changed func(flag string) bool, now time.Time) (func(*
 	}, nil
 }
 
-// merge returns meta with changes, of which an empty value takes a name out.
+// merge returns meta with changes. An empty value removes a name.
 func merge(meta, changes map[string]string) map[string]string {
 	merged := maps.Clone(meta)
 	if merged == nil {

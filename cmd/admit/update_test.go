@@ -62,7 +62,7 @@ func TestUpdate(t *testing.T) {
 
 		assert.Equal(t, "a", verify(t, p.open(t), strings.TrimSpace(minted.stdout)), "the token stays")
 		r = update("--not-before", "12h")
-		assert.Equal(t, "the key a was valid, and is early now\n", r.stderr)
+		assert.Equal(t, "the key a was valid and is now early\n", r.stderr)
 	})
 }
 
@@ -81,12 +81,12 @@ func TestUpdateOfAKeyThatHasEnded(t *testing.T) {
 		assert.Regexp(t, `(?m)^state +expired$`, r.stdout)
 		r = run(t, "keys", "update", "expired", "--expires", "1h", "--keys", p.keys)
 		require.Zero(t, r.code, r.stderr)
-		assert.Equal(t, "the key expired was expired, and is valid now\n", r.stderr)
+		assert.Equal(t, "the key expired was expired and is now valid\n", r.stderr)
 		assert.Regexp(t, `(?m)^state +valid$`, r.stdout)
 
 		r = run(t, "keys", "update", "revoked", "--expires", "1h", "--keys", p.keys)
 		require.Zero(t, r.code, r.stderr)
-		assert.Equal(t, "the key revoked is revoked, and stays so\n", r.stderr)
+		assert.Equal(t, "the key revoked stays revoked\n", r.stderr)
 		assert.Equal(t, "revoked", show(t, p, "revoked")["state"])
 	})
 }
@@ -103,11 +103,11 @@ func TestUpdateRefuses(t *testing.T) {
 			}{
 				"no flag":             {[]string{"a"}, 2, "there is nothing to change"},
 				"only flags of all":   {[]string{"a", "--json"}, 2, "there is nothing to change"},
-				"no id":               {[]string{"--plan", "x"}, 2, "accepts 1 arg"},
+				"no id":               {[]string{"--plan", "x"}, 2, "give exactly one ID"},
 				"no such id":          {[]string{"none", "--plan", "x"}, 3, "admit: there is no key none\n"},
 				"empty expiry":        {[]string{"a", "--expires", ""}, 2, "--expires never"},
 				"expiry that is past": {[]string{"a", "--expires", "0s"}, 2, "admit keys revoke"},
-				"expiry before it":    {[]string{"a", "--expires", "1h"}, 2, "would expire before it is valid"},
+				"expiry before it":    {[]string{"a", "--expires", "1h"}, 2, "would expire before it becomes valid"},
 				"two scopes in one":   {[]string{"a", "--scope", "orders:read orders:write"}, 2, `--scope "orders:read orders:write"`},
 				"empty among scopes":  {[]string{"a", "--scope", "x", "--scope", ""}, 2, "a scope is empty"},
 				"limit":               {[]string{"a", "--limit", "minute=1000"}, 2, "NAME=REQUESTS/PERIOD[:BURST], such as minute=1000/60s"},
@@ -116,13 +116,13 @@ func TestUpdateRefuses(t *testing.T) {
 				"quotas of one name":  {[]string{"a", "--quota", "1/day", "--quota", "day=2/week"}, 2, `Quotas[1].Name is "day", which another quota has too`},
 				"empty quota":         {[]string{"a", "--quota", ""}, 2, "--quota none"},
 				"none among quotas":   {[]string{"a", "--quota", "1/day", "--quota", "none"}, 2, "a quota is"},
-				"network":             {[]string{"a", "--network", "10.0.0.0/33"}, 2, `--network "10.0.0.0/33": a network is an address`},
-				"empty among those":   {[]string{"a", "--network", "10.0.0.0/8", "--network", ""}, 2, `--network "": a network is an address`},
+				"network":             {[]string{"a", "--network", "10.0.0.0/33"}, 2, `--network "10.0.0.0/33": a network is a CIDR block`},
+				"empty among those":   {[]string{"a", "--network", "10.0.0.0/8", "--network", ""}, 2, `--network "": a network is a CIDR block`},
 				"meta":                {[]string{"a", "--meta", "x"}, 2, `--meta "x" is not NAME=VALUE`},
 				"meta without a name": {[]string{"a", "--meta", "=x"}, 2, `--meta "=x" is not NAME=VALUE`},
-				"meta twice":          {[]string{"a", "--meta", "x=1", "--meta", "x=2"}, 2, `--meta "x" is there twice`},
+				"meta twice":          {[]string{"a", "--meta", "x=1", "--meta", "x=2"}, 2, `--meta "x" is given twice`},
 				"meta of the hint":    {[]string{"a", "--meta", "hint=x"}, 2, "--meta hint"},
-				"owner":               {[]string{"a", "--owner", "\xff"}, 2, "the owner is not UTF-8"},
+				"owner":               {[]string{"a", "--owner", "\xff"}, 2, "the owner is not valid UTF-8"},
 			} {
 				t.Run(name, func(t *testing.T) {
 					t.Parallel()
@@ -153,7 +153,7 @@ func TestRotateEarly(t *testing.T) {
 		for id, overlap := range map[string]string{"b": "0s", "c": "2070-01-01T00:00:00Z"} {
 			r = run(t, "keys", "rotate", id, "--id", id+"2", "--overlap", overlap, "--keys", p.keys)
 			require.Zero(t, r.code, r.stderr)
-			assert.Contains(t, r.stderr, id+" is revoked, as it would have ended before it is valid\n")
+			assert.Contains(t, r.stderr, id+" is revoked, since it would have expired before it became valid\n")
 			assert.Equal(t, "revoked", show(t, p, id)["state"])
 			assert.Equal(t, map[string]any{"state": "early", "not_before": begins}, show(t, p, id+"2"))
 		}

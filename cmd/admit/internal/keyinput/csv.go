@@ -21,7 +21,7 @@ func (p *parser) csv(lines io.Reader) {
 	}
 	columns := p.columns(header)
 	if len(p.faults) > 0 {
-		return // what follows would be wrong in the same way
+		return // the rows would have the same faults
 	}
 	for !p.full() {
 		cells, err := in.Read()
@@ -51,7 +51,7 @@ func (p *parser) csv(lines io.Reader) {
 	}
 }
 
-// csvFault notes an error of encoding/csv, which has a line of its own.
+// csvFault records an error of encoding/csv, which has its own line number.
 func (p *parser) csvFault(err error) {
 	var long errLongLine
 	var syntax *csv.ParseError
@@ -59,7 +59,7 @@ func (p *parser) csvFault(err error) {
 	case errors.As(err, &long):
 		p.fault(long.line, long)
 	case errors.Is(err, csv.ErrFieldCount) && errors.As(err, &syntax):
-		p.fault(syntax.Line, errors.New("it has not as many columns as the header"))
+		p.fault(syntax.Line, errors.New("the row does not have as many columns as the header"))
 	case errors.As(err, &syntax):
 		p.fault(syntax.StartLine, fmt.Errorf("not well-formed CSV, at line %d, column %d: %w", syntax.Line, syntax.Column, syntax.Err))
 	default:
@@ -67,7 +67,7 @@ func (p *parser) csvFault(err error) {
 	}
 }
 
-// setter puts a cell that is not empty into the fields.
+// setter sets a field from a cell that is not empty.
 type setter func(f *fields, cell string) error
 
 var columnsKnown = map[string]setter{
@@ -116,7 +116,7 @@ func moment(of func(*fields) *time.Time) setter {
 	}
 }
 
-// columns returns what each column of the header sets.
+// columns returns the setter of each column of the header.
 func (p *parser) columns(header []string) []setter {
 	var columns []setter
 	seen := map[string]bool{}
@@ -133,13 +133,13 @@ func (p *parser) columns(header []string) []setter {
 		}
 		switch {
 		case !utf8.ValidString(name):
-			p.fault(1, errors.New("the text is not UTF-8"))
+			p.fault(1, errors.New("the text is not valid UTF-8"))
 			return nil
 		case !known:
-			p.fault(1, fmt.Errorf("column %d of the header, %s, is not known: it names id, token or digest, owner, plan, scopes, limits, quotas, "+
-				"networks, not_before, expires_at, revoked_at and meta.NAME, with commas between them", i+1, shown(name)))
+			p.fault(1, fmt.Errorf("column %d of the header, %s, is unknown: use id, token or digest, owner, plan, scopes, limits, quotas, "+
+				"networks, not_before, expires_at, revoked_at and meta.NAME, separated by commas", i+1, shown(name)))
 		case seen[name]:
-			p.fault(1, fmt.Errorf("column %d of the header, %s, is there twice", i+1, shown(name)))
+			p.fault(1, fmt.Errorf("column %d of the header, %s, is duplicated", i+1, shown(name)))
 		}
 		seen[name] = true
 		columns = append(columns, set)

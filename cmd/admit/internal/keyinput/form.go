@@ -1,5 +1,4 @@
-// Package keyinput reads the parts of a key as people write them, in flags and in files that
-// are imported.
+// Package keyinput parses the parts of a key in flags and in imported files.
 package keyinput
 
 import (
@@ -16,11 +15,11 @@ import (
 	"github.com/admit-go/admit/internal/keyform"
 )
 
-// LimitForm says how a limit is written.
+// LimitForm describes the form of a limit.
 const LimitForm = "NAME=REQUESTS/PERIOD[:BURST], such as minute=1000/60s or day=50000/1d:2000"
 
-// ParseLimits reads limits, and checks them as the limiters of a service do. The errors
-// repeat the name of a limit at most, and only if the rest has the form.
+// ParseLimits parses limits, and checks them as the Limiter of a service does. Errors repeat at
+// most the name of a limit, and only if the rest has the right form.
 func ParseLimits(texts []string) ([]admit.Limit, error) {
 	var limits []admit.Limit
 	for _, text := range texts {
@@ -33,7 +32,7 @@ func ParseLimits(texts []string) ([]admit.Limit, error) {
 	return limits, CheckLimits(limits)
 }
 
-// CheckLimits is admit.CompleteLimits for limits that may be none.
+// CheckLimits is like admit.CompleteLimits, for a list that may be empty.
 func CheckLimits(limits []admit.Limit) error {
 	if len(limits) == 0 {
 		return nil
@@ -42,8 +41,8 @@ func CheckLimits(limits []admit.Limit) error {
 	return oneLine(err)
 }
 
-// oneLine returns the faults of a configuration without the prefix of each, which the command
-// has itself.
+// oneLine joins the lines of a configuration error, without the prefix of each: the command
+// adds its own.
 func oneLine(err error) error {
 	if err == nil {
 		return nil
@@ -56,7 +55,7 @@ func oneLine(err error) error {
 }
 
 func parseLimit(text string) (admit.Limit, bool) {
-	at := strings.LastIndexByte(text, '=') // a name may have one, what follows has none
+	at := strings.LastIndexByte(text, '=') // a name may have one, the rest has none
 	if at < 1 {
 		return admit.Limit{}, false
 	}
@@ -80,14 +79,14 @@ func parseLimit(text string) (admit.Limit, bool) {
 	return l, true
 }
 
-// parseCount reads digits alone: from 1, and not beyond what a Limit may have on 32 bits.
+// parseCount parses a number of only digits, from 1 to the largest 32-bit int.
 func parseCount(s string) (int, bool) {
 	n, err := strconv.ParseUint(s, 10, 31)
 	return int(n), err == nil && n > 0
 }
 
-// ParseSpan reads a length of time, such as 90s, 12h or 7d, that is not negative. Days are
-// whole, and 24 hours each.
+// ParseSpan parses a duration that is not negative, such as 90s, 12h or 7d. The number of days
+// is whole; a day has 24 hours.
 func ParseSpan(s string) (time.Duration, bool) {
 	if days, ok := strings.CutSuffix(s, "d"); ok {
 		const most = 36500
@@ -98,7 +97,7 @@ func ParseSpan(s string) (time.Duration, bool) {
 	return d, err == nil && d >= 0
 }
 
-// FormatLimit returns what ParseLimits reads. A limit without a name has that of its period.
+// FormatLimit formats a limit for ParseLimits. The default name is the period.
 func FormatLimit(l admit.Limit) string {
 	if l.Name == "" {
 		l.Name = strings.ReplaceAll(l.Per.String(), "µ", "u")
@@ -110,11 +109,11 @@ func FormatLimit(l admit.Limit) string {
 	return s
 }
 
-// QuotaForm says how a quota is written.
+// QuotaForm describes the form of a quota.
 const QuotaForm = "[NAME=]REQUESTS/PERIOD[:soft], such as 20000/month or reports=500/day:soft; a PERIOD is day, week or month"
 
-// ParseQuotas reads quotas, and checks them as the plans of a service do. The errors repeat the
-// name of a quota at most, and only if the rest has the form.
+// ParseQuotas parses quotas, and checks them as the Plans of a service do. Errors repeat at most
+// the name of a quota, and only if the rest has the right form.
 func ParseQuotas(texts []string) ([]admit.Quota, error) {
 	var quotas []admit.Quota
 	for _, text := range texts {
@@ -127,7 +126,7 @@ func ParseQuotas(texts []string) ([]admit.Quota, error) {
 	return quotas, CheckQuotas(quotas)
 }
 
-// CheckQuotas says what admit.CompleteQuotas finds wrong.
+// CheckQuotas returns the error of admit.CompleteQuotas.
 func CheckQuotas(quotas []admit.Quota) error {
 	_, err := admit.CompleteQuotas(quotas)
 	return oneLine(err)
@@ -147,12 +146,12 @@ func parseQuota(text string) (admit.Quota, bool) {
 	if softly && soft != "soft" || q.Every.UnmarshalText([]byte(period)) != nil {
 		return admit.Quota{}, false
 	}
-	n, err := strconv.ParseUint(requests, 10, 63) // digits alone
+	n, err := strconv.ParseUint(requests, 10, 63) // only digits
 	q.Requests = int64(n)
 	return q, err == nil
 }
 
-// FormatQuota returns what ParseQuotas reads, without a name that is that of the period.
+// FormatQuota formats a quota for ParseQuotas, without a name that is the same as the period.
 func FormatQuota(q admit.Quota) string {
 	s := strconv.FormatInt(q.Requests, 10) + "/" + q.Every.String()
 	if q.Name != "" && q.Name != q.Every.String() {
@@ -164,12 +163,12 @@ func FormatQuota(q admit.Quota) string {
 	return s
 }
 
-// errNetwork does not repeat the text: it may be a token that stands in the wrong column.
-var errNetwork = errors.New("a network is an address with the number of its leading bits, such as 192.0.2.0/24 or 2001:db8::/32, or an address alone")
+// errNetwork does not repeat the text, which may be a token in the wrong column.
+var errNetwork = errors.New("a network is a CIDR block, such as 192.0.2.0/24 or 2001:db8::/32, or a single address")
 
-// ParseNetwork reads a network, or an address alone as a network of one. Bits beyond the
-// network are refused: either they or the length would be a mistake. An IPv4 address that
-// is written as IPv6 is the IPv4 address.
+// ParseNetwork parses a network, or a single address as a network of one. It rejects host bits:
+// either they or the length would be a mistake. An IPv4 address in the form of IPv6 becomes the
+// IPv4 address.
 func ParseNetwork(s string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
 		addr = addr.Unmap()
@@ -181,22 +180,22 @@ func ParseNetwork(s string) (netip.Prefix, error) {
 	}
 	if p.Addr().Is4In6() {
 		if p.Bits() < 96 {
-			return netip.Prefix{}, errors.New("a network of IPv4 addresses is written as one, such as 192.0.2.0/24")
+			return netip.Prefix{}, errors.New("write a network of IPv4 addresses as IPv4, such as 192.0.2.0/24")
 		}
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
 	if p != p.Masked() {
-		return netip.Prefix{}, fmt.Errorf("the network %s has bits beyond its length: write %s, or the address without a length", p, p.Masked())
+		return netip.Prefix{}, fmt.Errorf("the network %s has host bits: write %s, or the address without a length", p, p.Masked())
 	}
 	return p, nil
 }
 
-// CheckScopes refuses what RequireScopes could never name. It does not repeat the scope,
-// for the reason that errNetwork has.
+// CheckScopes rejects what admit.RequireScopes does not accept. It does not repeat the scope,
+// for the same reason as errNetwork.
 func CheckScopes(scopes []string) error {
 	for _, scope := range scopes {
 		if strings.ContainsFunc(scope, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
-			return errors.New("a scope is printable ASCII without space, quote and backslash; give more scopes one by one")
+			return errors.New("a scope has only printable ASCII characters other than space, quote and backslash; give each scope separately")
 		}
 		if scope == "" {
 			return errors.New("a scope is empty")
@@ -205,21 +204,21 @@ func CheckScopes(scopes []string) error {
 	return nil
 }
 
-// What the columns and the indexes of a database can take, with room to spare.
+// These bounds are well below what the columns and indexes of a database can store.
 const (
 	maxID   = 256
 	maxName = 1024 // of owner and plan
 	maxText = 64 << 10
 )
 
-// CheckTexts refuses an id, owner, plan or meta that a store could not keep, or that nobody
-// could name in a command.
+// CheckTexts rejects an id, owner, plan or meta that a store cannot keep, and an id that nobody
+// could type in a command.
 func CheckTexts(k *admit.Key) error {
 	var faults []error
 	check := func(name, text string, most int) {
 		switch {
 		case !utf8.ValidString(text):
-			faults = append(faults, errors.New(name+" is not UTF-8"))
+			faults = append(faults, errors.New(name+" is not valid UTF-8"))
 		case strings.ContainsRune(text, 0):
 			faults = append(faults, errors.New(name+" has a NUL character"))
 		case len(text) > most:
@@ -228,35 +227,35 @@ func CheckTexts(k *admit.Key) error {
 	}
 	check("the id", k.ID, maxID)
 	if strings.ContainsFunc(k.ID, Unprintable) {
-		faults = append(faults, errors.New("the id has characters that cannot be shown"))
+		faults = append(faults, errors.New("the id has characters that cannot be printed"))
 	}
 	check("the owner", k.Owner, maxName)
 	check("the plan", k.Plan, maxName)
 	for name, value := range k.Meta {
-		check("the name of a meta", name, maxName)
-		check("the value of a meta", value, maxText)
+		check("a name in meta", name, maxName)
+		check("a value in meta", value, maxText)
 		if name == "" {
-			faults = append(faults, errors.New("a meta has no name"))
+			faults = append(faults, errors.New("a value in meta has no name"))
 		}
 	}
 	return errors.Join(faults...)
 }
 
-// CheckTimes refuses a key that would never be valid, and years that a key file cannot have.
+// CheckTimes rejects a key that would never be valid, and years that a key file cannot have.
 func CheckTimes(k *admit.Key) error {
 	for _, t := range []time.Time{k.NotBefore, k.ExpiresAt, k.RevokedAt} {
 		if year := t.UTC().Year(); year < 1 || year > 9999 {
-			return errors.New("a time is not in the years 1 to 9999")
+			return errors.New("a time is outside the years 1 to 9999")
 		}
 	}
 	if !k.NotBefore.IsZero() && !k.ExpiresAt.IsZero() && !k.NotBefore.Before(k.ExpiresAt) {
-		return errors.New("the key would expire before it is valid")
+		return errors.New("the key would expire before it becomes valid")
 	}
 	return nil
 }
 
-// Unprintable reports what must not reach a terminal: control characters, line separators,
-// and what reverses the order of a line (UAX #9, §2).
+// Unprintable reports whether a character must not reach a terminal: control characters, line
+// separators, and characters that reverse the order of a line (UAX #9, §2).
 func Unprintable(r rune) bool {
 	switch {
 	case unicode.IsControl(r), r == 0x2028, r == 0x2029:

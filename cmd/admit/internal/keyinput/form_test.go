@@ -117,7 +117,7 @@ func TestNetworks(t *testing.T) {
 		"fe80::%eth0/64":   "a network is",
 		"192.0.2.1/24":     "write 192.0.2.0/24",
 		"2001:db8::1/32":   "write 2001:db8::/32",
-		"::ffff:0.0.0.0/8": "a network of IPv4 addresses is written as one",
+		"::ffff:0.0.0.0/8": "write a network of IPv4 addresses as IPv4",
 	} {
 		_, err := keyinput.ParseNetwork(text)
 		require.ErrorContains(t, err, says, "%q", text)
@@ -136,17 +136,17 @@ func TestTexts(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, keyinput.CheckTexts(&admit.Key{ID: "ä 1", Owner: "ACME\nInc.", Meta: map[string]string{"a": ""}}))
 	for says, k := range map[string]*admit.Key{
-		"the id is not UTF-8":                   {ID: "\xff"},
-		"the id has a NUL":                      {ID: "a\x00"},
-		"the id has characters that cannot":     {ID: "a\u202eb"},
-		"the id is longer than 256 bytes":       {ID: strings.Repeat("a", 257)},
-		"the owner has a NUL":                   {Owner: "\x00"},
-		"the owner is longer":                   {Owner: strings.Repeat("a", 1025)},
-		"the plan is not UTF-8":                 {Plan: "\xff"},
-		"the value of a meta has a NUL":         {Meta: map[string]string{"a": "\x00"}},
-		"the name of a meta is not":             {Meta: map[string]string{"\xff": ""}},
-		"a meta has no name":                    {Meta: map[string]string{"": "a"}},
-		"the value of a meta is longer than 65": {Meta: map[string]string{"a": strings.Repeat("a", 64<<10+1)}},
+		"the id is not valid UTF-8":         {ID: "\xff"},
+		"the id has a NUL":                  {ID: "a\x00"},
+		"the id has characters that cannot": {ID: "a\u202eb"},
+		"the id is longer than 256 bytes":   {ID: strings.Repeat("a", 257)},
+		"the owner has a NUL":               {Owner: "\x00"},
+		"the owner is longer":               {Owner: strings.Repeat("a", 1025)},
+		"the plan is not valid UTF-8":       {Plan: "\xff"},
+		"a value in meta has a NUL":         {Meta: map[string]string{"a": "\x00"}},
+		"a name in meta is not":             {Meta: map[string]string{"\xff": ""}},
+		"a value in meta has no name":       {Meta: map[string]string{"": "a"}},
+		"a value in meta is longer than 65": {Meta: map[string]string{"a": strings.Repeat("a", 64<<10+1)}},
 	} {
 		require.ErrorContains(t, keyinput.CheckTexts(k), says)
 	}

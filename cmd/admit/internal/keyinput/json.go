@@ -15,7 +15,7 @@ import (
 	"github.com/admit-go/admit/internal/keyform"
 )
 
-// LimitsJSON returns limits as JSON has them, here and in a key file.
+// LimitsJSON returns limits in the form of JSON lines and of key files.
 func LimitsJSON(limits []admit.Limit) []keyform.Limit {
 	var list []keyform.Limit
 	for _, l := range limits {
@@ -24,7 +24,7 @@ func LimitsJSON(limits []admit.Limit) []keyform.Limit {
 	return list
 }
 
-// QuotasJSON returns quotas as JSON has them, here and in a key file.
+// QuotasJSON returns quotas in the form of JSON lines and of key files.
 func QuotasJSON(quotas []admit.Quota) []keyform.Quota[admit.Period] {
 	var list []keyform.Quota[admit.Period]
 	for _, q := range quotas {
@@ -33,7 +33,7 @@ func QuotasJSON(quotas []admit.Quota) []keyform.Quota[admit.Period] {
 	return list
 }
 
-// object is a line of JSON lines.
+// object is one line of JSON lines.
 type object struct {
 	ID        string                  `json:"id"`
 	Token     string                  `json:"token"`
@@ -80,8 +80,8 @@ func (p *parser) jsonLines(in *bufio.Reader) {
 }
 
 func (p *parser) jsonLine(line int, text []byte) {
-	if at, err := jsonfault.Syntax(text); err != nil { // it may have a path with names in it
-		p.fault(line, fmt.Errorf("not one JSON object, from column %d on; jq -c . writes one a line", at+1))
+	if at, err := jsonfault.Syntax(text); err != nil { // which may repeat names of the text
+		p.fault(line, fmt.Errorf("not one JSON object, from column %d on; jq -c . writes one per line", at+1))
 		return
 	}
 	if text[0] != '{' {
@@ -104,7 +104,7 @@ func (p *parser) jsonLine(line int, text []byte) {
 	for _, l := range o.Limits {
 		per, ok := ParseSpan(l.Per)
 		if !ok {
-			p.fault(line, errors.New(`a limit is {"name": "minute", "requests": 1000, "per": "60s"}, and "burst" may be there`))
+			p.fault(line, errors.New(`a limit is {"name": "minute", "requests": 1000, "per": "60s"}, optionally with "burst"`))
 			return
 		}
 		limits = append(limits, admit.Limit{Name: l.Name, Requests: l.Requests, Per: per, Burst: l.Burst})
@@ -113,7 +113,7 @@ func (p *parser) jsonLine(line int, text []byte) {
 	for _, q := range o.Quotas {
 		quota := admit.Quota{Name: q.Name, Requests: q.Requests, Soft: q.Soft}
 		if quota.Every.UnmarshalText([]byte(q.Every)) != nil {
-			p.fault(line, errors.New(`a quota is {"requests": 20000, "every": "month"}, every day, week or month, and "name" and "soft" may be there`))
+			p.fault(line, errors.New(`a quota is {"requests": 20000, "every": "month"}, where every is day, week or month, optionally with "name" and "soft"`))
 			return
 		}
 		quotas = append(quotas, quota)
@@ -124,7 +124,7 @@ func (p *parser) jsonLine(line int, text []byte) {
 	})
 }
 
-// place is the path of a fault without the names that the text itself gives, as those of
+// place returns the path of a fault without names that come from the text, such as those of
 // meta.
 func place(path string) string {
 	first := path
@@ -137,8 +137,8 @@ func place(path string) string {
 	return "the value"
 }
 
-// checkNames reads one value, and refuses names that are there twice in one object, which
-// encoding/json takes, and at the top those that are not known in exactly this form.
+// checkNames reads one value. It rejects duplicate names in an object, which encoding/json
+// accepts, and at the top level names that are not known in exactly this form.
 func checkNames(in *jsonfault.Reader, top bool) error {
 	open := in.Peek()
 	if open != '{' && open != '[' {
@@ -156,9 +156,9 @@ func checkNames(in *jsonfault.Reader, top bool) error {
 			case err != nil:
 				return err
 			case top && !names[name]:
-				return fmt.Errorf("column %d: the member %s is not known here", column, shown(name))
+				return fmt.Errorf("column %d: the member %s is unknown", column, shown(name))
 			case seen[name]:
-				return fmt.Errorf("column %d: the member %s is there twice", column, shown(name))
+				return fmt.Errorf("column %d: the member %s is duplicated", column, shown(name))
 			}
 			seen[name] = true
 		}

@@ -17,27 +17,27 @@ import (
 )
 
 const (
-	// MaxLine bounds a line of what is imported, in bytes.
+	// MaxLine bounds a line of an imported text, in bytes.
 	MaxLine = 1 << 20
-	// MaxFaults bounds how many faults are listed.
+	// MaxFaults bounds how many faults are reported.
 	MaxFaults = 20
 
 	minToken = 16
-	maxToken = 4096 // what Auth takes
+	maxToken = 4096 // what an Auth accepts
 )
 
 // Row is a key of another system.
 type Row struct {
-	Line    int // where it begins, from 1
+	Line    int // of its beginning, from 1
 	Digest  admit.Digest
 	Key     *admit.Key
 	Unnamed bool // it has no id
 }
 
-// Parse reads keys as JSON lines (format json) or CSV (csv); an empty format is found out by
-// the first byte. It returns all rows, or an error that joins up to MaxFaults faults, each
-// with the name of the text and its line. No error repeats a token, wherever it stands:
-// values are not repeated, nor are names that are long enough to be one.
+// Parse parses keys in JSON lines (format json) or CSV (csv). If format is empty, the first
+// byte decides. Parse returns all rows, or an error that joins up to MaxFaults faults, each with
+// the name of the text and the line. Errors never repeat a token, wherever it stands: they
+// repeat neither values nor names that are long enough to be a token.
 func Parse(r io.Reader, name, format string) ([]Row, error) {
 	in := bufio.NewReader(r)
 	if bom, _ := in.Peek(3); string(bom) == "\ufeff" {
@@ -46,11 +46,11 @@ func Parse(r io.Reader, name, format string) ([]Row, error) {
 	first, err := firstByte(in)
 	switch {
 	case errors.Is(err, io.EOF):
-		return nil, fmt.Errorf("%s: there is nothing in it", name)
+		return nil, fmt.Errorf("%s: the text is empty", name)
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", name, err)
 	case first == '[' && format != "csv":
-		return nil, fmt.Errorf("%s: JSON lines have one object a line, and no array around them: jq -c '.[]' makes them of an array", name)
+		return nil, fmt.Errorf("%s: JSON lines have one object per line without an array around them: convert an array with jq -c '.[]'", name)
 	case format == "" && first == '{':
 		format = "json"
 	case format == "":
@@ -69,7 +69,7 @@ func Parse(r io.Reader, name, format string) ([]Row, error) {
 	return p.rows, nil
 }
 
-// firstByte looks at the first byte that is no white space, as far as the buffer goes.
+// firstByte returns the first byte in the buffer that is not white space, without reading it.
 func firstByte(in *bufio.Reader) (byte, error) {
 	for n := 1; n <= in.Size(); n++ {
 		head, err := in.Peek(n)
@@ -93,7 +93,7 @@ type parser struct {
 
 func (p *parser) full() bool { return len(p.faults) >= MaxFaults }
 
-// fault notes what is wrong in a line.
+// fault records a fault of a line.
 func (p *parser) fault(line int, err error) {
 	if p.full() {
 		return
@@ -107,7 +107,7 @@ func (p *parser) fault(line int, err error) {
 	p.faults = append(p.faults, fmt.Errorf("%s:%d: %w", p.name, line, err))
 }
 
-// fields are those of a row, before they are checked.
+// fields are the fields of a row before they are checked.
 type fields struct {
 	id, token, digest, owner, plan  string
 	scopes, networks                []string
@@ -117,7 +117,7 @@ type fields struct {
 	meta                            map[string]string
 }
 
-// row checks one key against itself and against those before it.
+// row checks one key, also against those before it.
 func (p *parser) row(line int, f *fields) {
 	before := len(p.faults)
 	fault := func(err error) {
@@ -143,10 +143,10 @@ func (p *parser) row(line int, f *fields) {
 		k.Networks = append(k.Networks, n)
 	}
 	if first, double := p.ids[k.ID]; double && k.ID != "" {
-		fault(fmt.Errorf("the id is there twice, first in line %d", first))
+		fault(fmt.Errorf("the id is a duplicate of line %d", first))
 	}
 	if first, double := p.digests[d]; double && err == nil {
-		fault(fmt.Errorf("the token or digest is there twice, first in line %d", first))
+		fault(fmt.Errorf("the token or digest is a duplicate of line %d", first))
 	}
 	p.ids[k.ID] = line
 	if err == nil {
@@ -162,7 +162,7 @@ func digestOf(token, digest string) (admit.Digest, error) {
 	case token == "" && digest == "":
 		return admit.Digest{}, errors.New("there is neither a token nor a digest")
 	case token != "" && digest != "":
-		return admit.Digest{}, errors.New("there are both a token and a digest: give one of them")
+		return admit.Digest{}, errors.New("there are both a token and a digest: give only one of them")
 	case digest != "":
 		d, err := admit.ParseDigest(digest)
 		if err != nil {
@@ -170,16 +170,16 @@ func digestOf(token, digest string) (admit.Digest, error) {
 		}
 		return d, err
 	case strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return admit.Digest{}, errors.New("the token cannot be sent: it has other characters than visible ASCII")
+		return admit.Digest{}, errors.New("the token cannot be sent: it has characters other than visible ASCII")
 	case len(token) > maxToken:
 		return admit.Digest{}, fmt.Errorf("the token cannot be sent: it is longer than %d bytes", maxToken)
 	case len(token) < minToken:
-		return admit.Digest{}, fmt.Errorf("the token is shorter than %d characters: who sees its SHA-256 could find it by guessing; mint a new key instead", minToken)
+		return admit.Digest{}, fmt.Errorf("the token is shorter than %d characters, so it could be guessed from its SHA-256; mint a new key instead", minToken)
 	}
 	return admit.DigestOf(token), nil
 }
 
-// shown returns a name for an error, unless it is long enough to be a token.
+// shown returns a name for an error, or a substitute if the name is long enough to be a token.
 func shown(name string) string {
 	if len(name) >= minToken || !utf8.ValidString(name) || strings.ContainsFunc(name, Unprintable) {
 		return "one of its names"
@@ -187,12 +187,12 @@ func shown(name string) string {
 	return fmt.Sprintf("%q", name)
 }
 
-// errLongLine ends the reading of a text.
+// errLongLine ends the parsing of a text.
 type errLongLine struct{ line int }
 
 func (e errLongLine) Error() string { return fmt.Sprintf("the line is longer than %d bytes", MaxLine) }
 
-// lineReader passes a text on until a line is too long.
+// lineReader reads a text until a line is too long.
 type lineReader struct {
 	in   io.Reader
 	line int
