@@ -14,31 +14,31 @@ import (
 	"github.com/admit-go/admit/internal/published"
 )
 
-// phase is when an attempt is made: what is in the way of others comes later.
+// phase is when an attempt is made: attempts that disturb others come later.
 type phase int
 
 const (
 	atOnce     phase = iota
-	waiting          // for a time that a Policy has
+	waiting          // waits for a timeout of a Policy
 	crowded          // takes all places
 	often            // uses up a limit or a quota
-	maintained       // closes the service
+	maintained       // rejects all other requests
 	phases
 )
 
-// attempt is a way to reach the rows of some wrappers with a status.
+// attempt is a way to reach the rows of some fields of a Policy with a status.
 type attempt struct {
 	fields []string // of the row
 	status int
 	when   phase
 
-	// change makes a request that is let in one that is refused. It returns false where that
-	// cannot be.
+	// change turns a request that is admitted into one that is rejected. It returns false if
+	// that is not possible.
 	change func(q *exchange) bool
 
-	takes       func(published.Chain) time.Duration // for waiting
-	handler     bool                                // none but a handler, or another in its place, is answered so
-	otherMethod bool                                // the path of a route is, which has another method
+	takes       func(published.Chain) time.Duration // how long it waits
+	handler     bool                                // it needs a handler, or a replacement for one
+	otherMethod bool                                // it needs the path of a route that has another method
 }
 
 var attempts = []attempt{
@@ -110,7 +110,7 @@ var attempts = []attempt{
 		q.standIn = reads
 		return true
 	}},
-	// Later than that: the status is the same, and that it is the BodyTimeout's proves more.
+	// These come after BodyTimeout, which has the same status: its real timeout proves more.
 	{fields: of("MaxBody", "Shedder", "Timeout", "HandlerTimeout"), status: 408, handler: true, when: crowded, change: func(q *exchange) bool {
 		q.with(broken{os.ErrDeadlineExceeded}, 1) // as Server.ReadTimeout ends it
 		q.standIn = reads
@@ -126,11 +126,11 @@ var attempts = []attempt{
 	{fields: of("mux"), status: 405, otherMethod: true, change: wrongMethod},
 	{fields: of("HandlerFunc"), status: 503, change: func(q *exchange) bool { q.standIn = tooLate; return q.to.Handled }},
 
-	// What a service answers itself: with Decode, ParseForm, or because there is nothing of the
-	// name admittest.
+	// Errors of the handlers of a service: of Decode and ParseForm, or since there is no
+	// resource named admittest.
 	{fields: of("handler"), status: 404, change: func(q *exchange) bool {
 		q.standIn = nil
-		return q.Method == http.MethodGet // others may do something
+		return q.Method == http.MethodGet // other methods may change something
 	}},
 	{fields: of("handler"), status: 400, change: ownHandler("%zz")},           // neither JSON nor a form
 	{fields: of("handler"), status: 401, handler: true, change: from(nobody)}, // of an Identity
@@ -153,13 +153,13 @@ func bodyWait(c published.Chain) time.Duration { return c.BodyWait }
 
 func firstByte(c published.Chain) time.Duration { return c.FirstByte }
 
-// from lets a request come from somebody else.
+// from changes the caller of a request.
 func from(as caller) func(*exchange) bool {
 	return func(q *exchange) bool { q.as = as; return true }
 }
 
-// ownHandler lets the service's own handler answer to a body. The empty text stands for one
-// that is there already.
+// ownHandler lets the handler of the service answer a request with a body. An empty text leaves
+// the body as it is.
 func ownHandler(text string) func(*exchange) bool {
 	return func(q *exchange) bool {
 		q.standIn = nil
@@ -174,7 +174,7 @@ func ownHandler(text string) func(*exchange) bool {
 	}
 }
 
-// uses lets the request come often enough to use up a limit of so many, which fills up again
+// uses sends the request often enough to use up a limit of that many requests, which refills
 // meanwhile.
 func (q *exchange) uses(up int) {
 	if q.times = mostRequests; up >= mostRequests {
@@ -182,7 +182,7 @@ func (q *exchange) uses(up int) {
 	}
 }
 
-// otherType is a media type that nobody has.
+// otherType is a media type that no service has.
 const otherType = "application/x-admittest-other"
 
 func wrongType(q *exchange) bool {
@@ -207,7 +207,7 @@ func unknownKey(q *exchange) bool {
 	return true
 }
 
-// comeTogether lets so many requests come that one has no place.
+// comeTogether sends so many requests at once that there is no place for one of them.
 func comeTogether(q *exchange) bool {
 	f := q.to.Chain.InFlight
 	q.crowd = crowd{size: f.Max + f.Queue + 1, answered: f.Max + 1}
@@ -219,8 +219,8 @@ func comeTogether(q *exchange) bool {
 
 func waitForPlace(c published.Chain) time.Duration { return c.Shedder.Interval }
 
-// refusedWithPanic is refused by whatever refuses, and panics meanwhile: an early answer reads
-// what the client still sends. It needs no handler.
+// refusedWithPanic makes a request that is rejected, and whose body panics meanwhile: an early
+// response reads what the client still sends. It needs no handler.
 func refusedWithPanic(q *exchange) bool {
 	q.as = nobody
 	if q.to.Method == "" && len(q.to.Methods) > 0 {
@@ -232,7 +232,8 @@ func refusedWithPanic(q *exchange) bool {
 	return true
 }
 
-// leastByAddress is the smallest number of requests that uses up a limit of an AddressLimiter.
+// leastByAddress returns the smallest number of requests that uses up a limit of an
+// AddressLimiter.
 func leastByAddress(c published.Chain) int {
 	least := math.MaxInt
 	for _, limits := range c.Limits {

@@ -12,25 +12,25 @@ import (
 	"github.com/admit-go/admit/internal/published"
 )
 
-// caller is who a request is made to come from.
+// caller is the kind of caller that a request comes from.
 type caller int
 
 const (
 	nobody    caller = iota
-	anyone           // who may do all that a route asks for, and as often as it likes
-	unscoped         // without a scope
-	unplanned        // without a plan
-	elsewhere        // who may come from another network alone
-	limited          // who may come once a day
-	metered          // who has bought one request
+	anyone           // has all that a route requires, without a rate limit
+	unscoped         // has no scope
+	unplanned        // has no plan
+	elsewhere        // may come only from another network
+	limited          // may send one request a day
+	metered          // has a quota of one request
 	callers
 )
 
-// key returns a caller of a route.
+// key returns the key of a caller of a route.
 func (p *provoker) key(route published.Route, as caller) *admit.Key {
 	id := fmt.Sprintf("admittest-%s-%d-%s", p.run, as, route.Pattern)
 	k := &admit.Key{
-		ID: id, Owner: id, // so that each has an account of its own
+		ID: id, Owner: id, // each caller is an account of its own
 		Plan: p.planFor(route), Scopes: slices.Concat(p.outer.Chain.Scopes, route.Chain.Scopes),
 		Limits: []admit.Limit{{Name: "admittest", Requests: 1_000_000_000, Per: time.Hour}},
 	}
@@ -41,7 +41,7 @@ func (p *provoker) key(route published.Route, as caller) *admit.Key {
 	case unplanned:
 		k.Plan = ""
 	case elsewhere:
-		k.Networks = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")} // of the documentation (RFC 5737)
+		k.Networks = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")} // for documentation (RFC 5737)
 	case limited:
 		k.Limits = []admit.Limit{{Name: "admittest", Requests: 1, Per: 24 * time.Hour}}
 	case metered:
@@ -52,7 +52,7 @@ func (p *provoker) key(route published.Route, as caller) *admit.Key {
 	return k
 }
 
-// quotas returns those of a plan, each of so many requests a month.
+// quotas returns the quotas of a plan, each with that many requests a month.
 func (p *provoker) quotas(route published.Route, plan string, requests int64) []admit.Quota {
 	var all []admit.Quota
 	for _, of := range slices.Concat(p.outer.Chain.Quotas, route.Chain.Quotas) {
@@ -65,7 +65,7 @@ func (p *provoker) quotas(route published.Route, plan string, requests int64) []
 	return all
 }
 
-// planFor returns the first plan that has all that a route asks for, or "".
+// planFor returns the first plan that has all that a route requires, or "".
 func (p *provoker) planFor(route published.Route) string {
 	plans := slices.Concat(p.outer.Chain.Plans, route.Chain.Plans)
 	for _, plan := range plans {
@@ -80,7 +80,7 @@ func (p *provoker) planFor(route published.Route) string {
 	return ""
 }
 
-// contents returns the plans that a plan is or includes, and all of their features.
+// contents returns a plan with all plans that it includes, and all their features.
 func contents(plans []published.Plan, name string) (names, features []string) {
 	for name != "" && !slices.Contains(names, name) {
 		names = append(names, name)
@@ -94,8 +94,8 @@ func contents(plans []published.Plan, name string) (names, features []string) {
 	return names, features
 }
 
-// addKeys puts the keys of all callers into Credentials.Keys, before the first request: a
-// KeyMap is not to be changed while requests come. It returns what takes them out again.
+// addKeys adds the keys of all callers to Credentials.Keys before the first request, since a
+// KeyMap must not change during requests. It returns a function that removes them.
 func (p *provoker) addKeys() (remove func()) {
 	if p.with.Keys == nil {
 		return func() {}
@@ -117,14 +117,14 @@ func (p *provoker) addKeys() (remove func()) {
 	}
 }
 
-// sign lets the request come from its caller.
+// sign adds the credential of its caller to a request.
 func (p *provoker) sign(q *exchange) {
 	if q.as == nobody {
 		return
 	}
 	key := p.key(q.to, q.as)
 	token, signed := p.tokens[key.ID], false
-	if q.as != limited && q.as != metered && token == "" { // another one each time: a service may not take its Limits or Quotas
+	if q.as != limited && q.as != metered && token == "" { // a new caller each time, since the service may ignore the Limits and Quotas of key
 		p.signed++
 		key.ID += "-" + strconv.Itoa(p.signed)
 		key.Owner = key.ID
@@ -141,7 +141,7 @@ func (p *provoker) sign(q *exchange) {
 	}
 }
 
-// put puts a token where a source has it.
+// put adds a token where a source reads it.
 func put(r *http.Request, s published.Source, token string) {
 	switch s.In {
 	case "authorization":
@@ -159,7 +159,7 @@ func put(r *http.Request, s published.Source, token string) {
 	}
 }
 
-// putTwo puts two tokens where a source has one.
+// putTwo adds two tokens where a source reads one.
 func putTwo(r *http.Request, s published.Source) {
 	const token = "admittest"
 	put(r, s, token)

@@ -12,9 +12,10 @@ import (
 	"github.com/admit-go/admit/internal/published"
 )
 
-// Contract is a service that is held to its contract: an http.Handler that fails the test
-// on an answer of 400 or above that no row has, and knows which rows some answer has had. It
-// is safe for concurrent use, over a server too, and says nothing after the end of the test.
+// Contract tests that a service keeps its contract. It is an http.Handler that calls the
+// service. It fails the test on a response with a status of 400 or above that has no row in the
+// contract, and records the rows of all others. It is safe for concurrent use, also in a server,
+// and reports nothing after the end of the test.
 type Contract struct {
 	t    testing.TB
 	api  *contract.API
@@ -22,12 +23,12 @@ type Contract struct {
 
 	mu      sync.Mutex
 	ended   bool           // the test is over
-	reached map[row]bool   // rows that an answer has had
-	told    map[row]bool   // answers without a row that the test has failed on
+	reached map[row]bool   // rows that a response has had
+	told    map[row]bool   // missing rows that have been reported
 	reasons map[row]string // why Provoke has not reached a row
 }
 
-// row is what answers are told apart by.
+// row identifies a row of the contract.
 type row struct {
 	route  string // pattern; "": any request
 	status int
@@ -36,7 +37,7 @@ type row struct {
 
 func rowOf(r published.Row) row { return row{r.Route, r.Status, r.Code} }
 
-// String is how AllReached writes a row.
+// String returns the row as AllReached writes it.
 func (r row) String() string {
 	route, code := r.route, r.code
 	if route == "" {
@@ -48,13 +49,14 @@ func (r row) String() string {
 	return fmt.Sprintf("%s: %d %s", route, r.status, code)
 }
 
-// NewContract holds a service to its contract, from its outermost handler: one test of five
-// lines proves that every answer is in the contract, and that every row can happen.
+// NewContract returns a Contract for a service, given its outermost handler. A test of five
+// lines then proves that every error response is in the contract, and that every row can
+// happen:
 //
 //	keys := admit.KeyMap{}
 //	handler, api, err := service.New(service.Config{Keys: keys})
 //	c := admittest.NewContract(t, api, handler)
-//	... requests to c for the errors of the service's own handlers
+//	... requests to c for the errors of the handlers
 //	c.Provoke(admittest.Credentials{Keys: keys})
 //	c.AllReached()
 func NewContract(t testing.TB, api *contract.API, handler http.Handler) *Contract {
@@ -76,7 +78,7 @@ func NewContract(t testing.TB, api *contract.API, handler http.Handler) *Contrac
 // ServeHTTP implements http.Handler.
 func (c *Contract) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.next.ServeHTTP(w, r) }
 
-// note is told of every answer.
+// note is called for every response.
 func (c *Contract) note(r *http.Request, o published.Outcome) {
 	if q := exchangeOf(r.Context()); q != nil {
 		q.status, q.code = o.Status, o.Code
@@ -93,34 +95,34 @@ func (c *Contract) note(r *http.Request, o published.Outcome) {
 		c.reached[at] = true
 	case !c.told[at] && !c.ended:
 		c.told[at] = true
-		c.t.Errorf("admittest: %s %s was answered %d %s, which the contract does not have for %s: %s",
+		c.t.Errorf("admittest: %s %s got %d %s, which the contract does not have for %s: %s",
 			r.Method, r.URL.Path, at.status, at.code, quoteRoute(at.route), remedy(at))
 	}
 }
 
 func quoteRoute(pattern string) string {
 	if pattern == "" {
-		return "any request, and no route of it matches"
+		return "any request, and no route matches"
 	}
 	return fmt.Sprintf("the route %q", pattern)
 }
 
-// remedy says what to do about an answer without a row.
+// remedy returns what to do about a response without a row.
 func remedy(at row) string {
 	switch {
 	case at.code == "":
-		return "admit has not written it, so put Mux or Intercept around who has, return an *admit.Error instead, or give its contract.Foreign to Handle, Declare or New"
+		return "admit has not written it, so wrap the handler that has in Mux or Intercept, return an *admit.Error instead, or pass a contract.Foreign to Handle, Declare or New"
 	case at.route == "":
-		return "give the error to New, or tell the contract of the route by Handle or Declare"
+		return "pass the error to New, or add the route to the contract with Handle or Declare"
 	default:
-		return "give the error to its Handle or Declare, or to New"
+		return "pass the error to the Handle or Declare of the route, or to New"
 	}
 }
 
-// AllReached fails the test for each row that no answer has had so far, be it to a request of
-// Provoke or another one. The exceptions are rows that need not be reached, written as in
+// AllReached fails the test for each row that no response has had so far, whether to a request
+// of Provoke or to another. The exceptions are rows that need not be reached, written as in
 // that failure: "GET /v1/orders: 503 store_unavailable", or without the route for all routes.
-// An exception for rows that do not exist, or have all been reached, fails too.
+// An exception for rows that do not exist, or that have all been reached, is a failure too.
 func (c *Contract) AllReached(except ...string) {
 	c.t.Helper()
 	c.mu.Lock()
@@ -138,13 +140,13 @@ func (c *Contract) AllReached(except ...string) {
 		}
 		reason := c.reasons[at]
 		if reason == "" {
-			reason = "make a request that is answered so, or call Provoke before"
+			reason = "make a request that gets it, or call Provoke before"
 		}
-		c.t.Errorf("admittest: no answer had the row %s: %s", text, reason)
+		c.t.Errorf("admittest: no response had the row %s: %s", text, reason)
 	}
 	for _, e := range except {
 		if !used[e] {
-			c.t.Errorf("admittest: AllReached: the exception %q is no row that was not reached; leave it out", e)
+			c.t.Errorf("admittest: AllReached: the exception %q is not a row, or has been reached; remove it", e)
 		}
 	}
 }

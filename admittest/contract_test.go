@@ -98,10 +98,10 @@ func TestContractCatches(t *testing.T) {
 	}{
 		"its own row":            {admit.Mux(mux), "/declared", 409, ""},
 		"the mux's own":          {admit.Mux(mux), "/none", 404, ""},
-		"an error not given":     {admit.Mux(mux), "/forgotten/1", 409, `GET /forgotten/1 was answered 409 sold_out, which the contract does not have for the route "GET /forgotten/{id}": give the error to its Handle`},
-		"a 500 as text":          {admit.Mux(mux), "/text", 500, `GET /text was answered 500 , which the contract does not have for the route "GET /text": admit has not written it`},
-		"a bare mux":             {mux, "/none", 404, "GET /none was answered 404 , which the contract does not have for any request"},
-		"a route that it misses": {admit.Mux(mux), "/unknown", 409, "GET /unknown was answered 409 sold_out, which the contract does not have for any request, and no route of it matches: give the error to New"},
+		"an error not given":     {admit.Mux(mux), "/forgotten/1", 409, `GET /forgotten/1 got 409 sold_out, which the contract does not have for the route "GET /forgotten/{id}": pass the error to the Handle`},
+		"a 500 as text":          {admit.Mux(mux), "/text", 500, `GET /text got 500 , which the contract does not have for the route "GET /text": admit has not written it`},
+		"a bare mux":             {mux, "/none", 404, "GET /none got 404 , which the contract does not have for any request"},
+		"a route that it misses": {admit.Mux(mux), "/unknown", 409, "GET /unknown got 409 sold_out, which the contract does not have for any request, and no route matches: pass the error to New"},
 	} {
 		r := &recorder{TB: t}
 		c := admittest.NewContract(r, api, test.handler)
@@ -160,7 +160,7 @@ func TestAllReached(t *testing.T) {
 	c.AllReached()
 	failures := strings.Join(r.take(), "\n")
 	for _, row := range rows {
-		assert.Contains(t, failures, "no answer had the row "+row+": make a request")
+		assert.Contains(t, failures, "no response had the row "+row+": make a request")
 	}
 	assert.Equal(t, len(rows)-1, strings.Count(failures, "\n"))
 
@@ -171,7 +171,7 @@ func TestAllReached(t *testing.T) {
 	c.AllReached("any request: 400 bad_request", "405 method_not_allowed", "500 internal", "502 (written by others)", "/a: 409 sold_out")
 	failures = strings.Join(r.take(), "\n")
 	assert.Contains(t, failures, "row /a: 503 unavailable")
-	assert.Contains(t, failures, `exception "/a: 409 sold_out" is no row`)
+	assert.Contains(t, failures, `exception "/a: 409 sold_out" is not a row`)
 	assert.Equal(t, 1, strings.Count(failures, "\n"))
 }
 
@@ -192,7 +192,7 @@ func TestGolden(t *testing.T) {
 	assert.Empty(t, golden("a\nb\n"))
 	assert.Contains(t, golden("a\nc\n"), "line 2 on")
 	assert.Contains(t, golden("a\nc\n"), "file: \"b\"\n got: \"c\"")
-	assert.Contains(t, golden("a\nb"), "file: \"\"\n got: its end")
+	assert.Contains(t, golden("a\nb"), "file: \"\"\n got: end of the text")
 	assert.Contains(t, golden("a\nb\nits end"), "file: \"\"\n got: \"its end\"")
 
 	require.NoError(t, os.WriteFile(path, []byte("a\r\nb\r\n"), 0o600))

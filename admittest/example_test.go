@@ -11,14 +11,14 @@ import (
 	"github.com/admit-go/admit/contract"
 )
 
-// A test of a service that its function newService builds. In the bubble it waits for no timeout.
+// A test of a service that newService builds. In the bubble, waiting for timeouts takes no time.
 func ExampleNewContract() {
 	testContract := func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			keys := admit.KeyMap{}
 			handler, api := newService(keys)
 			c := admittest.NewContract(t, api, handler)
-			c.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/tea", nil)) // is sold out
+			c.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/tea", nil)) // gets sold_out
 			c.Provoke(admittest.Credentials{Keys: keys})
 			c.AllReached()
 		})
@@ -43,9 +43,9 @@ func newService(keys admit.KeyStore) (http.Handler, *contract.API) {
 	return outer.Wrap(admit.Mux(mux)), api
 }
 
-// A store of your own is tested in its package, by a function TestStore(t *testing.T). The
-// clock of this one is the time package, so that a bubble of testing/synctest moves it; a
-// store in a server leaves Bubble out, and sets Sleep and Now if its clock can be moved.
+// The package of a store has a function such as TestStore(t *testing.T). This store uses the
+// clock of package time, so a bubble of testing/synctest can move it. For a store in a server,
+// leave Bubble out, and set Sleep and Now if its clock can be moved.
 func ExampleTestLimitStore() {
 	testStore := func(t *testing.T) {
 		admittest.TestLimitStore(t, func(t *testing.T) admit.LimitStore {
@@ -57,4 +57,24 @@ func ExampleTestLimitStore() {
 		}, admittest.LimitStoreOptions{Bubble: true})
 	}
 	_ = testStore
+}
+
+// A quota store that uses the clock of package time.
+func ExampleTestQuotaStore() {
+	testStore := func(t *testing.T) {
+		admittest.TestQuotaStore(t, func(*testing.T) admit.QuotaStore {
+			return admit.NewMemoryQuotaStore()
+		}, admittest.QuotaStoreOptions{Bubble: true})
+	}
+	_ = testStore
+}
+
+// Golden compares the page of a contract with a file that is checked in, and reports the first
+// line that differs. ADMIT_UPDATE=1 go test writes the file.
+func ExampleGolden() {
+	testPage := func(t *testing.T) {
+		_, api := newService(admit.KeyMap{})
+		admittest.Golden(t, "CONTRACT.md", api.Markdown())
+	}
+	_ = testPage
 }

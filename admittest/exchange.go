@@ -19,26 +19,25 @@ import (
 	"github.com/admit-go/admit/internal/published"
 )
 
-// exchange is a request of Provoke, made in this process and without a server, and how it was
-// answered.
+// exchange is a request of Provoke, made in this process without a server, and its response.
 type exchange struct {
 	*http.Request
 	to published.Route
-	as caller // who signs it
+	as caller
 
-	standIn     http.Handler // in the place of the handler of to; nil: that itself
-	times       int          // that it is sent until it is answered as it should be; 0: once
-	crowd       crowd        // that comes with it; zero: it comes alone
-	late        bool         // the time of its context is over before it begins
+	standIn     http.Handler // replaces the handler of to; nil: does not replace it
+	times       int          // how often it is sent at most until it gets the right response; 0: once
+	crowd       crowd        // other requests at the same time; zero: none
+	late        bool         // the deadline of its context is in the past
 	maintenance any          // that is on meanwhile; nil: none
-	stalled     net.Conn     // its body, of which nothing comes; nil: another one
+	stalled     net.Conn     // its body, of which nothing arrives; nil: an ordinary body
 
-	status int // of the answer; 0: none
+	status int // of the response; 0: none
 	code   string
 }
 
-// crowd is how many requests come at once, and how many of them are certain to be answered
-// while the others wait.
+// crowd is how many requests come at once, and how many of them certainly get a response while
+// the others wait.
 type crowd struct {
 	size, answered int
 	oneAddress     bool
@@ -51,7 +50,7 @@ func exchangeOf(ctx context.Context) *exchange {
 	return q
 }
 
-// standIn is what serves a request in the place of a handler, or nil.
+// standIn returns what serves a request instead of the handler, or nil.
 func standIn(r *http.Request) http.Handler {
 	if q := exchangeOf(r.Context()); q != nil {
 		return q.standIn
@@ -59,13 +58,13 @@ func standIn(r *http.Request) http.Handler {
 	return nil
 }
 
-// target is where a request goes.
+// target is where to send a request.
 type target struct {
 	route published.Route
 	path  string // "": that of the route
 }
 
-// exchange returns a request that admission lets in, to a handler that does nothing.
+// exchange returns a request that is admitted, to a handler that does nothing.
 func (p *provoker) exchange(to target) *exchange {
 	route := to.route
 	r, err := http.NewRequest(methodOf(route), cmp.Or(to.path, p.pathOf(route)), nil)
@@ -83,8 +82,8 @@ func (p *provoker) exchange(to target) *exchange {
 	return &exchange{Request: r, to: route, as: anyone, standIn: nothing}
 }
 
-// address returns another network of the documentation (RFC 3849) each time, so that no
-// limit by address holds for two requests.
+// address returns an address in another network for documentation (RFC 3849) each time, so that
+// two requests never share a limit by address.
 func (p *provoker) address() string {
 	n := p.addresses.Add(1)
 	a := netip.MustParseAddr("2001:db8::1").As16()
@@ -94,7 +93,7 @@ func (p *provoker) address() string {
 	return netip.AddrPortFrom(netip.AddrFrom16(a), 1024).String()
 }
 
-// methodOf returns a method that the route takes: one of the given, if it can be.
+// methodOf returns a method that the route takes, one of those given if possible.
 func methodOf(route published.Route, rather ...string) string {
 	rather = append(rather, http.MethodGet)
 	if len(route.Methods) == 0 {
@@ -108,7 +107,7 @@ func methodOf(route published.Route, rather ...string) string {
 	return route.Methods[0]
 }
 
-// typeOf returns a media type that a pattern takes.
+// typeOf returns a media type that a pattern matches.
 func typeOf(pattern string) string {
 	name, _, _ := strings.Cut(pattern, ";")
 	kind, sub, _ := strings.Cut(strings.TrimSpace(name), "/")
@@ -134,7 +133,7 @@ func (p *provoker) pathOf(route published.Route) string {
 		switch {
 		case !given:
 			value = "admittest"
-		case rest: // each of its segments
+		case rest: // escape each of its segments
 			value = strings.ReplaceAll(url.PathEscape(value), "%2F", "/")
 		default:
 			value = url.PathEscape(value)
@@ -144,12 +143,12 @@ func (p *provoker) pathOf(route published.Route) string {
 	return strings.Join(segments, "/")
 }
 
-// send gives the request to the service, and returns when that has answered. The client
-// leaves as soon as the answer begins, so that streams end.
+// send sends the request to the service, and returns when the service has answered. The client
+// leaves as soon as the response begins, so that streams end.
 func (p *provoker) send(q *exchange, begun func()) {
 	ctx, leave := context.WithCancel(context.WithValue(p.t.Context(), exchangeKey{}, q))
 	defer leave()
-	patience := time.AfterFunc(2*p.with.Patience, leave) // with a handler that never answers
+	patience := time.AfterFunc(2*p.with.Patience, leave) // if a handler never answers
 	defer patience.Stop()
 	if q.late {
 		late, cancel := context.WithDeadline(ctx, time.Now().Add(-time.Second))
@@ -178,11 +177,11 @@ func (p *provoker) send(q *exchange, begun func()) {
 	p.ServeHTTP(&recorder{header: make(http.Header), stalled: q.stalled, begun: func() { begun(); leave() }}, r)
 }
 
-// recorder is the ResponseWriter of an exchange: nobody looks at what is written.
+// recorder is the ResponseWriter of an exchange. It drops what is written.
 type recorder struct {
 	header  http.Header
 	stalled net.Conn
-	begun   func() // is called once, and the answer waits for it
+	begun   func() // is called once; the response waits for it
 	once    sync.Once
 }
 
@@ -201,7 +200,7 @@ func (w *recorder) Write(b []byte) (int, error) {
 
 func (w *recorder) Flush() { w.once.Do(w.begun) }
 
-// SetReadDeadline wakes who reads a body of which nothing comes.
+// SetReadDeadline wakes a Read of a body that stalls.
 func (w *recorder) SetReadDeadline(t time.Time) error {
 	if w.stalled == nil {
 		return nil
@@ -212,21 +211,21 @@ func (w *recorder) SetReadDeadline(t time.Time) error {
 // SetWriteDeadline does nothing: no Write waits.
 func (w *recorder) SetWriteDeadline(time.Time) error { return nil }
 
-// with gives the request a body, which is of a length that need not be true.
+// with sets the body of the request, and its Content-Length, which need not be true.
 func (q *exchange) with(body io.Reader, length int64) {
 	q.Body, q.ContentLength = io.NopCloser(body), length
 }
 
-// stall gives the request a body that does not come.
+// stall gives the request a body of which nothing arrives.
 func (q *exchange) stall() {
 	_, q.stalled = net.Pipe()
 	q.with(q.stalled, 1)
 }
 
-// errPanic is what Provoke panics with, for a Recover to answer 500.
+// errPanic is what Provoke panics with, so that a Recover answers with 500.
 var errPanic = errors.New("admittest: a panic, to see how it is answered")
 
-// What stands in for handlers.
+// These replace handlers.
 var (
 	nothing = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	panics  = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(errPanic) })

@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-// Golden fails the test unless the file at path has exactly the text got, such as the
-// Markdown of a contract: a change of it is then seen where the file is reviewed. With
-// ADMIT_UPDATE=1 in the environment it writes the file instead. Lines that end in CRLF, as git
-// makes them on Windows, are the same.
+// Golden fails the test unless the file at path has exactly the text got, such as the Markdown
+// of a contract. So a change of the text is seen in the review of the file. With ADMIT_UPDATE=1
+// in the environment, Golden writes the file instead. It takes CRLF, as git writes it on
+// Windows, for LF.
 func Golden(t testing.TB, path string, got []byte) {
 	t.Helper()
 	if os.Getenv("ADMIT_UPDATE") == "1" {
@@ -22,7 +22,7 @@ func Golden(t testing.TB, path string, got []byte) {
 	}
 	want, err := os.ReadFile(path)
 	if err != nil {
-		t.Errorf("admittest: Golden: %v; write the file with ADMIT_UPDATE=1", err)
+		t.Errorf("admittest: Golden: %v; run the test with ADMIT_UPDATE=1 to write the file", err)
 		return
 	}
 	if bytes.Equal(want, got) {
@@ -31,7 +31,7 @@ func Golden(t testing.TB, path string, got []byte) {
 	wants, gots := lines(want), lines(got)
 	for i := range max(len(wants), len(gots)) {
 		if w, g := lineOf(wants, i), lineOf(gots, i); w != g {
-			t.Errorf("admittest: Golden: %s is another text from line %d on; if that is meant, write it with ADMIT_UPDATE=1\nfile: %s\n got: %s", path, i+1, w, g)
+			t.Errorf("admittest: Golden: %s differs from line %d on; if that is intended, run the test with ADMIT_UPDATE=1 to write it\nfile: %s\n got: %s", path, i+1, w, g)
 			return
 		}
 	}
@@ -41,10 +41,10 @@ func lines(text []byte) []string {
 	return strings.Split(strings.ReplaceAll(string(text), "\r\n", "\n"), "\n")
 }
 
-// lineOf quotes a line, so that the end is none.
+// lineOf returns a line in quotes, or that there is none.
 func lineOf(all []string, i int) string {
 	if i >= len(all) {
-		return "its end"
+		return "end of the text"
 	}
 	return strconv.Quote(all[i])
 }

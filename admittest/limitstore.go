@@ -1,5 +1,5 @@
-// Package admittest tests what implements the interfaces of admit, and holds a service to the
-// contract that it publishes.
+// Package admittest tests implementations of the interfaces of admit, and tests that a service
+// keeps the contract that it publishes.
 package admittest
 
 import (
@@ -18,27 +18,28 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// LimitStoreOptions says how the clock of a store is moved. The zero value is for a
-// store with a real clock that nobody can move: the tests take some seconds then.
+// LimitStoreOptions describe the clock of a store. The zero value is for a store with a real
+// clock, which the tests cannot move. They then take some seconds.
 type LimitStoreOptions struct {
-	// Bubble runs every test in a bubble of testing/synctest, for a store whose clock is
-	// the time package of this process.
+	// Bubble runs every test in a bubble of testing/synctest, for a store that uses the clock
+	// of package time in this process.
 	Bubble bool
-	// Sleep moves the clock of the store forward. Nil: time.Sleep.
+	// Sleep moves the clock of the store forward. Default: time.Sleep.
 	Sleep func(time.Duration)
-	// Now is the clock of the store. Nil: time.Now. Its offset does not matter.
+	// Now returns the time by the clock of the store. Its offset does not matter. Default:
+	// time.Now.
 	Now func() time.Time
-	// Precision is how finely the store tells times apart. 0: 10 ns.
+	// Precision is the resolution of the clock of the store. Default: 10 ns.
 	Precision time.Duration
-	// Slow is for a store that takes a millisecond for a call: it gets a small part of the
+	// Slow is for a store whose calls take about a millisecond. It gets a small part of the
 	// random operations.
 	Slow bool
-	// Seed makes the random tests repeatable. 0: another one each time, which is logged.
+	// Seed makes the random tests repeatable. Zero means a random seed, which is logged.
 	Seed uint64
 }
 
-// TestLimitStore tests that a LimitStore decides as admit.LimitStore demands. newStore
-// returns an empty store; it may end it with t.Cleanup.
+// TestLimitStore tests that a store decides as admit.LimitStore requires. The function newStore
+// returns an empty store; it may close it with t.Cleanup.
 func TestLimitStore(t *testing.T, newStore func(t *testing.T) admit.LimitStore, o LimitStoreOptions) {
 	movable := o.Bubble || o.Sleep != nil
 	if o.Sleep == nil {
@@ -55,15 +56,15 @@ func TestLimitStore(t *testing.T, newStore func(t *testing.T) admit.LimitStore, 
 		run  func(*limitStoreTest)
 	}{
 		{"random operations agree with an exact model", (*limitStoreTest).random},
-		{"who waits as told is let in", (*limitStoreTest).retryAfter},
-		{"as many as Remaining may come, and no more", (*limitStoreTest).whatRemains},
-		{"no more than Burst and Requests in any one Per", (*limitStoreTest).bound},
-		{"all limits or none", (*limitStoreTest).allOrNone},
+		{"a caller that waits for RetryAfter is admitted", (*limitStoreTest).retryAfter},
+		{"Remaining requests are admitted, and no more", (*limitStoreTest).whatRemains},
+		{"at most Burst and Requests in any one Per", (*limitStoreTest).bound},
+		{"all limits are charged or none", (*limitStoreTest).allOrNone},
 		{"a cost of 0 looks, a negative one gives back", (*limitStoreTest).costs},
-		{"keys are apart", (*limitStoreTest).keys},
-		{"limits are apart", (*limitStoreTest).limits},
-		{"limits that cannot be are an error", (*limitStoreTest).faults},
-		{"16 goroutines get no more than there is", (*limitStoreTest).concurrent},
+		{"keys have separate buckets", (*limitStoreTest).keys},
+		{"limits have separate buckets", (*limitStoreTest).limits},
+		{"limits that are not valid are an error", (*limitStoreTest).faults},
+		{"16 goroutines get no more than one", (*limitStoreTest).concurrent},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			run := func(t *testing.T) {
@@ -89,7 +90,7 @@ func TestLimitStore(t *testing.T, newStore func(t *testing.T) admit.LimitStore, 
 type limitStoreTest struct {
 	*testing.T
 	LimitStoreOptions
-	movable bool // the clock can be moved at no cost
+	movable bool // the test can move the clock
 	store   admit.LimitStore
 	rand    *rand.Rand
 }
@@ -102,30 +103,30 @@ func (t *limitStoreTest) take(key string, cost int, limits ...admit.Limit) admit
 		t.Fatalf("Take(%q, %d, %v): %v", key, cost, limits, err)
 	}
 	if !slices.Equal(given, limits) {
-		t.Fatalf("Take has changed the limits %v to %v", given, limits)
+		t.Fatalf("Take changed its argument limits from %v to %v", given, limits)
 	}
 	if len(d.States) != len(limits) {
-		t.Fatalf("Take(%q, %d, %v): %d states", key, cost, limits, len(d.States))
+		t.Fatalf("Take(%q, %d, %v) returned %d States, want %d", key, cost, limits, len(d.States), len(limits))
 	}
 	return d
 }
 
-// spend takes, which must be allowed.
+// spend calls Take, which must allow the cost.
 func (t *limitStoreTest) spend(key string, cost int, limits ...admit.Limit) admit.Decision {
 	t.Helper()
 	d := t.take(key, cost, limits...)
 	if !d.Allowed {
-		t.Fatalf("%q may not spend %d of %v: %+v", key, cost, limits, d)
+		t.Fatalf("Take(%q, %d, %v) = %+v, want it allowed", key, cost, limits, d)
 	}
 	return d
 }
 
-// refuse takes, which must not be allowed.
+// refuse calls Take, which must not allow the cost.
 func (t *limitStoreTest) refuse(key string, cost int, limits ...admit.Limit) admit.Decision {
 	t.Helper()
 	d := t.take(key, cost, limits...)
 	if d.Allowed {
-		t.Fatalf("%q may spend %d of %v: %+v", key, cost, limits, d)
+		t.Fatalf("Take(%q, %d, %v) = %+v, want it not allowed", key, cost, limits, d)
 	}
 	return d
 }
@@ -133,7 +134,7 @@ func (t *limitStoreTest) refuse(key string, cost int, limits ...admit.Limit) adm
 func (t *limitStoreTest) remaining(want int, key string, limit admit.Limit) {
 	t.Helper()
 	if d := t.spend(key, 0, limit); d.States[0].Remaining != want {
-		t.Fatalf("%q has %d left of %v, not %d", key, d.States[0].Remaining, limit, want)
+		t.Fatalf("Remaining of %q is %d with the limit %v, want %d", key, d.States[0].Remaining, limit, want)
 	}
 }
 
@@ -142,7 +143,7 @@ func slow(name string, n int) admit.Limit {
 	return admit.Limit{Name: name, Requests: 1, Per: 100 * time.Hour, Burst: n}
 }
 
-// random compares with a model, which knows no rounding.
+// random compares the store with a model that does not round.
 func (t *limitStoreTest) random() {
 	rounds, operations := 150, 300
 	switch {
@@ -192,7 +193,7 @@ func (t *limitStoreTest) limit(name string) admit.Limit {
 	case 2:
 		l.Burst = 1
 	}
-	// Without a clock that moves, what comes back must be slow beside what a call takes.
+	// With a real clock, a bucket must refill slowly compared with the time of a call.
 	periods := []time.Duration{10 * time.Second, time.Minute, time.Hour, 24 * time.Hour}
 	if t.movable {
 		periods = append(periods, time.Second, 1500*time.Millisecond, 7*time.Second+time.Nanosecond, 30*24*time.Hour)
@@ -215,7 +216,8 @@ func (t *limitStoreTest) cost(limits []admit.Limit) int {
 	}
 }
 
-// pause lets some time go by: none, what the last refusal said, or what gives back some.
+// pause lets time pass: none, the RetryAfter of the last refusal, or enough to refill a bucket
+// in part.
 func (t *limitStoreTest) pause(limits []admit.Limit, refused admit.Decision) {
 	if !t.movable {
 		if t.rand.IntN(100) == 0 {
@@ -236,7 +238,7 @@ func (t *limitStoreTest) pause(limits []admit.Limit, refused admit.Decision) {
 	}
 }
 
-// wholeSeconds is what Retry-After says.
+// wholeSeconds rounds up to seconds, as the header Retry-After does.
 func wholeSeconds(d time.Duration) time.Duration {
 	if d <= 0 {
 		return 0
@@ -244,7 +246,7 @@ func wholeSeconds(d time.Duration) time.Duration {
 	return (d + time.Second - 1).Truncate(time.Second)
 }
 
-// retryAfter empties buckets in random ways, and then does as it is told.
+// retryAfter empties buckets in random ways, and then waits for RetryAfter.
 func (t *limitStoreTest) retryAfter() {
 	n := 2000
 	switch {
@@ -266,8 +268,8 @@ func (t *limitStoreTest) retryAfter() {
 		}
 		refusal := t.take(key, cost, limits...)
 		for takes := 1; refusal.Allowed; takes++ {
-			if takes == 20_000 { // the bursts have 2000 at most, and more is spent than comes back
-				t.Fatalf("%q is let in for ever by %v", key, limits)
+			if takes == 20_000 { // bursts are at most 2000, and the bucket refills more slowly than it is spent
+				t.Fatalf("%q is never rejected with the limits %v", key, limits)
 			}
 			if t.movable && t.rand.IntN(3) == 0 {
 				t.Sleep(time.Duration(t.rand.Int64N(1 + int64(limits[0].Per)/int64(limits[0].Requests)/2)))
@@ -278,10 +280,10 @@ func (t *limitStoreTest) retryAfter() {
 			continue // more than the burst of one of the limits
 		}
 		if refusal.RetryAfter == 0 {
-			t.Fatalf("a refusal of %v without RetryAfter: %+v", limits, refusal)
+			t.Fatalf("a refusal with the limits %v without RetryAfter: %+v", limits, refusal)
 		}
 		if most := t.longest(cost, limits); refusal.RetryAfter > most {
-			t.Fatalf("RetryAfter is %v for a cost of %d and %v, which have that much after %v at most: %+v", refusal.RetryAfter, cost, limits, most, refusal)
+			t.Fatalf("RetryAfter is %v for the cost %d with the limits %v, want at most %v: %+v", refusal.RetryAfter, cost, limits, most, refusal)
 		}
 		if t.movable {
 			wait := refusal.RetryAfter
@@ -295,14 +297,14 @@ func (t *limitStoreTest) retryAfter() {
 		waiting.Go(func() {
 			time.Sleep(wholeSeconds(refusal.RetryAfter))
 			if d, err := t.store.Take(t.Context(), key, cost, limits); err != nil || !d.Allowed {
-				t.Errorf("%q has waited %v for %v, and is refused: %+v, %v", key, refusal.RetryAfter, limits, d, err)
+				t.Errorf("%q is rejected after waiting %v with the limits %v: %+v, %v", key, refusal.RetryAfter, limits, d, err)
 			}
 		})
 	}
 }
 
-// longest is how long a cost may be waited for: as if all buckets were empty. Nothing is
-// slept for longer, or a store could keep its test for days.
+// longest returns the longest wait for a cost, which is that of empty buckets. The test does
+// not sleep longer, or a wrong store could make it sleep for days.
 func (t *limitStoreTest) longest(cost int, limits []admit.Limit) (most time.Duration) {
 	for _, l := range limits {
 		n := int64(l.Requests)
@@ -311,11 +313,11 @@ func (t *limitStoreTest) longest(cost int, limits []admit.Limit) (most time.Dura
 	return most + t.Precision
 }
 
-// whatRemains takes a store by its word.
+// whatRemains spends exactly what Remaining says.
 func (t *limitStoreTest) whatRemains() {
 	for i := range 1000 {
 		l := slow("limit", 1+t.rand.IntN(100))
-		if t.movable { // else something might come back in between
+		if t.movable { // else the bucket might refill in between
 			l = t.limit("limit")
 		}
 		key := fmt.Sprint("caller ", i)
@@ -327,7 +329,7 @@ func (t *limitStoreTest) whatRemains() {
 			left := t.spend(key, 0, l).States[0].Remaining
 			t.refuse(key, left+1, l)
 			if t.movable {
-				t.Sleep(t.Precision) // a refusal may be remembered as that much later
+				t.Sleep(t.Precision) // the store may remember the refusal as that much later
 			}
 			if n := t.rand.IntN(left + 1); n > 0 {
 				t.spend(key, left, l)
@@ -337,7 +339,7 @@ func (t *limitStoreTest) whatRemains() {
 	}
 }
 
-// bound comes as often as it can, and counts.
+// bound calls Take as often as it can, and counts what is allowed.
 func (t *limitStoreTest) bound() {
 	for i := range 25 {
 		l := t.limit("limit")
@@ -349,7 +351,7 @@ func (t *limitStoreTest) bound() {
 		}
 		key := fmt.Sprint("caller ", i)
 		start := t.Now()
-		var admitted []time.Time // the earliest when it may have been
+		var admitted []time.Time // the earliest times at which it may have been
 		for t.Now().Sub(start) < 3*l.Per && len(admitted) < 2000 {
 			before := t.Now()
 			d := t.take(key, 1, l)
@@ -370,7 +372,7 @@ func (t *limitStoreTest) bound() {
 		}
 		for first := range admitted {
 			if last := first + most; last < len(admitted) && admitted[last].Sub(admitted[first]) < l.Per-slack {
-				t.Fatalf("%v has let in %d in %v", l, most+1, admitted[last].Sub(admitted[first]))
+				t.Fatalf("the limit %v admitted %d in %v, want at most %d", l, most+1, admitted[last].Sub(admitted[first]), most)
 			}
 		}
 	}
@@ -382,10 +384,10 @@ func (t *limitStoreTest) allOrNone() {
 	for range 5 {
 		d := t.refuse("caller", 1, wide, narrow)
 		if d.States[0].Exceeded || !d.States[1].Exceeded {
-			t.Fatalf("the second limit refuses, not the first: %+v", d)
+			t.Fatalf("only the second limit must be Exceeded: %+v", d)
 		}
 		if d.RetryAfter <= 0 || d.RetryAfter != d.States[1].Reset {
-			t.Fatalf("the refusing limit says when to come back: %+v", d)
+			t.Fatalf("RetryAfter must be the Reset of the exceeded limit: %+v", d)
 		}
 	}
 	t.remaining(7, "caller", wide)
@@ -393,7 +395,7 @@ func (t *limitStoreTest) allOrNone() {
 	t.refuse("caller", 1, narrow, wide)
 	t.spend("caller", 7, wide)
 	if d := t.refuse("caller", 1, wide, narrow); !d.States[0].Exceeded || !d.States[1].Exceeded || d.RetryAfter != max(d.States[0].Reset, d.States[1].Reset) {
-		t.Fatalf("both limits refuse, and the later one counts: %+v", d)
+		t.Fatalf("both limits must be Exceeded, and RetryAfter the longer Reset: %+v", d)
 	}
 }
 
@@ -417,17 +419,17 @@ func (t *limitStoreTest) costs() {
 	t.remaining(10, "caller", l)
 
 	if d := t.refuse("caller", 11, l); d.RetryAfter >= 0 || !d.States[0].Exceeded {
-		t.Fatalf("11 of 10 are never let in: %+v", d)
+		t.Fatalf("a cost of 11 with a Burst of 10 must be rejected with a negative RetryAfter: %+v", d)
 	}
 	if d := t.refuse("caller", 11, slow("wide", 20), l); d.RetryAfter >= 0 || d.States[0].Exceeded {
-		t.Fatalf("11 of 10 are never let in, whatever the other limit: %+v", d)
+		t.Fatalf("a cost of 11 with a Burst of 10 must be rejected with a negative RetryAfter, whatever the other limit is: %+v", d)
 	}
 	t.remaining(20, "caller", slow("wide", 20))
 	for _, l := range []admit.Limit{l, admit.PerSecond(10), {Name: "century", Requests: 1, Per: 100 * 365 * 24 * time.Hour}} {
 		full := t.take("huge", 0, l).States[0].Remaining
 		for _, cost := range hugeCosts {
 			if d := t.refuse("huge", cost, l); d.RetryAfter >= 0 || !d.States[0].Exceeded {
-				t.Fatalf("%d of %v are never let in: %+v", cost, l, d)
+				t.Fatalf("a cost of %d with the limit %v must be rejected with a negative RetryAfter: %+v", cost, l, d)
 			}
 			t.remaining(full, "huge", l)
 			t.spend("huge", -cost, l)
@@ -437,7 +439,7 @@ func (t *limitStoreTest) costs() {
 		t.remaining(full, "huge", l)
 	}
 	if d := t.spend("caller", 3, l); d.States[0].Exceeded || d.States[0].Remaining != 7 || d.States[0].Reset <= 0 || d.RetryAfter != 0 {
-		t.Fatalf("7 of 10 are left: %+v", d)
+		t.Fatalf("after a cost of 3 with a Burst of 10, Remaining must be 7: %+v", d)
 	}
 }
 
@@ -456,8 +458,8 @@ func (t *limitStoreTest) keys() {
 	}
 }
 
-// limits are told apart by their names and by their numbers: a caller whose plan has
-// changed does not start with the debts of another limit.
+// limits tests that limits with other names or other numbers have other buckets: a caller whose
+// plan has changed does not start with the debts of another limit.
 func (t *limitStoreTest) limits() {
 	all := []admit.Limit{
 		slow("limit", 1), slow("limit", 2), slow("Limit", 1), slow("limit ", 1), slow(`"`, 1),
@@ -470,7 +472,7 @@ func (t *limitStoreTest) limits() {
 	for _, l := range all {
 		t.refuse("caller", 1, l)
 	}
-	// What is left out has a value all the same, and is the same limit with it.
+	// A limit with defaults is the same limit as one that has these values.
 	short := admit.Limit{Requests: 3, Per: 100 * time.Hour}
 	t.spend("caller", 3, short)
 	short.Burst = 3
@@ -501,7 +503,7 @@ func (t *limitStoreTest) faults() {
 		{good, {Name: "no requests", Per: time.Second}},
 	} {
 		if d, err := t.store.Take(context.Background(), "caller", 1, limits); err == nil || d.Allowed {
-			t.Errorf("the limits %+v are taken: %+v, %v", limits, d, err)
+			t.Errorf("Take accepts the limits %+v, which are not valid: %+v, %v", limits, d, err)
 		}
 	}
 	t.remaining(1, "caller", good)
@@ -534,12 +536,12 @@ func (t *limitStoreTest) concurrent() {
 		spent.Add(1)
 	}
 	if spent.Load() != 1000 {
-		t.Errorf("1000 are there, and %d callers have spent %d", admitted.Load(), spent.Load())
+		t.Errorf("%d calls spent %d in all, want 1000", admitted.Load(), spent.Load())
 	}
 	t.remaining(500, "caller", wide)
 	t.remaining(0, "caller", narrow)
 }
 
-// hugeCosts are beyond what a time.Duration pays back, a float64 counts, and all but an int
-// holds. A client may choose the cost.
+// hugeCosts are too large for a time.Duration, for a float64, and for anything but an int. The
+// client of a service may choose the cost.
 var hugeCosts = []int{2_000, 1_000_000, math.MaxInt32, math.MaxInt / 1024, math.MaxInt - 1, math.MaxInt}

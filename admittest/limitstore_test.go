@@ -17,20 +17,20 @@ import (
 // wrong are stores that decide as a MemoryStore does, but for one thing.
 var wrong = map[string]struct {
 	change func(*admit.Decision)
-	within string // the subtest that must tell
+	within string // the subtest that must fail
 	says   string
 }{
 	"ages": {func(d *admit.Decision) {
 		if d.RetryAfter > 0 {
 			d.RetryAfter = 250 * 365 * 24 * time.Hour // longer than any bucket takes
 		}
-	}, "who_waits_as_told_is_let_in", "RetryAfter is 2190000h0m0s"},
+	}, "a_caller_that_waits_for_RetryAfter_is_admitted", "RetryAfter is 2190000h0m0s"},
 	"a little": {func(d *admit.Decision) {
 		if d.RetryAfter > 0 {
 			d.RetryAfter += time.Second
 		}
-	}, "who_waits_as_told_is_let_in", "at most"},
-	"no RetryAfter": {func(d *admit.Decision) { d.RetryAfter = 0 }, "who_waits_as_told_is_let_in", "without RetryAfter"},
+	}, "a_caller_that_waits_for_RetryAfter_is_admitted", "at most"},
+	"no RetryAfter": {func(d *admit.Decision) { d.RetryAfter = 0 }, "a_caller_that_waits_for_RetryAfter_is_admitted", "without RetryAfter"},
 	"no Next": {func(d *admit.Decision) {
 		for i := range d.States {
 			if d.States[i].Next > 0 {
@@ -42,13 +42,13 @@ var wrong = map[string]struct {
 		for i := range d.States {
 			d.States[i].Next *= 2
 		}
-	}, "random_operations_agree_with_an_exact_model", "the next request comes after"},
+	}, "random_operations_agree_with_an_exact_model", "the next request is admitted after"},
 	"all": {func(d *admit.Decision) {
 		*d = admit.Decision{Allowed: true, States: d.States}
-	}, "who_waits_as_told_is_let_in", "let in for ever"},
+	}, "a_caller_that_waits_for_RetryAfter_is_admitted", "is never rejected"},
 	"all, at once": {func(d *admit.Decision) {
 		*d = admit.Decision{Allowed: true, States: d.States}
-	}, "16_goroutines_get_no_more_than_there_is", "1000 are there"},
+	}, "16_goroutines_get_no_more_than_one", "want 1000"},
 }
 
 // store is one of them.

@@ -7,12 +7,12 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// model is what a LimitStore should do, in whole numbers. For each caller and limit it
-// keeps what the bucket lacks: n requests cost n/Requests of Per, which time pays back,
-// and are let in unless the bucket would then lack more than Burst/Requests of Per.
+// model is what a LimitStore should do, in whole numbers. For each caller and limit it keeps
+// what the bucket lacks: n requests cost n/Requests of Per, which time gives back. They are
+// admitted unless the bucket would then lack more than Burst/Requests of Per.
 //
-// Nobody outside knows exactly when the store decides, so what it lacks is an interval.
-// Where a decision could go either way, the model follows the store and knows more.
+// The test does not know exactly when the store decides, so what a bucket lacks is an interval.
+// Where both decisions are right, the model follows the store, and the interval shrinks.
 type model struct {
 	precision time.Duration
 	buckets   map[bucketKey]*bucket
@@ -23,18 +23,17 @@ type bucketKey struct {
 	limit admit.Limit
 }
 
-// bucket counts in nanoseconds times Requests, which makes all that happens to it a
-// whole number.
+// bucket counts in nanoseconds times Requests, so that all amounts are whole numbers.
 type bucket struct {
 	rate, per, burst int64
-	at               time.Time // no later than the decision at hand
-	span             int64     // from at to when that may have been at the latest
-	least, most      int64     // lacks, seen from at
+	at               time.Time // the earliest time of the current decision
+	span             int64     // from at to the latest time of that
+	least, most      int64     // bounds of what it lacks at that time
 }
 
-// check tells the model of an operation, and what is wrong with its outcome.
+// check applies an operation to the model, and returns what is wrong with its outcome.
 func (m *model) check(key string, cost int, limits []admit.Limit, before, after time.Time, d admit.Decision) error {
-	can, must := true, true // be let in
+	can, must := true, true // be admitted
 	never := false
 	var least, most time.Duration // of RetryAfter
 	buckets := make([]*bucket, len(limits))
@@ -48,10 +47,10 @@ func (m *model) check(key string, cost int, limits []admit.Limit, before, after 
 			can, must = can && high >= n, must && low >= n
 			never = never || n > b.burst
 			if exceeded && low >= n || !exceeded && !d.Allowed && high < n {
-				return fmt.Errorf("%q: Exceeded is %v, with %d to %d requests there", l.Name, exceeded, low/b.per, high/b.per)
+				return fmt.Errorf("%q: Exceeded is %v with %d to %d requests left", l.Name, exceeded, low/b.per, high/b.per)
 			}
 		} else if exceeded {
-			return fmt.Errorf("%q is exceeded by nothing", l.Name)
+			return fmt.Errorf("%q: Exceeded is true with a cost that is not positive", l.Name)
 		}
 		if exceeded && n <= b.burst {
 			least, most = max(least, b.duration(n-high)-m.precision), max(most, b.duration(n-low)+m.precision)
@@ -59,13 +58,13 @@ func (m *model) check(key string, cost int, limits []admit.Limit, before, after 
 	}
 	switch {
 	case d.Allowed && !can:
-		return fmt.Errorf("it is let in, with too few requests there")
+		return fmt.Errorf("it is allowed, but too few requests are left")
 	case !d.Allowed && must:
-		return fmt.Errorf("it is refused, with enough requests there")
+		return fmt.Errorf("it is not allowed, but enough requests are left")
 	case d.Allowed && d.RetryAfter != 0:
-		return fmt.Errorf("it is let in, with a RetryAfter")
+		return fmt.Errorf("it is allowed, but RetryAfter is not 0")
 	case !d.Allowed && never != (d.RetryAfter < 0):
-		return fmt.Errorf("whether it can ever be let in is %v", !never)
+		return fmt.Errorf("RetryAfter must be negative if the cost can never be allowed, and only then")
 	case !d.Allowed && !never && (d.RetryAfter < least || d.RetryAfter > most):
 		return fmt.Errorf("RetryAfter is not between %v and %v", least, most)
 	}
@@ -93,7 +92,7 @@ func (m *model) bucket(key string, l admit.Limit, from, to time.Time) *bucket {
 	return b
 }
 
-// after is what a bucket lacks some time later.
+// after returns what a bucket lacks some time later.
 func (b *bucket) after(d time.Duration, lacks int64) int64 {
 	if lacks/b.rate < int64(d) { // the product might be too large
 		return 0
@@ -101,19 +100,19 @@ func (b *bucket) after(d time.Duration, lacks int64) int64 {
 	return lacks - int64(d)*b.rate
 }
 
-// free is how much may be spent, at least and at most.
+// free returns bounds of what may be spent.
 func (b *bucket) free() (low, high int64) {
 	return b.burst - b.most, b.burst - max(b.least-b.span, 0)
 }
 
-// duration is the time that pays so much back.
+// duration returns the time that gives back that much.
 func (b *bucket) duration(units int64) time.Duration { return time.Duration(max(units, 0) / b.rate) }
 
-// settle does what was decided, and compares what is left.
+// settle applies a decision, and compares what is left.
 func (b *bucket) settle(cost int, allowed bool, st admit.LimitState, precision time.Duration) error {
 	n := int64(cost) * b.per
 	switch {
-	case allowed && cost > 0: // at whichever moment the bucket was full again, it began to lack
+	case allowed && cost > 0: // the bucket may have been full at the time of the decision
 		b.least, b.most = b.least+n, min(max(b.most, b.span)+n, b.span+b.burst)
 	case allowed:
 		b.least, b.most = max(b.least+n, 0), max(b.most+n, 0)
@@ -136,12 +135,12 @@ func (b *bucket) settle(cost int, allowed bool, st admit.LimitState, precision t
 	}
 	next := nextOf(st, cost, b)
 	if next < b.duration(b.per-high)-precision || next > b.duration(b.per-low)+precision {
-		return fmt.Errorf("the next request comes after %v, which is not between %v and %v; if it is no bucket, it has to set Next", next, b.duration(b.per-high), b.duration(b.per-low))
+		return fmt.Errorf("the next request is admitted after %v, which is not between %v and %v; a store without token buckets must set Next", next, b.duration(b.per-high), b.duration(b.per-low))
 	}
 	return nil
 }
 
-// nextOf is when the next request is let in, as a client is told that.
+// nextOf returns when the next request is admitted, as the response says it.
 func nextOf(st admit.LimitState, cost int, b *bucket) time.Duration {
 	others := b.burst - b.per
 	switch n := int64(cost) * b.per; {

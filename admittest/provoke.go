@@ -15,44 +15,43 @@ import (
 	"github.com/admit-go/admit/internal/published"
 )
 
-// Credentials are what Provoke cannot know by itself. All of them may be left out: rows that
-// need one are not reached then, and AllReached says what to give.
+// Credentials are what Provoke needs to know of a service. All fields are optional: without one,
+// the rows that need it are not reached, and AllReached says what is missing.
 type Credentials struct {
-	// Keys is the store of the service's Auth, where that is a KeyMap. Provoke puts the keys
-	// that it needs into it, with the scopes and plans that the policies ask for, and takes
-	// them out again. No other request may come meanwhile.
+	// Keys is the store of the service's Auth, if that is a KeyMap. Provoke adds the keys that
+	// it needs, with the scopes and plans that the Policies require, and removes them again.
+	// No other request may come meanwhile.
 	Keys admit.KeyMap
-	// Sign makes r a request of a caller like key, for an Identity, such as a JWT with the
-	// Scopes and the Plan of the key, and for an Auth with another store than a KeyMap. A caller
-	// that has the Limits, Quotas and Networks of the key too lets more rows be reached. It is
-	// called by one goroutine at a time.
+	// Sign adds a credential to r, so that it is a request of a caller like key. It is for an
+	// Identity, such as a JWT with the Scopes and the Plan of the key, and for an Auth whose
+	// store is not a KeyMap. With the Limits, Quotas and Networks of the key too, more rows are
+	// reached. One goroutine at a time calls it.
 	Sign func(r *http.Request, key *admit.Key)
-	// Values stand in the path for the wildcards of patterns, by name. Without one it is
-	// admittest.
+	// Values replace the wildcards of patterns in the path, by name. Default: admittest.
 	Values map[string]string
 	// OtherStores lets Provoke send requests to routes whose keys, limits or quotas are in a
-	// store that other processes may share. It asks that store for keys that nobody has, and
-	// uses up limits and quotas of callers and addresses that nobody else is.
+	// store that other processes may share. It looks up keys there that do not exist, and uses
+	// up limits and quotas of callers and addresses that do not exist otherwise.
 	OtherStores bool
-	// Patience is the longest that Provoke waits for one answer, of a slow body or a slow
-	// handler. 0: 10 s. In a bubble of testing/synctest waiting takes no time.
+	// Patience bounds how long Provoke waits for one response, of a slow body or a slow
+	// handler. Default: 10 s. In a bubble of testing/synctest, waiting takes no time.
 	Patience time.Duration
 }
 
-// Provoke makes a request for each row that admit itself can answer and that no answer has had
-// so far: without a key, with a bad one, with a method, a media type or a body that is not
-// taken, beyond a limit, without the scope or the plan, with a body that stalls, during
-// maintenance, and so on. What it does not reach AllReached says, with the reason.
+// Provoke makes a request for each row that admit itself can answer and that no response has had
+// so far: without a key, with a bad key, with a method, a media type or a body that is not
+// accepted, beyond a limit, without the scope or the plan, with a body that stalls, during
+// maintenance, and so on. AllReached reports what it has not reached, with the reason.
 //
-// The requests are made in this process, each from an address of its own. Those that wait do so
-// side by side, and the log of the test says for how long at most; in a bubble of
-// testing/synctest that takes no time. No goroutine is left.
+// The requests are made in this process, each from an address of its own. Those that have to
+// wait do so in parallel, and the log of the test says how long at most. In a bubble of
+// testing/synctest, waiting takes no time. Provoke leaves no goroutine behind.
 //
-// On routes of Handle, others stand in for the handlers, also to panic and to be slow. The
-// service's own handlers run for those rows alone that they are to answer themselves, such as
-// those of Decodes, with bodies that no handler should take; on routes of Declare they run for
-// other rows too. A Maintenance is on for one request at a time, and others that come then are
-// refused as well; at the end it is as it was before. After 1,000 requests Provoke gives a row up.
+// On routes of Handle, Provoke replaces the handlers, also by handlers that panic or are slow.
+// The handlers of the service run only for the rows that they answer themselves, such as those
+// of Decodes, with bodies that no handler should accept; on routes of Declare they run for other
+// rows too. Provoke switches a Maintenance on for one request at a time, which also rejects
+// others at that time, and restores it at the end. It gives up a row after 1,000 requests.
 func (c *Contract) Provoke(with Credentials) {
 	c.t.Helper()
 	with.Patience = cmp.Or(with.Patience, 10*time.Second)
@@ -70,16 +69,16 @@ func (c *Contract) Provoke(with Credentials) {
 type provoker struct {
 	*Contract
 	with      Credentials
-	run       string // tells its callers from those of other runs
+	run       string // distinguishes its callers from those of other runs
 	outer     published.Route
 	routes    []published.Route
 	tokens    map[string]string // of Credentials.Keys, by the ID of the key
-	addresses atomic.Uint32     // that have been given out
+	addresses atomic.Uint32     // number of those used
 	signing   sync.Mutex
 	signed    int // callers of Sign so far, by signing
 }
 
-// endMaintenance switches every Maintenance off, and returns what switches it back.
+// endMaintenance switches every Maintenance off, and returns a function that restores them.
 func (p *provoker) endMaintenance() (restore func()) {
 	before := make(map[any]*time.Time)
 	for _, route := range p.all() {
@@ -103,7 +102,7 @@ type job struct {
 	attempt
 }
 
-// provoke does the jobs of a phase: side by side, where they wait.
+// provoke does the jobs of a phase. Those that wait run in parallel.
 func (p *provoker) provoke(when phase, jobs []job) {
 	jobs = slices.DeleteFunc(slices.Clone(jobs), func(j job) bool { return j.when != when })
 	if when != waiting {
@@ -117,7 +116,7 @@ func (p *provoker) provoke(when phase, jobs []job) {
 		longest = max(longest, j.takes(j.route.Chain))
 	}
 	if longest > 0 {
-		p.t.Logf("admittest: Provoke waits for %d answers, each for up to %v, %d at a time", len(jobs), min(longest, p.with.Patience), p.places())
+		p.t.Logf("admittest: Provoke waits for %d responses, each for up to %v, %d at a time", len(jobs), min(longest, p.with.Patience), p.places())
 	}
 	places := make(chan struct{}, p.places())
 	var all sync.WaitGroup
@@ -131,7 +130,7 @@ func (p *provoker) provoke(when phase, jobs []job) {
 	all.Wait()
 }
 
-// places is how many requests may wait at once without being refused for it.
+// places returns how many requests may wait at once without being rejected for that.
 func (p *provoker) places() int {
 	places := 100
 	for _, route := range p.all() {
@@ -148,7 +147,7 @@ func (p *provoker) jobs() []job {
 	var jobs []job
 	for _, route := range p.all() {
 		for _, r := range route.Rows {
-			p.because(rowOf(r), unknown(r)) // until one of the jobs knows better
+			p.because(rowOf(r), unknown(r)) // unless a job finds another reason
 			for _, a := range attempts {
 				if a.status == r.Status && slices.Contains(a.fields, r.Field) {
 					jobs = append(jobs, job{rowOf(r), route, a})
@@ -162,19 +161,19 @@ func (p *provoker) jobs() []job {
 // all returns the outer Policy and the routes.
 func (p *provoker) all() []published.Route { return append([]published.Route{p.outer}, p.routes...) }
 
-// unknown says why there is no way to reach a row.
+// unknown returns the reason why Provoke cannot reach a row.
 func unknown(r published.Row) string {
 	switch {
 	case r.Field == "handler":
-		return "it is the service's own; make a request that is answered so"
+		return "it is an error of the service; make a request that gets it"
 	case r.Status == http.StatusServiceUnavailable:
-		return "it needs a store that fails; give the service one in a test, and make a request"
+		return "it needs a store that fails; give the service such a store in a test, and make a request"
 	default:
 		return "Provoke knows no request for it; make one"
 	}
 }
 
-// because notes why a row has not been reached.
+// because records why a row has not been reached.
 func (p *provoker) because(at row, reason string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -187,7 +186,7 @@ func (p *provoker) isReached(at row) bool {
 	return p.reached[at]
 }
 
-// try sends the requests of a job until the row is reached, to wherever it might be.
+// try sends the requests of a job to its targets until the row is reached.
 func (p *provoker) try(j job) {
 	for _, to := range p.targets(j) {
 		if p.isReached(j.at) {
@@ -199,7 +198,7 @@ func (p *provoker) try(j job) {
 		}
 		q, n := p.prepare(j, to, ""), 1
 		if q == nil {
-			p.because(j.at, "no request of Provoke's is answered so here; make one")
+			p.because(j.at, "Provoke has no request for it here; make one")
 			continue
 		}
 		switch {
@@ -220,11 +219,11 @@ func (p *provoker) try(j job) {
 	}
 }
 
-// mostRequests are as many as Provoke makes for one row.
+// mostRequests bounds the requests that Provoke makes for one row.
 const mostRequests = 1000
 
-// targets are where the answer of a row may be had. One of the outer Policy is had before the
-// mux, unless it takes a handler.
+// targets returns where a request may reach a row. The outer Policy answers with its rows before
+// the mux, unless they need a handler.
 func (p *provoker) targets(j job) []target {
 	if j.at.route != "" {
 		return []target{{route: j.route}}
@@ -239,12 +238,12 @@ func (p *provoker) targets(j job) []target {
 		}
 	}
 	if j.otherMethod {
-		all = append(all, target{route: p.outer, path: "/"}) // where the page of the contract may be
+		all = append(all, target{route: p.outer, path: "/"}) // which may be the page of the contract
 	}
 	return all
 }
 
-// forbids says why a job must not be done.
+// forbids returns why a job must not be done, or "".
 func (p *provoker) forbids(j job, to target) string {
 	if !p.with.OtherStores {
 		for _, c := range []published.Chain{p.outer.Chain, to.route.Chain} {
@@ -267,7 +266,7 @@ func (p *provoker) forbids(j job, to target) string {
 	return ""
 }
 
-// prepare returns the request of a job, signed, or nil if there is none. It comes from the
+// prepare returns the signed request of a job, or nil if there is none. It comes from the
 // address, unless that is empty.
 func (p *provoker) prepare(j job, to target, address string) *exchange {
 	q := p.exchange(to)
@@ -283,8 +282,8 @@ func (p *provoker) prepare(j job, to target, address string) *exchange {
 	return q
 }
 
-// sendTogether sends as many requests as cannot all be let in, and keeps those that are let in
-// from being answered until one has been refused. It returns one that was.
+// sendTogether sends more requests than can be admitted together. It holds back the responses of
+// those that are admitted until one has been rejected, and returns one that was.
 func (p *provoker) sendTogether(j job, to target, first *exchange) *exchange {
 	all := []*exchange{first}
 	for range first.crowd.size - 1 {
@@ -318,29 +317,29 @@ func (p *provoker) sendTogether(j job, to target, first *exchange) *exchange {
 	return first
 }
 
-// explain says why the last of n requests has not reached a row.
+// explain returns why the last of n requests has not reached a row.
 func (p *provoker) explain(at row, q *exchange, n int) string {
 	var text string
 	switch {
 	case q.status == 0:
-		text = "a request of Provoke's was not answered"
+		text = "a request of Provoke got no response"
 	default:
-		text = fmt.Sprintf("a request of Provoke's was answered %d %s", q.status, cmp.Or(q.code, http.StatusText(q.status)))
+		text = fmt.Sprintf("a request of Provoke got %d %s", q.status, cmp.Or(q.code, http.StatusText(q.status)))
 	}
 	if n > 1 {
 		text += fmt.Sprintf(", after %d like it", n-1)
 	}
 	switch {
 	case q.status == http.StatusUnauthorized && q.as != nobody:
-		return text + "; give Credentials.Keys or Sign, so that it is let in"
+		return text + "; set Credentials.Keys or Sign, so that it is admitted"
 	case q.status == at.status && q.code == at.code:
-		return text + ", which is a row of the route " + strconv.Quote(q.to.Pattern) + " too; make a request to a route that has no such row, or except this one"
+		return text + ", which is also a row of the route " + strconv.Quote(q.to.Pattern) + "; make a request to a route without such a row, or pass this row to AllReached as an exception"
 	case q.status < 400 && q.as == elsewhere && p.with.Sign != nil:
-		return text + "; let Credentials.Sign give the request the Networks of the key, or except the row if no caller has any"
+		return text + "; make Credentials.Sign use the Networks of the key, or pass the row to AllReached as an exception if no caller has any"
 	case q.status < 400 && q.as == metered && p.with.Sign != nil:
-		return text + "; let Credentials.Sign give the request the Quotas of the key, or make as many as a plan has"
+		return text + "; make Credentials.Sign use the Quotas of the key, or make as many requests as a plan has"
 	case q.status < 400 && q.to.Pattern != "" && !q.to.Handled:
-		return text + "; the handler of a route that is only declared is the service's own, so make a request that it answers so"
+		return text + "; Provoke cannot replace the handler of a route that is only declared, so make a request that gets it"
 	}
 	return text
 }

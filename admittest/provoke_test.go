@@ -233,7 +233,7 @@ func TestProvokeUsesUpTheQuotaOfAPlan(t *testing.T) {
 				continue
 			}
 			require.Len(t, failures, 1)
-			assert.Contains(t, failures[0], "429 quota_exceeded: a request of Provoke's was answered 204 No Content, after 999 like it; let Credentials.Sign give the request the Quotas of the key")
+			assert.Contains(t, failures[0], "429 quota_exceeded: a request of Provoke got 204 No Content, after 999 like it; make Credentials.Sign use the Quotas of the key")
 		}
 	})
 }
@@ -299,10 +299,10 @@ func TestProvokeSaysWhatItNeeds(t *testing.T) {
 	c.AllReached("any request: 405 method_not_allowed")
 	failures := strings.Join(r.take(), "\n")
 	for _, want := range []string{
-		"/all/{id}: 402 plan_required: a request of Provoke's was answered 401 key_missing; give Credentials.Keys or Sign, so that it is let in",
+		"/all/{id}: 402 plan_required: a request of Provoke got 401 key_missing; set Credentials.Keys or Sign, so that it is admitted",
 		"/all/{id}: 403 scope_required: a request",
 		"/all/{id}: 408 request_timeout: a request",
-		"/all/{id}: 409 sold_out: it is the service's own; make a request",
+		"/all/{id}: 409 sold_out: it is an error of the service; make a request",
 		"/all/{id}: 503 handler_timeout: it takes 35s; set Credentials.Patience, or call Provoke in a bubble of testing/synctest",
 	} {
 		assert.Contains(t, failures, want)
@@ -363,8 +363,8 @@ func TestProvokeSaysWhatToExcept(t *testing.T) {
 	c.Provoke(admittest.Credentials{Sign: func(r *http.Request, key *admit.Key) { p.sign(r, &admit.Key{ID: key.ID}) }})
 	c.AllReached()
 	failures := strings.Join(r.take(), "\n")
-	assert.Contains(t, failures, `any request: 408 request_timeout: a request of Provoke's was answered 408 request_timeout, which is a row of the route "POST /a" too`)
-	assert.Contains(t, failures, "POST /a: 403 address_not_allowed: a request of Provoke's was answered 204 No Content; let Credentials.Sign give the request the Networks")
+	assert.Contains(t, failures, `any request: 408 request_timeout: a request of Provoke got 408 request_timeout, which is also a row of the route "POST /a"`)
+	assert.Contains(t, failures, "POST /a: 403 address_not_allowed: a request of Provoke got 204 No Content; make Credentials.Sign use the Networks")
 }
 
 // What would take too many requests, or a handler that is not there, is said.
@@ -392,11 +392,11 @@ func TestProvokeSaysWhatItDoesNotReach(t *testing.T) {
 	c.AllReached("any request: 405 method_not_allowed")
 	failures := strings.Join(r.take(), "\n")
 	for _, want := range []string{
-		"/declared: 400 bad_request: a request of Provoke's was answered 200 OK; the handler of a route that is only declared is the service's own",
-		"/declared: 408 request_timeout: a request of Provoke's was answered 200 OK; the handler",
-		"/declared: 503 handler_timeout: a request of Provoke's was answered 200 OK; the handler",
+		"/declared: 400 bad_request: a request of Provoke got 200 OK; Provoke cannot replace the handler",
+		"/declared: 408 request_timeout: a request of Provoke got 200 OK; Provoke cannot",
+		"/declared: 503 handler_timeout: a request of Provoke got 200 OK; Provoke cannot",
 		"/many: 429 overloaded: it takes more than 1000 requests; make them",
-		"/many: 429 rate_limited: a request of Provoke's was answered 204 No Content, after 999 like it",
+		"/many: 429 rate_limited: a request of Provoke got 204 No Content, after 999 like it",
 	} {
 		assert.Contains(t, failures, want)
 	}
@@ -417,7 +417,7 @@ func TestProvokeLeavesAllAsItWas(t *testing.T) {
 	c.Provoke(admittest.Credentials{})
 	c.AllReached("400 bad_request", "404 not_found", "405 method_not_allowed")
 	failures := strings.Join(r.take(), "\n")
-	assert.Contains(t, failures, "/x: 500 internal: a request of Provoke's was answered 200 OK")
+	assert.Contains(t, failures, "/x: 500 internal: a request of Provoke got 200 OK")
 	assert.NotContains(t, failures, "503 maintenance")
 	assert.Equal(t, 503, get(c, "/x"))
 	maintenance.Off()

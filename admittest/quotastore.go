@@ -17,27 +17,27 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// QuotaStoreOptions says how the clock of a store is moved. The zero value is for a store with
-// a clock that nobody can move: what takes minutes or days is not tested then.
+// QuotaStoreOptions describe the clock of a store. The zero value is for a store with a clock
+// that the tests cannot move. They then skip what takes minutes or days.
 type QuotaStoreOptions struct {
-	// Bubble runs every test in a bubble of testing/synctest, for a store whose clock is
-	// the time package of this process.
+	// Bubble runs every test in a bubble of testing/synctest, for a store that uses the clock
+	// of package time in this process.
 	Bubble bool
-	// Sleep moves the clock of the store forward, and back for a negative time, which happens
-	// where a clock is set or another database takes over. Nil: it cannot be moved, or it is
-	// moved by time.Sleep in a Bubble.
+	// Sleep moves the clock of the store forward, or back for a negative duration, as when the
+	// clock is set or another database takes over. Default: time.Sleep in a Bubble; otherwise
+	// the clock cannot be moved.
 	Sleep func(time.Duration)
-	// Now is the clock of the store. Nil: time.Now.
+	// Now returns the time by the clock of the store. Default: time.Now.
 	Now func() time.Time
-	// Slow is for a store that takes a millisecond for a call: it gets a small part of the
+	// Slow is for a store whose calls take about a millisecond. It gets a small part of the
 	// random claims.
 	Slow bool
-	// Seed makes the random tests repeatable. 0: another one each time, which is logged.
+	// Seed makes the random tests repeatable. Zero means a random seed, which is logged.
 	Seed uint64
 }
 
-// TestQuotaStore tests that a QuotaStore keeps what admit.QuotaStore demands. newStore returns
-// an empty store; it may end it with t.Cleanup.
+// TestQuotaStore tests that a store does what admit.QuotaStore requires. The function newStore
+// returns an empty store; it may close it with t.Cleanup.
 func TestQuotaStore(t *testing.T, newStore func(t *testing.T) admit.QuotaStore, o QuotaStoreOptions) {
 	back := o.Sleep != nil
 	if o.Sleep == nil && o.Bubble {
@@ -49,22 +49,22 @@ func TestQuotaStore(t *testing.T, newStore func(t *testing.T) admit.QuotaStore, 
 	for _, test := range []struct {
 		name  string
 		run   func(*quotaStoreTest)
-		needs bool // something of the clock, which is there
+		needs bool // true if the store can do what the test needs of the clock
 	}{
 		{"random claims agree with an exact model", (*quotaStoreTest).random, true},
-		{"goroutines spend no more than there is, and each use is counted once", (*quotaStoreTest).concurrent, true},
-		{"calls that have accounts in common end", (*quotaStoreTest).crossing, true},
-		{"all bytes and lengths of accounts are apart", (*quotaStoreTest).accounts, true},
-		{"who only looks leaves nothing", (*quotaStoreTest).looks, true},
-		{"numbers that are too large stay large", (*quotaStoreTest).huge, true},
-		{"what counts is kept for as long as it counts", (*quotaStoreTest).keeps, o.Sleep != nil},
+		{"goroutines spend no more than the limit, and each use is counted once", (*quotaStoreTest).concurrent, true},
+		{"concurrent calls with the same accounts do not deadlock", (*quotaStoreTest).crossing, true},
+		{"accounts of any bytes and lengths are separate", (*quotaStoreTest).accounts, true},
+		{"a claim that only looks leaves nothing", (*quotaStoreTest).looks, true},
+		{"numbers that are too large do not overflow", (*quotaStoreTest).huge, true},
+		{"a count is kept for as long as it is needed", (*quotaStoreTest).keeps, o.Sleep != nil},
 		{"minutes are offered when they are over, until they are acknowledged", (*quotaStoreTest).offers, o.Sleep != nil},
-		{"several who offer share the records", (*quotaStoreTest).offersShared, o.Sleep != nil},
+		{"concurrent calls of Offer share the records", (*quotaStoreTest).offersShared, o.Sleep != nil},
 		{"a record that has been offered never changes", (*quotaStoreTest).offeredStays, back},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if !test.needs {
-				t.Skip("the clock of this store cannot be moved so")
+				t.Skip("the test cannot move the clock of this store as it needs")
 			}
 			run := func(t *testing.T) {
 				seed := o.Seed
@@ -98,23 +98,23 @@ func (t *quotaStoreTest) settle(claims ...admit.QuotaClaim) []admit.QuotaBalance
 		t.Fatalf("Settle(%+v): %v", claims, err)
 	}
 	if !slices.Equal(given, claims) {
-		t.Fatalf("Settle has changed the claims %+v to %+v", given, claims)
+		t.Fatalf("Settle changed its argument claims from %+v to %+v", given, claims)
 	}
 	if len(balances) != len(claims) {
-		t.Fatalf("Settle answers %d claims with %d balances", len(claims), len(balances))
+		t.Fatalf("Settle returned %d balances for %d claims", len(balances), len(claims))
 	}
 	return balances
 }
 
-// want settles one claim, whose balance is known.
+// want settles one claim, and compares its balance.
 func (t *quotaStoreTest) want(want admit.QuotaBalance, c admit.QuotaClaim) {
 	t.Helper()
 	if got := t.settle(c)[0]; got != want {
-		t.Fatalf("%+v has the balance\n%+v, not\n%+v", c, got, want)
+		t.Fatalf("%+v has the balance\n%+v, want\n%+v", c, got, want)
 	}
 }
 
-// claim is one of a period that is not over yet.
+// claim returns a claim for a period that is not over.
 func (t *quotaStoreTest) claim(account, process string, seq int64) admit.QuotaClaim {
 	return admit.QuotaClaim{
 		Account: account, Quota: "month", Period: "2026-01-31/P1M", Ends: t.Now().Add(40 * 24 * time.Hour),
@@ -122,7 +122,7 @@ func (t *quotaStoreTest) claim(account, process string, seq int64) admit.QuotaCl
 	}
 }
 
-// use makes a process say for the first time that it has used something.
+// use makes the first claim of a process, which has used something.
 func (t *quotaStoreTest) use(account string, n int64) {
 	t.Helper()
 	process := fmt.Sprint("process ", t.rand.Uint64())
@@ -138,7 +138,7 @@ func (t *quotaStoreTest) offer(most int) []admit.UsageRecord {
 		t.Fatalf("Offer(%d): %v", most, err)
 	}
 	if len(records) > max(most, 0) {
-		t.Fatalf("Offer(%d) returns %d records", most, len(records))
+		t.Fatalf("Offer(%d) returned %d records", most, len(records))
 	}
 	return records
 }
@@ -150,10 +150,10 @@ func (t *quotaStoreTest) acknowledge(ids ...string) {
 	}
 }
 
-// long is when all that was used is offered, and what was offered is offered again.
+// long is long enough for all usage to be offered, and to be offered again.
 const long = time.Hour
 
-// drain waits until everything can be offered, and returns it, acknowledged.
+// drain waits until everything can be offered, acknowledges it, and returns it.
 func (t *quotaStoreTest) drain() (all []admit.UsageRecord) {
 	t.Helper()
 	t.Sleep(long)
@@ -165,7 +165,7 @@ func (t *quotaStoreTest) drain() (all []admit.UsageRecord) {
 		var ids []string
 		for _, r := range records {
 			if seen[r.ID] {
-				t.Fatalf("the record %+v is offered again", r)
+				t.Fatalf("the record %+v is offered again after Acknowledge", r)
 			}
 			seen[r.ID] = true
 			ids = append(ids, r.ID)
@@ -175,16 +175,16 @@ func (t *quotaStoreTest) drain() (all []admit.UsageRecord) {
 	}
 }
 
-// quotaModel is what the doc of admit.QuotaClaim says, of one count: it keeps who has said
-// what, and adds it up whenever it is asked.
+// quotaModel implements the doc comment of admit.QuotaClaim for one count: it keeps the last
+// claim of each process, and adds them up each time.
 type quotaModel struct {
 	processes map[string]*processModel
-	told      int64 // of which use somebody has been told
+	told      int64 // the usage at the last notification
 }
 
 type processModel struct {
 	seq               int64
-	first, used, held int64 // first: what it had used when it was heard of first, which is in no sum
+	first, used, held int64 // first: what it had used before its first claim, which is not counted
 	told, toldAt      int64
 }
 
@@ -229,7 +229,7 @@ func (m *quotaModel) balance(c admit.QuotaClaim) admit.QuotaBalance {
 		}
 		for _, percent := range []int64{80, 100} {
 			at := (c.Limit*percent + 99) / 100
-			if m.used() < at || percent == 80 && m.used() >= c.Limit || at <= m.told { // at 100 nobody is told of 80
+			if m.used() < at || percent == 80 && m.used() >= c.Limit || at <= m.told { // at 100 there is no notice of 80
 				continue
 			}
 			m.told, p.told, p.toldAt = at, percent, c.Seq
@@ -238,8 +238,8 @@ func (m *quotaModel) balance(c admit.QuotaClaim) admit.QuotaBalance {
 	return admit.QuotaBalance{Used: m.used(), Held: m.held(), MyUsed: p.used, MyHeld: p.held, Notice: int(p.told)}
 }
 
-// random makes claims in the name of processes whose answers are lost now and then, which are
-// late, or come twice.
+// random makes claims of several processes. Some results are lost, and some claims are late or
+// repeated.
 func (t *quotaStoreTest) random() {
 	rounds, calls := 60, 400
 	if t.Slow {
@@ -256,7 +256,7 @@ func (t *quotaStoreTest) random() {
 		var before []admit.QuotaClaim
 		newest := t.Now().Add(40 * 24 * time.Hour)
 		next := func() admit.QuotaClaim {
-			if len(before) > 0 && t.rand.IntN(10) == 0 { // again, or late
+			if len(before) > 0 && t.rand.IntN(10) == 0 { // a repeated or late claim
 				return before[t.rand.IntN(len(before))]
 			}
 			id := mine{counted{fmt.Sprintf("round %d account %d", round, t.rand.IntN(2)), fmt.Sprint("quota ", t.rand.IntN(2)), fmt.Sprint("period ", t.rand.IntN(2))}, fmt.Sprint("process ", t.rand.IntN(3))}
@@ -274,7 +274,7 @@ func (t *quotaStoreTest) random() {
 				c.Used += t.rand.Int64N(12)
 			}
 			if t.rand.IntN(4) > 0 {
-				c.Heard = c.Seq // else the answer was lost
+				c.Heard = c.Seq // else the result was lost
 			}
 			c.Seq += 1 + t.rand.Int64N(3)
 			c.Want = t.rand.Int64N(40) - 2
@@ -303,7 +303,7 @@ func (t *quotaStoreTest) random() {
 					models[id] = m
 				}
 				if want := m.balance(c); balances[i] != want {
-					t.Fatalf("round %d: %+v has the balance\n%+v, not\n%+v", round, c, balances[i], want)
+					t.Fatalf("round %d: %+v has the balance\n%+v, want\n%+v", round, c, balances[i], want)
 				}
 			}
 		}
@@ -316,16 +316,16 @@ func (t *quotaStoreTest) random() {
 		}
 		for id, m := range models {
 			if used := m.used(); used != sums[id] {
-				t.Fatalf("round %d: of %+v %d are used, and records have %d", round, id, used, sums[id])
+				t.Fatalf("round %d: %+v has used %d, but the records have %d", round, id, used, sums[id])
 			}
 		}
 	}
 }
 
-// concurrent has processes that spend ahead, of one quota, until nothing is left.
+// concurrent lets processes take from one quota in advance, until nothing is left.
 func (t *quotaStoreTest) concurrent() {
 	const processes = 8
-	limit := int64(10_000) // so that 80 is heard before 100 is reached, though answers are lost
+	limit := int64(10_000) // large enough for the notice of 80 before 100 is reached, though results are lost
 	if t.Slow {
 		limit = 4000
 	}
@@ -340,8 +340,8 @@ func (t *quotaStoreTest) concurrent() {
 		all.Go(func() {
 			hold := int64(0)
 			for dry, claims := 0, int64(0); dry < 3; claims++ {
-				if claims == limit { // several times as many as it takes
-					t.Errorf("%d claims are not enough to spend %d", claims, limit)
+				if claims == limit { // several times what is needed
+					t.Errorf("%d claims did not spend %d", claims, limit)
 					return
 				}
 				n := min(hold, random.Int64N(15))
@@ -356,11 +356,11 @@ func (t *quotaStoreTest) concurrent() {
 				}
 				b := balances[0]
 				if b.Used+b.Held > limit {
-					t.Errorf("%d are used and %d are held of %d", b.Used, b.Held, limit)
+					t.Errorf("%d used and %d held of %d", b.Used, b.Held, limit)
 					return
 				}
-				if random.IntN(4) == 0 { // the answer is lost
-					// What it held before may be gone: it spends no more until it has heard again.
+				if random.IntN(4) == 0 { // the result is lost
+					// What it held may be gone, so it spends nothing until the next result.
 					hold = 0
 					continue
 				}
@@ -392,19 +392,19 @@ func (t *quotaStoreTest) concurrent() {
 	}
 	t.want(admit.QuotaBalance{Used: spent}, t.claim("account", "", 0))
 	if spent > limit {
-		t.Errorf("%d of %d are spent", spent, limit)
+		t.Errorf("%d of %d were spent", spent, limit)
 	}
 	last := t.claim("account", "last", 1)
 	last.Limit, last.Want = limit, limit
 	if b := t.settle(last)[0]; b.MyHeld != limit-spent {
-		t.Errorf("%d of %d are spent, and the last one gets %d", spent, limit, b.MyHeld)
+		t.Errorf("%d of %d were spent, but the last claim got %d", spent, limit, b.MyHeld)
 	}
 	if told[80] != 1 || spent == limit && told[100] != 1 {
-		t.Errorf("somebody is told %v times of each threshold", told)
+		t.Errorf("there were %v notices of each threshold, want 1", told)
 	}
 }
 
-// crossing makes calls whose claims are in all orders.
+// crossing makes concurrent calls with the same claims in different orders.
 func (t *quotaStoreTest) crossing() {
 	const goroutines, accounts = 8, 12
 	calls := 40
@@ -450,7 +450,7 @@ func (t *quotaStoreTest) crossing() {
 
 func (t *quotaStoreTest) accounts() {
 	longest := strings.Repeat("x", 5000)
-	noise := make([]byte, 5000) // which no database compresses
+	noise := make([]byte, 5000) // random, so that a database cannot compress it
 	for i := range noise {
 		noise[i] = byte(t.rand.IntN(256))
 	}
@@ -484,13 +484,13 @@ func (t *quotaStoreTest) accounts() {
 		exported[r.Account] += r.Requests
 	}
 	if !maps.Equal(used, exported) {
-		t.Errorf("accounts have used %v, and records have %v", used, exported)
+		t.Errorf("the accounts have used %v, but the records have %v", used, exported)
 	}
 }
 
 func (t *quotaStoreTest) looks() {
 	if balances := t.settle(); len(balances) != 0 {
-		t.Fatalf("no claims have the balances %+v", balances)
+		t.Fatalf("Settle without claims returned the balances %+v", balances)
 	}
 	look := t.claim("account", "", 5)
 	look.Used, look.Want, look.Floor = 100, 100, 10
@@ -507,12 +507,12 @@ func (t *quotaStoreTest) looks() {
 	}
 	if t.Sleep != nil {
 		if records := t.drain(); len(records) > 0 {
-			t.Fatalf("nothing is used, and there are %+v", records)
+			t.Fatalf("nothing was used, but Offer returned %+v", records)
 		}
 	}
 }
 
-// huge is what a service may give a request to cost.
+// huge tests costs that a service may give to a request.
 func (t *quotaStoreTest) huge() {
 	c := t.claim("account", "process", 1)
 	t.settle(c)
@@ -540,7 +540,7 @@ func (t *quotaStoreTest) huge() {
 	}
 	for _, r := range t.drain() {
 		if r.Account == "account" && r.Requests < math.MaxInt64-1 {
-			t.Fatalf("a record of the largest numbers is %+v", r)
+			t.Fatalf("the record of the largest numbers is %+v", r)
 		}
 	}
 }
@@ -572,18 +572,18 @@ func (t *quotaStoreTest) offers() {
 	t.use("a", 2)
 	t.use("b", 4)
 	if records := t.offer(100); len(records) > 0 {
-		t.Fatalf("the minute is not over, and these are offered: %+v", records)
+		t.Fatalf("the minute is not over, but Offer returned %+v", records)
 	}
 	t.Sleep(time.Minute)
 	t.use("a", 8)
 	if records := t.offer(100); len(records) > 0 {
-		t.Fatalf("the minute has just ended, and these are offered: %+v", records)
+		t.Fatalf("the minute has only just ended, but Offer returned %+v", records)
 	}
 	t.Sleep(long)
 
 	for _, most := range []int{0, -1} {
 		if records := t.offer(most); len(records) > 0 {
-			t.Fatalf("Offer(%d) returns %+v", most, records)
+			t.Fatalf("Offer(%d) returned %+v", most, records)
 		}
 	}
 	records := append(t.offer(1), t.offer(1)...)
@@ -601,13 +601,13 @@ func (t *quotaStoreTest) offers() {
 		sums[fmt.Sprintf("%s in minute %v", r.Account, r.Minute.UTC().Sub(minute))] += r.Requests
 	}
 	if want := map[string]int64{"a in minute 0s": 3, "b in minute 0s": 4, "a in minute 1m0s": 8}; !maps.Equal(want, sums) {
-		t.Fatalf("the records have %v, not %v", sums, want)
+		t.Fatalf("the records have %v, want %v", sums, want)
 	}
 	if !slices.IsSortedFunc(records, func(a, b admit.UsageRecord) int { return a.Minute.Compare(b.Minute) }) {
-		t.Fatalf("the first minute does not come first: %+v", records)
+		t.Fatalf("the oldest minute is not the first: %+v", records)
 	}
 
-	// Some are acknowledged, also twice, beside what never was.
+	// Some are acknowledged, some of them twice, together with ids that never existed.
 	t.acknowledge()
 	t.acknowledge(records[0].ID, "no such record", "", "\x00\xff", records[0].ID)
 	t.acknowledge(records[0].ID)
@@ -617,14 +617,14 @@ func (t *quotaStoreTest) offers() {
 	slices.SortFunc(again, byID)
 	slices.SortFunc(rest, byID)
 	if !slices.EqualFunc(again, rest, sameRecord) {
-		t.Fatalf("these are not acknowledged:\n%+v, and these are offered again:\n%+v", rest, again)
+		t.Fatalf("these are not acknowledged:\n%+v, but these are offered again:\n%+v", rest, again)
 	}
 	for _, r := range rest {
 		t.acknowledge(r.ID)
 	}
 	t.Sleep(long)
 	if records := t.offer(100); len(records) > 0 {
-		t.Fatalf("all are acknowledged, and these are offered: %+v", records)
+		t.Fatalf("all are acknowledged, but Offer returned %+v", records)
 	}
 }
 
@@ -634,7 +634,7 @@ func sameRecord(a, b admit.UsageRecord) bool {
 	return same && a == b
 }
 
-// offersShared is for exports that run in all replicas at once.
+// offersShared tests exports that run in all replicas at once.
 func (t *quotaStoreTest) offersShared() {
 	const accounts = 60
 	for i := range accounts {
@@ -647,7 +647,7 @@ func (t *quotaStoreTest) offersShared() {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			for range accounts { // what one finds locked, the next one gets
+			for range accounts { // a call may skip records that another has locked
 				records, err := t.store.Offer(context.Background(), 5)
 				if err != nil {
 					t.Errorf("Offer: %v", err)
@@ -667,11 +667,11 @@ func (t *quotaStoreTest) offersShared() {
 	}
 	all.Wait()
 	if want := int64(accounts * (accounts + 1) / 2); sum != want {
-		t.Errorf("%d are used, and the records have %d", want, sum)
+		t.Errorf("%d were used, but the records have %d", want, sum)
 	}
 }
 
-// offeredStays sets the clock back to a minute that has been offered.
+// offeredStays moves the clock back to a minute that has been offered.
 func (t *quotaStoreTest) offeredStays() {
 	t.use("account", 3)
 	t.Sleep(long)
@@ -683,6 +683,6 @@ func (t *quotaStoreTest) offeredStays() {
 	byUse := func(a, b admit.UsageRecord) int { return cmp.Compare(a.Requests, b.Requests) }
 	slices.SortFunc(again, byUse)
 	if len(offered) != 1 || len(again) != 2 || !sameRecord(offered[0], again[0]) || again[1].Requests != 4 || again[1].ID == again[0].ID {
-		t.Fatalf("offered was %+v, and then, when 4 more were used, %+v", offered, again)
+		t.Fatalf("the record %+v was offered, and after more usage %+v", offered, again)
 	}
 }

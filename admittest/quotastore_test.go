@@ -48,7 +48,7 @@ func (s *quotaStore) Acknowledge(ctx context.Context, ids []string) error {
 
 const (
 	inRandom     = "random_claims_agree_with_an_exact_model"
-	inConcurrent = "goroutines_spend_no_more_than_there_is,_and_each_use_is_counted_once"
+	inConcurrent = "goroutines_spend_no_more_than_the_limit,_and_each_use_is_counted_once"
 	inOffers     = "minutes_are_offered_when_they_are_over,_until_they_are_acknowledged"
 )
 
@@ -56,7 +56,7 @@ var calls atomic.Int64
 
 var wrongQuotaStores = map[string]struct {
 	store  quotaStore
-	within string // the subtest that must tell
+	within string // the subtest that must fail
 	says   string
 }{
 	"no Seq":              {quotaStore{claim: func(c *admit.QuotaClaim) { c.Seq = calls.Add(1) }}, inRandom, "has the balance"},
@@ -65,15 +65,15 @@ var wrongQuotaStores = map[string]struct {
 	"one more":            {quotaStore{claim: func(c *admit.QuotaClaim) { c.Limit++ }}, inConcurrent, "of 10000"},
 	"no Floor":            {quotaStore{claim: func(c *admit.QuotaClaim) { c.Floor = 0 }}, inRandom, "has the balance"},
 	"nothing is fresh":    {quotaStore{claim: func(c *admit.QuotaClaim) { c.Fresh = false }}, inRandom, "has the balance"},
-	"told for ever":       {quotaStore{claim: func(c *admit.QuotaClaim) { c.Heard = 0 }}, inConcurrent, "times of each threshold"},
+	"told for ever":       {quotaStore{claim: func(c *admit.QuotaClaim) { c.Heard = 0 }}, inConcurrent, "notices of each threshold"},
 	"told, but not heard": {quotaStore{claim: func(c *admit.QuotaClaim) { c.Heard = c.Seq }}, inRandom, "has the balance"},
-	"who looks claims":    {quotaStore{claim: func(c *admit.QuotaClaim) { c.Process += "somebody" }}, "who_only_looks_leaves_nothing", "has the balance"},
+	"who looks claims":    {quotaStore{claim: func(c *admit.QuotaClaim) { c.Process += "somebody" }}, "a_claim_that_only_looks_leaves_nothing", "has the balance"},
 	"C strings": {quotaStore{claim: func(c *admit.QuotaClaim) {
 		c.Account, _, _ = strings.Cut(c.Account, "\x00")
-	}}, "all_bytes_and_lengths_of_accounts_are_apart", "has the balance"},
+	}}, "accounts_of_any_bytes_and_lengths_are_separate", "has the balance"},
 	"offered twice": {quotaStore{offered: func(before, now []admit.UsageRecord) []admit.UsageRecord {
 		return slices.Concat(before, now)
-	}}, inOffers, "Offer(1) returns 2 records"},
+	}}, inOffers, "Offer(1) returned 2 records"},
 	"offered with more": {quotaStore{offered: func(before, now []admit.UsageRecord) []admit.UsageRecord {
 		now = slices.Clone(now)
 		now[0].Requests += int64(len(before))
