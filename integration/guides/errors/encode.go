@@ -2,6 +2,8 @@ package errors
 
 import (
 	"encoding/json"
+	"maps"
+	"math"
 	"net/http"
 	"strings"
 
@@ -13,23 +15,26 @@ var german = map[string]string{
 	"key_invalid": "Der API-Schlüssel ist ungültig.",
 }
 
-// translated is for ErrorWriter.Encode.
+// translated is an ErrorWriter.Encode.
 func translated(r *http.Request, e *admit.Error) (contentType string, body []byte) {
 	message := e.Message
 	if text, ok := german[e.Code]; ok && strings.HasPrefix(r.Header.Get("Accept-Language"), "de") {
 		message = text
 	}
-	members := map[string]any{}
-	for name, value := range e.Meta {
-		members[name] = value
+	members := maps.Clone(e.Meta)
+	if members == nil {
+		members = map[string]any{}
 	}
 	members["result"], members["message"], members["code"] = "error", message, e.Code
 	members["request_id"] = admit.RequestIDFrom(r.Context())
+	if e.RetryAfter > 0 {
+		members["retry_after"] = int(math.Ceil(e.RetryAfter.Seconds())) // as the header
+	}
 	if len(e.Fields) > 0 {
 		members["errors"] = e.Fields
 	}
 	body, err := json.Marshal(members)
-	if err != nil { // by a member of Meta
+	if err != nil { // a member of Meta is not JSON
 		return "text/plain; charset=utf-8", []byte(message)
 	}
 	return "application/json", body

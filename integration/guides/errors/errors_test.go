@@ -3,6 +3,7 @@ package errors
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -86,6 +88,7 @@ func TestWhichError(t *testing.T) {
 		"5xx with a cause":      {admit.NewError(http.StatusServiceUnavailable, "").WithCause(errors.New("down")), 503, true},
 		"5xx without a cause":   {admit.NewError(http.StatusServiceUnavailable, ""), 503, false},
 		"not known":             {errors.New("down"), 500, true},
+		"out of time":           {context.DeadlineExceeded, 503, true},
 		"a status that is none": {&admit.Error{Status: 200}, 500, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -118,11 +121,11 @@ func TestTranslated(t *testing.T) {
 		assert.Equal(t, "error sold_out https://shop.example.com/restock", body.Result+" "+body.Code+" "+body.Restock)
 		assert.Equal(t, w.Header().Get("X-Request-Id"), body.RequestID)
 	}
-	w := httptest.NewRecorder()
-	r := post("chair", "")
-	r.Body = http.NoBody
-	h.ServeHTTP(w, r)
-	assert.Equal(t, 400, w.Code)
+	_, body := translated(post("chair", ""), &admit.Error{Status: 429, RetryAfter: 1500 * time.Millisecond, Fields: []admit.FieldError{{Path: "a"}}})
+	assert.Contains(t, string(body), `"retry_after":2`)
+	assert.Contains(t, string(body), `"path":"a"`)
+	contentType, _ := translated(post("chair", ""), &admit.Error{Meta: map[string]any{"no": func() {}}})
+	assert.Equal(t, "text/plain; charset=utf-8", contentType)
 }
 
 func TestProblem(t *testing.T) {

@@ -63,7 +63,7 @@ func newShop(logger *slog.Logger, observe func(*http.Request, *admit.Error)) htt
 	}.Wrap(admit.Mux(mux))
 }
 
-// check looks at what the types do not say.
+// check validates what the types do not say.
 func check(o Order) error {
 	if o.Article == "" {
 		return &admit.Error{
@@ -74,7 +74,7 @@ func check(o Order) error {
 	return nil
 }
 
-// Quantity is 1 to 100.
+// Quantity is from 1 to 100.
 type Quantity int
 
 var errQuantity = &admit.Error{Status: http.StatusUnprocessableEntity, Code: "out_of_range", Message: "must be 1 to 100"}
@@ -88,12 +88,12 @@ func (q *Quantity) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// report is a handler of old, which writes its error as text.
+// report is a handler that writes its errors as text.
 func report(w http.ResponseWriter, _ *http.Request) {
 	http.Error(w, `pq: relation "sales" does not exist`, http.StatusInternalServerError)
 }
 
-// The errors of a package that knows nothing of HTTP.
+// The errors of a package that does not know HTTP.
 var (
 	errEmpty   = errors.New("stock: empty")
 	errUnknown = errors.New("stock: no such article")
