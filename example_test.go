@@ -164,7 +164,7 @@ func ExampleWithKey() {
 	h := alice.New(jwt, admit.RequireScopes("orders:write")).Then(http.HandlerFunc(admit.NotFound))
 	show(h, "GET", "/")
 	// Output:
-	// 403 {"result":"error","message":"The API key does not have the scope that this request needs: orders:write.","code":"scope_required"}
+	// 403 {"result":"error","message":"The caller does not have the scope that this request needs: orders:write.","code":"scope_required"}
 }
 
 func ExampleNewPlans() {

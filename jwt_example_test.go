@@ -143,7 +143,7 @@ func ExampleWithKey_jwt() {
 	}
 	// Output:
 	// 200 {"result":"success","data":"Hello, ann"}
-	// 403 {"result":"error","message":"The API key does not have the scope that this request needs: orders:read.","code":"scope_required","request_id":"r1"}
+	// 403 {"result":"error","message":"The caller does not have the scope that this request needs: orders:read.","code":"scope_required","request_id":"r1"}
 	// 401 {"result":"error","message":"The token is not valid.","code":"token_invalid","request_id":"r1"}
 	// 401 {"result":"error","message":"The token is not valid.","code":"token_invalid","request_id":"r1"}
 }

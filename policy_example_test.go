@@ -78,7 +78,7 @@ func ExamplePolicy() {
 	showBody(h, "POST", "/orders", `{"pair":"btc-usd"}`, "X-API-Key", "trader", "Content-Type", "application/json", "X-Request-Id", "r3")
 	// Output:
 	// 200 {"result":"success","data":"an order"}
-	// 403 {"result":"error","message":"The API key does not have the scope that this request needs: orders:write.","code":"scope_required","request_id":"r2"}
+	// 403 {"result":"error","message":"The caller does not have the scope that this request needs: orders:write.","code":"scope_required","request_id":"r2"}
 	// 201 {"result":"success","data":{"pair":"btc-usd"}}
 }
 

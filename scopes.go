@@ -55,7 +55,7 @@ func newScopes(required []string) (*scopes, error) {
 	}
 	list := strings.Join(required, " ")
 	s := &scopes{required: slices.Clone(required)}
-	s.refused = &Error{Status: http.StatusForbidden, Code: "scope_required", Message: "The API key does not have the scope that this request needs: " + list + "."}
+	s.refused = &Error{Status: http.StatusForbidden, Code: "scope_required", Message: "The caller does not have the scope that this request needs: " + list + "."}
 	withChallenge := *s.refused
 	withChallenge.Header = http.Header{"Www-Authenticate": {`Bearer error="insufficient_scope", scope=` + mediatype.Quote(list)}}
 	s.bearer = &withChallenge

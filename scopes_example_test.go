@@ -28,5 +28,5 @@ func ExampleRequireScopes() {
 	}
 	// Output:
 	// 200 created
-	// 403 {"result":"error","message":"The API key does not have the scope that this request needs: orders:write.","code":"scope_required"}
+	// 403 {"result":"error","message":"The caller does not have the scope that this request needs: orders:write.","code":"scope_required"}
 }

@@ -11,6 +11,10 @@ import (
 // that the handler waits in Read for the body does not count, since Max bounds it. A response
 // that has begun is not bounded, so that streams, downloads and upgrades work; see
 // [NewHandlerTimeout] for a bound on the whole response. It panics if d is less than 1 ms.
+//
+// A late handler goes on in its goroutine after the response. Routers that reuse the values of a
+// request for the next one, as chi, echo and gin do, would hand it those of another request:
+// put Timeout around such a router, not inside it.
 func Timeout(d time.Duration) Middleware {
 	t, err := NewHandlerTimeout(HandlerTimeoutConfig{FirstByte: d})
 	must(renamed("HandlerTimeoutConfig.FirstByte", "Timeout", err))
