@@ -58,33 +58,40 @@ func (s withContext) Context() context.Context { return s.ctx }
 
 // admitCall returns the context of a call that is let in, with its key, or a status error.
 func admitCall(ctx context.Context, method string, auth *admit.Auth, limiter *admit.Limiter) (context.Context, error) {
-	var addr netip.AddrPort
+	var addr string
 	if p, ok := peer.FromContext(ctx); ok {
-		addr, _ = netip.ParseAddrPort(p.Addr.String()) // none on a Unix socket
+		addr = p.Addr.String()
 	}
-	var token string
+	var authorization string
 	if values := metadata.ValueFromIncomingContext(ctx, "authorization"); len(values) == 1 {
-		token, _ = strings.CutPrefix(values[0], "Bearer ")
+		authorization = values[0]
 	}
-	key, err := auth.VerifyFrom(ctx, token, addr.Addr())
+	ctx, err := admitFrom(ctx, method, authorization, addr, auth, limiter)
 	if err != nil {
 		return nil, toStatus(err)
+	}
+	return ctx, nil
+}
+
+// admitFrom returns the context of a call that is let in, with its key.
+func admitFrom(ctx context.Context, method, authorization, addr string, auth *admit.Auth, limiter *admit.Limiter) (context.Context, error) {
+	from, _ := netip.ParseAddrPort(addr) // no address on a Unix socket
+	token, _ := strings.CutPrefix(authorization, "Bearer ")
+	key, err := auth.VerifyFrom(ctx, token, from.Addr())
+	if err != nil {
+		return nil, err
 	}
 	ctx = admit.WithKey(ctx, key)
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, method, nil) // what the limit counts by
 	if err != nil {
-		return nil, toStatus(err)
+		return nil, err
 	}
-	r.RemoteAddr = addr.String()
+	r.RemoteAddr = addr
 	decision, err := limiter.Take(r, 1)
-	if err != nil {
-		return nil, toStatus(err)
+	if err == nil && !decision.Allowed {
+		err = &admit.Error{Status: http.StatusTooManyRequests, Code: "rate_limited", Message: "The rate limit is reached.", RetryAfter: decision.RetryAfter}
 	}
-	if !decision.Allowed {
-		limited := &admit.Error{Status: http.StatusTooManyRequests, Code: "rate_limited", Message: "The rate limit is reached.", RetryAfter: decision.RetryAfter}
-		return nil, toStatus(limited)
-	}
-	return ctx, nil
+	return ctx, err
 }
 
 // toStatus makes a status of gRPC of an error of admit.
@@ -163,4 +170,18 @@ func ForConnect(_ *http.Request, e *admit.Error) (contentType string, body []byt
 	}
 	body, _ = json.Marshal(map[string]string{"code": code.String(), "message": e.Message}) // two strings cannot fail
 	return "application/json", body
+}
+
+// Interceptor checks the key and the limit of each call, in all protocols of Connect.
+func Interceptor(auth *admit.Auth, limiter *admit.Limiter) connect.UnaryInterceptorFunc {
+	return func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
+			ctx, err := admitFrom(ctx, r.Spec().Procedure, r.Header().Get("Authorization"), r.Peer().Addr, auth, limiter)
+			if err != nil {
+				s := status.Convert(toStatus(err))
+				return nil, connect.NewError(connect.Code(s.Code()), errors.New(s.Message())) // the numbers are those of gRPC
+			}
+			return next(ctx, r)
+		}
+	}
 }

@@ -266,6 +266,30 @@ func protocols() map[string][]connect.ClientOption {
 	}
 }
 
+// By an interceptor, the codes are right in each protocol.
+func TestInterceptor(t *testing.T) {
+	t.Parallel()
+	for name, options := range protocols() {
+		p := newParts(t)
+		const procedure = "/greet.v1.GreetService/Greet"
+		s := serveTLS(t, connect.NewUnaryHandler(procedure, func(ctx context.Context, r *connect.Request[wrapperspb.StringValue]) (*connect.Response[wrapperspb.StringValue], error) {
+			key, _ := admit.KeyFrom(ctx)
+			return connect.NewResponse(wrapperspb.String(r.Msg.Value + ", " + key.Owner)), nil
+		}, connect.WithInterceptors(guide.Interceptor(p.auth, p.limiter))))
+		call := connectClient(s.URL, s, options...)
+		_, err := call(t.Context(), "unknown", "hello")
+		assert.Equal(t, connect.CodeUnauthenticated, connect.CodeOf(err), name)
+		for range 3 {
+			res, err := call(t.Context(), "token", "hello")
+			require.NoError(t, err)
+			assert.Equal(t, "hello, ACME", res.Msg.Value)
+		}
+		_, err = call(t.Context(), "token", "hello")
+		assert.Equal(t, connect.CodeResourceExhausted, connect.CodeOf(err), name)
+		assert.ErrorContains(t, err, "The rate limit is reached.", name)
+	}
+}
+
 // The table of the page: what clients make of a response.
 func TestCodes(t *testing.T) {
 	t.Parallel()
