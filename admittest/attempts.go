@@ -42,6 +42,7 @@ type attempt struct {
 }
 
 var attempts = []attempt{
+	{fields: of(""), status: 500, change: func(q *exchange) bool { return noResource(q) && refusedWithPanic(q) }},
 	{fields: of(""), status: 500, change: func(q *exchange) bool { q.standIn = panics; return q.to.Handled }},
 	{fields: of(""), status: 500, change: refusedWithPanic},
 	{fields: of("Maintenance"), status: 503, when: maintained, change: func(q *exchange) bool {
@@ -121,7 +122,7 @@ var attempts = []attempt{
 		return true
 	}},
 
-	{fields: of("mux"), status: 400, change: func(q *exchange) bool { q.URL.Path, q.RequestURI = "*", "*"; return true }},
+	{fields: of("mux"), status: 400, change: noResource},
 	{fields: of("mux"), status: 404, change: func(*exchange) bool { return true }},
 	{fields: of("mux"), status: 405, otherMethod: true, change: wrongMethod},
 	{fields: of("HandlerFunc"), status: 503, change: func(q *exchange) bool { q.standIn = tooLate; return q.to.Handled }},
@@ -218,6 +219,12 @@ func comeTogether(q *exchange) bool {
 }
 
 func waitForPlace(c published.Chain) time.Duration { return c.Shedder.Interval }
+
+// noResource makes a request that a mux rejects, whatever its patterns.
+func noResource(q *exchange) bool {
+	q.URL.Path, q.RequestURI = "*", "*"
+	return q.to.Pattern == ""
+}
 
 // refusedWithPanic makes a request that is rejected, and whose body panics meanwhile: an early
 // response reads what the client still sends. It needs no handler.

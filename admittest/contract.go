@@ -151,17 +151,30 @@ func (c *Contract) AllReached(except ...string) {
 	}
 }
 
-// rows returns all rows, each once.
+// rows returns all rows that can happen, each once. Of the mux's own, its 404 cannot if a pattern
+// matches every path, and its 405 cannot if no pattern has a method.
 func (c *Contract) rows() []row {
+	routes := published.Routes(c.api)
+	never := func(r published.Row) bool {
+		return r.Field == "mux" &&
+			(r.Status == http.StatusNotFound && slices.ContainsFunc(routes, matchesAll) ||
+				r.Status == http.StatusMethodNotAllowed && !slices.ContainsFunc(routes, func(r published.Route) bool { return r.Method != "" }))
+	}
 	var all []row
 	seen := make(map[row]bool)
-	for _, route := range published.Routes(c.api) {
+	for _, route := range routes {
 		for _, r := range route.Rows {
-			if at := rowOf(r); !seen[at] {
+			if at := rowOf(r); !seen[at] && !never(r) {
 				seen[at] = true
 				all = append(all, at)
 			}
 		}
 	}
 	return all
+}
+
+// matchesAll reports whether a pattern matches every path: "/", or "/{rest...}".
+func matchesAll(r published.Route) bool {
+	wildcard := strings.HasPrefix(r.Path, "/{") && strings.HasSuffix(r.Path, "...}") && strings.Count(r.Path, "/") == 1
+	return r.Host == "" && (r.Path == "/" || wildcard)
 }

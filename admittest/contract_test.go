@@ -152,7 +152,7 @@ func TestAllReached(t *testing.T) {
 	api := newAPI(t, admit.Policy{})
 	api.Handle(mux, "/a", admit.Policy{}, fails(errSoldOut), errSoldOut, contract.Foreign(502, "Of others."))
 	rows := []string{
-		"any request: 400 bad_request", "any request: 404 not_found", "any request: 405 method_not_allowed", "any request: 500 internal",
+		"any request: 400 bad_request", "any request: 404 not_found", "any request: 500 internal",
 		"/a: 409 sold_out", "/a: 500 internal", "/a: 502 (written by others)", "/a: 503 unavailable",
 	}
 	r := &recorder{TB: t}
@@ -166,13 +166,45 @@ func TestAllReached(t *testing.T) {
 
 	get(c, "/a")
 	get(c, "/none")
-	c.AllReached("400 bad_request", "any request: 405 method_not_allowed", "500 internal", "502 (written by others)", "/a: 503 unavailable")
+	c.AllReached("400 bad_request", "500 internal", "502 (written by others)", "/a: 503 unavailable")
 	assert.Empty(t, r.take())
-	c.AllReached("any request: 400 bad_request", "405 method_not_allowed", "500 internal", "502 (written by others)", "/a: 409 sold_out")
+	c.AllReached("any request: 400 bad_request", "500 internal", "502 (written by others)", "/a: 409 sold_out")
 	failures = strings.Join(r.take(), "\n")
 	assert.Contains(t, failures, "row /a: 503 unavailable")
 	assert.Contains(t, failures, `exception "/a: 409 sold_out" is not a row`)
 	assert.Equal(t, 1, strings.Count(failures, "\n"))
+}
+
+// The rows of the mux are those that its patterns leave room for.
+func TestAllReachedForPatterns(t *testing.T) {
+	t.Parallel()
+	for pattern, want := range map[string][2]bool{ // 404, 405
+		"/a":           {true, false},
+		"GET /a":       {true, true},
+		"/":            {false, false},
+		"GET /":        {false, true},
+		"/{rest...}":   {false, false},
+		"/{$}":         {true, false},
+		"/a/{rest...}": {true, false},
+		"/{id}":        {true, false},
+	} {
+		t.Run(pattern, func(t *testing.T) {
+			t.Parallel()
+			mux := http.NewServeMux()
+			api := newAPI(t, admit.Policy{})
+			api.Handle(mux, pattern, admit.Policy{}, http.NotFoundHandler())
+			r := &recorder{TB: t}
+			c := admittest.NewContract(r, api, admit.Policy{}.Wrap(admit.Mux(mux)))
+			c.AllReached()
+			failures := strings.Join(r.take(), "\n")
+			assert.Equal(t, want[0], strings.Contains(failures, "any request: 404"), failures)
+			assert.Equal(t, want[1], strings.Contains(failures, "any request: 405"), failures)
+
+			c.Provoke(admittest.Credentials{})
+			c.AllReached()
+			assert.Empty(t, r.take())
+		})
+	}
 }
 
 func TestGolden(t *testing.T) {
