@@ -19,7 +19,7 @@ import (
 // prefers it. An ErrorWriter must not change once it is in use. It is safe for concurrent use.
 type ErrorWriter struct {
 	// Logger gets each 5xx that has a cause, with that cause, and the other log lines about a
-	// request. Default: slog.Default().
+	// request. The attributes have the names of AccessLog. Default: slog.Default().
 	Logger *slog.Logger
 	// Map turns errors of the service into an Error. It is not called for an error that has an
 	// *Error in its chain. If it returns nil, the error is written as WriteError describes.
@@ -99,7 +99,7 @@ func (ew *ErrorWriter) write(w http.ResponseWriter, r *http.Request, err error) 
 	}
 	if plain, ok := err.(*Error); e.Status >= 500 && !(ok && plain != nil && plain.cause == nil) {
 		ew.log(r, slog.LevelError, "admit: a request failed",
-			slog.Int("status", e.Status), slog.String("code", e.Code), slog.Any("error", err))
+			slog.Int("http.response.status_code", e.Status), slog.String("error.type", e.Code), slog.Any("error", err))
 	}
 	ew.send(w, r, err, e)
 }
@@ -140,7 +140,7 @@ func (ew *ErrorWriter) tooLate(w http.ResponseWriter, r *http.Request, err error
 		level = slog.LevelDebug // the client went away in the middle
 	}
 	ew.log(r, level, "admit: an error after the response had begun; the connection is cut",
-		slog.Int("begun", t.status), slog.Any("error", err))
+		slog.Int("http.response.status_code", t.status), slog.Any("error", err))
 	panic(http.ErrAbortHandler)
 }
 
@@ -256,7 +256,7 @@ func (ew *ErrorWriter) log(r *http.Request, level slog.Level, message string, at
 			}
 		}
 	}
-	attrs = append(attrs, slog.String("method", shortened(r.Method)), slog.String("path", shortened(r.URL.Path)))
+	attrs = append(attrs, slog.String("http.request.method", knownMethod(r.Method)), slog.String("url.path", shortened(r.URL.Path)))
 	if id := requestIDOf(ctx); id != "" {
 		attrs = append(attrs, slog.String("request_id", id))
 	}

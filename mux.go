@@ -87,7 +87,7 @@ func (i *envelopes) log(status int, text string) {
 	}
 	i.logged = true
 	errorWriterOf(i.request.Context()).log(i.request, slog.LevelError, "admit: the text of an error was replaced",
-		slog.Int("status", status), slog.String("text", text))
+		slog.Int("http.response.status_code", status), slog.String("text", text))
 }
 
 // NotFound responds with 404 in the envelope. It is for routers that take a handler for unknown

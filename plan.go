@@ -224,7 +224,7 @@ func (n *planNeed) check(r *http.Request, id *identity) *Error {
 	admitted, known := n.admits[id.key.Plan]
 	if !known {
 		errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: a key has a plan that is not known here",
-			slog.String("key", id.key.ID), slog.String("plan", id.key.Plan))
+			slog.String("admit.key.id", id.key.ID), slog.String("admit.plan", id.key.Plan))
 	}
 	if admitted {
 		return nil

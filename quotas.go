@@ -318,7 +318,7 @@ func (q *Quotas) quotasOf(ctx context.Context, key *Key) (*quotaSet, error) {
 	if plan == nil {
 		plan = q.plans[noPlan]
 		if q.unknown.first(key.ID + " " + key.Plan) {
-			slog.Default().WarnContext(ctx, "admit: a key has a plan that is not known here, and no quotas but its own", slog.String("key", key.ID), slog.String("plan", key.Plan))
+			slog.Default().WarnContext(ctx, "admit: a key has a plan that is not known here, and no quotas but its own", slog.String("admit.key.id", key.ID), slog.String("admit.plan", key.Plan))
 		}
 	}
 	if len(key.Quotas) == 0 {

@@ -495,7 +495,7 @@ func (l *Limiter) limitsOf(r *http.Request) (*limitSet, *Error) {
 	}
 	if l.c.Plans != nil && id.key.Plan != "" && !l.c.Plans.knows(id.key.Plan) && l.unknown.first(id.key.ID+" "+id.key.Plan) {
 		errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: a key has a plan that is not known here, and gets LimiterConfig.Limits",
-			slog.String("limiter", l.c.Name), slog.String("key", id.key.ID), slog.String("plan", id.key.Plan))
+			slog.String("limiter", l.c.Name), slog.String("admit.key.id", id.key.ID), slog.String("admit.plan", id.key.Plan))
 	}
 	return l.base, nil
 }

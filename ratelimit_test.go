@@ -1400,7 +1400,7 @@ func TestLimiterLogsUnknownPlans(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 1, strings.Count(log.String(), "\n"), log.String())
-	assert.Contains(t, log.String(), "key=k-gold plan=gold")
+	assert.Contains(t, log.String(), "admit.key.id=k-gold admit.plan=gold")
 	for i := range 3000 {
 		allowed(t, h, by(&admit.Key{ID: fmt.Sprint(i), Plan: "gold"}))
 	}

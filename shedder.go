@@ -227,7 +227,7 @@ func (s *Shedder) who(r *http.Request) (gate.Who, *Error) {
 		priority, known := s.priorities[id.key.Plan]
 		if !known && s.unknown.first(id.key.ID+" "+id.key.Plan) {
 			errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: a key has a plan that is not known here, and goes last",
-				slog.String("key", id.key.ID), slog.String("plan", id.key.Plan))
+				slog.String("admit.key.id", id.key.ID), slog.String("admit.plan", id.key.Plan))
 		}
 		who.Priority = priority
 	}

@@ -338,7 +338,7 @@ func TestUndeclaredIsLoggedOnce(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 5, strings.Count(out.String(), "not in the contract"))
-	assert.Contains(t, out.String(), "status=402")
+	assert.Contains(t, out.String(), "status_code=402")
 }
 
 // A contract may be read while routes are added and requests come.

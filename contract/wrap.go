@@ -51,7 +51,7 @@ func (a *API) tell(r *http.Request, missing Answer) {
 	a.mu.Unlock()
 	if first {
 		a.logger().LogAttrs(r.Context(), slog.LevelWarn, "contract: a response is not in the contract; pass its error to Handle, Declare or New",
-			slog.String("route", missing.Route), slog.String("method", r.Method), slog.Int("status", missing.Status), slog.String("code", missing.Code))
+			slog.String("route", missing.Route), slog.String("http.request.method", r.Method), slog.Int("http.response.status_code", missing.Status), slog.String("error.type", missing.Code))
 	}
 	if f != nil {
 		f(r, missing.Status, missing.Code)

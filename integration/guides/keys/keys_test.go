@@ -101,7 +101,7 @@ func TestCommandsOfAKeyFile(t *testing.T) {
 		switch command := strings.Fields(block)[2]; command {
 		case "mint":
 			assert.Empty(t, stdout)
-			assert.Contains(t, stderr, "the token is shown this once")
+			assert.Contains(t, stderr, "the token is shown only once")
 			service = serve(t, func(use func(http.Handler) error) error {
 				return keys.FromFile(filepath.Join(shell.Dir, "keys.json"), use)
 			})
@@ -116,7 +116,7 @@ func TestCommandsOfAKeyFile(t *testing.T) {
 		case "update":
 			eventually(t, service, read("token-2"), "address_not_allowed")
 		case "import":
-			assert.Equal(t, "1 imported, 0 there already, 0 in conflict\n", stderr)
+			assert.Equal(t, "1 imported, 0 already there, 0 in conflict\n", stderr)
 			eventually(t, service, "8f14e45fceea167a5a36dedd4bea2543", "BETA")
 		default:
 			t.Errorf("%s is not tested", command)

@@ -186,7 +186,7 @@ func TestOnDatabase(t *testing.T) {
 	assert.Equal(t, "ACME: You have used 80% of your 10 requests this month.", <-mails)
 
 	stdout, _ := shell.Run(t, commands[1])
-	assert.Contains(t, stdout, "of ACME had 10/month, and has 20000/month now")
+	assert.Contains(t, stdout, "of ACME had 10/month and now has 20000/month")
 	assert.Contains(t, stdout, "QUOTA  PERIOD")
 	require.Eventually(t, func() bool { return get(t, h, "/reports", token).StatusCode == 200 }, 20*time.Second, 50*time.Millisecond)
 
