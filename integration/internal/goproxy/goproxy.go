@@ -1,5 +1,5 @@
 // Package goproxy publishes modules of a git repository into a folder that the go command can
-// use as a GOPROXY, so that tests can do what a user does, before a version is public.
+// use as a GOPROXY. With it, tests do what users do, with versions that are not public yet.
 package goproxy
 
 import (
@@ -22,13 +22,13 @@ import (
 
 // Module is one module of a repository at a commit, and the version to publish it as.
 type Module struct {
-	Dir     string // the folder of its go.mod, with slashes; "." is that of the repository
+	Dir     string // the folder of its go.mod, with slashes; "." is the root of the repository
 	Ref     string // a tag, a branch or a commit
 	Version string
 }
 
-// Publish adds modules of the git repository in the folder repo to proxy, a folder that may
-// not exist yet. Their zips are those that the go command makes from the same commits.
+// Publish adds modules of the git repository in the folder repo to the folder proxy, which it
+// makes if needed. The zips are equal to those that the go command makes from the same commits.
 func Publish(ctx context.Context, repo, proxy string, modules ...Module) error {
 	clone, remove, err := shared(ctx, repo)
 	if err != nil {
@@ -47,8 +47,8 @@ func Publish(ctx context.Context, repo, proxy string, modules ...Module) error {
 	return nil
 }
 
-// PublishAll adds every published module of the commit ref to proxy as if it were released
-// as version: modules below the root require the root at that version, without replace.
+// PublishAll adds every published module of the commit ref to the folder proxy, as a release of
+// version would: the nested modules require the root at version, without replace lines.
 func PublishAll(ctx context.Context, repo, proxy, ref, version string) error {
 	clone, remove, err := shared(ctx, repo)
 	if err != nil {
@@ -72,7 +72,7 @@ func PublishAll(ctx context.Context, repo, proxy, ref, version string) error {
 		}
 	}
 	if _, err := git(ctx, clone, "-c", "user.name=goproxy", "-c", "user.email=goproxy@example.com", "-c", "commit.gpgsign=false",
-		"commit", "--quiet", "--allow-empty", "--all", "--message", version); err != nil {
+		"commit", "--quiet", "--no-verify", "--allow-empty", "--all", "--message", version); err != nil {
 		return err
 	}
 	for _, dir := range dirs {
@@ -83,11 +83,11 @@ func PublishAll(ctx context.Context, repo, proxy, ref, version string) error {
 	return nil
 }
 
-// Modules that no user imports: they stay in the workspace, with their replace lines.
+// unpublished are the modules of the workspace that no user imports.
 var unpublished = []string{"example", "integration"}
 
-// Published returns the folders of the modules that a release has, the root "." first. They
-// are those of the go.work in the folder repo, but for the example and the tests.
+// Published returns the folders of the modules that a release publishes, the root "." first:
+// all modules of the go.work in the folder repo, except example and integration.
 func Published(repo string) ([]string, error) {
 	name := filepath.Join(repo, "go.work")
 	text, err := os.ReadFile(name)
@@ -111,9 +111,9 @@ func Published(repo string) ([]string, error) {
 	return dirs, nil
 }
 
-// Require changes the go.mod of the module in dir, as a release does: it requires the root
-// module of the folder repo at version, and its replace line for the root goes. The go.mod of
-// the root itself stays as it is.
+// Require changes the go.mod of the module in dir as a release does: it requires the root module
+// of the folder repo at version, and removes the replace line for the root. It does not change
+// the go.mod of the root itself.
 func Require(repo, dir, version string) error {
 	if dir == "." {
 		return nil
@@ -157,13 +157,16 @@ func modulePath(dir string) (string, error) {
 	return "", fmt.Errorf("%s has no module line", name)
 }
 
-// Env returns the environment of a go command that sees proxy in front of the module cache
-// and the GOPROXY of this user, and that keeps modules below cache: no version of ours stays
-// in the module cache of the user. Builds have -trimpath, so that packages of others need not
-// be compiled again for another cache.
+// Env returns an environment for the go command. It looks for modules in the folder proxy, then
+// in the module cache of the user, then at the GOPROXY of the user. It keeps modules in the folder
+// cache, so that none of the versions in proxy stay in the module cache of the user. Both folders
+// are absolute paths. Builds have -trimpath, so that the build cache serves any folder.
 //
-// Modules without a line in a go.sum are checked against the checksum database, except ours. Add
-// GOSUMDB=off for a new module that is built without a network.
+// The checksum database is not asked for modules of admit. For other modules it is, unless a
+// go.sum has them: add GOSUMDB=off to build a new module without a network.
+//
+// GONOPROXY is empty, not "none": with "none", go get asks the module cache first, and does not
+// find a nested module there if it finds the root.
 func Env(ctx context.Context, proxy, cache string) ([]string, error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "-json", "GOFLAGS", "GOMODCACHE", "GOPROXY").Output()
 	if err != nil {
@@ -177,12 +180,12 @@ func Env(ctx context.Context, proxy, cache string) ([]string, error) {
 		"GOFLAGS="+strings.TrimSpace(user.GOFLAGS+" -modcacherw -trimpath"),
 		"GOMODCACHE="+cache,
 		"GOPROXY=file://"+filepath.ToSlash(proxy)+",file://"+filepath.ToSlash(filepath.Join(user.GOMODCACHE, "cache", "download"))+","+user.GOPROXY,
-		"GONOPROXY=none", "GONOSUMDB=github.com/admit-go/admit", "GOPRIVATE=",
+		"GONOPROXY=", "GOPRIVATE=", "GONOSUMDB=github.com/admit-go/admit",
 		"GOWORK=off",
 	), nil
 }
 
-// publish writes the files that the go command asks a proxy for.
+// publish writes the files that the go command requests from a proxy.
 func publish(ctx context.Context, clone, commit, proxy string, m Module) error {
 	goMod, err := git(ctx, clone, "cat-file", "blob", commit+":"+path.Join(m.Dir, "go.mod"))
 	if err != nil {
@@ -220,8 +223,8 @@ func publish(ctx context.Context, clone, commit, proxy string, m Module) error {
 		os.WriteFile(filepath.Join(dir, m.Version+".zip"), zipped.Bytes(), 0o644))
 }
 
-// shared returns a clone of repo that borrows its objects, and how to remove it: zips are
-// made from a clone alone, not from a linked work tree, and repo stays as it is.
+// shared makes a temporary clone that shares the objects of repo. It is needed because repo may
+// be a linked work tree, from which package zip does not read.
 func shared(ctx context.Context, repo string) (clone string, remove func(), err error) {
 	repo, err = filepath.Abs(repo)
 	if err != nil {
