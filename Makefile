@@ -6,7 +6,7 @@ ACTIONLINT  = go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 FUZZTIME   ?= 20s
 SOAKTIME   ?= 10m
 
-.PHONY: all test race lint fmt cover allocs test-go vet-platforms vuln fuzz bench soak load overload
+.PHONY: all test race lint fmt cover allocs test-go vet-platforms vuln fuzz bench soak load overload release
 
 all: lint test
 
@@ -18,7 +18,7 @@ test:
 # browser or for validators of others have nothing that could race.
 race:
 	go test -race -shuffle=on .
-	go test -race -shuffle=on $$(go list work | grep -vxE 'github.com/admit-go/admit(/integration/(attack|bench|contract|guides.*|house|load|monitoring|page|timeouts))?')
+	go test -race -shuffle=on $$(go list work | grep -vxE 'github.com/admit-go/admit(/integration/(attack|bench|contract|guides.*|house|load|monitoring|page|release|timeouts))?')
 
 # Each module is also built as users of it see it, without the workspace.
 lint:
@@ -76,3 +76,7 @@ load:
 # on a machine that does nothing else.
 overload:
 	go run ./integration/overload -out integration/overload
+
+# The commits and tags of a release, in this clone: make release VERSION=v0.1.0. It pushes nothing.
+release:
+	@go run ./integration/release "$(VERSION)"
