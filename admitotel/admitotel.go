@@ -1,46 +1,46 @@
-// Package admitotel tells OpenTelemetry what admit has decided: as metrics, and on the span of
-// a request.
+// Package admitotel exports what admit decides to OpenTelemetry, as metrics and as attributes of
+// the span of a request.
 //
 //	http.server.request.duration  histogram in s: http.request.method, url.scheme,
 //	                              http.response.status_code, http.route, error.type (the
 //	                              code), admit.plan
-//	admit.wait.duration           histogram in s of requests that had to wait for a place:
-//	                              http.route, admit.plan
+//	admit.wait.duration           histogram in s, only of requests that had to wait for a
+//	                              place: http.route, admit.plan
 //	admit.key.refusals            counter: admit.key.status (early, expired, revoked),
 //	                              admit.plan
 //	admit.limit.usage             histogram of the fraction of a limit that is used after each
 //	                              decision, 0 to 1: admit.limiter, admit.limit, admit.plan
 //	admit.quota.notices           counter: admit.quota, admit.percent
-//	admit.inflight.running etc.   each admit.Measure of what is given to Watch: admit.name
+//	admit.inflight.running etc.   gauges and counters, one for each admit.Measure of the
+//	                              parts that Watch gets: admit.name
 //
-// The code is _OTHER for an answer that the service has begun, and cut. The route is the path of
-// the pattern. An attribute without a value is left out. Nothing that
-// a client makes up is an attribute of a metric, nor is the ID or the owner of a key. Each
-// metric has at most 10,000 series, and what is new then has the values _OTHER; the SDK has a
-// limit of its own, 2,000 by default.
+// The code is _OTHER for a response that the service has begun and then cut. The route is the
+// path of the pattern. An attribute without a value is left out. Clients cannot create values of
+// the attributes of metrics, and neither the ID nor the owner of a key is one. Each metric has at
+// most 10,000 series; new ones then have the values _OTHER. The SDK has a limit of its own,
+// 2,000 by default.
 //
-// # Inside otelhttp, and without it
+// # With and without otelhttp
 //
-// Where a span that records is in the context of the request, as inside of otelhttp, it gets
-// what otelhttp cannot know:
+// If the context of a request has a span that records, as inside otelhttp, the span gets
+// attributes that otelhttp does not know:
 //
-//	http.route                       also where a mux inside has found it
-//	admit.error.code                 the code of a refusal, or of an error
-//	error.type                       where the request has failed, so that the status of the
-//	                                 span is Error: the code, else the status
+//	http.route                       also if a mux inside has found it
+//	admit.error.code                 the code of a refusal or of an error
+//	error.type                       if the status of the span is Error: the code, or else the
+//	                                 status of the response
 //	admit.plan, admit.key.id, admit.key.owner
-//	admit.key.status                 early, expired or revoked, of a key that was refused
-//	admit.wait.duration              seconds, for a place
+//	admit.key.status                 of a rejected key: early, expired or revoked
+//	admit.wait.duration              the seconds that the request waited for a place
 //
-// The status of the span is Error for what otelhttp calls one, a status of 500 or more, and
-// also where a handler has failed after the answer has begun, or has cut the connection. A
-// refusal, such as 401 or 429, and a client that has left leave it unset.
+// The status of the span is Error for a response of 500 or above, as in otelhttp, and also if a
+// handler has failed after the response had begun, or has cut the connection. For a refusal,
+// such as 401 or 429, and for a client that has left, the status stays unset.
 //
-// Both otelhttp and this package measure http.server.request.duration. With Config.NoDuration
-// otelhttp alone does: it has the server's address and the protocol, but neither the code nor
-// the plan. To have those, leave NoDuration false and give otelhttp a MeterProvider of package
-// metric/noop. Without otelhttp, or outside of it, there is no span, and the metrics are the
-// same.
+// Both otelhttp and this package measure http.server.request.duration. With Config.NoDuration,
+// only otelhttp does: it has the address of the server and the protocol, but neither the code nor
+// the plan. To have these, leave NoDuration false, and give otelhttp a MeterProvider of package
+// metric/noop. Without otelhttp, or outside it, there is no span, and the metrics are the same.
 package admitotel
 
 import (
@@ -62,15 +62,15 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// Config is what New needs. The zero value will do.
+// Config configures New. The zero value is ready to use.
 type Config struct {
-	// MeterProvider makes the instruments. Nil: the global one, which may be set later.
+	// MeterProvider creates the instruments. Default: the global one, which may be set later.
 	MeterProvider metric.MeterProvider
 	// NoDuration leaves http.server.request.duration to otelhttp.
 	NoDuration bool
 }
 
-// Metrics counts. It is safe for concurrent use.
+// Metrics collects the metrics. It is safe for concurrent use.
 type Metrics struct {
 	c     Config
 	meter metric.Meter
@@ -103,7 +103,7 @@ type (
 
 const maxSeries = 10_000
 
-// New returns Metrics. It fails if the MeterProvider does not make the instruments.
+// New returns Metrics. It fails if the MeterProvider does not create the instruments.
 func New(c Config) (*Metrics, error) {
 	if c.MeterProvider == nil {
 		c.MeterProvider = otel.GetMeterProvider()
@@ -112,12 +112,12 @@ func New(c Config) (*Metrics, error) {
 	m.wrap = admit.ObserveAs("admitotel", m.Observe)
 	m.series()
 	if err := m.instruments(); err != nil {
-		return nil, fmt.Errorf("admitotel: Config.MeterProvider does not make the instruments; look at its views: %w", err)
+		return nil, fmt.Errorf("admitotel: Config.MeterProvider does not create the instruments; check its views: %w", err)
 	}
 	return m, nil
 }
 
-// instruments makes those that are not watched.
+// instruments creates the instruments, except those of Watch.
 func (m *Metrics) instruments() error {
 	var faults []error
 	histogram := func(name, unit, help string, bounds ...float64) metric.Float64Histogram {
@@ -135,13 +135,13 @@ func (m *Metrics) instruments() error {
 		m.duration = histogram("http.server.request.duration", "s", "Duration of HTTP server requests.", seconds...)
 	}
 	m.wait = histogram("admit.wait.duration", "s", "Time that requests have waited for a place.", seconds...)
-	m.keyRefusals = counter("admit.key.refusals", "{request}", "Requests with a key that is known, and not valid.")
+	m.keyRefusals = counter("admit.key.refusals", "{request}", "Requests with a known key that is not valid.")
 	m.limitUsage = histogram("admit.limit.usage", "1", "Fraction of a limit that is used after a decision.", 0.5, 0.8, 0.9, 0.95, 1)
 	m.quotaNotices = counter("admit.quota.notices", "{notice}", "Quotas that have reached a percentage.")
 	return errors.Join(faults...)
 }
 
-// series makes what holds the attributes.
+// series creates the caches of attribute sets.
 func (m *Metrics) series() {
 	m.requests = newSeries(maxSeries,
 		func(l admit.Labels) admit.Labels {
@@ -193,7 +193,7 @@ func (m *Metrics) series() {
 		})
 }
 
-// attributes leave out what is empty.
+// attributes is a list of attributes, without those that are empty.
 type attributes []attribute.KeyValue
 
 func (a *attributes) add(kv attribute.KeyValue) { *a = append(*a, kv) }
@@ -208,14 +208,13 @@ func (a attributes) set() metric.MeasurementOption {
 	return metric.WithAttributeSet(attribute.NewSet(a...))
 }
 
-// Wrap counts each request when it has ended, and says on its span how; it is an
-// admit.Middleware. Inside of otelhttp it may stand anywhere; outside, there is no span.
-// Within a request the outermost Wrap counts: see admit.ObserveAs.
+// Wrap is an admit.Middleware that counts each request when it has ended, and adds attributes to
+// its span. It may stand anywhere inside otelhttp; outside, there is no span. If a request passes
+// more than one Wrap, the outermost counts it: see admit.ObserveAs.
 func (m *Metrics) Wrap(next http.Handler) http.Handler { return m.wrap(next) }
 
-// Observe counts a request, and says on its span how it has ended. It is for
-// admit.Policy.Observe, or to be called from an Observe of one's own; do not use it beside
-// Wrap, or requests count twice.
+// Observe counts a request, and adds attributes to its span. Use it as admit.Policy.Observe, or
+// call it from an Observe of your own. Do not use it together with Wrap, or requests count twice.
 func (m *Metrics) Observe(r *http.Request, o admit.Outcome) {
 	ctx, l := r.Context(), o.Labels(r)
 	if !m.c.NoDuration {
@@ -232,7 +231,7 @@ func (m *Metrics) Observe(r *http.Request, o admit.Outcome) {
 	}
 }
 
-// tell says on the span how the request has ended.
+// tell adds to the span how the request has ended.
 func tell(span trace.Span, ctx context.Context, route string, o admit.Outcome) {
 	a := make(attributes, 0, 8)
 	a.text("http.route", route)
@@ -248,13 +247,13 @@ func tell(span trace.Span, ctx context.Context, route string, o admit.Outcome) {
 	}
 	if kind := failure(ctx, o); kind != "" {
 		a.text("error.type", kind)
-		span.SetStatus(codes.Error, "") // the status says why, as the conventions have it
+		span.SetStatus(codes.Error, "") // without a description, as in the conventions: error.type has the reason
 	}
 	span.SetAttributes(a...)
 }
 
-// failure returns what kind of error the request is by OpenTelemetry's conventions for
-// servers, or "" for none: what is the client's fault is none.
+// failure returns the error.type of a request by OpenTelemetry's conventions for servers, or ""
+// for none. An error of the client is none.
 func failure(ctx context.Context, o admit.Outcome) string {
 	cut := o.Err != nil && o.Status < 400 && ctx.Err() == nil
 	switch {
@@ -269,10 +268,10 @@ func failure(ctx context.Context, o admit.Outcome) string {
 	}
 }
 
-// ObserveLimit counts what a decision leaves of each limit; it is an
-// admit.LimiterConfig.Observe. A Take that only looks, or gives back, does not count, nor does
-// what is decided while the store fails: the share of one process is no fraction of the limit.
-// The plan is that of the request's key; a Limiter before Auth knows none.
+// ObserveLimit records what each decision leaves of the limits. Use it as
+// admit.LimiterConfig.Observe. It ignores decisions that only look or give back. It also ignores
+// decisions during an outage of the store, since the share of one process is not a fraction of
+// the limit. The plan is that of the key of the request; before Auth, there is none.
 func (m *Metrics) ObserveLimit(r *http.Request, e admit.LimitEvent) {
 	if e.Cost <= 0 || e.Err != nil {
 		return
@@ -287,46 +286,47 @@ func (m *Metrics) ObserveLimit(r *http.Request, e admit.LimitEvent) {
 	}
 }
 
-// NotifyQuota counts a notice; it is an admit.QuotasConfig.Notify. Of all replicas one gets it.
+// NotifyQuota counts a notice. Use it as admit.QuotasConfig.Notify, which one of all replicas
+// calls.
 func (m *Metrics) NotifyQuota(n admit.QuotaNotice) {
 	m.quotaNotices.Add(context.Background(), 1, m.notices.of(noticeLabels{n.Quota, n.Percent})...)
 }
 
-// Watch exports what each part measures, such as an admit.InFlight, an admit.KeyCache or a
-// redislimit.Store, whenever metrics are collected. The attribute admit.name is name, which
-// tells those of a kind apart: two Limiters need two names. The same name and measure twice is
-// an error, and then none of the parts is watched.
+// Watch exports the Measures of parts such as an admit.InFlight, an admit.KeyCache or a
+// redislimit.Store. It reads them on each collection. The name is the value of the attribute
+// admit.name, which distinguishes parts of the same kind: two Limiters need two names. It is an
+// error if a measure has the same name twice; then none of the parts is watched.
 func (m *Metrics) Watch(name string, parts ...interface{ Measures() []admit.Measure }) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if name == "" || !utf8.ValidString(name) {
-		return fmt.Errorf("admitotel: Watch: the name is %q; say what the parts belong to, such as \"api\"", name)
+		return fmt.Errorf("admitotel: Watch: the name is %q; give the name of what the parts belong to, such as \"api\"", name)
 	}
 	instruments := map[string]metric.Int64Observable{}
 	for i, p := range parts {
 		if p == nil {
-			return fmt.Errorf("admitotel: Watch(%q): part %d is nil; make it first", name, i+1)
+			return fmt.Errorf("admitotel: Watch(%q): part %d is nil; create it first", name, i+1)
 		}
 		for _, measure := range p.Measures() {
 			if m.watched[[2]string{name, measure.Name}] || instruments[measure.Name] != nil {
-				return fmt.Errorf("admitotel: Watch(%q): %s is watched already; watch a part once, and two of a kind under two names", name, measure.Name)
+				return fmt.Errorf("admitotel: Watch(%q): %s is watched already; watch each part once, and parts of the same kind under different names", name, measure.Name)
 			}
 			instrument, err := m.observable(measure)
 			if err != nil {
-				return fmt.Errorf("admitotel: Watch(%q): the MeterProvider does not make an instrument of %q: %w", name, measure.Name, err)
+				return fmt.Errorf("admitotel: Watch(%q): the MeterProvider does not create an instrument for %q: %w", name, measure.Name, err)
 			}
 			instruments[measure.Name] = instrument
 		}
 	}
 	if len(instruments) == 0 {
-		return fmt.Errorf("admitotel: Watch(%q): there is nothing to watch; name the parts, such as an *admit.InFlight", name)
+		return fmt.Errorf("admitotel: Watch(%q): there is nothing to watch; give the parts, such as an *admit.InFlight", name)
 	}
-	parts = slices.Clone(parts) // the list is the caller's
+	parts = slices.Clone(parts) // the caller may change its list
 	named := metric.WithAttributeSet(attribute.NewSet(attribute.String("admit.name", name)))
 	observe := func(_ context.Context, into metric.Observer) error {
 		for _, p := range parts {
 			for _, measure := range p.Measures() {
-				if instrument := instruments[measure.Name]; instrument != nil { // what a part has not had at first has none
+				if instrument := instruments[measure.Name]; instrument != nil { // nil for a measure that the part did not have in Watch
 					into.ObserveInt64(instrument, measure.Value, named)
 				}
 			}
@@ -338,7 +338,7 @@ func (m *Metrics) Watch(name string, parts ...interface{ Measures() []admit.Meas
 		all = append(all, instrument)
 	}
 	if _, err := m.meter.RegisterCallback(observe, all...); err != nil {
-		return fmt.Errorf("admitotel: Watch(%q): the MeterProvider takes no callback: %w", name, err)
+		return fmt.Errorf("admitotel: Watch(%q): the MeterProvider does not accept the callback: %w", name, err)
 	}
 	for measure := range instruments {
 		m.watched[[2]string{name, measure}] = true

@@ -14,10 +14,10 @@ import (
 	"github.com/admit-go/admit/admitotel"
 )
 
-// A service measures its requests, and how full it is. With otelhttp, its handler stands
-// around that of Wrap.
+// A service measures its requests, and how full it is. With otelhttp, put its handler
+// around Wrap.
 func Example() {
-	reader := sdk.NewManualReader() // in a service: sdk.NewPeriodicReader, or that of an exporter
+	reader := sdk.NewManualReader() // in a service: sdk.NewPeriodicReader, or the reader of an exporter
 	metrics, err := admitotel.New(admitotel.Config{MeterProvider: sdk.NewMeterProvider(sdk.WithReader(reader))})
 	if err != nil {
 		log.Fatal(err)
@@ -55,4 +55,19 @@ func Example() {
 	// Unordered output:
 	// http.server.request.duration 200 /pairs/{id} 2
 	// http.server.request.duration 429 /pairs/{id} 1
+}
+
+// Inside otelhttp, which measures the duration of requests itself. The MeterProvider is the
+// global one, which the service may set later.
+func ExampleNew() {
+	metrics, err := admitotel.New(admitotel.Config{NoDuration: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	handler := metrics.Wrap(admit.Mux(http.NewServeMux()))
+	// handler = otelhttp.NewHandler(handler, "")
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	fmt.Println(w.Code)
+	// Output: 404
 }

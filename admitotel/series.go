@@ -5,11 +5,12 @@ import (
 	"sync"
 )
 
-// other stands for what there is no room for, as OpenTelemetry has it for methods.
+// other replaces values for which there is no room, as in OpenTelemetry's conventions for
+// methods.
 const other = "_OTHER"
 
-// fold returns the label of a series that many share: nothing stays nothing, so that what has
-// failed is told from what has not.
+// fold returns the label of a series that many values share. An empty label stays empty, so that
+// requests with and without an error stay distinct.
 func fold(label string) string {
 	if label == "" {
 		return ""
@@ -17,11 +18,11 @@ func fold(label string) string {
 	return other
 }
 
-// text is a label as those take it who store it: as UTF-8.
+// text returns a label as valid UTF-8, which storage requires.
 func text(label string) string { return strings.ToValidUTF8(label, "\uFFFD") }
 
-// series holds a handle for each key, which is made once. Once there are max, what is new
-// shares the handle of its folded key; of folded keys there must be few.
+// series keeps one handle for each key. Once there are max, a new key shares the handle of its
+// folded key. There must be few folded keys.
 type series[K comparable, H any] struct {
 	max  int
 	fold func(K) K
@@ -35,7 +36,7 @@ func newSeries[K comparable, H any](most int, fold func(K) K, makes func(K) H) *
 	return &series[K, H]{max: most, fold: fold, make: makes, held: map[K]H{}}
 }
 
-// of returns the handle of k. It allocates nothing but for what is new.
+// of returns the handle of k. It allocates only for a new key.
 func (s *series[K, H]) of(k K) H {
 	s.mu.RLock()
 	h, known := s.find(k)

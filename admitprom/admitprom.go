@@ -1,27 +1,27 @@
-// Package admitprom has Prometheus count what admit has decided: how long requests take and
-// how they end, how long they wait for a place, which keys are refused, how much of limits and
-// quotas is used, and how the parts of a service do.
+// Package admitprom exports Prometheus metrics of what admit decides: how long requests take
+// and how they end, how long they wait for a place, which keys are rejected, how much of rate
+// limits and quotas is used, and the state of the parts of a service.
 //
-// The metrics are those that OpenTelemetry's Prometheus exporter makes of package admitotel,
-// so that a dashboard fits both:
+// The metrics have the names and labels that OpenTelemetry's Prometheus exporter gives to those
+// of package admitotel, so that the same dashboards work for both:
 //
 //	http_server_request_duration_seconds  histogram: http_request_method, url_scheme,
 //	                                      http_response_status_code, http_route,
 //	                                      error_type (the code), admit_plan
-//	admit_wait_duration_seconds           histogram of requests that had to wait for a place:
-//	                                      http_route, admit_plan
+//	admit_wait_duration_seconds           histogram, only of requests that had to wait for a
+//	                                      place: http_route, admit_plan
 //	admit_key_refusals_total              counter: admit_key_status (early, expired, revoked),
 //	                                      admit_plan
 //	admit_limit_usage                     histogram of the fraction of a limit that is used
 //	                                      after each decision, 0 to 1: admit_limiter,
 //	                                      admit_limit, admit_plan
 //	admit_quota_notices_total             counter: admit_quota, admit_percent
-//	admit_inflight_running and so on      each admit.Measure of what is given to Watch:
-//	                                      admit_name
+//	admit_inflight_running and so on      gauges and counters, one for each admit.Measure of
+//	                                      the parts that Watch gets: admit_name
 //
-// The code is _OTHER for an answer that the service has begun, and cut. The route is the path of
-// the pattern: the method has a label of its own. A label without a value is empty. Nothing
-// that a client makes up is a label, nor is the ID or the owner of a key.
+// The code is _OTHER for a response that the service has begun and then cut. The route is the
+// path of the pattern; the method has a label of its own. A label without a value is empty.
+// Clients cannot create label values, and neither the ID nor the owner of a key is a label.
 package admitprom
 
 import (
@@ -40,24 +40,24 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// Config is what New needs. The zero value will do.
+// Config configures New. The zero value is ready to use.
 type Config struct {
-	// Registerer gets the metrics. Nil: prometheus.DefaultRegisterer.
+	// Registerer registers the metrics. Default: prometheus.DefaultRegisterer.
 	Registerer prometheus.Registerer
-	// Buckets are the upper bounds, in seconds, of the histograms of durations; they ascend.
-	// Nil: those of OpenTelemetry's HTTP conventions, 0.005 to 10.
+	// Buckets are the upper bounds of the histograms of durations, in seconds and in ascending
+	// order. Default: those of OpenTelemetry's HTTP conventions, 0.005 to 10.
 	Buckets []float64
 	// Exemplar returns the labels of an exemplar for a request, such as its trace_id, or nil.
-	// It is called for each request, by any number of goroutines. Labels that Prometheus does
-	// not take, such as those of more than 128 characters together, are left out. An exemplar
-	// is sent where promhttp.HandlerOpts.EnableOpenMetrics is set. Nil: none.
+	// It is called for each request, and must be safe for concurrent use. An exemplar that
+	// Prometheus does not accept, such as one of more than 128 characters, is dropped. Exemplars
+	// are sent only if promhttp.HandlerOpts.EnableOpenMetrics is set. Nil means none.
 	Exemplar func(*http.Request, admit.Outcome) prometheus.Labels
-	// MaxSeries is how many series each metric may have. Beyond that, what is new is counted
-	// with the route, code, plan, limiter, limit and quota _OTHER. 0: 10,000.
+	// MaxSeries bounds the series of each metric. Beyond that, new series are counted with
+	// _OTHER as route, code, plan, limiter, limit and quota. Default: 10,000.
 	MaxSeries int
 }
 
-// Metrics counts. It is safe for concurrent use.
+// Metrics collects the metrics. It is safe for concurrent use.
 type Metrics struct {
 	c    Config
 	wrap admit.Middleware
@@ -90,8 +90,8 @@ var (
 	fractions = []float64{0.5, 0.8, 0.9, 0.95, 1}
 )
 
-// New returns Metrics that are registered. It fails if the Config is wrong, or if its
-// Registerer has such metrics already.
+// New returns Metrics and registers them. It fails if the Config is not valid, or if the
+// Registerer already has metrics of these names.
 func New(c Config) (*Metrics, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
@@ -105,7 +105,7 @@ func New(c Config) (*Metrics, error) {
 	requests := histogram("http_server_request_duration_seconds", "Duration of HTTP server requests.", c.Buckets,
 		"http_request_method", "url_scheme", "http_response_status_code", "http_route", "error_type", "admit_plan")
 	waits := histogram("admit_wait_duration_seconds", "Time that requests have waited for a place.", c.Buckets, "http_route", "admit_plan")
-	refusals := counter("admit_key_refusals_total", "Requests with a key that is known, and not valid.", "admit_key_status", "admit_plan")
+	refusals := counter("admit_key_refusals_total", "Requests with a known key that is not valid.", "admit_key_status", "admit_plan")
 	usage := histogram("admit_limit_usage", "Fraction of a limit that is used after a decision.", fractions, "admit_limiter", "admit_limit", "admit_plan")
 	notices := counter("admit_quota_notices_total", "Quotas that have reached a percentage.", "admit_quota", "admit_percent")
 
@@ -143,13 +143,13 @@ func New(c Config) (*Metrics, error) {
 	}
 	m.wrap = admit.ObserveAs("admitprom", m.Observe)
 	if err := c.Registerer.Register(collectors{requests, waits, refusals, usage, notices}); err != nil {
-		return nil, fmt.Errorf("admitprom: Config.Registerer does not take the metrics; make one Metrics for each registry, "+
-			"or tell them apart by prometheus.WrapRegistererWith: %w", err)
+		return nil, fmt.Errorf("admitprom: Config.Registerer does not accept the metrics; make only one Metrics for each registry, "+
+			"or distinguish them with prometheus.WrapRegistererWith: %w", err)
 	}
 	return m, nil
 }
 
-// complete fills in the defaults, or returns all that is wrong.
+// complete sets the defaults, or returns every problem.
 func (c *Config) complete() error {
 	var faults []error
 	fault := func(field, format string, args ...any) {
@@ -158,28 +158,28 @@ func (c *Config) complete() error {
 	if c.Registerer == nil {
 		c.Registerer = prometheus.DefaultRegisterer
 	}
-	c.Buckets = slices.Clone(c.Buckets) // the list is the caller's
+	c.Buckets = slices.Clone(c.Buckets) // the caller may change its list
 	if c.Buckets == nil {
 		c.Buckets = durations
 	}
 	if len(c.Buckets) == 0 {
-		fault("Buckets", "is empty; name upper bounds in seconds, or leave it nil")
+		fault("Buckets", "is empty; give upper bounds in seconds, or leave it nil")
 	}
 	for i, bound := range c.Buckets {
 		if math.IsNaN(bound) || i > 0 && bound <= c.Buckets[i-1] {
-			fault(fmt.Sprintf("Buckets[%d]", i), "is %v; each bound is greater than the one before", bound)
+			fault(fmt.Sprintf("Buckets[%d]", i), "is %v; each bound must be greater than the one before", bound)
 		}
 	}
 	switch {
 	case c.MaxSeries < 0:
-		fault("MaxSeries", "is %d; name how many series a metric may have, or 0 for 10,000", c.MaxSeries)
+		fault("MaxSeries", "is %d; give the number of series that a metric may have, or 0 for 10,000", c.MaxSeries)
 	case c.MaxSeries == 0:
 		c.MaxSeries = 10_000
 	}
 	return errors.Join(faults...)
 }
 
-// collectors are registered together or not at all.
+// collectors are collectors that are registered together or not at all.
 type collectors []prometheus.Collector
 
 func (all collectors) Describe(ch chan<- *prometheus.Desc) {
@@ -194,13 +194,13 @@ func (all collectors) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// Wrap counts each request when it has ended; it is an admit.Middleware. It may stand
-// outermost, also around a mux, or anywhere else. Within a request the outermost Wrap counts:
-// see admit.ObserveAs.
+// Wrap is an admit.Middleware that counts each request when it has ended. It may stand anywhere;
+// outermost, around the mux, it counts all requests. If a request passes more than one Wrap, the
+// outermost counts it: see admit.ObserveAs.
 func (m *Metrics) Wrap(next http.Handler) http.Handler { return m.wrap(next) }
 
-// Observe counts a request. It is for admit.Policy.Observe, or to be called from an Observe of
-// one's own; do not use it beside Wrap, or requests count twice.
+// Observe counts a request. Use it as admit.Policy.Observe, or call it from an Observe of your
+// own. Do not use it together with Wrap, or requests count twice.
 func (m *Metrics) Observe(r *http.Request, o admit.Outcome) {
 	l := o.Labels(r)
 	m.duration(m.requests.of(l), r, o)
@@ -222,8 +222,8 @@ func (m *Metrics) duration(into prometheus.Observer, r *http.Request, o admit.Ou
 	into.Observe(o.Duration.Seconds())
 }
 
-// validExemplar reports whether Prometheus takes the labels. It panics on others, and what is
-// in them may be of a client.
+// validExemplar reports whether Prometheus accepts the labels. It panics on others, and clients
+// may be able to choose them.
 func validExemplar(labels prometheus.Labels) bool {
 	runes := 0
 	for name, value := range labels {
@@ -235,10 +235,10 @@ func validExemplar(labels prometheus.Labels) bool {
 	return runes <= prometheus.ExemplarMaxRunes
 }
 
-// ObserveLimit counts what a decision leaves of each limit; it is an
-// admit.LimiterConfig.Observe. A Take that only looks, or gives back, does not count, nor does
-// what is decided while the store fails: the share of one process is no fraction of the limit.
-// The plan is that of the request's key; a Limiter before Auth knows none.
+// ObserveLimit records what each decision leaves of the limits. Use it as
+// admit.LimiterConfig.Observe. It ignores decisions that only look or give back. It also ignores
+// decisions during an outage of the store, since the share of one process is not a fraction of
+// the limit. The plan is that of the key of the request; before Auth, there is none.
 func (m *Metrics) ObserveLimit(r *http.Request, e admit.LimitEvent) {
 	if e.Cost <= 0 || e.Err != nil {
 		return
@@ -253,32 +253,33 @@ func (m *Metrics) ObserveLimit(r *http.Request, e admit.LimitEvent) {
 	}
 }
 
-// NotifyQuota counts a notice; it is an admit.QuotasConfig.Notify. Of all replicas one gets it.
+// NotifyQuota counts a notice. Use it as admit.QuotasConfig.Notify, which one of all replicas
+// calls.
 func (m *Metrics) NotifyQuota(n admit.QuotaNotice) {
 	m.notices.of(noticeLabels{n.Quota, n.Percent}).Inc()
 }
 
-// Watch exports what each part measures, such as an admit.InFlight, an admit.KeyCache or a
-// redislimit.Store, whenever Prometheus asks. The label admit_name is name, which tells those
-// of a kind apart: two Limiters need two names. The same name and measure twice is an error,
-// and then none of the parts is watched.
+// Watch exports the Measures of parts such as an admit.InFlight, an admit.KeyCache or a
+// redislimit.Store. It reads them on each scrape. The name is the value of the label admit_name,
+// which distinguishes parts of the same kind: two Limiters need two names. It is an error if a
+// measure has the same name twice; then none of the parts is watched.
 func (m *Metrics) Watch(name string, parts ...interface{ Measures() []admit.Measure }) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if name == "" || !utf8.ValidString(name) {
-		return fmt.Errorf("admitprom: Watch: the name is %q; say what the parts belong to, such as \"api\"", name)
+		return fmt.Errorf("admitprom: Watch: the name is %q; give the name of what the parts belong to, such as \"api\"", name)
 	}
 	var all collectors
 	added := map[[2]string]bool{}
 	for i, p := range parts {
 		if p == nil {
-			return fmt.Errorf("admitprom: Watch(%q): part %d is nil; make it first", name, i+1)
+			return fmt.Errorf("admitprom: Watch(%q): part %d is nil; create it first", name, i+1)
 		}
 		w := watched{p, map[string]*prometheus.Desc{}}
 		for _, measure := range p.Measures() {
 			metric := [2]string{name, metricName(measure)}
 			if m.watched[metric] || added[metric] {
-				return fmt.Errorf("admitprom: Watch(%q): %s is watched already; watch a part once, and two of a kind under two names", name, measure.Name)
+				return fmt.Errorf("admitprom: Watch(%q): %s is watched already; watch each part once, and parts of the same kind under different names", name, measure.Name)
 			}
 			added[metric] = true
 			w.descs[measure.Name] = prometheus.NewDesc(metric[1], measure.Help, nil, prometheus.Labels{"admit_name": name})
@@ -286,10 +287,10 @@ func (m *Metrics) Watch(name string, parts ...interface{ Measures() []admit.Meas
 		all = append(all, w)
 	}
 	if len(added) == 0 {
-		return fmt.Errorf("admitprom: Watch(%q): there is nothing to watch; name the parts, such as an *admit.InFlight", name)
+		return fmt.Errorf("admitprom: Watch(%q): there is nothing to watch; give the parts, such as an *admit.InFlight", name)
 	}
 	if err := m.c.Registerer.Register(all); err != nil {
-		return fmt.Errorf("admitprom: Watch(%q): the registry has other metrics of such a name; rename those: %w", name, err)
+		return fmt.Errorf("admitprom: Watch(%q): the registry has other metrics of the same name; rename those: %w", name, err)
 	}
 	for metric := range added {
 		m.watched[metric] = true
@@ -297,7 +298,7 @@ func (m *Metrics) Watch(name string, parts ...interface{ Measures() []admit.Meas
 	return nil
 }
 
-// metricName is what OpenTelemetry's exporter makes of a name and a unit.
+// metricName returns the name that OpenTelemetry's exporter gives to a measure.
 func metricName(m admit.Measure) string {
 	name := strings.ReplaceAll(m.Name, ".", "_")
 	switch m.Unit {
@@ -330,7 +331,7 @@ func (w watched) Collect(ch chan<- prometheus.Metric) {
 		if m.Total {
 			kind = prometheus.CounterValue
 		}
-		if d := w.descs[m.Name]; d != nil { // what a part has not had at first has none
+		if d := w.descs[m.Name]; d != nil { // nil for a measure that the part did not have in Watch
 			ch <- prometheus.MustNewConstMetric(d, kind, float64(m.Value))
 		}
 	}

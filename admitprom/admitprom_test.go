@@ -415,13 +415,13 @@ func TestWatch(t *testing.T) {
 	before := page(t, registry)
 	other := &measures{{Name: "other.size"}}
 	for want, err := range map[string]error{
-		`the name is ""; say what the parts belong to`:                                 m.Watch("", other),
-		`the name is "\xff"; say what`:                                                 m.Watch("\xff", other),
-		`Watch("api"): part 2 is nil; make it first`:                                   m.Watch("api", other, nil),
-		`Watch("api"): there is nothing to watch; name the parts`:                      m.Watch("api"),
-		`Watch("api"): cache.size is watched already; watch a part once, and two of`:   m.Watch("api", other, cache),
-		`Watch("twice"): cache.size is watched already`:                                m.Watch("twice", cache, cache),
-		`Watch("x"): the registry has other metrics of such a name; rename those: a p`: m.Watch("x", &measures{{Name: "cache.size", Help: "another help"}}),
+		`the name is ""; give the name of what the parts belong to`:                       m.Watch("", other),
+		`the name is "\xff"; give the name`:                                               m.Watch("\xff", other),
+		`Watch("api"): part 2 is nil; create it first`:                                    m.Watch("api", other, nil),
+		`Watch("api"): there is nothing to watch; give the parts`:                         m.Watch("api"),
+		`Watch("api"): cache.size is watched already; watch each part once, and parts of`: m.Watch("api", other, cache),
+		`Watch("twice"): cache.size is watched already`:                                   m.Watch("twice", cache, cache),
+		`Watch("x"): the registry has other metrics of the same name; rename those: a p`:  m.Watch("x", &measures{{Name: "cache.size", Help: "another help"}}),
 	} {
 		assert.ErrorContains(t, err, want)
 	}
@@ -451,10 +451,10 @@ func TestWatchEveryPart(t *testing.T) {
 func TestNewFails(t *testing.T) {
 	t.Parallel()
 	for want, c := range map[string]admitprom.Config{
-		"admitprom.Config.Buckets is empty; name upper bounds in seconds":        {Buckets: []float64{}},
-		"admitprom.Config.Buckets[1] is 1; each bound is greater than the one":   {Buckets: []float64{1, 1}},
-		"admitprom.Config.Buckets[0] is NaN":                                     {Buckets: []float64{math.NaN()}},
-		"admitprom.Config.MaxSeries is -1; name how many series a metric may ha": {MaxSeries: -1},
+		"admitprom.Config.Buckets is empty; give upper bounds in seconds":                  {Buckets: []float64{}},
+		"admitprom.Config.Buckets[1] is 1; each bound must be greater than the one":        {Buckets: []float64{1, 1}},
+		"admitprom.Config.Buckets[0] is NaN":                                               {Buckets: []float64{math.NaN()}},
+		"admitprom.Config.MaxSeries is -1; give the number of series that a metric may ha": {MaxSeries: -1},
 	} {
 		registry := prometheus.NewRegistry()
 		c.Registerer = registry
@@ -466,7 +466,7 @@ func TestNewFails(t *testing.T) {
 		_, err = admitprom.New(c)
 		require.NoError(t, err, "what fails registers nothing")
 		_, err = admitprom.New(c)
-		require.ErrorContains(t, err, "make one Metrics for each registry")
+		require.ErrorContains(t, err, "make only one Metrics for each registry")
 	}
 }
 

@@ -13,9 +13,9 @@ import (
 	"github.com/admit-go/admit/admitprom"
 )
 
-// A service counts its requests, and how full it is.
+// A service exports its requests, and how full it is.
 func Example() {
-	registry := prometheus.NewRegistry() // or nil below, for that of promhttp.Handler
+	registry := prometheus.NewRegistry() // without a Registerer below: the one of promhttp.Handler
 	metrics, err := admitprom.New(admitprom.Config{Registerer: registry})
 	if err != nil {
 		log.Fatal(err)
@@ -64,7 +64,7 @@ func Example() {
 	// 2 <nil>
 }
 
-// An exemplar leads from a bar of a dashboard to a trace. The id must come from the tracer,
+// An exemplar links a point of a dashboard to a trace. The id must come from the tracer,
 // which has checked it.
 func ExampleConfig_exemplar() {
 	traceID := func(*http.Request) string { return "4bf92f3577b34da6a3ce929d0e0e4736" } // such as trace.SpanContextFromContext
@@ -79,4 +79,25 @@ func ExampleConfig_exemplar() {
 	})
 	fmt.Println(err)
 	// Output: <nil>
+}
+
+// Parts of the same kind need different names.
+func ExampleMetrics_Watch() {
+	registry := prometheus.NewRegistry()
+	metrics, err := admitprom.New(admitprom.Config{Registerer: registry})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, name := range []string{"api", "admin"} {
+		places, err := admit.NewInFlight(admit.InFlightConfig{Max: 100})
+		if err != nil {
+			log.Fatal(err)
+		}
+		if err := metrics.Watch(name, places); err != nil {
+			log.Fatal(err)
+		}
+	}
+	series, err := testutil.GatherAndCount(registry, "admit_inflight_running")
+	fmt.Println(series, err)
+	// Output: 2 <nil>
 }
