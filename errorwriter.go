@@ -263,6 +263,16 @@ func (ew *ErrorWriter) log(r *http.Request, level slog.Level, message string, at
 	logger.LogAttrs(ctx, level, message, attrs...)
 }
 
+const other = "_OTHER" // the value of OpenTelemetry for unknown methods and errors
+
+func knownMethod(method string) string {
+	switch method {
+	case "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY":
+		return method
+	}
+	return other
+}
+
 // maxErrorText is how much of an error is logged: it may contain text from the client.
 const maxErrorText = 4 << 10
 

@@ -79,16 +79,6 @@ func pathOf(pattern string) string {
 	return pattern
 }
 
-const other = "_OTHER" // the value of OpenTelemetry for unknown methods and errors
-
-func knownMethod(method string) string {
-	switch method {
-	case "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY":
-		return method
-	}
-	return other
-}
-
 // Observe returns a middleware that calls f once for each request when it has ended, whatever
 // ended it: a response, a panic, a connection that was cut or hijacked, or a client that left.
 // The request is the one that next got, for its context; f must not keep it. f must be safe for
