@@ -4,7 +4,8 @@
 //	make release VERSION=v0.1.0
 //
 // It refuses a clone with uncommitted changes or on another branch, a version that is not above
-// the last tag, a CHANGELOG.md whose section "Unreleased" has no entries, and a missing LICENSE.
+// the last tag, a CHANGELOG.md whose section "Unreleased" has no entries, a missing LICENSE, and pages
+// that say what holds until a version is tagged.
 // Then it works in a temporary folder:
 //
 //   - It prints how the API differs from the last release that is not a prerelease. An

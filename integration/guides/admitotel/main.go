@@ -32,7 +32,7 @@ func main() {
 	otel.SetTracerProvider(traces)
 	otel.SetMeterProvider(meters)
 
-	metrics, err := admitotel.New(admitotel.Config{NoDuration: true}) // which otelhttp measures
+	metrics, err := admitotel.New(admitotel.Config{NoDuration: true}) // otelhttp measures the duration
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := metrics.Watch("api", limiter); err != nil { // and what else has a method Measures
+	if err := metrics.Watch("api", limiter); err != nil { // and every other part with a method Measures
 		log.Fatal(err)
 	}
 

@@ -21,7 +21,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := metrics.Watch("api", limiter); err != nil { // and what else has a method Measures
+	if err := metrics.Watch("api", limiter); err != nil { // and every other part with a method Measures
 		log.Fatal(err)
 	}
 
