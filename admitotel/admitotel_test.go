@@ -288,13 +288,13 @@ func TestWatch(t *testing.T) {
 
 	other := &measures{{Name: "other.size"}}
 	for want, err := range map[string]error{
-		`the name is ""; give the name of what the parts belong to`:                               m.Watch("", other),
+		`the name is ""; give the name of what the parts belong to`:                       m.Watch("", other),
 		`the name is "\xff"; give the name`:                                               m.Watch("\xff", other),
-		`Watch("api"): part 2 is nil; create it first`:                                 m.Watch("api", other, nil),
-		`Watch("api"): there is nothing to watch; give the parts`:                    m.Watch("api"),
+		`Watch("api"): part 2 is nil; create it first`:                                    m.Watch("api", other, nil),
+		`Watch("api"): there is nothing to watch; give the parts`:                         m.Watch("api"),
 		`Watch("api"): cache.size is watched already; watch each part once, and parts of`: m.Watch("api", other, cache),
-		`Watch("twice"): cache.size is watched already`:                              m.Watch("twice", cache, cache),
-		`Watch("x"): the MeterProvider does not create an instrument for "1x"`:          m.Watch("x", &measures{{Name: "1x"}}),
+		`Watch("twice"): cache.size is watched already`:                                   m.Watch("twice", cache, cache),
+		`Watch("x"): the MeterProvider does not create an instrument for "1x"`:            m.Watch("x", &measures{{Name: "1x"}}),
 	} {
 		assert.ErrorContains(t, err, want)
 	}
