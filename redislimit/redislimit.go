@@ -217,7 +217,7 @@ func (s *Store) sendProbe(id caller) {
 	s.breaker.Probed(err, s.now())
 }
 
-var errSlow = errors.New("Redis replies later than a request waits")
+var errSlow = errors.New("the reply of Redis came later than a request waits")
 
 // deadline is a context for all calls that begin within a short time. They share one timer,
 // since a timer for each call costs more than reading the clock.
