@@ -367,7 +367,7 @@ func TestLinkToNowhere(t *testing.T) {
 		r := run(t, append([]string{"keys", "--keys", link}, args...)...)
 		assert.Equal(t, 1, r.code)
 		assert.Empty(t, r.stdout)
-		assert.Contains(t, r.stderr, "leads to real.json, which is not there")
+		assert.Contains(t, r.stderr, "leads to real.json, which does not exist")
 	}
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)

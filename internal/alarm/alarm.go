@@ -6,30 +6,31 @@ import (
 	"time"
 )
 
-// Waiter is who is woken. Wake is called in a goroutine of its own, and may come when nobody
-// waits any more.
+// Waiter is something that an Alarm wakes. Wake is called in another goroutine, also if the
+// waiter does not wait any more.
 type Waiter interface{ Wake() }
 
-// Alarm wakes waiters, each at its own time. Its timer is made when first needed, and is not
-// moved when a time is set that is later, or one is taken back while others are set: what fires
-// in vain now and then is cheaper. The zero value is ready. It must not be copied, and is safe
-// for concurrent use. It holds no lock while it wakes.
+// Alarm wakes waiters, each at its own time. It creates its timer when that is first needed. It
+// does not reset the timer for a later time, or when one of several times is unset: firing in
+// vain now and then is cheaper. The zero value is ready to use. An Alarm must not be copied, and
+// is safe for concurrent use. It holds no lock while it wakes.
 type Alarm struct {
 	mu    sync.Mutex
 	timer *time.Timer
-	fires time.Time // when the timer does; zero: it does not
+	fires time.Time // when the timer fires; zero: it does not
 	waits *Wait
 }
 
-// Wait is the time of one waiter in an Alarm, of which it is a part: it needs no allocation.
+// Wait is the time of one waiter in an Alarm. It is an element of a list in the Alarm, so that
+// setting a time allocates nothing.
 type Wait struct {
 	who  Waiter    // nil: it is not in the Alarm yet
-	at   time.Time // zero: not at all
+	at   time.Time // zero: none
 	next *Wait
 }
 
-// Set has who be woken at now+in, instead of at the time that w had before. A Wait belongs to
-// one waiter and to one Alarm.
+// Set makes the Alarm wake who at now+in, instead of at the time that w had before. A Wait
+// belongs to one waiter and one Alarm.
 func (a *Alarm) Set(w *Wait, who Waiter, now time.Time, in time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -42,7 +43,7 @@ func (a *Alarm) Set(w *Wait, who Waiter, now time.Time, in time.Duration) {
 	}
 }
 
-// Unset takes the time of w back. Who waits may be woken all the same, if that is now.
+// Unset removes the time of w. The waiter may still be woken if that time is now.
 func (a *Alarm) Unset(w *Wait) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -58,8 +59,8 @@ func (a *Alarm) Unset(w *Wait) {
 	}
 }
 
-// IsSet reports whether w has a time that has not come: one who is woken then is not meant any
-// more, but has waited anew since.
+// IsSet reports whether w has a time in the future. A waiter that is woken then has begun a new
+// wait, and the wake is for an earlier one.
 func (a *Alarm) IsSet(w *Wait) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -75,7 +76,7 @@ func (a *Alarm) arm(at time.Time, in time.Duration) {
 	a.fires = at
 }
 
-// ring wakes those whose time has come.
+// ring wakes the waiters whose time has come.
 func (a *Alarm) ring() {
 	var due []Waiter
 	a.mu.Lock()
@@ -98,7 +99,7 @@ func (a *Alarm) ring() {
 	a.mu.Unlock()
 	for i, who := range due {
 		if i < len(due)-1 {
-			go who.Wake() // it may have to wait for something of its own
+			go who.Wake() // which may block
 		} else {
 			who.Wake()
 		}

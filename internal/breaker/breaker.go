@@ -1,4 +1,4 @@
-// Package breaker says whether to ask a store that fails. It is safe for concurrent use.
+// Package breaker has a circuit breaker for a store that fails. It is safe for concurrent use.
 package breaker
 
 import (
@@ -6,24 +6,24 @@ import (
 	"time"
 )
 
-// Breaker is opened by calls that fail one after the other; then only a probe is let
-// through, once in a while, and closes it when that works. Times are since any one moment.
+// Breaker opens after Failures consecutive failures. Then it allows only a probe, every
+// ProbeEvery, and closes when a probe succeeds. Times are durations since any fixed moment.
 type Breaker struct {
 	Failures   int32
 	ProbeEvery time.Duration
 
-	row    atomic.Int32 // failures in a row
+	row    atomic.Int32 // consecutive failures
 	outage atomic.Pointer[outage]
-	probes atomic.Int32 // under way
+	probes atomic.Int32 // in flight
 }
 
-// outage is from when the breaker opened, or from the last probe, to the next one.
+// outage lasts from when the breaker opened, or from the last probe, to the next probe.
 type outage struct {
 	cause   error
 	probeAt time.Duration
 }
 
-// Check returns why not to ask, and whether the caller is the one to send a probe.
+// Check returns why the store must not be called, and whether the caller must send a probe.
 func (b *Breaker) Check(now time.Duration) (cause error, probe bool) {
 	o := b.outage.Load()
 	if o == nil {
@@ -32,11 +32,10 @@ func (b *Breaker) Check(now time.Duration) (cause error, probe bool) {
 	return o.cause, now >= o.probeAt && b.probes.CompareAndSwap(0, 1)
 }
 
-// Open reports whether calls are not to be made.
+// Open reports whether the breaker is open.
 func (b *Breaker) Open() bool { return b.outage.Load() != nil }
 
-// Probe reports whether the caller may send a probe beside what it does, of which so many
-// may be under way.
+// Probe reports whether the caller may send a probe now, if there are fewer than most in flight.
 func (b *Breaker) Probe(most int32) bool {
 	if b.probes.Add(1) <= most {
 		return true
@@ -45,21 +44,21 @@ func (b *Breaker) Probe(most int32) bool {
 	return false
 }
 
-// Worked is told of a call that did.
+// Worked records a call that succeeded.
 func (b *Breaker) Worked() {
 	if b.row.Load() != 0 {
 		b.row.Store(0)
 	}
 }
 
-// Failed is told of a call that did not work.
+// Failed records a call that failed.
 func (b *Breaker) Failed(err error, now time.Duration) {
 	if b.row.Add(1) >= b.Failures {
 		b.outage.CompareAndSwap(nil, &outage{cause: err, probeAt: now + b.ProbeEvery})
 	}
 }
 
-// Probed ends the outage, or begins its next part. It ends a probe.
+// Probed records the result of a probe. A success closes the breaker.
 func (b *Breaker) Probed(err error, now time.Duration) {
 	defer b.probes.Add(-1)
 	if err == nil {

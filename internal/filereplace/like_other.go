@@ -9,10 +9,10 @@ import (
 	"syscall"
 )
 
-// like does nothing: owner, group and mode are those of POSIX.
+// like does nothing: only POSIX has an owner, a group and a mode.
 func like(*os.File, fs.FileInfo) error { return nil }
 
-// inUse reports whether somebody has the file open: Windows says access denied (5) or
+// inUse reports whether the file is open elsewhere: Windows then reports access denied (5) or
 // sharing violation (32).
 func inUse(err error) bool {
 	var code syscall.Errno

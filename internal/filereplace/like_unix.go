@@ -28,6 +28,6 @@ func like(f *os.File, model fs.FileInfo) error {
 
 func inUse(error) bool { return false }
 
-// mounted reports whether a file cannot be replaced as it is a mount, as containers have
-// single files.
+// mounted reports whether a file cannot be replaced because it is a mount, as a single file in
+// a container may be.
 func mounted(err error) bool { return errors.Is(err, syscall.EBUSY) }

@@ -1,4 +1,4 @@
-// Package filereplace replaces a file as a whole: a reader sees the old text or the new.
+// Package filereplace replaces a file atomically: a reader sees either the old text or the new.
 package filereplace
 
 import (
@@ -10,10 +10,9 @@ import (
 	"time"
 )
 
-// With writes text beside the file, and puts it in its place; that of a link is the file
-// that it leads to. A file that is there keeps its owner, group and permissions, so that
-// whoever reads it still can; where they cannot be kept, nothing is replaced. A new file is
-// for its owner alone.
+// With writes text to a temporary file in the same directory, and renames it to path, or to the
+// file that a link at path leads to. An existing file keeps its owner, group and permissions; if
+// they cannot be kept, With replaces nothing. Only its owner can read a new file.
 func With(path string, text []byte) (err error) {
 	path, err = Target(path)
 	if err != nil {
@@ -40,9 +39,9 @@ func With(path string, text []byte) (err error) {
 	return rename(temp.Name(), path, os.Rename, inUse)
 }
 
-// Target returns the file that is to be replaced: path, or where that leads as a link. A
-// link that leads nowhere is an error: nobody who made it wants a file in its place, and
-// what it leads to may only not be mounted.
+// Target returns the file to replace: path, or the file that a link at path leads to. A link to
+// a file that does not exist is an error: the link must not be replaced, and its target may only
+// be missing because it is not mounted.
 func Target(path string) (string, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -50,13 +49,13 @@ func Target(path string) (string, error) {
 	}
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode()&fs.ModeSymlink == 0 {
-		return path, nil // a new file, or nowhere to write it: that shows
+		return path, nil // a new file; if its directory does not exist, writing it fails
 	}
 	to, err := os.Readlink(path)
 	if err != nil {
 		return "", err
 	}
-	return "", fmt.Errorf("the link %s leads to %s, which is not there: make that file, or remove the link", path, to)
+	return "", fmt.Errorf("the link %s leads to %s, which does not exist: create that file, or remove the link", path, to)
 }
 
 // Like gives f the owner, the group and the permissions of the file at path, if there is
@@ -80,15 +79,15 @@ const (
 	pause    = 20 * time.Millisecond
 )
 
-// rename waits a while where the system does not replace a file that somebody has open, and
-// says what to do about one that it never replaces.
+// rename retries for a while if the system does not replace a file that is open. Its error says
+// what to do about a file that can never be replaced.
 func rename(from, to string, how func(from, to string) error, inUse func(error) bool) error {
 	began := time.Now()
 	for {
 		err := how(from, to)
 		switch {
 		case mounted(err):
-			return fmt.Errorf("%s is a mount of its own, which cannot be replaced: mount its directory instead: %w", to, err)
+			return fmt.Errorf("%s is itself a mount, which cannot be replaced: mount its directory instead: %w", to, err)
 		case err == nil || !inUse(err) || time.Since(began) >= patience:
 			return err
 		}

@@ -41,7 +41,7 @@ func TestWithFollowsALink(t *testing.T) {
 	require.NoError(t, os.Symlink("real", link))
 	require.NoError(t, os.Symlink("link", far))
 	for _, path := range []string{link, far} {
-		require.ErrorContains(t, filereplace.With(path, []byte("x")), "which is not there: make that file, or remove the link")
+		require.ErrorContains(t, filereplace.With(path, []byte("x")), "which does not exist: create that file, or remove the link")
 	}
 	require.NoError(t, os.WriteFile(real, []byte("old"), 0o600))
 	for _, path := range []string{link, far} {
@@ -63,14 +63,14 @@ func TestRenameOfAMount(t *testing.T) {
 	busy := &os.LinkError{Op: "rename", Old: "from", New: "to", Err: syscall.EBUSY}
 	err := filereplace.Rename(nil, func(string, string) error { return busy })
 	require.ErrorIs(t, err, syscall.EBUSY)
-	assert.ErrorContains(t, err, "to is a mount of its own, which cannot be replaced: mount its directory instead")
+	assert.ErrorContains(t, err, "to is itself a mount, which cannot be replaced: mount its directory instead")
 }
 
 // A file that is a mount, as in a container, cannot be replaced. The test runs itself in a
 // mount namespace of its own.
 func TestWithSaysWhatAMountIs(t *testing.T) {
 	if path := os.Getenv("FILEREPLACE_MOUNT"); path != "" {
-		require.ErrorContains(t, filereplace.With(path, []byte("new")), path+" is a mount of its own, which cannot be replaced: mount its directory instead")
+		require.ErrorContains(t, filereplace.With(path, []byte("new")), path+" is itself a mount, which cannot be replaced: mount its directory instead")
 		return
 	}
 	t.Parallel()

@@ -8,13 +8,14 @@ import (
 	"os"
 )
 
-// Version is a file as it was read once.
+// Version is the content of a file at the time that it was read.
 type Version struct {
 	Text []byte
 	info os.FileInfo
 }
 
-// ErrWrittenTo is returned with what was read of a file that changed meanwhile.
+// ErrWrittenTo is returned, together with the Version, for a file that changed while it was
+// read.
 var ErrWrittenTo = errors.New("it is being written to")
 
 // Read reads a file. It follows symbolic links, and waits as os.Open does.
@@ -22,12 +23,12 @@ func Read(path string) (Version, error) {
 	return read(path, func(os.FileInfo) error { return nil })
 }
 
-// readRegular is Read for a file that nobody waits for: a pipe or a device, which may
-// never end or never begin, is an error.
+// readRegular is Read for a background goroutine: a pipe or a device, which might block forever,
+// is an error.
 func readRegular(path string) (Version, error) {
 	info, err := os.Stat(path)
 	if err == nil {
-		err = regular(info) // before it is opened, which may wait already
+		err = regular(info) // before opening it, which may block already
 	}
 	if err != nil {
 		return Version{}, err

@@ -1,11 +1,10 @@
-// Package filewatch follows a file: it hands each whole new version of its text to a
-// function, and learns whether it was taken.
+// Package filewatch follows a file: it passes each new version of its text to a function, which
+// accepts or rejects it.
 //
-// The file is looked at once a second, as poll is the one thing that works on every file
-// system. What cannot be seen is a write so soon after another that both leave the same
-// time and size, so the file is read again for a few seconds after a change: longer than
-// the coarsest clock of a file system, which counts by two seconds. And it is read each
-// minute, for a tool that sets the time back.
+// It polls the file once a second, since only polling works on every file system. Polling does
+// not see two writes that leave the same time and size, so the file is read again for a few
+// seconds after a change: longer than the coarsest clock of a file system, which counts in steps
+// of two seconds. The file is also read every minute, for tools that set its time back.
 package filewatch
 
 import (
@@ -18,21 +17,20 @@ import (
 
 const (
 	every     = time.Second
-	readAgain = 3                      // further reads after a change was seen
-	readOnce  = 60                     // looks, after which it is read though it looks the same
+	readAgain = 3                      // further reads after a change
+	readOnce  = 60                     // polls after which the file is read though it looks unchanged
 	patience  = 200 * time.Millisecond // of Close, with a system call that may hang
 )
 
-// Config says what becomes of what is seen. Its functions are called by one goroutine,
-// one after the other.
+// Config has the functions that a Watch calls. One goroutine calls them, one at a time.
 type Config struct {
-	// Take gets a text that differs from the one in use, or why there is none, and returns
-	// what is wrong with it; nil means that it is in use now. The same fault may be met
-	// again and again.
+	// Take gets a text that differs from the one in use, or the error of reading it. It returns
+	// what is wrong; nil means that the text is now in use. It may get the same wrong text
+	// repeatedly.
 	Take func(text []byte, err error) error
-	// Report gets each fault once, after it has been seen twice: what a writer has only
-	// half written is not worth a line. It gets nil when a text has been taken, and when
-	// the one in use is back after a fault.
+	// Report gets each error once, after it has occurred twice in a row, so that a file that is
+	// only half written is not reported. It gets nil when Take has accepted a text, and when the
+	// text in use is back after an error.
 	Report func(error)
 }
 
@@ -45,19 +43,19 @@ type Watch struct {
 	stop  chan struct{}
 	ended chan struct{}
 
-	mu     sync.Mutex // held while Take runs, but never while something is waited for
+	mu     sync.Mutex // held while Take runs, but never during a system call
 	closed bool
 
-	// What the goroutine of follow knows of the file.
-	taken [sha256.Size]byte // of the text in use
+	// State of the goroutine of follow.
+	taken [sha256.Size]byte // hash of the text in use
 	seen  os.FileInfo       // as of the last read
-	again int               // how often to read it though it looks the same
-	looks int               // since the last read
-	doubt [sha256.Size]byte // of what was wrong at the last look
-	told  [sha256.Size]byte // of what was wrong and has been reported
+	again int               // how often to read the file though it looks unchanged
+	looks int               // polls since the last read
+	doubt [sha256.Size]byte // hash of the wrong text or error of the last poll
+	told  [sha256.Size]byte // hash of the wrong text or error that has been reported
 }
 
-// Follow follows the file at path, of which v is in use.
+// Follow follows the file at path, whose version v is in use.
 func Follow(path string, v Version, c Config) *Watch {
 	return follow(path, v, c, readRegular)
 }
@@ -71,9 +69,9 @@ func follow(path string, v Version, c Config, read func(string) (Version, error)
 	return w
 }
 
-// Close stops. Once it has returned, nothing is taken any more, and but for a call of
-// the system or of Report that hangs the goroutine has ended; Close does not wait for
-// such a call, after which the goroutine ends.
+// Close stops the Watch. After it has returned, Take is not called any more, and the goroutine
+// has ended. If a system call or Report hangs, Close does not wait for it; the goroutine then
+// ends after that call.
 func (w *Watch) Close() {
 	w.mu.Lock()
 	if !w.closed {
@@ -103,7 +101,7 @@ func (w *Watch) follow() {
 	}
 }
 
-// look takes the version that is there now, if it is another and can be taken.
+// look passes the current version to Take, if it has changed.
 func (w *Watch) look() {
 	info, err := os.Stat(w.path)
 	if err == nil && w.seen != nil && same(info, w.seen) {
@@ -172,8 +170,8 @@ func (w *Watch) refuse(what [sha256.Size]byte, err error) {
 	w.report(err)
 }
 
-// report calls Report, unless Close has been called: a log may hang too, so that the lock
-// is not held.
+// report calls Report, unless Close has been called. It does not hold the lock, since a log may
+// hang.
 func (w *Watch) report(err error) {
 	select {
 	case <-w.stop:

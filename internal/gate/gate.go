@@ -1,6 +1,7 @@
-// Package gate has places for work, and a queue of those who wait for one. It decides who
-// comes in next and who is turned away: by priority, then by how many places a caller has and
-// when it was let in last, then by age. It turns away by how long they wait, as CoDel does.
+// Package gate has places for requests, and a queue of requests that wait for one. It decides
+// which is admitted next and which is shed: by priority, then by the number of places of the
+// caller and when the caller was last admitted, then by age. It sheds by how long requests wait,
+// as CoDel does.
 package gate
 
 import (
@@ -9,51 +10,51 @@ import (
 	"time"
 )
 
-// Config says how many may work and wait, and for how long.
+// Config is how many requests may run and wait, and for how long.
 type Config struct {
 	Places, Queue int
-	// One waits for Interval at most. In a queue that stands, somebody is turned away as soon as
-	// one has waited for Target: who would come in last of all with that priority.
+	// A request waits for at most Interval. In a standing queue, one is shed as soon as a request
+	// has waited for Target: the one that would be admitted last of that priority.
 	Target, Interval time.Duration
-	// Now is the clock, which is read only where somebody waits.
+	// Now is the clock. It is read only while something waits.
 	Now func() time.Duration
 }
 
-// Who has places, or waits for one. The callers of a priority share evenly; a caller has one
-// priority.
+// Who identifies a caller, which has places or waits for them. The callers of a priority share
+// the places evenly. A caller has one priority.
 type Who struct {
 	Caller   uint64
-	Priority int // the highest comes first
+	Priority int // the highest is admitted first
 }
 
-// Stats has what is, and what was so far.
+// Stats are the current numbers of requests, and the totals so far.
 type Stats struct {
 	Running, Waiting int
 	Admitted, Shed   uint64
 }
 
-// Gate is safe for concurrent use. Nothing goes on in it while nobody calls it.
+// Gate is safe for concurrent use. It has no goroutines and no timers.
 type Gate struct {
 	c Config
 
 	mu      sync.Mutex
 	stats   Stats
 	callers map[uint64]*caller // by Who.Caller
-	known   list.List          // of *caller: who has nothing, for the longest first; busy; who has something
+	known   list.List          // of *caller: those without places and waits, the longest first; busy; the others
 	busy    *list.Element
-	levels  []*level              // with a wait each, the highest priority first
-	arrived uint64                // waiters
-	shedAt  map[int]time.Duration // when a priority turned somebody away last
+	levels  []*level              // each with at least one wait, the highest priority first
+	arrived uint64                // number of waiters so far
+	shedAt  map[int]time.Duration // by priority: when a request was last shed
 	pace    pace
 }
 
-// Waiter waits for a place until Decided is closed. Settle is to follow.
+// Waiter is a request that waits for a place until Decided is closed. Then call Settle.
 type Waiter struct {
 	Decided  chan struct{}
-	Patience time.Duration // Impatient is to follow after that
+	Patience time.Duration // after this, call Impatient
 
 	caller   *caller
-	at       *list.Element // of caller.waits; nil: it is decided
+	at       *list.Element // in caller.waits; nil: it is decided
 	came     time.Duration
 	number   uint64 // in the order of arrival
 	admitted bool
@@ -66,8 +67,8 @@ func New(c Config) *Gate {
 	return g
 }
 
-// Enter takes a place, or returns who waits for one. Leave is to follow once there is a
-// place.
+// Enter takes a place and returns nil, or returns a Waiter for one. Once there is a place, Leave
+// must follow.
 func (g *Gate) Enter(who Who) *Waiter {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -83,8 +84,8 @@ func (g *Gate) Enter(who Who) *Waiter {
 	return w
 }
 
-// Impatient turns somebody away because w has waited for long enough: w, or who comes in after
-// it. It returns how long w waits on, unless it is decided then.
+// Impatient sheds a request because w has waited long enough: w itself, or one that would be
+// admitted after it. It returns how long w goes on waiting, unless it has been decided.
 func (g *Gate) Impatient(w *Waiter) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -100,8 +101,8 @@ func (g *Gate) Impatient(w *Waiter) time.Duration {
 	return min(left, g.c.Target)
 }
 
-// Settle ends a wait, and reports whether there is a place. If nothing is decided yet, w has
-// left.
+// Settle ends a wait, and reports whether it got a place. If the wait was not decided yet, the
+// request has left.
 func (g *Gate) Settle(w *Waiter) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -112,7 +113,7 @@ func (g *Gate) Settle(w *Waiter) bool {
 	return w.admitted
 }
 
-// Leave gives a place to who is next, or back.
+// Leave gives back a place, to the next waiter if there is one.
 func (g *Gate) Leave(who Who) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -131,7 +132,7 @@ func (g *Gate) Leave(who Who) {
 	g.tidy(c)
 }
 
-// Return takes a place that was left for a while, beyond Places if need be.
+// Return takes back a place that was left for a while, beyond Places if necessary.
 func (g *Gate) Return(who Who) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -141,21 +142,21 @@ func (g *Gate) Return(who Who) {
 	g.arrange(c)
 }
 
-// Backlog is how long the places need for as many as were turned away in the last second.
+// Backlog returns how long it takes to admit as many requests as were shed in the last second.
 func (g *Gate) Backlog() time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.pace.backlog(g.stats)
 }
 
-// Stats returns what is now.
+// Stats returns the current Stats.
 func (g *Gate) Stats() Stats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.stats
 }
 
-// Callers returns how many callers have a place or wait.
+// Callers returns the number of callers that have a place or wait.
 func (g *Gate) Callers() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -183,8 +184,8 @@ func (g *Gate) shed(w *Waiter) {
 	close(w.Decided)
 }
 
-// remember keeps when a priority turned somebody away, which counts for an Interval. There
-// may be any number of priorities: a few are remembered.
+// remember records when a request of a priority was shed, which counts for an Interval. It keeps
+// only a few priorities, since there may be any number of them.
 func (g *Gate) remember(priority int, now time.Duration) {
 	if _, known := g.shedAt[priority]; !known && len(g.shedAt) == maxRemembered {
 		clear(g.shedAt)
@@ -194,7 +195,7 @@ func (g *Gate) remember(priority int, now time.Duration) {
 
 const maxRemembered = 64
 
-// shedLately reports whether a priority turned somebody away in the last Interval.
+// shedLately reports whether a request of a priority was shed in the last Interval.
 func (g *Gate) shedLately(priority int, now time.Duration) bool {
 	at, known := g.shedAt[priority]
 	return known && now-at < g.c.Interval

@@ -8,33 +8,33 @@ import (
 	"time"
 )
 
-// caller is what one has at one priority. It is kept while that is something, and after that
-// for as long as there is room: who comes often has its turn after who has not been let in
-// for longer, also where neither has a place.
+// caller is the places and waits of a caller at one priority. It is kept while it has any, and
+// after that for as long as there is room: a caller that comes often is admitted after one that
+// was last admitted longer ago, even if neither has a place.
 type caller struct {
 	who    Who
 	places int
-	turn   uint64    // Stats.Admitted when it was let in last; 0: nobody remembers
-	waits  list.List // of *Waiter, the oldest first
-	level  *level    // nil: it has no waits
-	next   int       // where it is in the orders of level
-	last   int
-	at     *list.Element // of Gate.known
+	turn   uint64        // Stats.Admitted when it was last admitted; 0: unknown
+	waits  list.List     // of *Waiter, the oldest first
+	level  *level        // nil: it has no waits
+	next   int           // its index in level.next
+	last   int           // its index in level.last
+	at     *list.Element // in Gate.known
 }
 
-// level has the callers of one priority who wait. It is kept while there is one.
+// level has the callers of one priority that wait. It is kept while there is one.
 type level struct {
 	priority int
 	since    time.Duration // when the first of them came
 	standing bool
-	next     order // who has the fewest places is first, then who was let in the longest ago
-	last     order // who has the most places and waits is first
+	next     order // by fewest places, then by the longest time since it was last admitted
+	last     order // by most places and waits
 }
 
-// Of two callers who are alike in that, as new ones are, who has waited longer comes in first,
-// so that a burst is served in its order. In a queue that stands it is who came last: the
-// others have waited for most of their time in vain already, and their clients may have given
-// up.
+// newLevel returns a level. Among callers that are equal in these orders, as new ones are, the
+// one that has waited longest is admitted first, so that a burst is served in its order. In a
+// standing queue it is the one that came last: the others have already waited for most of their
+// time in vain, and their clients may have given up.
 func newLevel(priority int, since time.Duration) *level {
 	l := &level{priority: priority, since: since}
 	l.next = order{
@@ -61,10 +61,11 @@ func newLevel(priority int, since time.Duration) *level {
 	return l
 }
 
-// before reports whether v comes in before w.
+// before reports whether v is admitted before w.
 func (l *level) before(v, w *Waiter) bool { return v.number < w.number != l.standing }
 
-// front returns which wait of a caller comes in first, and back which one last.
+// front returns the wait of a caller that is admitted first, and back the one that is admitted
+// last.
 func (l *level) front(c *caller) *Waiter { return l.end(c, l.standing) }
 func (l *level) back(c *caller) *Waiter  { return l.end(c, !l.standing) }
 
@@ -75,9 +76,9 @@ func (l *level) end(c *caller, newest bool) *Waiter {
 	return c.waits.Front().Value.(*Waiter)
 }
 
-// look notes whether the queue stands: somebody has been waiting at each moment of an Interval.
-// It stands from its beginning if somebody was turned away in the Interval before: places may
-// become free in batches, so that a queue is empty now and then under any load.
+// look records whether the queue is standing: there have been waiters at every moment of an
+// Interval. A new queue is standing from its beginning if a request was shed in the Interval
+// before: places may become free in batches, so that a queue is sometimes empty under any load.
 func (l *level) look(c Config) {
 	if !l.standing && c.Now()-l.since >= c.Interval {
 		l.standing = true
@@ -86,7 +87,7 @@ func (l *level) look(c Config) {
 	}
 }
 
-// nextOf returns who comes in next, and lastOf who is turned away next.
+// nextOf returns the waiter that is admitted next, and lastOf the one that is shed next.
 func (g *Gate) nextOf(l *level) *Waiter {
 	l.look(g.c)
 	return l.front(l.next.callers[0])
@@ -97,7 +98,7 @@ func (g *Gate) lastOf(l *level) *Waiter {
 	return l.back(l.last.callers[0])
 }
 
-// enqueue lets who wait.
+// enqueue adds a waiter.
 func (g *Gate) enqueue(who Who) *Waiter {
 	now := g.c.Now()
 	i, found := g.level(who.Priority)
@@ -144,15 +145,15 @@ func (g *Gate) dequeue(w *Waiter) {
 	}
 }
 
-// level returns where in levels a priority is, or belongs. There may be as many as waits,
-// where clients choose their priority.
+// level returns the index of a priority in levels, or where to insert it. There may be as many
+// levels as waits, if clients choose their priority.
 func (g *Gate) level(priority int) (i int, found bool) {
 	return slices.BinarySearchFunc(g.levels, priority, func(l *level, priority int) int {
 		return cmp.Compare(priority, l.priority)
 	})
 }
 
-// arrange follows a change of what c has.
+// arrange restores the orders after a change of c.
 func (g *Gate) arrange(c *caller) {
 	if l := c.level; l != nil {
 		heap.Fix(&l.next, c.next)
@@ -160,8 +161,8 @@ func (g *Gate) arrange(c *caller) {
 	}
 }
 
-// caller returns what who has. Who has had nothing for the longest is forgotten for it, if more
-// are known than can be in here.
+// caller returns the caller of who, which it makes if it is unknown. If more callers are known
+// than can have places or waits, it reuses the one that has had neither for the longest time.
 func (g *Gate) caller(who Who) *caller {
 	c := g.callers[who.Caller]
 	switch {
@@ -180,14 +181,14 @@ func (g *Gate) caller(who Who) *caller {
 	return c
 }
 
-// tidy notes a caller who has nothing.
+// tidy records that a caller has neither places nor waits any more.
 func (g *Gate) tidy(c *caller) {
 	if c.places == 0 && c.level == nil {
 		g.known.MoveBefore(c.at, g.busy)
 	}
 }
 
-// order is a heap of callers, each of which knows its place in it.
+// order is a heap of callers, each of which has its index in it.
 type order struct {
 	callers []*caller
 	less    func(a, b *caller) bool

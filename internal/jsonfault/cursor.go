@@ -1,7 +1,7 @@
 package jsonfault
 
-// A cursor walks over a text that is well-formed JSON, much faster than a parser that has
-// to prove it. Over any other text it walks somehow, and ends.
+// A cursor walks over a text that is well-formed JSON, much faster than a parser that has to check
+// that. Over any other text it walks in some way, and ends.
 type cursor struct {
 	text []byte
 	pos  int

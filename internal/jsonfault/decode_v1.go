@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// decoder stands on the encoding/json of Go 1.26 and before.
+// decoder uses the encoding/json of Go 1.26 and before.
 type decoder struct{ *json.Decoder }
 
 func newDecoder(text []byte) decoder {
@@ -30,11 +30,11 @@ func (d decoder) token() (string, error) {
 	return s, err
 }
 
-// value goes on after a fault, which costs no more than the rest of the value.
+// value goes on after a fault, which costs only the rest of the value.
 func (d decoder) value(v any) error { return d.Decode(v) }
 
-// ask decodes a text that is one value, to find out whether it fits. If it is strict, a
-// member that is unknown does not.
+// ask decodes a text that is one value, to find out whether it fits. If strict, unknown members do
+// not fit.
 func ask(text []byte, v any, strict bool) error {
 	if strict {
 		return newDecoder(text).value(v)
@@ -47,17 +47,17 @@ func isUnknown(err error) bool {
 	return err != nil && strings.HasPrefix(err.Error(), "json: unknown field ")
 }
 
-// ownMethods are those by which a type decodes itself.
+// ownMethods are the methods by which a type decodes itself.
 var ownMethods = []reflect.Type{reflect.TypeFor[json.Unmarshaler](), reflect.TypeFor[encoding.TextUnmarshaler]()}
 
 // unmarshalerFrom is a method that encoding/json does not have yet.
 type unmarshalerFrom interface{ noSuchMethod() }
 
 const (
-	// unnamedDecodes: the methods of a type without a name are called also where no pointer
-	// leads to the value.
+	// unnamedDecodes: the methods of a type without a name are called also if no pointer leads to
+	// the value.
 	unnamedDecodes = false
-	// breadthFirst: of two members that differ in case alone, the one that is less deep counts.
+	// breadthFirst: of two members that differ only in case, the less deep one counts.
 	breadthFirst = false
 )
 
@@ -67,5 +67,5 @@ func flattens(string) bool { return false }
 // formats reports whether an option of a tag changes how a value is written.
 func formats(string) bool { return false }
 
-// offsetBeyond is by how much json.SyntaxError.Offset lies beyond the first wrong byte.
+// offsetBeyond is how far json.SyntaxError.Offset is beyond the first wrong byte.
 const offsetBeyond = 1

@@ -11,8 +11,7 @@ import (
 	"strings"
 )
 
-// decoder stands on encoding/json/jsontext and encoding/json/v2, as encoding/json does
-// since Go 1.27.
+// decoder uses encoding/json/jsontext and encoding/json/v2, as encoding/json does since Go 1.27.
 type decoder struct{ *tokens }
 
 func newDecoder(text []byte) decoder { return decoder{newTokens(text)} }
@@ -34,9 +33,8 @@ func (d decoder) token() (string, error) {
 	return token.String(), nil
 }
 
-// value stops at the first fault. encoding/json makes an error with the whole path for
-// each value that does not fit: one long name around many of them costs time and memory
-// without a bound.
+// value stops at the first fault. For each value that does not fit, encoding/json makes an error
+// with the whole path: a long name around many such values costs unbounded time and memory.
 func (d decoder) value(v any) error {
 	value, err := d.ReadValue()
 	if err != nil {
@@ -72,10 +70,10 @@ func isUnknown(err error) bool {
 }
 
 const (
-	// unnamedDecodes: the methods of a type without a name are called also where no pointer
-	// leads to the value.
+	// unnamedDecodes: the methods of a type without a name are called also if no pointer leads to
+	// the value.
 	unnamedDecodes = true
-	// breadthFirst: of two members that differ in case alone, the one that is less deep counts.
+	// breadthFirst: of two members that differ only in case, the less deep one counts.
 	breadthFirst = true
 )
 
@@ -89,21 +87,21 @@ func flattens(options string) bool {
 // formats reports whether an option of a tag changes how a value is written.
 func formats(option string) bool { return strings.HasPrefix(option, "format:") }
 
-// ofType reports whether an error is about the type, and not about the value. To stop
-// at the first fault has a price: what encoding/json forgives in a type is an error too,
-// such as a tag that means nothing, or a struct without an exported field. What such a type
-// takes is found out in the old way, once an explanation, which is bounded, has no fault.
+// ofType reports whether an error is about the type, and not about the value. Stopping at the first
+// fault has a price: what encoding/json forgives in a type is an error too, such as a tag without
+// a meaning, or a struct without an exported field. For such a type, if the bounded explanation
+// finds no fault, the text is decoded in the old way.
 func ofType(err error) bool {
 	var e *semanticError
 	switch {
 	case !errors.As(err, &e) || e.GoType == nil:
 		return false
-	case e.JSONKind == 0: // no value was looked at, except perhaps by a method
+	case e.JSONKind == 0: // no value was read, except perhaps by a method
 		return !reflect.PointerTo(e.GoType).Implements(reflect.TypeFor[unmarshalerFrom]())
 	default:
 		return e.GoType.Kind() == reflect.Struct && e.Err != nil && e.Err != errUnknownName && !decodesItself(e.GoType, true)
 	}
 }
 
-// ownMethods are those by which a type decodes itself.
+// ownMethods are the methods by which a type decodes itself.
 var ownMethods = []reflect.Type{reflect.TypeFor[json.Unmarshaler](), reflect.TypeFor[encoding.TextUnmarshaler](), reflect.TypeFor[unmarshalerFrom]()}

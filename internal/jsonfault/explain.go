@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	// MaxFaults bounds how many faults of one value are listed.
+	// MaxFaults bounds how many faults of one value are reported.
 	MaxFaults = 20
 	// MaxPath bounds a path, in bytes; what is cut off is replaced by "...".
 	MaxPath = 256
-	// maxAfter bounds how many values are looked at after the first fault.
+	// maxAfter bounds how many values are checked after the first fault.
 	maxAfter = 10_000
 )
 
@@ -26,22 +26,22 @@ const (
 type Fault struct {
 	Path    string // from the outermost value, such as items[1].sku
 	Code    string // unknown_member, wrong_type or invalid
-	Message string // what is right, in the terms of JSON
+	Message string // what would be right, in terms of JSON
 	Offset  int64  // where in the text the name or value begins
-	Err     error  // what a type that decodes itself says; else nil
+	Err     error  // the error of a type that decodes itself, or nil
 }
 
 // Report is what is wrong with a text.
 type Report struct {
 	Faults []Fault
-	Cut    bool  // not all was looked at: there may be more faults
-	Type   error // encoding/json cannot decode into the type, so that the text is not at fault
+	Cut    bool  // not everything was checked: there may be more faults
+	Type   error // encoding/json cannot decode into the type, whatever the text is
 }
 
-// Explain lists what in text, which is one well-formed JSON value, does not fit into a
-// t; at least one fault, unless the type is at fault. It is for a text that Decode has
-// refused: encoding/json tells the path of a fault only in part, so Explain walks value
-// and type side by side, once, and asks it about each value alone that is not plainly
+// Explain reports what in text, which is one well-formed JSON value, does not fit into a t. It
+// reports at least one fault, unless the type is at fault. It is for a text that Decode has
+// rejected: encoding/json reports only a part of the path of a fault. So Explain walks over value
+// and type together, once, and asks encoding/json about each single value that is not obviously
 // right.
 func Explain(text []byte, t reflect.Type) Report {
 	x := explainer{in: cursor{text: text}}
@@ -53,9 +53,9 @@ func Explain(text []byte, t reflect.Type) Report {
 	return x.Report
 }
 
-// Forgiven lists what encoding/json has taken although it does not fit: null where t has
-// no value for it, and an array with more elements than a Go array has room for. It costs
-// nothing for a t without Go arrays.
+// Forgiven reports what encoding/json has accepted although it does not fit: null where t has no
+// value for it, and an array with more elements than a Go array. It costs nothing for a t without
+// Go arrays.
 func Forgiven(text []byte, t reflect.Type) Report {
 	x := explainer{in: cursor{text: text}, lengths: true}
 	if x.in.peek() == 'n' || hasArray(t) {
@@ -67,11 +67,11 @@ func Forgiven(text []byte, t reflect.Type) Report {
 type explainer struct {
 	Report
 	in      cursor
-	lengths bool // only the lengths of arrays are of interest
-	lax     bool // the lengths of arrays are of no interest
-	at      int  // where the name or value begins that is being looked at
+	lengths bool // check only the lengths of arrays
+	lax     bool // do not check the lengths of arrays
+	at      int  // where the current name or value begins
 	path    []step
-	after   int // how many values were looked at after the first fault
+	after   int // how many values have been checked after the first fault
 	ended   bool
 	asked   map[asking]*member // nil: unknown
 	scratch []byte
@@ -88,7 +88,7 @@ type asking struct {
 	name string
 }
 
-// more reports whether there is another member or element to look at.
+// more reports whether there is another member or element to check.
 func (x *explainer) more() bool {
 	switch {
 	case x.ended || !x.in.more():
@@ -103,7 +103,7 @@ func (x *explainer) more() bool {
 	return !x.ended
 }
 
-// fault is the only place where a path is written out: most values are as they should.
+// fault is the only place where a path is written out, since most values have no fault.
 func (x *explainer) fault(code, message string) {
 	path := x.scratch[:0]
 	for _, s := range x.path {
@@ -122,7 +122,7 @@ func (x *explainer) fault(code, message string) {
 	x.Faults = append(x.Faults, Fault{Path: CutPath(string(path)), Code: code, Message: message, Offset: int64(x.at)})
 }
 
-// CutPath returns a path that is at most MaxPath bytes long, and what says so if it was longer.
+// CutPath cuts a path to at most MaxPath bytes, with a mark at its end if it was longer.
 func CutPath(path string) string {
 	if len(path) > MaxPath {
 		return strings.ToValidUTF8(path[:MaxPath], "") + "..."
@@ -136,11 +136,11 @@ func appendUnquoted(b, quoted []byte) []byte {
 		return append(b, inner...)
 	}
 	var s string
-	_ = json.Unmarshal(quoted, &s) // it was read before
+	_ = json.Unmarshal(quoted, &s) // it has been read before
 	return append(b, s...)
 }
 
-// unquoted returns what is between the quotes, if it is as encoding/json reads it.
+// unquoted returns what is between the quotes, if encoding/json reads it unchanged.
 func unquoted(quoted []byte) (inner []byte, plain bool) {
 	if len(quoted) < 2 || bytes.IndexByte(quoted, '\\') >= 0 {
 		return nil, false
@@ -148,7 +148,7 @@ func unquoted(quoted []byte) (inner []byte, plain bool) {
 	return quoted[1 : len(quoted)-1], true
 }
 
-// whole looks at the outermost value. Null is none, unless the type has a value for it.
+// whole checks the outermost value. Null does not fit, unless the type has a value for it.
 func (x *explainer) whole(t reflect.Type) {
 	decodes := decodesItself(t, true) && !decodesText(t)
 	if kind := t.Kind(); x.in.peek() != 'n' || kind == reflect.Pointer || kind == reflect.Interface || decodes {
@@ -159,8 +159,8 @@ func (x *explainer) whole(t reflect.Type) {
 	x.fault("wrong_type", wants(t, []byte("null")))
 }
 
-// value looks at the next value of the text, which goes into a t. Whether a pointer leads
-// to it matters to encoding/json.
+// value checks the next value of the text, which goes into a t. For encoding/json it matters whether
+// a pointer leads to it.
 func (x *explainer) value(t reflect.Type, pointed bool) {
 	first := x.in.peek()
 	x.at = x.in.pos
@@ -192,7 +192,7 @@ func (x *explainer) value(t reflect.Type, pointed bool) {
 	}
 }
 
-// object looks at an object that goes into a struct, a map, or an interface.
+// object checks an object that goes into a struct, a map, or an interface.
 func (x *explainer) object(t reflect.Type) {
 	if !x.opens('{', t) {
 		return
@@ -221,7 +221,7 @@ func (x *explainer) object(t reflect.Type) {
 	x.leave()
 }
 
-// array looks at an array that goes into a slice, an array, or an interface.
+// array checks an array that goes into a slice, an array, or an interface.
 func (x *explainer) array(t reflect.Type) {
 	begins := x.at
 	if !x.opens('[', t) {
@@ -251,7 +251,7 @@ func (x *explainer) array(t reflect.Type) {
 	x.leave()
 }
 
-// opens enters an object or array, or steps over a value that is none. Null fits everywhere.
+// opens enters an object or array, or steps over any other value. Null fits everywhere.
 func (x *explainer) opens(bracket byte, t reflect.Type) bool {
 	first := x.in.peek()
 	if first == bracket {
@@ -264,14 +264,14 @@ func (x *explainer) opens(bracket byte, t reflect.Type) bool {
 	return false
 }
 
-// leave leaves an object or array of which all was looked at.
+// leave leaves an object or array after its last member or element.
 func (x *explainer) leave() {
 	if !x.ended {
 		x.in.step()
 	}
 }
 
-// member looks at the value of a member of the struct t.
+// member checks the value of a member of the struct t.
 func (x *explainer) member(t reflect.Type, quoted []byte) {
 	m := x.named(t, quoted)
 	switch {
@@ -296,8 +296,8 @@ func (x *explainer) member(t reflect.Type, quoted []byte) {
 	}
 }
 
-// named returns the member that a name stands for, nil for none. Without a type, only
-// encoding/json knows it.
+// named returns the member with a name, or nil. If the result has no type, only encoding/json knows
+// the member.
 func (x *explainer) named(t reflect.Type, quoted []byte) *member {
 	known := membersOf(t)
 	name, plain := unquoted(quoted)
@@ -334,13 +334,13 @@ func (x *explainer) askMember(t reflect.Type, quoted, value []byte) error {
 	return ask(text, reflect.New(reflect.SliceOf(t)).Interface(), true)
 }
 
-// oneMember is the text of an object with one member.
+// oneMember returns the text of an object with one member.
 func (x *explainer) oneMember(quoted, value []byte) []byte {
 	x.scratch = append(append(x.scratch[:0], '{'), quoted...)
 	return append(append(append(x.scratch, ':'), value...), '}')
 }
 
-// inOtherForm looks at a value that the option of a tag wants in another form.
+// inOtherForm checks a value that has another form by the option of a tag.
 func (x *explainer) inOtherForm(m *member) {
 	x.in.peek()
 	x.at = x.in.pos
@@ -366,7 +366,7 @@ func (x *explainer) inOtherForm(m *member) {
 	x.fault("wrong_type", message)
 }
 
-// takesObjects reports whether encoding/json has keys for a map of the type t.
+// takesObjects reports whether encoding/json can decode the keys of a map of the type t.
 func (x *explainer) takesObjects(t reflect.Type) bool {
 	switch kind := t.Key().Kind(); {
 	case kind == reflect.String, kind >= reflect.Int && kind <= reflect.Uintptr, reflect.PointerTo(t.Key()).Implements(ownMethods[1]):
@@ -401,8 +401,8 @@ func (x *explainer) key(t reflect.Type, quoted []byte) bool {
 	return false
 }
 
-// leaf looks at a value as a whole. It asks encoding/json about what is not plainly
-// right, apart from what is around it: an error may cost as much as its path is long.
+// leaf checks a value as a whole. If the value is not obviously right, it asks encoding/json about
+// that value alone, since the cost of an error grows with its path.
 func (x *explainer) leaf(t reflect.Type) {
 	value := x.in.next()
 	if len(value) == 0 || x.lengths || string(value) == `"` { // not well-formed
@@ -435,8 +435,8 @@ func (x *explainer) leaf(t reflect.Type) {
 	}
 }
 
-// decodeLeaf decodes a value into v. It calls the method of v as encoding/json does, where
-// that is plain, for encoding/json takes several times as long.
+// decodeLeaf decodes a value into v. If it is obvious which method of v encoding/json would call, it
+// calls that itself, since encoding/json takes several times as long.
 func decodeLeaf(value []byte, v any) error {
 	value = slices.Clip(value)
 	plain := value[0] == '"' && bytes.IndexByte(value, '\\') < 0
@@ -454,7 +454,7 @@ func decodeLeaf(value []byte, v any) error {
 	return ask(value, v, false)
 }
 
-// isBase64 reports whether a value plainly fits into bytes.
+// isBase64 reports whether a value obviously fits into bytes.
 func (x *explainer) isBase64(t reflect.Type, value []byte) bool {
 	if !isBytes(t) || value[0] != '"' || bytes.IndexByte(value, '\\') >= 0 {
 		return false
@@ -472,11 +472,11 @@ func isBytes(t reflect.Type) bool {
 	return t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8
 }
 
-// undecodable reports whether encoding/json has no form for a t.
+// undecodable reports whether encoding/json cannot decode into a t.
 func undecodable(t reflect.Type) bool {
 	switch t.Kind() {
 	case reflect.Chan, reflect.Func, reflect.Complex64, reflect.Complex128, reflect.UnsafePointer, reflect.Map:
-		return true // a map that is looked at as a whole has keys that are none
+		return true // a map that is checked as a whole has keys that cannot be decoded
 	case reflect.Interface:
 		return t.NumMethod() > 0
 	default:
@@ -486,8 +486,8 @@ func undecodable(t reflect.Type) bool {
 
 var numberType = reflect.TypeFor[json.Number]()
 
-// fits reports whether a value plainly fits into a t that does not decode itself. It is
-// here for speed: an explanation asks about all values before the last fault.
+// fits reports whether a value obviously fits into a t that does not decode itself. It only saves
+// time: an explanation checks all values before the last fault.
 func fits(t reflect.Type, value []byte) bool {
 	first := value[0]
 	number := first == '-' || '0' <= first && first <= '9'
@@ -511,8 +511,8 @@ func fits(t reflect.Type, value []byte) bool {
 	}
 }
 
-// differs reports whether a value plainly does not fit into a t that does not decode itself,
-// for the same reason.
+// differs reports whether a value obviously does not fit into a t that does not decode itself, for
+// the same reason.
 func differs(t reflect.Type, value []byte) bool {
 	first := value[0]
 	number := first == '-' || '0' <= first && first <= '9'
@@ -543,7 +543,7 @@ func fitsInt(value []byte, bits int, signed bool) bool {
 			return false
 		}
 	}
-	if len(digits)*10/3 < bits-1 { // so few digits fit in any case
+	if len(digits)*10/3 < bits-1 { // a number with so few digits always fits
 		return true
 	}
 	var err error
@@ -563,10 +563,10 @@ func fitsFloat(value []byte, bits int) bool {
 	return err == nil
 }
 
-var withMethods sync.Map // of reflect.Type to bool; to look for the methods takes longer than to call them
+var withMethods sync.Map // of reflect.Type to bool; finding the methods takes longer than calling them
 
-// decodesItself reports whether encoding/json calls methods of a t, to which a pointer
-// leads or not.
+// decodesItself reports whether encoding/json calls methods of a t, depending on whether a pointer
+// leads to it.
 func decodesItself(t reflect.Type, pointed bool) bool {
 	if !pointed && !unnamedDecodes && t.Name() == "" {
 		return false
@@ -575,7 +575,7 @@ func decodesItself(t reflect.Type, pointed bool) bool {
 		return false // these have no methods
 	}
 	if t == numberType {
-		return false // it has a method on v2, which does what encoding/json did before
+		return false // its method in v2 does what encoding/json did before
 	}
 	if has, ok := withMethods.Load(t); ok {
 		return has.(bool)
@@ -586,7 +586,7 @@ func decodesItself(t reflect.Type, pointed bool) bool {
 	return has
 }
 
-// decodesText reports whether a t that decodes itself does so from a string alone.
+// decodesText reports whether a t that decodes itself does so only from a string.
 func decodesText(t reflect.Type) bool {
 	p := reflect.PointerTo(t)
 	for i, method := range ownMethods {
@@ -597,7 +597,7 @@ func decodesText(t reflect.Type) bool {
 	return true
 }
 
-// wants says what a value must be, in the terms of JSON.
+// wants returns what a value must be, in terms of JSON.
 func wants(t reflect.Type, value []byte) string {
 	number := len(value) > 0 && (value[0] == '-' || '0' <= value[0] && value[0] <= '9')
 	switch t.Kind() {

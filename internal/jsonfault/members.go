@@ -10,40 +10,40 @@ import (
 	"unicode/utf8"
 )
 
-// member is a member of a struct as encoding/json knows it.
+// member is a member of a struct as encoding/json sees it.
 type member struct {
 	name string
 	t    reflect.Type
-	// alone is a struct with this member alone, called v, where an option of the tag says
-	// that the value is written in another form. Only encoding/json knows that form.
+	// alone is a struct with only this member, called v, if an option of the tag gives the value
+	// another form, which only encoding/json knows.
 	alone reflect.Type
-	// ownCase: an option of the tag says something of its case, which not every version knows.
+	// ownCase: an option of the tag is about its case, which not every version knows.
 	ownCase bool
-	// hidden: it is behind an embedded pointer to an unexported struct, which nobody can set.
+	// hidden: it is behind an embedded pointer to an unexported struct, which cannot be set.
 	hidden bool
 
 	index  []int
 	tagged bool
 }
 
-// structType is what encoding/json knows of a struct, apart from what its versions read
-// differently: that is left out, and encoding/json is asked about it.
+// structType is what encoding/json knows about a struct. It leaves out what versions of encoding/json
+// read differently; about that, encoding/json is asked.
 type structType struct {
 	exact  map[string]*member
-	folded map[string]*member // those that are found without regard to case
-	loose  map[string]bool    // what may be one of the names to any version; nil: nobody can tell
+	folded map[string]*member // members that are found regardless of case
+	loose  map[string]bool    // names that some version may take for one of a member; nil: unknown
 }
 
-// lacks reports whether it is plain that no version of encoding/json takes a name for one of
-// a member: to ask costs several times what it costs to decode.
+// lacks reports whether it is obvious that no version of encoding/json takes a name for that of a
+// member: asking costs several times as much as decoding.
 func (s *structType) lacks(name []byte) bool {
 	var buf [64]byte
 	loose, plain := loosen(buf[:0], name)
 	return plain && s.loose != nil && !s.loose[string(loose)]
 }
 
-// loosen appends a name to b without its case and the marks between its words. It reports false
-// for one that is not in ASCII.
+// loosen appends a name to b in lower case, without the marks between its words. It returns false for
+// a name that is not ASCII.
 func loosen(b, name []byte) ([]byte, bool) {
 	for _, c := range name {
 		switch {
@@ -94,8 +94,8 @@ func membersOf(t reflect.Type) *structType {
 }
 
 // candidates are the fields of t and of the structs embedded in it, level by level. A
-// struct that is embedded twice in one level has each of its fields twice. They are not the
-// whole where only encoding/json knows what a tag means.
+// struct that is embedded twice in one level has each of its fields twice. They are incomplete if
+// only encoding/json knows what a tag means.
 func candidates(t reflect.Type) (all []*member, whole bool) {
 	whole = true
 	type embedded struct {
@@ -149,8 +149,8 @@ func candidates(t reflect.Type) (all []*member, whole bool) {
 	return all, whole
 }
 
-// fold appends a name to b so that two are the same if they differ in case alone: of the
-// runes that Unicode folds into one another it takes the smallest, as encoding/json does.
+// fold appends a name to b so that names are equal if they differ only in case: of the runes that
+// Unicode folds into one another it takes the smallest, as encoding/json does.
 func fold(b, name []byte) []byte {
 	for len(name) > 0 {
 		r, n := utf8.DecodeRune(name)
@@ -158,13 +158,13 @@ func fold(b, name []byte) []byte {
 		for r < unicode.SimpleFold(r) {
 			r = unicode.SimpleFold(r)
 		}
-		b = utf8.AppendRune(b, unicode.SimpleFold(r)) // the largest leads to the smallest
+		b = utf8.AppendRune(b, unicode.SimpleFold(r)) // the largest folds to the smallest
 	}
 	return b
 }
 
-// dominant returns the one that a name stands for, if it is one: the shallowest, and of
-// several those with a tag.
+// dominant returns the field that a name stands for, if there is exactly one: the shallowest, and
+// among several of these the one with a tag.
 func dominant(all []*member, name string) (best *member) {
 	tie := false
 	for _, m := range all {
@@ -184,8 +184,8 @@ func dominant(all []*member, name string) (best *member) {
 	return best
 }
 
-// otherForm reports whether the options of a tag change how a value is written: string
-// does so for what is no list or object.
+// otherForm reports whether the options of a tag change how a value is written. The option string
+// does so for a value that is neither a list nor an object.
 func otherForm(t reflect.Type, options string) bool {
 	for range 8 {
 		if t.Kind() != reflect.Pointer {
@@ -201,7 +201,7 @@ func otherForm(t reflect.Type, options string) bool {
 	return false
 }
 
-// plainName reports whether all versions of encoding/json take a name from a tag.
+// plainName reports whether all versions of encoding/json accept a name in a tag.
 func plainName(name string) bool {
 	return !strings.ContainsFunc(name, func(r rune) bool {
 		switch {

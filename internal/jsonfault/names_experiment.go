@@ -9,8 +9,8 @@ import (
 	jsonv2 "encoding/json/v2"
 )
 
-// The same as names_go127.go, for GOEXPERIMENT=jsonv2 before Go 1.27: one constraint
-// cannot say both.
+// The same as names_go127.go for GOEXPERIMENT=jsonv2 before Go 1.27, since one constraint cannot
+// express both.
 
 type (
 	tokens        = jsontext.Decoder
@@ -19,7 +19,7 @@ type (
 	unmarshalerFrom = jsonv2.UnmarshalerFrom
 )
 
-// offsetBeyond is by how much json.SyntaxError.Offset lies beyond the first wrong byte.
+// offsetBeyond is how far json.SyntaxError.Offset is beyond the first wrong byte.
 const offsetBeyond = 0
 
 var errUnknownName = jsonv2.ErrUnknownName

@@ -9,8 +9,7 @@ import (
 	jsonv2 "encoding/json/v2"
 )
 
-// This file alone names what encoding/json has since Go 1.27: the constraint tells the
-// tools that it may.
+// Only this file names what encoding/json has since Go 1.27; its constraint tells tools that it may.
 
 type (
 	tokens        = jsontext.Decoder
@@ -19,7 +18,7 @@ type (
 	unmarshalerFrom = jsonv2.UnmarshalerFrom
 )
 
-// offsetBeyond is by how much json.SyntaxError.Offset lies beyond the first wrong byte.
+// offsetBeyond is how far json.SyntaxError.Offset is beyond the first wrong byte.
 const offsetBeyond = 1
 
 var errUnknownName = jsonv2.ErrUnknownName

@@ -7,14 +7,14 @@ import (
 	"io"
 )
 
-// Position returns line and column of an offset, in bytes and from 1.
+// Position returns the line and the column of an offset, in bytes and from 1.
 func Position(text []byte, offset int64) (line, column int) {
 	before := text[:min(max(offset, 0), int64(len(text)))]
 	return bytes.Count(before, []byte("\n")) + 1, len(before) - bytes.LastIndexByte(before, '\n')
 }
 
-// Syntax returns where text stops being one JSON value, and why. The error is nil if
-// it is one.
+// Syntax returns the offset from which text is not one JSON value any more, and the reason. The error
+// is nil if text is one JSON value.
 func Syntax(text []byte) (int64, error) {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	err := dec.Decode(&skipped{})
@@ -34,7 +34,7 @@ func Syntax(text []byte) (int64, error) {
 	return 0, nil
 }
 
-// skipped takes any value, and keeps nothing of it.
+// skipped accepts any value, and drops it.
 type skipped struct{}
 
 func (*skipped) UnmarshalJSON([]byte) error { return nil }

@@ -1,6 +1,6 @@
-// Package jsonfault reads JSON from outside, and says exactly what in it does not fit
-// into a Go type, and where. It adds to encoding/json what that leaves out: the whole
-// path of every fault, positions, and a bound on what a refusal costs.
+// Package jsonfault decodes JSON of clients, and reports exactly what does not fit into a Go type, and
+// where. It adds to encoding/json the whole path of every fault, positions, and a bound on the
+// cost of a rejection.
 package jsonfault
 
 import (
@@ -12,7 +12,7 @@ import (
 // ErrSyntax is in the chain of each error about text that is not well-formed JSON.
 var ErrSyntax = errors.New("not well-formed JSON")
 
-// A Reader reads the values of a text one after another, and knows where each stands.
+// A Reader reads the values of a text one after another, and knows the offset of each.
 type Reader struct {
 	text []byte
 	dec  decoder
@@ -46,9 +46,9 @@ func (r *Reader) AtEnd() bool {
 	return len(bytes.TrimLeft(r.text[r.End():], " \t\r\n")) == 0
 }
 
-// Decode reads the next value into v, a pointer to a zero value. It takes what
-// encoding/json takes with DisallowUnknownFields. The error wraps ErrSyntax, or is
-// about a value that does not fit and has been read; v is undefined then.
+// Decode reads the next value into v, a pointer to a zero value. It accepts what encoding/json accepts
+// with DisallowUnknownFields. The error wraps ErrSyntax, or is about a value that has been read and
+// does not fit. After an error, v is undefined.
 func (r *Reader) Decode(v any) error {
 	at := r.Next()
 	err := r.dec.value(v)

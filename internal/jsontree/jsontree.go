@@ -1,5 +1,5 @@
-// Package jsontree has JSON as a tree that can be changed and written again without a loss:
-// members keep their order, and names, numbers and strings stay as they were written.
+// Package jsontree has JSON as a tree that can be changed and written again without loss: members
+// keep their order, and names, numbers and strings stay as they were written.
 package jsontree
 
 import (
@@ -10,7 +10,7 @@ import (
 	"strconv"
 )
 
-// Value is an object, an array, or a scalar as it is written. A nil Value is none: it has no
+// Value is an object, an array, or a scalar as it is written. A nil Value is no value, and has no
 // members.
 type Value struct {
 	kind    byte   // '{', '[', or 0 for a scalar
@@ -26,7 +26,7 @@ type member struct {
 }
 
 // Of returns the Value for v: a *Value, a string, a bool, an int, or a slice of strings or
-// of *Values. It panics on others.
+// *Values. It panics on other types.
 func Of(v any) *Value {
 	switch v := v.(type) {
 	case *Value:
@@ -50,8 +50,8 @@ func Of(v any) *Value {
 	}
 }
 
-// Object returns an object of names and what Of takes, in turn. A member whose value is a
-// *Value that is nil is left out.
+// Object returns an object. Its arguments are names and values that Of accepts, in turn. A member
+// whose value is a nil *Value is left out.
 func Object(namesAndValues ...any) *Value {
 	o := &Value{kind: '{', index: map[string]int{}}
 	for i := 0; i < len(namesAndValues); i += 2 {
@@ -62,7 +62,7 @@ func Object(namesAndValues ...any) *Value {
 	return o
 }
 
-// Array returns an array.
+// Array returns an array of values that Of accepts.
 func Array(items ...*Value) *Value {
 	a := &Value{kind: '['}
 	for _, item := range items {
@@ -74,7 +74,7 @@ func Array(items ...*Value) *Value {
 // IsObject reports whether v is an object.
 func (v *Value) IsObject() bool { return v != nil && v.kind == '{' }
 
-// Len returns how many members or items v has.
+// Len returns the number of members or items of v.
 func (v *Value) Len() int {
 	if v == nil {
 		return 0
@@ -94,7 +94,7 @@ func (v *Value) Get(name string) *Value {
 	return v.members[i].value
 }
 
-// Set puts a member in the place of the one that has its name, or at the end of the object.
+// Set replaces the member with the name, or appends a member to the object.
 func (v *Value) Set(name string, value *Value) {
 	if i, found := v.index[name]; found {
 		v.members[i].value = value
@@ -104,7 +104,7 @@ func (v *Value) Set(name string, value *Value) {
 	v.members = append(v.members, member{name, quote(name), value})
 }
 
-// Append puts an item at the end of an array.
+// Append appends an item to an array.
 func (v *Value) Append(item *Value) { v.members = append(v.members, member{value: item}) }
 
 // All yields the members of an object, in order.
@@ -135,7 +135,7 @@ func (v *Value) Items() iter.Seq[*Value] {
 	}
 }
 
-// Text returns the string that v is.
+// Text returns the string v, or false if v is not a string.
 func (v *Value) Text() (text string, ok bool) {
 	if v == nil || len(v.written) == 0 || v.written[0] != '"' {
 		return "", false
@@ -143,8 +143,8 @@ func (v *Value) Text() (text string, ok bool) {
 	return unquote(v.written), true
 }
 
-// Map returns a copy of v in which f has been asked about each string, with the name of its
-// member; items have that of their array.
+// Map returns a copy of v in which each string is replaced by the result of f. The function gets
+// the name of the member; for items it is that of their array.
 func (v *Value) Map(f func(name, text string) string) *Value { return v.mapped("", f) }
 
 func (v *Value) mapped(name string, f func(name, text string) string) *Value {
@@ -169,8 +169,8 @@ func (v *Value) mapped(name string, f func(name, text string) string) *Value {
 	return c
 }
 
-// Equal reports whether two Values are the same but for the order of members. Numbers are
-// the same if they are written so.
+// Equal reports whether two Values are equal, in any order of members. Numbers are equal if they
+// are written in the same way.
 func Equal(a, b *Value) bool {
 	if a == nil || b == nil || a.kind != b.kind || len(a.members) != len(b.members) {
 		return a == b
@@ -196,11 +196,11 @@ func Equal(a, b *Value) bool {
 	return isText && one == other && b.written[0] == '"' || bytes.Equal(a.written, b.written)
 }
 
-// maxDepth is how deep values are indented. Beyond it they stand in one line, or a text of
-// brackets would become one of spaces, as long as its square.
+// maxDepth is the depth up to which values are indented. Deeper ones stand on one line, or a text
+// of only brackets would grow to the square of its length in spaces.
 const maxDepth = 64
 
-// Write returns v as a text with an indentation of two spaces and a line break at its end.
+// Write returns v as text, indented by two spaces, with a line break at its end.
 func (v *Value) Write() []byte { return append(v.append(nil, 0), '\n') }
 
 func (v *Value) append(b []byte, depth int) []byte {
@@ -237,7 +237,7 @@ func quote(s string) []byte {
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(s); err != nil {
-		panic(err) // never: it is a string
+		panic(err) // never, for a string
 	}
 	return bytes.TrimRight(b.Bytes(), "\n")
 }

@@ -21,8 +21,8 @@ func (f *Fault) Error() string {
 
 func (f *Fault) Unwrap() error { return f.Reason }
 
-// Parse reads a text that is one value. The error is a *Fault: it is not JSON (RFC 8259),
-// not UTF-8, or an object has a name twice. A byte order mark is skipped.
+// Parse parses a text that is one value. The error is a *Fault: the text is not JSON (RFC 8259),
+// is not UTF-8, or has an object with a duplicate name. A byte order mark is skipped.
 func Parse(text []byte) (*Value, error) {
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
 	fault := func(at int, reason error) error {
@@ -59,12 +59,12 @@ func invalidUTF8(text []byte) int {
 	}
 }
 
-// parser walks over a text that is well-formed, no deeper than encoding/json lets it be.
+// parser walks over a well-formed text, which is no deeper than encoding/json allows.
 type parser struct {
 	text    []byte
 	at      int
-	twice   string // the first name that an object has twice
-	twiceAt int    // -1: none has
+	twice   string // the first duplicate name
+	twiceAt int    // its offset; -1: there is none
 }
 
 // next returns the byte at which the next name, value or bracket begins.
@@ -106,7 +106,7 @@ func (p *parser) value() *Value {
 	return &Value{written: p.scalar()}
 }
 
-// scalar steps over a name or a scalar, and returns it.
+// scalar reads a name or a scalar, and returns it.
 func (p *parser) scalar() []byte {
 	from := p.at
 	if p.text[p.at] == '"' {

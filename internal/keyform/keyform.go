@@ -1,5 +1,5 @@
-// Package keyform is the written form of what a key has in a store: in a key file and in
-// the columns of a table, it is the same.
+// Package keyform is the written form of the limits, quotas and networks of a key, which is the
+// same in a key file and in the columns of a table.
 package keyform
 
 import (
@@ -18,7 +18,8 @@ type Limit struct {
 	Burst    int    `json:"burst,omitzero"`
 }
 
-// Quota is an admit.Quota in JSON, where P is admit.Period: one can be converted to the other.
+// Quota is an admit.Quota in JSON. With admit.Period as P, the types can be converted to each
+// other.
 type Quota[P any] struct {
 	Name     string `json:"name,omitzero"`
 	Requests int64  `json:"requests"`
@@ -26,8 +27,8 @@ type Quota[P any] struct {
 	Soft     bool   `json:"soft,omitzero"`
 }
 
-// ParsePer reads a duration of Go, such as 60s or 24h. Whether it makes sense is for the
-// limit to say.
+// ParsePer parses a Go duration, such as 60s or 24h. It does not check whether a limit may have
+// it.
 func ParsePer(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil {
@@ -36,7 +37,7 @@ func ParsePer(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// FormatPer writes 1m and 24h, where String has 1m0s and 24h0m0s.
+// FormatPer formats a duration as 1m or 24h, where its String has 1m0s or 24h0m0s.
 func FormatPer(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -48,7 +49,7 @@ func FormatPer(d time.Duration) string {
 	return s
 }
 
-// ParseNetwork reads a network that CheckNetwork takes.
+// ParseNetwork parses a network, and checks it with CheckNetwork.
 func ParseNetwork(s string) (netip.Prefix, error) {
 	n, err := netip.ParsePrefix(s)
 	if err != nil {
@@ -57,9 +58,9 @@ func ParseNetwork(s string) (netip.Prefix, error) {
 	return n, CheckNetwork(n)
 }
 
-// CheckNetwork refuses what is not one network in its usual form. Host bits are not
-// dropped: 192.0.2.7/24 may have been meant as one address, and would become 256. An IPv4
-// network that is written as IPv6 would never match an address.
+// CheckNetwork rejects a network that is not in its usual form. It does not drop host bits:
+// 192.0.2.7/24 may have been meant as one address, and would become 256. An IPv4 network in the
+// form of IPv6 would never match an address.
 func CheckNetwork(n netip.Prefix) error {
 	switch a := n.Addr(); {
 	case !n.IsValid():

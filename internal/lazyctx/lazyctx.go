@@ -1,5 +1,5 @@
-// Package lazyctx has a context that can be canceled and costs nothing until somebody waits
-// for that.
+// Package lazyctx has a context that can be canceled, and that allocates nothing until something
+// waits for that.
 package lazyctx
 
 import (
@@ -9,20 +9,19 @@ import (
 	"time"
 )
 
-// Context is a context.Context inside of another one, which End cancels. What tells those who
-// wait is made when somebody first asks for Done, as who derives a context from this one does:
-// most handlers never do. It must not be copied, and is safe for concurrent use.
+// Context is a context.Context derived from a parent, which End cancels. It creates its channel
+// at the first call of Done, which deriving a context makes too; most handlers do neither. It
+// must not be copied, and is safe for concurrent use.
 type Context struct {
 	parent context.Context
-	made   atomic.Pointer[cancelable] // nil: nobody has asked
+	made   atomic.Pointer[cancelable] // nil: Done has not been called
 
-	// ended is the cause given to End, where nobody had asked and parent had not ended; nil: it
-	// has not.
+	// ended is the cause given to End, if made was nil and the parent had not ended then.
 	ended atomic.Pointer[error]
-	mu    sync.Mutex // while made or ended is set
+	mu    sync.Mutex // held while made or ended is set
 }
 
-// The causes of an end.
+// The causes that End sets.
 var (
 	canceled = context.Canceled
 	timedOut = context.DeadlineExceeded
@@ -33,12 +32,12 @@ type cancelable struct {
 	cancel context.CancelCauseFunc
 }
 
-// Init sets the parent, before anybody else has the Context.
+// Init sets the parent. It must be called before the Context is used.
 func (c *Context) Init(parent context.Context) { c.parent = parent }
 
-// End cancels the context, because its time is over or because it is of no more use; Err and
-// the cause are context.DeadlineExceeded or context.Canceled. It does nothing where the context
-// has ended before. It has to be called: nothing of the context is left in the parent after it.
+// End cancels the context, because its time is over or because it is not used any more. Err and
+// the cause are then context.DeadlineExceeded or context.Canceled. End does nothing if the
+// context has ended before. It must be called, since it removes the context from its parent.
 func (c *Context) End(overdue bool) {
 	cause := &canceled
 	if overdue {
@@ -67,7 +66,7 @@ func (c *Context) make() *cancelable {
 	}
 	parent, ended := c.parent, c.ended.Load()
 	if ended != nil {
-		parent = context.WithoutCancel(parent) // which may have ended since
+		parent = context.WithoutCancel(parent) // the parent may have ended since
 	}
 	made := new(cancelable)
 	made.Context, made.cancel = context.WithCancelCause(parent)
@@ -88,7 +87,7 @@ func (c *Context) Err() error {
 		if c.parent.Err() == nil {
 			return nil
 		}
-		made = c.make() // which has the end of the parent as it will be told for good
+		made = c.make() // which keeps the error of the parent from now on
 	}
 	if context.Cause(made) == context.DeadlineExceeded {
 		return context.DeadlineExceeded
@@ -99,8 +98,8 @@ func (c *Context) Err() error {
 // Deadline implements context.Context.
 func (c *Context) Deadline() (time.Time, bool) { return c.parent.Deadline() }
 
-// Value implements context.Context. Package context looks for what Done is of and for the cause
-// of the end, by a key of its own: it needs no goroutine then to learn of the end.
+// Value implements context.Context. By a key of its own, package context looks for the context
+// that Done belongs to, so that it needs no goroutine to learn of the end, and for the cause.
 func (c *Context) Value(key any) any {
 	made := c.made.Load()
 	if made == nil && c.ended.Load() != nil {

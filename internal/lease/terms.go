@@ -1,7 +1,7 @@
-// Package lease is how a process takes ahead from a limit that it shares with others, so that it
-// need not ask the store about each request: what one caller will need soon, a little of the
-// bucket at most, for a short time. Nothing is safe for concurrent use, times are since any one
-// moment, and what asks the store is the caller's.
+// Package lease is the arithmetic of a process that takes requests in advance from a rate limit
+// that it shares with others, so that it need not ask the store about each request. It takes what
+// one caller will need soon, at most a small part of the bucket, for a short time. It is not safe
+// for concurrent use, and does not call the store. Times are durations since any fixed moment.
 package lease
 
 import (
@@ -16,7 +16,7 @@ type Limit struct {
 	Per             time.Duration
 }
 
-// fill is the time in which so many requests come back, rounded down.
+// fill returns the time in which n requests refill, rounded down.
 func (l Limit) fill(n int64) time.Duration {
 	if n <= 0 {
 		return 0
@@ -29,7 +29,7 @@ func (l Limit) fill(n int64) time.Duration {
 	return time.Duration(min(d, math.MaxInt64))
 }
 
-// holds returns how many requests are in a bucket that will be full after a time.
+// holds returns how many requests a bucket has that will be full after a time.
 func (l Limit) holds(full time.Duration) int64 {
 	if full <= 0 {
 		return l.Burst
@@ -45,23 +45,25 @@ func (l Limit) holds(full time.Duration) int64 {
 	return l.Burst - int64(min(lacks, uint64(l.Burst)))
 }
 
-// rounding is by how much that time may be too long: stores round it up, to a microsecond at most.
+// rounding returns how much too long that time may be: stores round it up, to at most a
+// microsecond.
 func (l Limit) rounding() time.Duration { return min(time.Microsecond, l.fill(1)) }
 
-// slack is by how much what is known of a bucket may be off through rounding, here and there.
+// slack returns how wrong the knowledge about a bucket may be because of rounding in the store
+// and here.
 func (l Limit) slack() time.Duration { return max(l.rounding(), 1) }
 
-// Terms are what may be taken ahead of a list of limits.
+// Terms say how much may be taken in advance from a list of limits.
 type Terms struct {
 	limits []Limit
-	most   int64         // for one caller, in one process
-	burst  int64         // the smallest
-	last   time.Duration // how long
-	hold   time.Duration // how long who comes often is refused, at least
+	most   int64         // that a process may hold for one caller
+	burst  int64         // the smallest Burst
+	last   time.Duration // how long a lease lasts
+	hold   time.Duration // how long at least a busy caller is rejected
 }
 
-// NewTerms returns the terms for so many processes that may hold a share of each bucket
-// together, each for as long as it lasts. Nil: a process may hold nothing.
+// NewTerms returns the terms for a number of processes, which together may hold a share of each
+// bucket, each for the time last. Nil means that a process may hold nothing.
 func NewTerms(limits []Limit, share float64, processes int, last time.Duration) *Terms {
 	t := &Terms{limits: limits, most: math.MaxInt64, burst: math.MaxInt64, last: last, hold: last}
 	for _, l := range limits {

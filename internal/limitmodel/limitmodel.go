@@ -1,5 +1,5 @@
-// Package limitmodel is what a LimitStore should decide, slowly and in exact numbers of any
-// size, and operations at the edge of what numbers hold to compare a store with it.
+// Package limitmodel is a model of what a LimitStore should decide, slow and with exact numbers of
+// any size. It also generates operations with extreme numbers, to compare a store with the model.
 package limitmodel
 
 import (
@@ -12,8 +12,8 @@ import (
 
 // Model knows the buckets of a store whose clock the test moves.
 type Model struct {
-	// Rounding is what a decision of the store may be wrong by, for a limit whose bucket fills
-	// up in a time. Nil: nothing.
+	// Rounding returns how wrong a decision of the store may be, for a limit whose bucket fills up
+	// in the given time. Nil means exact.
 	Rounding func(fill time.Duration) time.Duration
 
 	buckets map[id]*bucket
@@ -24,12 +24,12 @@ type id struct {
 	limit admit.Limit
 }
 
-// bucket lacks a time, which goes by: one request costs unit, and all of them size.
+// bucket is what a bucket lacks, as a time that passes: one request costs unit, a full bucket size.
 type bucket struct {
 	unit, size, lacks *big.Rat
 	at                time.Duration
 	burst             int
-	slack             *big.Rat // by how much the store may be off by now
+	slack             *big.Rat // how wrong the store may be by now
 	rounding          *big.Rat
 }
 
@@ -65,11 +65,11 @@ func (m *Model) bucket(key string, l admit.Limit, now time.Duration) *bucket {
 	return b
 }
 
-// Check tells the model of a Take at a time, by complete limits, and returns what is wrong
-// with its outcome. Where rounding leaves it open, the model follows the store.
+// Check applies a Take with complete limits to the model, and returns what is wrong with its
+// outcome. Where rounding allows both decisions, the model follows the store.
 func (m *Model) Check(now time.Duration, key string, cost int, limits []admit.Limit, d admit.Decision) error {
 	if len(d.States) != len(limits) {
-		return fmt.Errorf("%d states of %d limits", len(d.States), len(limits))
+		return fmt.Errorf("%d States for %d limits", len(d.States), len(limits))
 	}
 	never, may, must := false, true, true
 	buckets := make([]*bucket, len(limits))
@@ -78,7 +78,7 @@ func (m *Model) Check(now time.Duration, key string, cost int, limits []admit.Li
 		buckets[i] = b
 		if cost <= 0 {
 			if d.States[i].Exceeded {
-				return fmt.Errorf("%s is exceeded by nothing", l.Name)
+				return fmt.Errorf("%s: Exceeded is true with a cost that is not positive", l.Name)
 			}
 			continue
 		}
@@ -87,14 +87,14 @@ func (m *Model) Check(now time.Duration, key string, cost int, limits []admit.Li
 		may = may && cost <= l.Burst && short.Cmp(b.slack) <= 0
 		must = must && cost <= l.Burst && add(short, b.slack).Sign() <= 0
 		if e := d.States[i].Exceeded; e != (cost > l.Burst) && (e && add(short, b.slack).Sign() <= 0 || !e && short.Cmp(b.slack) > 0) {
-			return fmt.Errorf("%s: Exceeded is %v, where %s ns are missing", l.Name, e, short.FloatString(3))
+			return fmt.Errorf("%s: Exceeded is %v, but %s ns are missing", l.Name, e, short.FloatString(3))
 		}
 	}
 	switch {
 	case d.Allowed && !may:
-		return fmt.Errorf("it is let in, with too little there")
+		return fmt.Errorf("it is allowed, but too little is left")
 	case !d.Allowed && must:
-		return fmt.Errorf("it is refused, with enough there")
+		return fmt.Errorf("it is not allowed, but enough is left")
 	case d.Allowed && d.RetryAfter != 0 || never != (d.RetryAfter < 0):
 		return fmt.Errorf("its RetryAfter is %v", d.RetryAfter)
 	}
@@ -112,12 +112,12 @@ func (m *Model) Check(now time.Duration, key string, cost int, limits []admit.Li
 		}
 	}
 	if !d.Allowed && !never && d.RetryAfter != wait {
-		return fmt.Errorf("its RetryAfter is %v, and that of the limits %v", d.RetryAfter, wait)
+		return fmt.Errorf("its RetryAfter is %v, but the longest Reset of a limit is %v", d.RetryAfter, wait)
 	}
 	return nil
 }
 
-// short is the time until a bucket holds a cost.
+// short returns the time until a bucket holds a cost.
 func (b *bucket) short(cost int) *big.Rat {
 	return sub(add(b.lacks, new(big.Rat).Mul(b.unit, rat(int64(cost)))), b.size)
 }
@@ -130,7 +130,7 @@ func (b *bucket) state(st admit.LimitState, cost int) error {
 	}
 	r, low, high := big.NewInt(int64(st.Remaining)), floor(sub(free, b.slack)), floor(add(free, b.slack))
 	if r.Cmp(low) < 0 || r.Cmp(high) > 0 {
-		return fmt.Errorf("its Remaining is %d, and not between %v and %v", st.Remaining, low, high)
+		return fmt.Errorf("its Remaining is %d, not between %v and %v", st.Remaining, low, high)
 	}
 	reset := b.lacks
 	if st.Exceeded && cost <= b.burst {
@@ -145,7 +145,7 @@ func (b *bucket) state(st admit.LimitState, cost int) error {
 	return nil
 }
 
-// near reports whether a time is an exact one, rounded up to a microsecond at most.
+// near reports whether d is the exact time, rounded up by at most a microsecond.
 func (b *bucket) near(d time.Duration, exact *big.Rat) bool {
 	off := sub(rat(int64(d)), atLeastZero(exact))
 	return add(off, b.slack).Sign() >= 0 && off.Cmp(add(b.slack, rat(1000))) <= 0

@@ -10,8 +10,8 @@ import (
 	"github.com/admit-go/admit"
 )
 
-// Source makes random numbers of bytes, so that a fuzzer can look for those that matter.
-// After the last byte it is Empty, and goes on with numbers of its own.
+// Source makes random numbers from bytes, so that a fuzzer can search for interesting ones. After
+// the last byte it is Empty, and continues with its own numbers.
 type Source struct {
 	Bytes []byte
 	after rand.PCG
@@ -20,7 +20,7 @@ type Source struct {
 // Uint64 implements rand.Source.
 func (s *Source) Uint64() uint64 {
 	if s.Empty() {
-		return s.after.Uint64() // a rand.Rand would wait for ever for another one than zero
+		return s.after.Uint64() // with only zeros, a rand.Rand would loop forever
 	}
 	var next [8]byte
 	s.Bytes = s.Bytes[copy(next[:], s.Bytes):]
@@ -30,7 +30,7 @@ func (s *Source) Uint64() uint64 {
 // Empty reports whether all bytes have been used.
 func (s *Source) Empty() bool { return len(s.Bytes) == 0 }
 
-// magnitude is from 1 to most: as often small as large, and often at an end.
+// magnitude returns a number from 1 to most: as often small as large, and often 1 or most.
 func magnitude(r *rand.Rand, most int64) int64 {
 	switch r.IntN(8) {
 	case 0:
@@ -43,7 +43,7 @@ func magnitude(r *rand.Rand, most int64) int64 {
 	return min(1+r.Int64N(int64(1)<<r.IntN(63)), most)
 }
 
-// Limits are up to three limits, complete, over the whole range of what may be.
+// Limits returns up to three complete limits from the whole range of valid values.
 func Limits(r *rand.Rand) []admit.Limit {
 	limits := make([]admit.Limit, 1+r.IntN(3))
 	for i := range limits {
@@ -61,12 +61,12 @@ func Limits(r *rand.Rand) []admit.Limit {
 	}
 	complete, err := admit.CompleteLimits(limits)
 	if err != nil {
-		panic(err) // each was looked at
+		panic(err) // never: each has been checked
 	}
 	return complete
 }
 
-// Cost is what a client, or a service, may ask for.
+// Cost returns a cost that a client or a service may ask for.
 func Cost(r *rand.Rand, l admit.Limit) int {
 	switch r.IntN(10) {
 	case 0:
@@ -88,7 +88,7 @@ func Cost(r *rand.Rand, l admit.Limit) int {
 	}
 }
 
-// Pause is a time that goes by: none, about that of a request, or some of that in which the
+// Pause returns a time to wait: none, about that of one request, or part of the time in which the
 // bucket fills up.
 func Pause(r *rand.Rand, l admit.Limit) time.Duration {
 	one := int64(l.Per) / int64(l.Requests)

@@ -1,5 +1,4 @@
-// Package lists keeps what was made from short lists, such as the limits of a caller, so
-// that the same list again costs nothing.
+// Package lists caches values that are computed from short lists, such as the limits of a caller.
 package lists
 
 import (
@@ -7,7 +6,7 @@ import (
 	"sync"
 )
 
-// most bounds the lists of a cache. Who has more of them makes some again.
+// most bounds the lists in a cache. Beyond that, the cache is emptied.
 const most = 10_000
 
 // Cache keeps a value for each list. The zero Cache is empty. It is safe for concurrent
@@ -18,14 +17,14 @@ type Cache[E comparable, V any] struct {
 	n    int // lists that have a value
 }
 
-// node stands for a list: that of its parent, and one element more.
+// node represents a list: the list of its parent and one more element.
 type node[E comparable, V any] struct {
 	longer map[E]*node[E, V]
 	made   bool
 	value  V
 }
 
-// Get returns the value of a list, which it makes unless it is there. An error is not kept.
+// Get returns the value of a list, which it computes unless it is cached. Errors are not cached.
 func (c *Cache[E, V]) Get(list []E, make func([]E) (V, error)) (V, error) {
 	if v, made := c.find(list); made {
 		return v, nil
@@ -50,7 +49,7 @@ func (c *Cache[E, V]) find(list []E) (v V, made bool) {
 	return at.value, at.made
 }
 
-// put keeps v, unless somebody else was faster, and returns what is kept.
+// put caches v, unless another goroutine was faster, and returns the cached value.
 func (c *Cache[E, V]) put(list []E, v V) V {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -3,9 +3,9 @@ package mediatype
 import "math"
 
 // Negotiate returns the index of the offer that the lines of an Accept header prefer, or
-// -1 if they take none (RFC 9110 §12.5.1). The most specific range that matches an offer
+// -1 if they accept none (RFC 9110 §12.5.1). The most specific range that matches an offer
 // gives its weight; of equal weights the earlier offer wins. Malformed members are
-// ignored; if no other is there, the first offer is preferred. Its time is linear in the
+// ignored; if there is no other, the first offer is preferred. Its time is linear in the
 // length of the header, and in the number of offers.
 func Negotiate(accept []string, offers []Type) int {
 	best, weight := -1, uint32(0)
@@ -28,8 +28,8 @@ func Negotiate(accept []string, offers []Type) int {
 // the stack.
 const maxRanks = 16
 
-// Prefers reports whether the lines of an Accept header name t with a higher weight than
-// other, or without naming other. A wildcard names nothing.
+// Prefers reports whether the lines of an Accept header name t, and either name other with a
+// lower weight or do not name it. A wildcard names nothing.
 func Prefers(accept []string, t, other Type) bool {
 	offers := [2]Type{t, other}
 	var ranks [2]rank
@@ -37,8 +37,8 @@ func Prefers(accept []string, t, other Type) bool {
 	return ranks[0].named() > ranks[1].named()
 }
 
-// rankOffers gives each offer the rank of the range that speaks for it, and reports
-// whether the header has any well-formed range at all.
+// rankOffers sets the rank of each offer to the highest rank of a range, and reports whether the
+// header has a well-formed range at all.
 func rankOffers(accept []string, offers []Type, ranks []rank) (found bool) {
 	for _, line := range accept {
 		for i := 0; i < len(line); i++ {
@@ -60,9 +60,9 @@ func rankOffers(accept []string, offers []Type, ranks []rank) (found bool) {
 	return found
 }
 
-// A rank is how specific a range is and, below that, its weight, so that of two
-// ranges the more specific one has the higher rank. Of equally specific ones
-// the higher weight counts, but 0 before all: it excludes.
+// A rank is how specific a range is and, in its lower bits, its weight, so that the more specific
+// of two ranges has the higher rank. Of equally specific ones the higher weight counts, except
+// that 0, which excludes, counts before all others.
 type rank uint64
 
 const (
@@ -75,7 +75,7 @@ const (
 // Weights are in billionths.
 const (
 	fullWeight     uint32 = 1_000_000_000  // of q=1
-	weightExcludes uint32 = math.MaxUint32 // in the place of 0 in a rank
+	weightExcludes uint32 = math.MaxUint32 // replaces 0 in a rank
 )
 
 // weight is 0 where no range has matched, or one excludes the offer.
@@ -86,7 +86,7 @@ func (r rank) weight() uint32 {
 	return 0
 }
 
-// named is the weight of an offer whose type is named, not matched by a wildcard.
+// named returns the weight of an offer whose type is named, and not matched by a wildcard.
 func (r rank) named() uint32 {
 	if r < rankExact {
 		return 0
@@ -94,17 +94,16 @@ func (r rank) named() uint32 {
 	return r.weight()
 }
 
-// A mediaRange is a member of Accept, cut and not copied.
+// A mediaRange is a member of Accept. Its parts are slices of the header.
 type mediaRange struct {
-	name   string // type/subtype, or * alone
+	name   string // type/subtype, or only *
 	slash  int    // of name
 	params string // empty if there is none but the weight
 	base   rank   // what it gives to an offer that it matches, without parameters
 }
 
-// parseRange parses the member that begins at line[i] and returns the index of what
-// follows it: its comma, or the end. If there is no well-formed member, it returns
-// where it saw that.
+// parseRange parses the member that begins at line[i], and returns the index after it: that of
+// its comma, or the end. If the member is malformed, it returns where it found that.
 func parseRange(line string, i int) (r mediaRange, next int, ok bool) {
 	start := skipSpace(line, i)
 	i = tokenEnd(line, start)
@@ -124,7 +123,7 @@ func parseRange(line string, i int) (r mediaRange, next int, ok bool) {
 		default:
 			r.base = rankExact
 		}
-	case star: // alone, as some clients still send it
+	case star: // a single *, which some clients still send
 		r.base = rankAny
 	default:
 		return r, i, false
@@ -142,8 +141,8 @@ func parseRange(line string, i int) (r mediaRange, next int, ok bool) {
 	return r, i, true
 }
 
-// rangeParams parses the parameters of a range, from the first ";" on. One called q,
-// wherever it is, is the weight and no parameter. Two weights contradict each other.
+// rangeParams parses the parameters of a range, from the first ";" on. A parameter q is the weight
+// of the range, wherever it stands. A range with two weights is malformed.
 func rangeParams(line string, i int) (params string, weight uint32, next int, ok bool) {
 	start, named, weighted := i+1, false, false
 	weight = fullWeight
@@ -171,9 +170,9 @@ func rangeParams(line string, i int) (params string, weight uint32, next int, ok
 	return params, weight, i, true
 }
 
-// rank returns the rank that r gives to an offer, or 0 if it does not match it. A
-// parameter of the range that the offer has otherwise, or not at all, is no match,
-// but charset is not asked of an offer without one: its type has none, or is UTF-8.
+// rank returns the rank that r gives to an offer, or 0 if it does not match. It does not match if
+// the range has a parameter that the offer lacks or has with another value. An offer without a
+// charset matches any: its type has none, or is UTF-8.
 func (r *mediaRange) rank(offer *Type) rank {
 	switch {
 	case r.base >= rankExact:
@@ -218,9 +217,9 @@ func memberEnd(line string, i int) int {
 
 func isWeight(name string) bool { return name == "q" || name == "Q" }
 
-// parseWeight parses the value of q (RFC 9110 §12.4.2). It takes what clients send
-// beyond the grammar: more digits, none before the point, more than 1. Digits after the
-// ninth are cut off, but do not turn a weight into 0.
+// parseWeight parses the value of q (RFC 9110 §12.4.2). It also accepts what clients send beyond
+// the grammar: more digits, none before the point, more than 1. Digits after the ninth are cut
+// off, but do not make a weight 0.
 func parseWeight(value string) (weight uint32, ok bool) {
 	s := content(value)
 	i, positive := 0, false // before the point

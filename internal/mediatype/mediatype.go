@@ -1,7 +1,7 @@
-// Package mediatype parses media types and the syntax that they are made of (tokens,
-// parameters, quoted strings, lists), and decides which media type a client prefers. It
-// knows headers as lines of text, and no requests. Its decisions depend on their
-// arguments alone, and only Quote allocates.
+// Package mediatype parses media types and the syntax that they are made of (tokens, parameters,
+// quoted strings, lists), and decides which media type a client prefers. Headers are lines of
+// text; it does not know requests. Its results depend only on the arguments, and only Quote
+// allocates.
 package mediatype
 
 import (
@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Type is a media type as it was written (RFC 9110 §8.3.1). Its parts are cut from the
-// text that was parsed, and not copied.
+// Type is a media type as it was written (RFC 9110 §8.3.1). Its parts are slices of the text that
+// was parsed.
 type Type struct {
 	text   string // what was parsed
 	name   string // type/subtype
@@ -28,12 +28,12 @@ var (
 	errSameParam = errors.New("has a parameter twice")
 )
 
-// maxParams bounds the search for a parameter that is there twice. The types that
-// the IANA registry has, have a handful at most.
+// maxParams bounds the search for a duplicate parameter. The types of the IANA registry have only
+// a few.
 const maxParams = 16
 
-// Parse parses the media type that is all of s, space around it apart. Wildcards are
-// tokens like others: see HasWildcard.
+// Parse parses s, which is one media type with optional space around it. Wildcards are tokens like
+// others: see HasWildcard.
 func Parse(s string) (Type, error) {
 	t := Type{text: s}
 	start := skipSpace(s, 0)
@@ -96,8 +96,8 @@ func (t Type) IsJSON() bool {
 	return sameName(t.name, "application/json") || before > t.slash+1 && sameName(t.name[before:], suffix) && !t.HasWildcard()
 }
 
-// Param returns the value of a parameter as it was written, quotes included; the case
-// of the name does not matter. SameValue compares such values.
+// Param returns the value of a parameter as it was written, including quotes. The name is not
+// case-sensitive. SameValue compares such values.
 func (t Type) Param(name string) (value string, ok bool) {
 	for i := 0; i < len(t.params); {
 		n, value, next, _ := param(t.params, i)
@@ -112,7 +112,7 @@ func (t Type) Param(name string) (value string, ok bool) {
 // param parses the parameter that begins at s[i], after a ";" (RFC 9110 §5.6.6). It
 // returns its name, its value as it was written, and the index of what follows it and
 // the space after it. The name is empty if there is no parameter, as in "a/b;;c=d".
-// Space around "=" is taken, as most parsers do.
+// Space around "=" is accepted, as by most parsers.
 func param(s string, i int) (name, value string, next int, ok bool) {
 	start := skipSpace(s, i)
 	i = tokenEnd(s, start)
@@ -134,15 +134,14 @@ func param(s string, i int) (name, value string, next int, ok bool) {
 	return name, s[start:i], skipSpace(s, i), ok
 }
 
-// sameName compares tokens that have no case, such as types and the names of
-// parameters.
+// sameName compares tokens that are not case-sensitive, such as types and the names of parameters.
 func sameName(a, b string) bool {
 	return len(a) == len(b) && strings.EqualFold(a, b)
 }
 
-// SameValue compares values of parameters, each a token or a quoted string. A quoted
-// string is the same as the token that it quotes (RFC 9110 §8.3.1). Case is ignored,
-// because for most parameters, charset among them, it has no meaning.
+// SameValue compares values of parameters, which are tokens or quoted strings. A quoted string
+// equals the token that it quotes (RFC 9110 §8.3.1). Case is ignored, since it has no meaning for
+// most parameters, such as charset.
 func SameValue(a, b string) bool {
 	if a == b {
 		return true
@@ -158,8 +157,8 @@ func SameValue(a, b string) bool {
 	return a == b
 }
 
-// content returns what a quoted string has between its quotes, escapes included, and a
-// token as it is.
+// content returns what is between the quotes of a quoted string, including escapes, or a token as
+// it is.
 func content(value string) string {
 	if value[0] == '"' { // a value has at least one byte
 		return value[1 : len(value)-1]

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Pattern stands for one media type, or for all that a wildcard leaves open.
+// Pattern matches one media type, or all that its wildcard allows.
 type Pattern struct {
 	prefix, suffix string // what the name of a type begins and ends with
 	exact          bool   // the prefix is all of it
@@ -17,7 +17,7 @@ var (
 )
 
 // ParsePattern parses "type/subtype", "type/*" or "type/*+suffix" (RFC 6838 §4.2.8).
-// Its errors continue a sentence, as those of Parse do.
+// Its errors continue a sentence, like those of Parse.
 func ParsePattern(s string) (Pattern, error) {
 	t, err := Parse(s)
 	if err != nil {
@@ -36,7 +36,7 @@ func ParsePattern(s string) (Pattern, error) {
 	return Pattern{prefix: before, suffix: after}, nil
 }
 
-// Exact returns the one type/subtype that p stands for, or false if p has a wildcard.
+// Exact returns the only type/subtype that p matches, or false if p has a wildcard.
 func (p Pattern) Exact() (name string, ok bool) {
 	if p.exact {
 		return p.prefix, true
@@ -44,8 +44,8 @@ func (p Pattern) Exact() (name string, ok bool) {
 	return "", false
 }
 
-// Matches reports whether p stands for t, whatever the parameters of t and the case of
-// both. A wildcard stands for one character at least.
+// Matches reports whether p matches t. It ignores the parameters of t, and case. A wildcard matches
+// at least one character.
 func (p Pattern) Matches(t Type) bool {
 	if p.exact {
 		return sameName(t.name, p.prefix)

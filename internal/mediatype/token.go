@@ -6,7 +6,7 @@ import "strings"
 // headers are.
 func IsToken(s string) bool { return s != "" && tokenEnd(s, 0) == len(s) }
 
-// tokenBytes are those of a token: what is visible in ASCII, delimiters apart.
+// tokenBytes are the bytes of a token: visible ASCII characters except delimiters.
 var tokenBytes = func() (is [256]bool) {
 	for c := byte('!'); c <= '~'; c++ {
 		is[c] = strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) < 0
@@ -14,7 +14,7 @@ var tokenBytes = func() (is [256]bool) {
 	return is
 }()
 
-// tokenEnd returns the index of the first byte from s[i] on that no token has.
+// tokenEnd returns the index of the first byte from s[i] on that cannot be in a token.
 func tokenEnd(s string, i int) int {
 	for i < len(s) && tokenBytes[s[i]] {
 		i++
@@ -22,7 +22,7 @@ func tokenEnd(s string, i int) int {
 	return i
 }
 
-// skipSpace returns the index of the first byte from s[i] on that is no space
+// skipSpace returns the index of the first byte from s[i] on that is not a space
 // (RFC 9110 §5.6.3).
 func skipSpace(s string, i int) int {
 	for i < len(s) && (s[i] == ' ' || s[i] == '\t') {
@@ -31,8 +31,8 @@ func skipSpace(s string, i int) int {
 	return i
 }
 
-// quotedEnd returns the index after the quoted string that begins at s[i]; if
-// nothing ends it, the length of s and false.
+// quotedEnd returns the index after the quoted string that begins at s[i]. If the string does not
+// end, it returns the length of s and false.
 func quotedEnd(s string, i int) (end int, ok bool) {
 	for i++; i < len(s); i++ {
 		switch s[i] {

@@ -1,6 +1,5 @@
-// Package mint makes tokens: a prefix, an underscore, 160 random bits in base62 and a
-// checksum (CRC32-IEEE of all before it), by which a mistyped or cut token is known
-// without asking a store.
+// Package mint makes tokens: a prefix, an underscore, 160 random bits in base62, and a checksum
+// (CRC32-IEEE of all before it), which detects a mistyped or cut token without asking a store.
 package mint
 
 import (
@@ -17,10 +16,10 @@ const (
 	checksumDigits = 6  // 62^6 > 2^32
 )
 
-// CheckPrefix returns an error unless the prefix is 1 to 32 of a-z 0-9 _.
+// CheckPrefix returns an error unless the prefix has 1 to 32 characters of a-z, 0-9 and _.
 func CheckPrefix(prefix string) error {
 	if len(prefix) < 1 || len(prefix) > 32 || strings.Trim(prefix, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
-		return fmt.Errorf("the prefix %q is not 1 to 32 of a-z 0-9 _", prefix)
+		return fmt.Errorf("the prefix %q must have 1 to 32 characters of a-z, 0-9 and _", prefix)
 	}
 	return nil
 }
@@ -37,14 +36,14 @@ func New(prefix string) (token string, err error) {
 	return string(appendChecksum(b, b)), nil
 }
 
-// Prefix returns the prefix that a token has if New made it. Base62 has no underscore, so
-// it ends at the last one.
+// Prefix returns the prefix of a token that New has made. It ends before the last underscore,
+// since base62 has none.
 func Prefix(token string) string {
 	return token[:max(strings.LastIndexByte(token, '_'), 0)]
 }
 
-// WellFormed reports whether what follows the prefix of a token has the shape and the
-// checksum of one that New made. It does not look at the prefix.
+// WellFormed reports whether the rest of a token after its prefix has the form and the checksum
+// of a token that New has made. It does not check the prefix.
 func WellFormed(token string) bool {
 	i := strings.LastIndexByte(token, '_')
 	if len(token)-i-1 != randomDigits+checksumDigits {
@@ -59,7 +58,7 @@ func WellFormed(token string) bool {
 	return string(appendChecksum(nil, body)) == token[len(body):]
 }
 
-// appendBase62 appends the big-endian number as so many digits.
+// appendBase62 appends a big-endian number with that many digits.
 func appendBase62(b, number []byte, digits int) []byte {
 	n := append([]byte(nil), number...)
 	start := len(b)

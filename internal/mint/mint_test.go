@@ -58,7 +58,7 @@ func TestPrefixes(t *testing.T) {
 		assert.Equal(t, prefix, mint.Prefix(token))
 	}
 	for _, prefix := range []string{"", "UP", "a-b", "é", "a b", "a\n", strings.Repeat("a", 33)} {
-		require.ErrorContains(t, mint.CheckPrefix(prefix), "is not 1 to 32 of a-z 0-9 _", "%q", prefix)
+		require.ErrorContains(t, mint.CheckPrefix(prefix), "must have 1 to 32 characters of a-z, 0-9 and _", "%q", prefix)
 		_, err := mint.New(prefix)
 		assert.Error(t, err, "%q", prefix)
 	}

@@ -1,5 +1,5 @@
-// Package outage knows when something that fails now and then is to be told of: once when it
-// begins to fail, and once when it works again.
+// Package outage decides when to report something that fails: once when it begins to fail, and
+// once when it works again.
 package outage
 
 import (
@@ -8,26 +8,27 @@ import (
 	"time"
 )
 
-// pause is the time from one beginning that is told to the next.
+// pause is the time between two reports of a beginning.
 const pause = time.Minute
 
-// Outage is the state of one thing. The zero value works. It is safe for concurrent use.
+// Outage is the state of one thing that may fail. The zero value is ready to use. It is safe for
+// concurrent use.
 type Outage struct {
-	// Quiet is the time without a failure after which it works again, where failures and
-	// successes come side by side.
+	// Quiet is the time without failures after which it works again, if failures and successes
+	// are mixed.
 	Quiet time.Duration
 
-	failing atomic.Bool // so that who works need not lock
+	failing atomic.Bool // so that a success need not lock
 
 	mu          sync.Mutex
-	since, last time.Time // failure
-	due         time.Time // when the next beginning may be told
-	told        bool      // the beginning
+	since, last time.Time // of the first and the last failure
+	due         time.Time // when the next beginning may be reported
+	told        bool      // the beginning has been reported
 	without     int64
-	all         uint64 // that Without has counted, in every outage
+	all         uint64 // calls of Without in all outages
 }
 
-// Failed notes a failure, and reports whether it is the beginning to be told.
+// Failed records a failure, and reports whether it is a beginning to report.
 func (o *Outage) Failed() (tell bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -43,7 +44,7 @@ func (o *Outage) Failed() (tell bool) {
 	return tell
 }
 
-// Without counts something that was done without what fails.
+// Without counts something that was done without the thing that fails.
 func (o *Outage) Without() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -51,15 +52,15 @@ func (o *Outage) Without() {
 	o.all++
 }
 
-// State reports whether it fails, and how often Without was called in all.
+// State reports whether it fails, and how often Without has been called.
 func (o *Outage) State() (failing bool, without uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.failing.Load(), o.all
 }
 
-// Worked notes that it works, and reports whether that is the end to be told: how long ago it
-// began, and how often Without was called since.
+// Worked records a success, and reports whether that is an end to report. It returns how long
+// ago the outage began, and how often Without has been called since.
 func (o *Outage) Worked() (away time.Duration, without int64, tell bool) {
 	if !o.failing.Load() {
 		return 0, 0, false

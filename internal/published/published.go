@@ -1,6 +1,6 @@
-// Package published is what package admit says of its values to the packages that publish a
-// contract, and to nobody else: a user has no need of it, so that it is no part of the API.
-// Package admit sets the functions, whose arguments and results have types of its own.
+// Package published is what package admit tells the packages that publish a contract about its
+// values. It is not part of the API, since users do not need it. Package admit sets the
+// functions, whose arguments and results have types of package admit.
 package published
 
 import (
@@ -10,22 +10,22 @@ import (
 	"time"
 )
 
-// Chain is what a Policy asks of a request and does to it, beside its answers.
+// Chain is what a Policy requires of a request and does to it, except its error responses.
 type Chain struct {
-	Methods   []string      // that are taken, HEAD among them; nil: any
-	Offers    []string      // media types of answers; nil: not negotiated
-	Types     []string      // media types of bodies; nil: any
-	Encodings []string      // of bodies, beside none
-	MaxBody   int64         // bytes; 0: not bounded
-	FirstByte time.Duration // of an answer; 0: not bounded
-	Total     time.Duration // of an answer; 0: not bounded
+	Methods   []string      // that it takes, with HEAD; nil: any
+	Offers    []string      // media types of responses; nil: not negotiated
+	Types     []string      // media types of request bodies; nil: any
+	Encodings []string      // content codings of request bodies, besides none
+	MaxBody   int64         // in bytes; 0: no bound
+	FirstByte time.Duration // until the first byte of a response; 0: no bound
+	Total     time.Duration // until the end of a response; 0: no bound
 
-	Sources  []Source // where a key may stand; nil: none is asked for
+	Sources  []Source // where a request may have a key; nil: no key is required
 	Realm    string
 	Optional bool // a request may come without a key
-	Identity bool // something else than a key says who calls
+	Identity bool // something other than a key identifies the caller
 	Throttle Limit
-	Outside  bool // keys are looked up in a store that may fail
+	Outside  bool // keys are in a store that may fail
 
 	Scopes   []string
 	AtLeast  string
@@ -36,52 +36,52 @@ type Chain struct {
 	Quotas      []Quotas
 	InFlight    InFlight
 	Shedder     Shedder
-	BodyWait    time.Duration // for a byte of a body; 0: not bounded
+	BodyWait    time.Duration // for a byte of a request body; 0: no bound
 	Maintenance any           // *admit.Maintenance, or nil
 	Errors      any           // *admit.ErrorWriter, or nil
 }
 
-// InFlight is how many requests may be there at once; all is 0 without a bound.
+// InFlight is a concurrency limit; all fields are 0 if there is none.
 type InFlight struct {
 	Max, PerAddress, Queue int
 }
 
-// Shedder is how many requests may be worked on at once, and how many may wait, for how long.
+// Shedder is how many requests may run at once, and how many may wait for how long.
 type Shedder struct {
 	Max, Queue int
 	Interval   time.Duration
 }
 
-// Source is where a key may stand in a request.
+// Source is where a request may have a key.
 type Source struct {
 	In   string // authorization, header, query or cookie
 	Name string // authorization: the scheme
 }
 
-// Plan is what callers have bought.
+// Plan is a plan of callers.
 type Plan struct {
 	Name, Includes string
 	Features       []string
 	UpgradeURL     string
 }
 
-// Limits are those of one Limiter for the callers of one plan.
+// Limits are the limits of one Limiter for the callers of one plan.
 type Limits struct {
 	Field  string // of the Policy
 	Name   string // of the Limiter
 	By     string // key, address, or "" for another way of counting
-	Plan   string // "": callers without one, or whose plan has none
+	Plan   string // "": callers without a plan, or whose plan has no limits
 	Limits []Limit
 	DryRun bool
 
 	Policy    string // the header RateLimit-Policy
-	Exhausted string // an example of the header RateLimit, where the first limit is used up
+	Exhausted string // an example of the header RateLimit with the first limit used up
 
-	Store  bool // it shares a store with others
+	Store  bool // the limits are in a store that other processes may share
 	Legacy bool // it sends X-RateLimit headers too
 }
 
-// Limit is one of them, complete.
+// Limit is one limit, complete.
 type Limit struct {
 	Name     string
 	Requests int
@@ -89,78 +89,79 @@ type Limit struct {
 	Burst    int
 }
 
-// Quotas are those of the callers of one plan. Each plan has one, beginning with that of
-// callers without a plan.
+// Quotas are the quotas of the callers of one plan. There is one for callers without a plan,
+// which comes first, and one for each plan.
 type Quotas struct {
-	Plan     string // "": callers without one
+	Plan     string // "": callers without a plan
 	Quotas   []Quota
-	Billing  bool   // periods begin on the billing day of the caller, else with the calendar
-	Location string // by whose clocks periods begin
+	Billing  bool   // periods begin on the billing day of the caller, otherwise with the calendar
+	Location string // the time zone in which periods begin
 
 	Policy    string // an example of the header RateLimit-Policy; "": there are no quotas
-	Exhausted string // an example of the header RateLimit, where a quota is used up; "": no quota refuses
+	Exhausted string // an example of the header RateLimit with a quota used up; "": no quota rejects
 
-	Store bool // what is used is in a store that others may share
+	Store bool // usage is in a store that other processes may share
 }
 
-// Quota is one of them, complete.
+// Quota is one quota, complete.
 type Quota struct {
 	Name     string
 	Requests int64
 	Every    string // day, week or month
-	Soft     bool   // more is counted, and not refused
+	Soft     bool   // more requests are counted, not rejected
 }
 
 // Outcome is how a request has ended.
 type Outcome struct {
 	Route  string // the innermost pattern that has matched, or ""
 	Status int
-	Code   string // of the error that admit has written; "" for none, or that of somebody else
+	Code   string // of the error that admit has written; "" if it has not written one
 }
 
 var (
 	// Of describes an admit.Policy that Chain takes.
 	Of func(policy any) Chain
 
-	// Outcomes returns a handler that calls next, and then f if an answer has begun, with
-	// the request as next got it.
+	// Outcomes returns a handler that calls next, and then f if a response has begun, with the
+	// request that next got.
 	Outcomes func(next http.Handler, f func(*http.Request, Outcome)) http.Handler
 
-	// SetRoute says which pattern a request has matched, to every Outcomes around.
-	// It keeps the pointer, so that a request allocates nothing for it.
+	// SetRoute tells every Outcomes around which pattern a request has matched. It keeps the
+	// pointer, so that it allocates nothing.
 	SetRoute func(r *http.Request, pattern *string)
 
-	// SwitchMaintenance lets an *admit.Maintenance refuse until a time, or for the zero time
-	// until it is switched again, or for nil lets in; and returns what it did before.
+	// SwitchMaintenance makes an *admit.Maintenance reject requests until a time. Until the zero
+	// time, it rejects them until it is switched again; nil admits them. It returns the value
+	// before.
 	SwitchMaintenance func(maintenance any, until *time.Time) *time.Time
 
-	// Decodes, Forms and Proxies are, as []*admit.Error, what Decode, ParseForm and
-	// ProxyError answer, and Handlers what an admit.HandlerFunc does beside its own errors.
-	// Mux is what an admit.Mux answers by itself: 400 to a request for "*", 404 and 405.
+	// Decodes, Forms and Proxies are the errors of Decode, ParseForm and ProxyError, as
+	// []*admit.Error. Handlers are those of an admit.HandlerFunc besides its own. Mux are those
+	// of an admit.Mux itself: 400 for a request for "*", 404 and 405.
 	Forms, Proxies, Handlers, Mux any
-	Decodes                       func() any // since it decodes a sample
+	Decodes                       func() any // a function, since it decodes a sample
 
-	// Routes are those of a *contract.API, which package contract sets; the first is for
-	// any request, and has the empty pattern. Find returns the row of an answer, or one
-	// that it would need.
+	// Routes returns the routes of a *contract.API, and Find the row of a response, or the one
+	// that is missing. Package contract sets both. The first route has the empty pattern, and is
+	// for any request.
 	Routes func(api any) []Route
 	Find   func(api any, r *http.Request, o Outcome) (Row, bool)
 
-	// StandIn sets what serves requests in the place of the handlers of Handle, where f does
-	// not return nil.
+	// StandIn sets a function that may return a handler to replace that of Handle for a request,
+	// or nil.
 	StandIn func(api any, f func(*http.Request) http.Handler)
 )
 
 // Route is a route of a contract, with what it inherits from the outer Policy.
 type Route struct {
 	Pattern, Method, Host, Path string
-	Methods                     []string // that are taken; nil: any
+	Methods                     []string // that it takes; nil: any
 	Chain                       Chain
-	Rows                        []Row // of its own
-	Handled                     bool  // by Handle
+	Rows                        []Row // its own, without those of the outer Policy
+	Handled                     bool  // registered by Handle
 }
 
-// Row is what answers are told apart by.
+// Row identifies a row of a contract.
 type Row struct {
 	Route  string // pattern; "": any request
 	Status int
@@ -168,7 +169,7 @@ type Row struct {
 	Field  string // of the Policy; "handler", "HandlerFunc", "mux", or "" for what every Policy has
 }
 
-// HeaderNames are the names of the headers that an error has by itself, sorted.
+// HeaderNames returns the names of the headers that an error has itself, sorted.
 func HeaderNames(h http.Header, retryAfter time.Duration) []string {
 	var names []string
 	for name := range h {
@@ -181,7 +182,8 @@ func HeaderNames(h http.Header, retryAfter time.Duration) []string {
 	return names
 }
 
-// HeaderName writes the name of a header as its specification does, and not as http.Header.
+// HeaderName returns the name of a header as its specification writes it, instead of the form of
+// http.Header.
 func HeaderName(name string) string {
 	switch name = http.CanonicalHeaderKey(name); name {
 	case "Www-Authenticate":
@@ -201,9 +203,8 @@ func HeaderName(name string) string {
 	return name
 }
 
-// Retryable reports whether the same request may be answered otherwise a while later: the
-// client was slow or too fast, or the trouble is the server's and passes (RFC 9110 §15.5.9,
-// §15.6; RFC 6585 §4).
+// Retryable reports whether the same request may succeed later: the client was too slow or too
+// fast, or the server has a temporary problem (RFC 9110 §15.5.9, §15.6; RFC 6585 §4).
 func Retryable(status int) bool {
 	switch status {
 	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
@@ -213,7 +214,7 @@ func Retryable(status int) bool {
 	return false
 }
 
-// Title returns the name of a status in RFC 9110, or of its class.
+// Title returns the name of a status in RFC 9110, or that of its class.
 func Title(status int) string {
 	switch status { // net/http has older names
 	case http.StatusRequestEntityTooLarge:

@@ -20,15 +20,14 @@ import (
 // a deadline is set after a hijack; and when the header has changed between then and the end
 // of the test. What comes too late does not reach the server.
 //
-// The guard offers what the writer of the server does. Unwrap returns that writer, because
-// http.MaxBytesReader needs it: what is done to it directly is not seen.
+// The guard has the methods of the server's writer. Unwrap returns that writer, since
+// http.MaxBytesReader needs it; the guard does not see what is done to it directly.
 //
-// A call through the guard is no synchronisation for the race detector, so that none hides
-// a race.
+// A call through the guard does not synchronize for the race detector, so that it hides no race.
 func Guard(t testing.TB, h http.Handler) http.Handler { return newGuard(t, h, false) }
 
-// GuardAll is Guard, and the test also fails when the request's body is read or closed after
-// ServeHTTP has returned. The body is then not the one of the server, which handlers can see.
+// GuardAll is Guard, and also fails the test when the body of the request is read or closed after
+// ServeHTTP has returned. Handlers can see that the body is not that of the server.
 func GuardAll(t testing.TB, h http.Handler) http.Handler { return newGuard(t, h, true) }
 
 func newGuard(t testing.TB, h http.Handler, bodies bool) http.Handler {
@@ -65,7 +64,7 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	defer func() {
 		c.uses.add(returned)
-		r.MultipartForm = inner.MultipartForm // its files are the server's to remove
+		r.MultipartForm = inner.MultipartForm // the server removes its files
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.ends = append(g.ends, end{c.what, header, header.Clone()})
@@ -77,8 +76,8 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// checkHeaders reads the headers without synchronisation, so that the race detector sees
-// who writes to one without a change that lasts.
+// checkHeaders reads the headers without synchronization, so that the race detector sees a write
+// that is undone later.
 func (g *guard) checkHeaders() {
 	g.running.Wait()
 	g.mu.Lock()
@@ -105,7 +104,7 @@ type call struct {
 	uses counter // methods that run, and what follows
 }
 
-// What has happened, as is added to uses.
+// Events, as they are added to uses.
 const (
 	hijacked = 1 << 32
 	returned = 1 << 33 // above all else
@@ -121,8 +120,8 @@ func (c *call) begin(method string) bool {
 	return false
 }
 
-// end is deferred. The writer of HTTP/2 panics when it is taken away in the middle of a
-// method: that is one more fault of the test, and not the end of the others.
+// end is deferred. The writer of HTTP/2 panics if the request ends in the middle of a method: that
+// is one more failure of the test, and must not end the other tests.
 func (c *call) end(method string) {
 	if c.uses.add(-1) < returned {
 		return
@@ -138,7 +137,7 @@ func (c *call) fail(method, fault string) {
 	c.t.Errorf("%s: %s %s\n%s", c.what, method, fault, debug.Stack())
 }
 
-// counter is atomic. Where the race detector is, it is no synchronisation.
+// counter is atomic. With the race detector, it does not synchronize.
 type counter struct{ n atomic.Int64 }
 
 // errLate is what late calls return.
@@ -246,7 +245,7 @@ func (w *guardedHijacker) ReadFrom(src io.Reader) (int64, error) {
 	return w.ResponseWriter.(io.ReaderFrom).ReadFrom(src)
 }
 
-// nowhere is the writer for who comes too late.
+// nowhere is the writer for calls that come too late.
 type nowhere struct{}
 
 func (nowhere) Header() http.Header       { return http.Header{} }

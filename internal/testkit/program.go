@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// StartProgram starts a service that says its address in the first line that it prints,
-// and returns that. When the test ends the program is interrupted, and must end in order.
+// StartProgram starts a service that prints its address in its first line, and returns the
+// address. At the end of the test it interrupts the program, which must exit without an error.
 func StartProgram(t testing.TB, c *exec.Cmd) (url string) {
 	t.Helper()
 	stdout, err := c.StdoutPipe()

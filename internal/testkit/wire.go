@@ -1,5 +1,5 @@
-// Package testkit has what the tests of several packages need: servers on each wire with a
-// guard under the handler, and clients that write by hand.
+// Package testkit has what the tests of several packages need: servers for HTTP/1.1 and HTTP/2 with
+// a guard under the handler, and clients that write requests byte by byte.
 package testkit
 
 import (
@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// The protocols over which handlers are tried, because they differ where it hurts.
+// The protocols that handlers are tested with, since they differ in many details.
 const (
 	HTTP1    = "HTTP/1.1"
 	HTTP1TLS = "HTTP/1.1 with TLS"
@@ -28,18 +28,18 @@ var (
 	PlainWires = []string{HTTP1, HTTP1TLS}
 )
 
-// patience is how long a test waits for what should come at once.
+// patience is how long a test waits for something that should happen at once.
 const patience = 20 * time.Second
 
-// Serve serves h, guarded as by Guard, over real sockets until the test ends. Configure,
-// if it is given, changes the server before it starts.
+// Serve serves h with a Guard over real sockets until the test ends. The configure functions change
+// the server before it starts.
 func Serve(t testing.TB, wire string, h http.Handler, configure ...func(*http.Server)) *httptest.Server {
 	t.Helper()
 	return ServeUnguarded(t, wire, Guard(t, h), configure...)
 }
 
-// ServeUnguarded is Serve for handlers that are no concern of the test, or do on purpose
-// what a handler must not.
+// ServeUnguarded is Serve without a Guard, for handlers that are not under test, or that do on
+// purpose what a handler must not.
 func ServeUnguarded(t testing.TB, wire string, h http.Handler, configure ...func(*http.Server)) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
@@ -63,8 +63,8 @@ func ServeUnguarded(t testing.TB, wire string, h http.Handler, configure ...func
 	return s
 }
 
-// closeServer fails where a handler does not end, be it that the test has failed before it let
-// the handler go on: a test that waits for ever says nothing of what went wrong.
+// closeServer fails the test if a handler does not end, for example because the test has failed
+// before it let the handler go on. A test that waits forever would not show what went wrong.
 func closeServer(t testing.TB, s *httptest.Server) {
 	closed := make(chan bool)
 	go func() { defer close(closed); s.Close() }()
@@ -75,7 +75,7 @@ func closeServer(t testing.TB, s *httptest.Server) {
 	}
 }
 
-// Do sends a request and reads the whole answer; headers are names and values in turn.
+// Do sends a request and reads the whole response; headers are names and values in turn.
 func Do(t testing.TB, s *httptest.Server, method, path, body string, headers ...string) (*http.Response, []byte) {
 	t.Helper()
 	var content io.Reader

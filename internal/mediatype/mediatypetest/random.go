@@ -6,11 +6,10 @@ import (
 	"strings"
 )
 
-// Random writes headers and offers that meet each other often, and are malformed now
-// and then.
+// Random generates headers and offers that often match each other, and are sometimes malformed.
 type Random struct{ *rand.Rand }
 
-// NewRandom returns a Random that writes the same for the same seed.
+// NewRandom returns a Random that generates the same for the same seed.
 func NewRandom(seed uint64) Random { return Random{rand.New(rand.NewPCG(seed, 0))} }
 
 func (r Random) pick(of ...string) string { return of[r.IntN(len(of))] }
@@ -22,7 +21,7 @@ func (r Random) maybe(percent int, s string) string {
 	return ""
 }
 
-// spell changes nothing that has a meaning.
+// spell changes the spelling of a text, but not its meaning.
 func (r Random) spell(s string) string {
 	if r.IntN(10) == 0 {
 		return strings.ToUpper(s)
@@ -48,7 +47,7 @@ func (r Random) offer() string {
 	return s
 }
 
-// Offers writes media types, of which some may be there twice.
+// Offers generates media types, some of which may be duplicates.
 func (r Random) Offers() []string {
 	offers := make([]string, 1+r.IntN(5))
 	for i := range offers {
@@ -95,7 +94,7 @@ func (r Random) member() string {
 	return s + r.maybe(5, ";")
 }
 
-// Accept writes the lines of an Accept header.
+// Accept generates the lines of an Accept header.
 func (r Random) Accept() []string {
 	var lines []string
 	line, members := "", r.IntN(7)
@@ -115,7 +114,7 @@ func (r Random) Accept() []string {
 	return lines
 }
 
-// ContentType writes the value of a Content-Type.
+// ContentType generates the value of a Content-Type.
 func (r Random) ContentType() string {
 	s := r.spell(r.pick("application", "text", "image", "a") + "/" + r.pick("json", "json", "csv", "vnd.x+json", "x+json", "+json", "png", "*", "*+json", ""))
 	for range r.IntN(4) {

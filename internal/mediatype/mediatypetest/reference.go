@@ -1,6 +1,6 @@
-// Package mediatypetest is for tests. It decides again, from RFC 9110 §5.6, §8.3.1, §12.4.2
-// and §12.5.1, what mediatype decides, in the slowest and plainest way: split, match,
-// collect, sort. And it writes headers to compare the two on.
+// Package mediatypetest is for tests. It implements package mediatype a second time, from RFC 9110
+// §5.6, §8.3.1, §12.4.2 and §12.5.1, in the slowest and simplest way: split, match, collect, sort.
+// It also generates headers to compare the two.
 package mediatypetest
 
 import (
@@ -46,10 +46,10 @@ func Split(s string, separator byte) (parts []string) {
 
 func trim(s string) string { return strings.Trim(s, " \t") }
 
-// Lower changes the letters of ASCII and no others.
+// Lower changes only ASCII letters.
 func Lower(s string) string { return letters.ReplaceAllStringFunc(s, strings.ToLower) }
 
-// Upper changes the letters of ASCII and no others.
+// Upper changes only ASCII letters.
 func Upper(s string) string { return letters.ReplaceAllStringFunc(s, strings.ToUpper) }
 
 func unquote(s string) string {
@@ -67,7 +67,7 @@ type Type struct {
 	params       []pair
 }
 
-// Parse parses a media type, and says no to what mediatype.Parse has an error for.
+// Parse parses a media type. It returns false where mediatype.Parse returns an error.
 func Parse(s string) (t Type, ok bool) {
 	t, ok = parse(s)
 	return t, ok && distinct(t)
@@ -86,7 +86,7 @@ func (t Type) Param(name string) (string, bool) {
 	return "", false
 }
 
-// Matches reports whether t is what a pattern in lower case stands for.
+// Matches reports whether a pattern in lower case matches t.
 func (t Type) Matches(pattern string) bool {
 	typ, subtype, _ := strings.Cut(pattern, "/")
 	begin, end, wild := strings.Cut(subtype, "*")
@@ -94,7 +94,7 @@ func (t Type) Matches(pattern string) bool {
 		strings.HasPrefix(t.subtype, begin) && strings.HasSuffix(t.subtype, end))
 }
 
-// parse knows the grammar alone, as it is for a range of Accept too.
+// parse parses only the grammar, which is also that of a range of Accept.
 func parse(s string) (t Type, ok bool) {
 	parts := Split(s, ';')
 	match := typePattern.FindStringSubmatch(trim(parts[0]))
@@ -115,7 +115,7 @@ func parse(s string) (t Type, ok bool) {
 	return t, true
 }
 
-// distinct is what is asked of a media type beyond its grammar.
+// distinct checks what a media type must be beyond its grammar.
 func distinct(t Type) bool {
 	seen := map[string]bool{}
 	for _, p := range t.params {
@@ -164,7 +164,7 @@ func rangesOf(accept []string) (ranges []mediaRange) {
 	return ranges
 }
 
-// number has nine digits after the point at most, and is 1 at most.
+// number returns at most 1, with at most nine digits after the point.
 func number(s string) *big.Rat {
 	whole, fraction, _ := strings.Cut(s, ".")
 	n, _ := new(big.Rat).SetString("0" + whole + "." + fraction + "0")
@@ -239,7 +239,7 @@ func weightOf(ranges []mediaRange, offer Type) *big.Rat {
 }
 
 // Negotiate returns the offer that the lines of an Accept header prefer, or false if
-// they take none. Offers that are no media types are passed over.
+// they accept none. Offers that are not media types are ignored.
 func Negotiate(accept []string, offers ...string) (string, bool) {
 	ranges := rangesOf(accept)
 	answer, best := "", new(big.Rat)
