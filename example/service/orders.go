@@ -21,7 +21,7 @@ var (
 	clientID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 )
 
-// check lists everything that is wrong with the order.
+// check returns every problem of the order.
 func (o order) check() error {
 	var fields []admit.FieldError
 	fault := func(path, message string) {
@@ -47,10 +47,10 @@ func (o order) check() error {
 	return &e
 }
 
-// maxOrders bounds what the book remembers.
+// maxOrders bounds the orders that the book remembers.
 const maxOrders = 10_000
 
-// orderBook remembers the last orders of each caller by their client_id.
+// orderBook remembers the last orders by caller and client_id.
 type orderBook struct {
 	mu    sync.Mutex
 	known map[string]bool

@@ -1,4 +1,4 @@
-// Package service is the API of the example, apart from the process that it runs in.
+// Package service is the API of the example, without the process that it runs in.
 package service
 
 import (
@@ -17,24 +17,24 @@ import (
 	"github.com/admit-go/admit/contract"
 )
 
-// Config is what depends on where the service runs.
+// Config is what depends on the environment of the service.
 type Config struct {
 	Keys       admit.KeyStore
 	Limits     admit.LimitStore // nil: in memory
-	QuotaStore admit.QuotaStore // nil: in memory, also where Redis has the Limits
-	Replicas   int              // that share Limits and QuotaStore
+	QuotaStore admit.QuotaStore // nil: in memory, also if Limits are in Redis
+	Replicas   int              // number of replicas that share Limits and QuotaStore
 	Logger     *slog.Logger
 	Metrics    *admitprom.Metrics // nil: none
 }
 
-// Service is the whole API.
+// Service is the handler of the whole API.
 type Service struct {
 	http.Handler
-	Contract *contract.API // that it keeps
-	Quotas   *admit.Quotas // to be closed once the server is shut down
+	Contract *contract.API // what it publishes
+	Quotas   *admit.Quotas // close after Server.Shutdown
 }
 
-// Plans are what callers have bought.
+// Plans returns the plans of callers.
 func Plans() (*admit.Plans, error) {
 	return admit.NewPlans(
 		admit.Plan{
@@ -49,9 +49,9 @@ func Plans() (*admit.Plans, error) {
 	)
 }
 
-// NewServer returns a server that bounds what admit cannot, because it happens before a
-// handler runs or after it has returned: slow headers, bodies that no handler reads, and
-// connections without a request.
+// NewServer returns a server with the timeouts that admit cannot set, since they apply before a
+// handler runs or after it has returned: for slow headers, bodies that no handler reads, and idle
+// connections.
 func NewServer(handler http.Handler, logger *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           handler,
@@ -63,7 +63,7 @@ func NewServer(handler http.Handler, logger *slog.Logger) *http.Server {
 	}
 }
 
-// New builds the whole API. Streams end when ctx does.
+// New returns the whole API. Streams end when ctx is done.
 func New(ctx context.Context, c Config) (*Service, error) {
 	auth, err := admit.NewAuth(admit.AuthConfig{
 		Store:          c.Keys,
@@ -80,7 +80,7 @@ func New(ctx context.Context, c Config) (*Service, error) {
 	limits := admit.LimiterConfig{
 		Name:     "market-data",
 		Plans:    plans,
-		Limits:   []admit.Limit{admit.PerSecond(1)}, // of keys without a plan
+		Limits:   []admit.Limit{admit.PerSecond(1)}, // for keys without a plan
 		Store:    c.Limits,
 		Replicas: c.Replicas,
 	}
@@ -100,12 +100,12 @@ func New(ctx context.Context, c Config) (*Service, error) {
 		return nil, err
 	}
 
-	shedder, err := admit.NewShedder(admit.ShedderConfig{Max: 64, Plans: plans}) // pro goes first
+	shedder, err := admit.NewShedder(admit.ShedderConfig{Max: 64, Plans: plans}) // admits pro before free
 	if err != nil {
 		return nil, err
 	}
 
-	// What each route needs is a copy of one of these, changed.
+	// Each route has one of these, or a changed copy.
 	keyed := admit.Policy{
 		Methods: []string{"GET"},
 		Auth:    auth,
@@ -113,10 +113,10 @@ func New(ctx context.Context, c Config) (*Service, error) {
 		Limiter: limiter,
 		Quotas:  quotas,
 		Shedder: shedder,
-		Timeout: time.Second, // to the first byte: a stream may go on
+		Timeout: time.Second, // until the first byte; a stream may take longer
 	}
 	usage := keyed
-	usage.Quotas = nil // to look costs nothing of what was bought
+	usage.Quotas = nil // looking does not use up the quota
 	prices := keyed
 	prices.Accept = []string{"application/json", "text/csv"}
 	history := keyed
@@ -156,7 +156,7 @@ func New(ctx context.Context, c Config) (*Service, error) {
 	return s, err
 }
 
-// watch makes metrics of each part that measures itself, which not every store does.
+// watch exports the Measures of each part that has them, which not every store does.
 func watch(m *admitprom.Metrics, parts ...any) error {
 	var all []interface{ Measures() []admit.Measure }
 	for _, part := range parts {
@@ -208,12 +208,12 @@ func getPrice(w http.ResponseWriter, r *http.Request) error {
 	return admit.Success(w, r, http.StatusOK, q)
 }
 
-// maxSlow bounds what a caller of slow can ask for.
+// maxSlow bounds the duration that a request to slow may have.
 const maxSlow = 10 * time.Second
 
 var errBadDuration = admit.NewError(http.StatusBadRequest, "The parameter d must be a duration of at most 10s, such as 2s.")
 
-// slow answers after the time that the query asks for, unless that is too long.
+// slow responds after the duration in the query.
 func slow(w http.ResponseWriter, r *http.Request) error {
 	d, err := time.ParseDuration(r.URL.Query().Get("d"))
 	if err != nil || d < 0 || d > maxSlow {
@@ -240,7 +240,7 @@ func getHistory(w http.ResponseWriter, r *http.Request) error {
 	return admit.Success(w, r, http.StatusOK, days)
 }
 
-// streamer sends a quote each second, until the client leaves or the server stops.
+// streamer sends a quote every second until the client leaves or stop is done.
 func streamer(stop context.Context) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -259,7 +259,7 @@ func streamer(stop context.Context) func(http.ResponseWriter, *http.Request) err
 			if err := controller.Flush(); err != nil {
 				return err
 			}
-			admit.ReleasePlace(r) // from now on it waits more than it works
+			admit.ReleasePlace(r) // from now on it mostly waits
 			select {
 			case <-r.Context().Done():
 				return nil
@@ -273,10 +273,10 @@ func streamer(stop context.Context) func(http.ResponseWriter, *http.Request) err
 
 var errBadUpstream = admit.NewError(http.StatusBadRequest, "The parameter as must be refused or slow.")
 
-// upstream is a reverse proxy to an upstream that fails as the query asks for.
+// upstream is a reverse proxy to an upstream that fails as the query says.
 func upstream() http.Handler {
 	targets := map[string]*url.URL{
-		"refused": {Scheme: "http", Host: "127.0.0.1:1"}, // nobody listens there
+		"refused": {Scheme: "http", Host: "127.0.0.1:1"}, // a port without a listener
 		"slow":    {Scheme: "http", Host: "silent"},
 	}
 	transport := &http.Transport{
@@ -304,7 +304,7 @@ func upstream() http.Handler {
 	})
 }
 
-// silent is a connection, within this process, to somebody who listens and never answers.
+// silent returns a connection inside this process to a server that never responds.
 func silent() net.Conn {
 	client, server := net.Pipe()
 	go func() {
