@@ -75,14 +75,15 @@
 //
 // A CORS middleware stands outside all of these: a preflight has no key, and a page cannot read
 // a response without CORS headers. Let it expose Retry-After, RateLimit, RateLimit-Policy and
-// X-Request-Id. An [AccessLog] stands outermost. An access log of your own stands inside
-// RequestID and ClientIP and outside the rest. After next has returned, it reads the id, the
+// X-Request-Id. So from the outside around a mux: [AccessLog], metrics, CORS, the Wrap of a
+// contract, the outer Policy, [Mux]. An access log of your own stands inside RequestID and
+// ClientIP and outside the rest. After next has returned, it reads the id, the
 // address and the key with [RequestIDFrom], [ClientIPFrom] and [SeenKeyFrom].
 //
 // A service has two Policies: one around the mux, for what every response needs (ClientIP,
-// Errors, Maintenance, InFlight, WriteStall), and one for the routes. Each route gets a copy of
-// the second with its own changes. If an AddressLimiter and a Limiter are around the same
-// request, give their limits different names, or clients cannot tell them apart.
+// Errors, Maintenance, InFlight, BodyTimeout, WriteStall), and one for the routes. Each route
+// gets a copy of the second with its own changes. If an AddressLimiter and a Limiter are around
+// the same request, give their limits different names, or clients cannot tell them apart.
 //
 // # What a handler gets
 //

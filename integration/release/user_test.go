@@ -51,9 +51,22 @@ func TestUserGetsRelease(t *testing.T) {
 	require.NoError(t, err)
 	env = append(env, "GOSUMDB=off", "GOBIN="+home)
 
-	must(t, home, env, "go", "install", modulePath+"/cmd/admit@v0.1.0")
+	page, err := markdown.Read(filepath.Join(clone, "README.md"))
+	require.NoError(t, err)
+	blocks := func(lang string) (texts []string) {
+		for _, b := range page.Blocks {
+			if b.Lang == lang {
+				texts = append(texts, b.Text)
+			}
+		}
+		return texts
+	}
+	install := blocks("sh")[1] // it makes a key, too
+	must(t, home, append(slices.Clone(env), "PATH="+home+":"+os.Getenv("PATH")), "sh", "-e", "-c", install)
 	assert.Contains(t, must(t, home, env, "./admit", "--version"), "v0.1.0")
-	token := must(t, home, env, "./admit", "keys", "mint", "--keys", "keys.json", "--owner", "ACME")
+	minted, err := os.ReadFile(filepath.Join(home, "token"))
+	require.NoError(t, err)
+	token := strings.TrimSpace(string(minted))
 
 	t.Run("hello", func(t *testing.T) {
 		t.Parallel()
@@ -76,14 +89,9 @@ func TestUserGetsRelease(t *testing.T) {
 	})
 	t.Run("README", func(t *testing.T) {
 		t.Parallel()
-		page, err := markdown.Read(filepath.Join(clone, "README.md"))
-		require.NoError(t, err)
-		first := func(lang string) string {
-			return page.Blocks[slices.IndexFunc(page.Blocks, func(b markdown.Block) bool { return b.Lang == lang })].Text
-		}
 		dir := t.TempDir()
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), []byte(first("go")), 0o600))
-		commands, runs := strings.CutSuffix(first("sh"), "go run .\n") // which readme tests with a clone
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), []byte(blocks("go")[0]), 0o600))
+		commands, runs := strings.CutSuffix(blocks("sh")[0], "go run .\n") // which readme tests with a clone
 		require.True(t, runs)
 		must(t, dir, env, "sh", "-e", "-c", commands+"go build .")
 		assert.Contains(t, must(t, dir, env, "go", "list", "-m", modulePath), "v0.1.0")

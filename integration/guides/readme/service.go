@@ -47,8 +47,9 @@ func newService(keys admit.KeyStore, logger *slog.Logger) (http.Handler, error) 
 	mux.Handle("/v1/orders", orders.Wrap(admit.HandlerFunc(createOrder)))
 
 	outer := admit.Policy{
-		Errors:     &admit.ErrorWriter{Logger: logger},
-		WriteStall: 10 * time.Second,
+		Errors:      &admit.ErrorWriter{Logger: logger},
+		BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second}, // for bodies that no handler reads, too
+		WriteStall:  10 * time.Second,
 	}
 	return admit.AccessLog(logger)(outer.Wrap(admit.Mux(mux))), nil
 }
