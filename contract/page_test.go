@@ -333,6 +333,24 @@ func TestPageIsTrue(t *testing.T) {
 	}
 }
 
+// A Limiter that counts in a way of its own still has the limits of each plan.
+func TestLimitsOfPlansWithCountBy(t *testing.T) {
+	t.Parallel()
+	plans, err := admit.NewPlans(admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(5)}}, admit.Plan{Name: "pro", Limits: []admit.Limit{admit.PerSecond(50)}})
+	require.NoError(t, err)
+	for name, countBy := range map[string]func(*http.Request) string{"default": nil, "own": admit.Caller} {
+		limiter, err := admit.NewLimiter(admit.LimiterConfig{Plans: plans, Limits: []admit.Limit{admit.PerSecond(1)}, CountBy: countBy})
+		require.NoError(t, err)
+		api := newAPI(t, admit.Policy{})
+		api.Declare("/x", admit.Policy{Auth: newAuth(t), Plans: plans, Limiter: limiter})
+		for _, form := range []string{string(api.Markdown()), show(t, api, "GET", browser).Body.String()} {
+			assert.Contains(t, form, "each caller on the plan free", name)
+			assert.Contains(t, form, "each caller on the plan pro", name)
+			assert.Contains(t, form, "each caller without a plan that has limits", name)
+		}
+	}
+}
+
 func BenchmarkPage(b *testing.B) {
 	api := newFull(b, "plain")
 	h := api.Page()

@@ -155,7 +155,7 @@ func (m model) limitsOf(l published.Limits) limitsDoc {
 	switch {
 	case l.By == "address":
 		d.For = "each client address"
-	case l.By == "", !m.planned(l):
+	case !m.planned(l):
 		d.For = "each caller"
 	case l.Plan != "":
 		d.For = "each caller on the plan " + l.Plan
