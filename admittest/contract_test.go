@@ -208,7 +208,7 @@ func TestAllReachedForPatterns(t *testing.T) {
 }
 
 func TestGolden(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "golden")
+	path := filepath.Join(t.TempDir(), "testdata", "new", "golden") // no folder yet
 	golden := func(got string) string {
 		r := &recorder{TB: t}
 		admittest.Golden(r, path, []byte(got))

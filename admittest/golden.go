@@ -3,6 +3,7 @@ package admittest
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -10,12 +11,16 @@ import (
 
 // Golden fails the test unless the file at path has exactly the text got, such as the Markdown
 // of a contract. So a change of the text is seen in the review of the file. With ADMIT_UPDATE=1
-// in the environment, Golden writes the file instead. It takes CRLF, as git writes it on
-// Windows, for LF.
+// in the environment, Golden writes the file instead, and makes its folder. CRLF in the file, as
+// git writes it on Windows, counts as LF.
 func Golden(t testing.TB, path string, got []byte) {
 	t.Helper()
 	if os.Getenv("ADMIT_UPDATE") == "1" {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
+		err := os.MkdirAll(filepath.Dir(path), 0o755)
+		if err == nil {
+			err = os.WriteFile(path, got, 0o644)
+		}
+		if err != nil {
 			t.Errorf("admittest: Golden: %v", err)
 		}
 		return
