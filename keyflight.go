@@ -303,6 +303,6 @@ func (h *storeHealth) fails(err error) {
 func (h *storeHealth) answers() {
 	h.poor.Store(false)
 	if away, stale, tell := h.outage.Worked(); tell {
-		slog.Default().Info("admit: the key store answers again", slog.Duration("away", away), slog.Int64("stale_answers", stale))
+		slog.Default().Info("admit: the key store answers again", outage.Away(away), slog.Int64("stale_answers", stale))
 	}
 }

@@ -269,8 +269,8 @@ func TestKeyCacheLogsAnOutage(t *testing.T) {
 		look(t, cache, "b")
 		look(t, cache, "newer")
 	})
-	assert.Equal(t, 1, strings.Count(logs.String(), "the key store fails or is late"), logs)
-	assert.Equal(t, 1, strings.Count(logs.String(), "the key store answers again"), logs)
+	assert.Equal(t, 1, strings.Count(logs.String(), `level=WARN msg="admit: the key store fails or is late`), logs)
+	assert.Equal(t, 1, strings.Count(logs.String(), `level=INFO msg="admit: the key store answers again"`), logs)
 	assert.Contains(t, logs.String(), "away=11s")
 	assert.Regexp(t, `stale_answers=\d\d`, logs.String())
 }

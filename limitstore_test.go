@@ -91,7 +91,8 @@ func TestLimiterLeavesAStoreThatHangsAlone(t *testing.T) {
 				}
 				assert.Equal(t, 1, strings.Count(log.String(), "the limit store failed"), log.String())
 				assert.Equal(t, 1, strings.Count(log.String(), "the limit store is back"), log.String())
-				assert.Regexp(t, `limiter=api away=3\d\.\d+s decisions_without_it=3\d\d`, log.String())
+				assert.Regexp(t, `level=WARN msg="admit: the limit store failed"`, log.String())
+				assert.Regexp(t, `level=INFO msg="admit: the limit store is back" limiter=api away=3\d\.\d+s decisions_without_it=3\d\d`, log.String())
 				time.Sleep(11 * time.Minute) // those that hang return
 			})
 		})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/admit-go/admit/internal/calendar"
+	"github.com/admit-go/admit/internal/outage"
 	"github.com/admit-go/admit/internal/shares"
 )
 
@@ -398,7 +399,7 @@ func (l *quotaLedger) settle(ctx context.Context, claims []QuotaClaim, wait time
 		return nil, err
 	}
 	if away, without, tell := l.guard.outage.Worked(); tell {
-		slog.Default().Warn("admit: the quota store is back", slog.Duration("away", away), slog.Int64("decisions_without_it", without))
+		slog.Default().Info("admit: the quota store is back", outage.Away(away), slog.Int64("decisions_without_it", without))
 	}
 	return balances, nil
 }

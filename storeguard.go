@@ -153,9 +153,9 @@ func (g *storeGuard) worked(r *http.Request, attrs ...slog.Attr) {
 	if !tell {
 		return
 	}
-	attrs = append(attrs, slog.Duration("away", away), slog.Int64("decisions_without_it", without))
+	attrs = append(attrs, outage.Away(away), slog.Int64("decisions_without_it", without))
 	if late := g.late.Swap(0); late > 0 {
 		attrs = append(attrs, slog.Int64("late_takes_that_count", late))
 	}
-	errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: the limit store is back", attrs...)
+	errorWriterOf(r.Context()).log(r, slog.LevelInfo, "admit: the limit store is back", attrs...)
 }

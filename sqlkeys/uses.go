@@ -3,7 +3,6 @@ package sqlkeys
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -89,10 +88,10 @@ func (s *Store) flushUses(timeout time.Duration) error {
 	case err == nil:
 		s.unwritten.Works("sqlkeys: the last use of keys is written again")
 	case s.mayNotWrite(err):
-		s.unwritten.Fails(slog.LevelWarn, "sqlkeys: the last use of keys is not recorded: this service has no right to write, or the database is read-only", err)
+		s.unwritten.Fails("sqlkeys: the last use of keys is not recorded: this service has no right to write, or the database is read-only", err)
 		return nil
 	default:
-		s.unwritten.Fails(slog.LevelError, "sqlkeys: the last use of keys cannot be written", s.explain(err))
+		s.unwritten.Fails("sqlkeys: the last use of keys cannot be written", s.explain(err))
 	}
 	return err
 }

@@ -3,7 +3,6 @@ package sqlkeys
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/admit-go/admit"
@@ -41,7 +40,7 @@ func (s *Store) Watch(ctx context.Context, forget func(admit.Digest)) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			blind.Fails(slog.LevelError, "sqlkeys: changes of keys cannot be seen; until they can, caches rely on their TTL", s.explain(err))
+			blind.Fails("sqlkeys: changes of keys cannot be seen; until they can, caches rely on their TTL", s.explain(err))
 		default:
 			blind.Works("sqlkeys: changes of keys are seen again")
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"log/slog"
 	"time"
 )
 
@@ -29,7 +28,7 @@ func (s *Store) forgetNowAndThen() {
 		ctx, cancel := context.WithTimeout(context.Background(), forgetTimeout)
 		defer cancel()
 		if err := s.forget(ctx); err != nil {
-			s.unforgotten.Fails(slog.LevelWarn, "sqlquota: old periods cannot be deleted", s.wrap("delete old periods", err))
+			s.unforgotten.Fails("sqlquota: old periods cannot be deleted", s.wrap("delete old periods", err))
 			return
 		}
 		s.unforgotten.Works("sqlquota: old periods are deleted again")

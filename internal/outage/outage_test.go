@@ -1,6 +1,9 @@
 package outage_test
 
 import (
+	"errors"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -107,5 +110,25 @@ func TestOutageManyHands(t *testing.T) {
 		assert.Equal(t, []int{1, 1}, []int{began, ended})
 		assert.GreaterOrEqual(t, counted, int64(1))
 		assert.LessOrEqual(t, counted, int64(50))
+	})
+}
+
+// An outage begins with a warning and ends with an info line. Its duration has a unit, whichever
+// handler writes it.
+func TestLog(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var lines strings.Builder
+		l := outage.Log{Logger: slog.New(slog.NewJSONHandler(&lines, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}}))}
+		l.Works("works")
+		l.Fails("fails", errors.New("refused"))
+		time.Sleep(2042277464)
+		l.Works("works")
+		assert.Equal(t, `{"level":"WARN","msg":"fails","error":"refused"}`+"\n"+`{"level":"INFO","msg":"works","away":"2.042s"}`+"\n", lines.String())
 	})
 }
