@@ -35,7 +35,7 @@ func (f *faults) add(field, format string, args ...any) {
 // time adds a problem for a time without a unit: a bare number is nanoseconds.
 func (f *faults) time(field string, d time.Duration) {
 	if d > 0 && d < shortest {
-		f.add(field, "is %v; a number alone is nanoseconds: write %d*time.Second, or a time of at least %v", d, d, shortest)
+		f.add(field, "is %v; a number alone is nanoseconds: give it a unit, such as 10*time.Second (at least %v)", d, shortest)
 	}
 }
 

@@ -312,10 +312,10 @@ func TestConfigurationThatIsPointless(t *testing.T) {
 	policy := func(p admit.Policy) error { _, err := p.Chain(); return err }
 	cache := func(c admit.KeyCacheConfig) error { _, err := admit.NewKeyCache(oneKey, c); return err }
 	for fault, err := range map[string]error{
-		"Replicas is 3, but there is no Store":                         newLimiter(admit.LimiterConfig{Replicas: 3}),
-		"StoreDown is RefuseAll, but there is no Store":                newLimiter(admit.LimiterConfig{StoreDown: admit.RefuseAll}),
-		"Policy.Limiter has no Plans":                                  policy(admit.Policy{Plans: plans, AtLeast: "pro", Limiter: limiter}),
-		`write 10*time.Second`:                                         policy(admit.Policy{Timeout: 10}),
+		"Replicas is 3, but there is no Store":          newLimiter(admit.LimiterConfig{Replicas: 3}),
+		"StoreDown is RefuseAll, but there is no Store": newLimiter(admit.LimiterConfig{StoreDown: admit.RefuseAll}),
+		"Policy.Limiter has no Plans":                   policy(admit.Policy{Plans: plans, AtLeast: "pro", Limiter: limiter}),
+		"Timeout is 1µs; a number alone is nanoseconds: give it a unit, such as 10*time.Second (at least 1ms)": policy(admit.Policy{Timeout: time.Microsecond}),
 		"Policy.WriteStall is 5ns":                                     policy(admit.Policy{WriteStall: 5}),
 		"Policy.BodyTimeout.Grace is 5ns":                              policy(admit.Policy{BodyTimeout: admit.BodyTimeout{Grace: 5}}),
 		"KeyCacheConfig.TTL is 60ns":                                   cache(admit.KeyCacheConfig{TTL: 60}),

@@ -175,7 +175,7 @@ func newRule(l Limit) (rule, error) {
 	case l.Per <= 0:
 		return fault("Per", "is %v; name a period, such as time.Minute", l.Per)
 	case l.Per < shortest:
-		return fault("Per", "is %v; a number alone is nanoseconds: did you mean %d*time.Second? A period is at least %v", l.Per, l.Per, shortest)
+		return fault("Per", "is %v; a number alone is nanoseconds: give it a unit, such as 10*time.Second (at least %v)", l.Per, shortest)
 	case time.Duration(l.Requests) > l.Per:
 		return fault("Per", "is %v, and %d requests in it are more than one in a nanosecond", l.Per, l.Requests)
 	case l.Burst < 0 || l.Burst > maxRequests:

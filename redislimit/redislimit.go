@@ -97,7 +97,7 @@ func New(eval Eval, c Config) (*Store, error) {
 		case d < 0:
 			fault(field, "is %v; give a positive duration, or 0 for %v", d, byDefault)
 		case d > 0 && d < time.Millisecond:
-			fault(field, "is %v; a number alone is nanoseconds: write %d*time.Millisecond, or 0 for %v", d, d, byDefault)
+			fault(field, "is %v; a number alone is nanoseconds: give it a unit, such as 100*time.Millisecond, or write 0 for %v", d, byDefault)
 		}
 	}
 	checkTime("Config.Timeout", c.Timeout, defaultTimeout)

@@ -151,7 +151,7 @@ func TestNewReportsEveryFault(t *testing.T) {
 		assert.ErrorContains(t, err, want)
 	}
 	_, err = redislimit.New(new(server).eval, redislimit.Config{Timeout: 50, ProbeEvery: 1})
-	require.ErrorContains(t, err, "Config.Timeout is 50ns; a number alone is nanoseconds: write 50*time.Millisecond")
+	require.ErrorContains(t, err, "Config.Timeout is 50ns; a number alone is nanoseconds: give it a unit, such as 100*time.Millisecond")
 	require.ErrorContains(t, err, "Config.ProbeEvery is 1ns")
 }
 
