@@ -631,7 +631,7 @@ func TestBodyTimeoutSaysWhenItCannotWork(t *testing.T) {
 	s := serve(t, "HTTP/1.1", h)
 	do(t, s, "POST", "/", "body")
 	do(t, s, "POST", "/", "body")
-	assert.Equal(t, 1, strings.Count(log.String(), "no Unwrap"))
+	assert.Equal(t, 1, strings.Count(log.String(), "has no Unwrap method; add one (httptest.ResponseRecorder has none either"))
 	logger, log = logged()
 	h = wrap(ok, (&admit.ErrorWriter{Logger: logger}).Wrap, admit.BodyTimeout{Grace: time.Second}.Wrap)
 	do(t, serve(t, "HTTP/1.1", h), "POST", "/", "body")

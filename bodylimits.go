@@ -51,7 +51,8 @@ func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
 		}
 		wakes := canWake(w)
 		if !wakes && warned.CompareAndSwap(false, true) {
-			errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: BodyTimeout cannot interrupt a Read: a ResponseWriter outside it has no Unwrap method")
+			errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: BodyTimeout cannot interrupt a Read, so a client may stall: "+
+				"a ResponseWriter outside it has no Unwrap method; add one (httptest.ResponseRecorder has none either: test slow clients with an httptest.Server)")
 		}
 		began := time.Now()
 		u := in.bound(w, r)
