@@ -44,8 +44,8 @@ type Credentials struct {
 // maintenance, and so on. AllReached reports what it has not reached, with the reason.
 //
 // The requests are made in this process, each from an address of its own. Those that have to
-// wait do so in parallel, and the log of the test says how long at most. In a bubble of
-// testing/synctest, waiting takes no time. Provoke leaves no goroutine behind.
+// wait do so in parallel. If that takes a second or more, the log of the test says how long at
+// most. In a bubble of testing/synctest, waiting takes no time. Provoke leaves no goroutine behind.
 //
 // On routes of Handle, Provoke replaces the handlers, also by handlers that panic or are slow.
 // The handlers of the service run only for the rows that they answer themselves, such as those
@@ -111,13 +111,7 @@ func (p *provoker) provoke(when phase, jobs []job) {
 		}
 		return
 	}
-	var longest time.Duration
-	for _, j := range jobs {
-		longest = max(longest, j.takes(j.route.Chain))
-	}
-	if longest > 0 {
-		p.t.Logf("admittest: Provoke waits for %d responses, each for up to %v, %d at a time", len(jobs), min(longest, p.with.Patience), p.places())
-	}
+	p.logWait(jobs)
 	places := make(chan struct{}, p.places())
 	var all sync.WaitGroup
 	for _, j := range jobs {
@@ -128,6 +122,22 @@ func (p *provoker) provoke(when phase, jobs []job) {
 		})
 	}
 	all.Wait()
+}
+
+// logWait says how long the jobs take, if somebody has to wait for that. The clock of a bubble
+// starts in the year 2000, and waits for nothing.
+func (p *provoker) logWait(jobs []job) {
+	var longest time.Duration
+	waits := 0
+	for _, j := range jobs {
+		if d := j.takes(j.route.Chain); d <= p.with.Patience {
+			longest = max(longest, d)
+			waits++
+		}
+	}
+	if longest >= time.Second && time.Now().Year() > 2020 {
+		p.t.Logf("admittest: Provoke waits up to %v for each of the slow responses, %d in all, %d at a time; in a bubble of testing/synctest that takes no time", longest, waits, p.places())
+	}
 }
 
 // places returns how many requests may wait at once without being rejected for that.
@@ -338,6 +348,8 @@ func (p *provoker) explain(at row, q *exchange, n int) string {
 		return text + "; make Credentials.Sign use the Networks of the key, or pass the row to AllReached as an exception if no caller has any"
 	case q.status < 400 && q.as == metered && p.with.Sign != nil:
 		return text + "; make Credentials.Sign use the Quotas of the key, or make as many requests as a plan has"
+	case q.as == metered && q.code == "rate_limited":
+		return text + "; the rate limit is reached before the quota: make Credentials.Sign use the Quotas of the key, or its Limits, which are larger"
 	case q.status < 400 && q.to.Pattern != "" && !q.to.Handled:
 		return text + "; Provoke cannot replace the handler of a route that is only declared, so make a request that gets it"
 	}

@@ -158,8 +158,7 @@ func TestProvokeReachesEveryRow(t *testing.T) {
 		assert.Empty(t, r.take())
 		assert.Empty(t, p.keys, "they are taken out again")
 		assert.Equal(t, 404, get(c, "/none"), "maintenance is over")
-		require.Len(t, r.logs, 1)
-		assert.Contains(t, r.logs[0], "each for up to 35s, 3 at a time")
+		assert.Empty(t, r.logs, "nobody waits")
 	})
 }
 
@@ -365,6 +364,53 @@ func TestProvokeSaysWhatToExcept(t *testing.T) {
 	failures := strings.Join(r.take(), "\n")
 	assert.Contains(t, failures, `any request: 408 request_timeout: a request of Provoke got 408 request_timeout, which is also a row of the route "POST /a"`)
 	assert.Contains(t, failures, "POST /a: 403 address_not_allowed: a request of Provoke got 204 No Content; make Credentials.Sign use the Networks")
+}
+
+// The log says how long Provoke waits, but only where that takes time.
+func TestProvokeSaysHowLongItWaits(t *testing.T) {
+	t.Parallel()
+	for timeout, said := range map[time.Duration]bool{time.Millisecond: false, time.Second: true, time.Minute: false} {
+		t.Run(timeout.String(), func(t *testing.T) {
+			t.Parallel()
+			outer := admit.Policy{Errors: &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}}
+			api := newAPI(t, outer)
+			mux := http.NewServeMux()
+			api.Handle(mux, "/slow", admit.Policy{Timeout: timeout}, http.HandlerFunc(streams))
+			r := &recorder{TB: t}
+			admittest.NewContract(r, api, outer.Wrap(admit.Mux(mux))).Provoke(admittest.Credentials{})
+			if !said {
+				assert.Empty(t, r.logs, "it is short, or is given up before it begins")
+				return
+			}
+			require.Len(t, r.logs, 1)
+			assert.Contains(t, r.logs[0], "Provoke waits up to 1s for each of the slow responses, 1 in all, 100 at a time; in a bubble")
+		})
+	}
+}
+
+// Where a rate limit is in the way of a quota, the report says so.
+func TestProvokeSaysThatALimitIsBeforeTheQuota(t *testing.T) {
+	t.Parallel()
+	p := newParts(t)
+	plans, err := admit.NewPlans(admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerDay(2)}, Quotas: []admit.Quota{{Requests: 3, Every: admit.Month}}})
+	require.NoError(t, err)
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerDay(2)}, Plans: plans})
+	require.NoError(t, err)
+	quotas, err := admit.NewQuotas(admit.QuotasConfig{Plans: plans, Store: admit.NewMemoryQuotaStore()})
+	require.NoError(t, err)
+	outer := admit.Policy{Errors: p.Errors}
+	api := newAPI(t, outer)
+	mux := http.NewServeMux()
+	api.Handle(mux, "GET /me", admit.Policy{Identity: p.identity, Limiter: limiter, Quotas: quotas}, nothing, errWho)
+	r := &recorder{TB: t}
+	c := admittest.NewContract(r, api, outer.Wrap(admit.Mux(mux)))
+	c.Provoke(admittest.Credentials{Sign: func(r *http.Request, key *admit.Key) {
+		p.sign(r, &admit.Key{ID: key.ID, Owner: key.Owner, Plan: "free", Networks: key.Networks})
+	}})
+	c.AllReached()
+	failures := strings.Join(r.take(), "\n")
+	assert.Contains(t, failures, "GET /me: 429 quota_exceeded: a request of Provoke got 429 rate_limited, after 999 like it; "+
+		"the rate limit is reached before the quota: make Credentials.Sign use the Quotas of the key, or its Limits")
 }
 
 // What would take too many requests, or a handler that is not there, is said.
