@@ -296,7 +296,7 @@ type storeHealth struct {
 func (h *storeHealth) fails(err error) {
 	h.poor.Store(true)
 	if h.outage.Failed() {
-		slog.Default().Warn("admit: the key store fails or is late; keys past their TTL are used until StaleFor is over", slog.Any("error", err))
+		slog.Default().Warn("admit: the key store fails or is late; keys past their TTL are used until StaleFor is over; keys that are not cached get 503", slog.Any("error", err))
 	}
 }
 

@@ -269,7 +269,7 @@ func TestKeyCacheLogsAnOutage(t *testing.T) {
 		look(t, cache, "b")
 		look(t, cache, "newer")
 	})
-	assert.Equal(t, 1, strings.Count(logs.String(), `level=WARN msg="admit: the key store fails or is late`), logs)
+	assert.Equal(t, 1, strings.Count(logs.String(), `level=WARN msg="admit: the key store fails or is late; keys past their TTL are used until StaleFor is over; keys that are not cached get 503"`), logs)
 	assert.Equal(t, 1, strings.Count(logs.String(), `level=INFO msg="admit: the key store answers again"`), logs)
 	assert.Contains(t, logs.String(), "away=11s")
 	assert.Regexp(t, `stale_answers=\d\d`, logs.String())
