@@ -253,7 +253,7 @@ func (a *Auth) lookUp(ctx context.Context, d Digest, network netip.Addr) (*Key, 
 	case errors.Is(err, ErrKeyNotFound):
 		return nil, a.invalid
 	case err != nil:
-		return nil, errStoreUnavailable.WithCause(fmt.Errorf("look up a key: %w", err))
+		return nil, errStoreUnavailable.WithCause(fmt.Errorf("ask the key store: %w", err))
 	case key.ID == "":
 		return nil, errInternal.WithCause(errNoKeyID)
 	default:

@@ -247,7 +247,7 @@ func TestStoreOutageIsNever401(t *testing.T) {
 				assert.Equal(t, "store_unavailable", e.Code)
 				assert.NotEmpty(t, header.Get("Retry-After"))
 				assert.NotContains(t, header, "Www-Authenticate")
-				assert.Contains(t, log.String(), test.err.Error())
+				assert.Contains(t, log.String(), ": ask the key store: "+test.err.Error())
 			}
 		})
 	}

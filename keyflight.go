@@ -45,7 +45,7 @@ func (f *keyFlight) wait(ctx context.Context) (*Key, error) {
 		select {
 		case <-f.done:
 		default:
-			return nil, fmt.Errorf("admit: the key store has not answered in %v: %w", keyFlightTime, context.DeadlineExceeded)
+			return nil, fmt.Errorf("KeyCache: no answer from the store in %v: %w", keyFlightTime, context.DeadlineExceeded)
 		}
 	}
 	return f.key, f.err
@@ -62,8 +62,8 @@ func closed(done <-chan struct{}) bool {
 }
 
 var (
-	errTooManyFlights = errors.New("admit: the key store does not keep up: too many look-ups are under way")
-	errKeyStoreLate   = fmt.Errorf("admit: the key store has not answered in %v", keyPatience)
+	errTooManyFlights = errors.New("admit: too many look-ups of keys are under way")
+	errKeyStoreLate   = fmt.Errorf("KeyCache: no answer from the store in %v", keyPatience)
 )
 
 // ask joins the look-up of d, or starts one. Look-ups that cannot start yet wait in line, and
@@ -242,10 +242,10 @@ func (c *KeyCache) start(ctx context.Context, sh *cacheShard, d Digest, permit p
 
 // load asks the store.
 func (c *KeyCache) load(ctx context.Context, d Digest, f *keyFlight) {
-	f.err = errors.New("admit: the key store did not return") // for runtime.Goexit
+	f.err = errors.New("KeyCache: the store did not return") // for runtime.Goexit
 	defer func() {
 		if v := recover(); v != nil { // this goroutine has no Recover above it
-			f.err = fmt.Errorf("admit: the key store panicked: %v\n%s", v, debug.Stack())
+			f.err = fmt.Errorf("KeyCache: the store panicked: %v\n%s", v, debug.Stack())
 		}
 	}()
 	f.key, f.err = c.store.LookupKey(ctx, d)
