@@ -176,5 +176,5 @@ func (f *failures) settle(p payment, unknown bool) {
 var errKeyThrottled = &Error{
 	Status:  http.StatusTooManyRequests,
 	Code:    "key_throttled",
-	Message: "Too many API keys that are not valid came from this address. Try again later.",
+	Message: "Too many API keys that are not valid came from this address, so this one was not checked. Try again later.",
 }
