@@ -310,7 +310,7 @@ func (a *Auth) answers() []Answer {
 		answer(a.early, "The API key is not valid yet."),
 		answer(a.revoked, "The API key has been revoked."),
 		answer(a.two, "The request has more than one API key."),
-		answer(errAddressNotAllowed, "The API key may not be used from this address."),
+		answer(errAddressNotAllowed, "The credential may not be used from this address."),
 	}
 	if !a.optional {
 		all = append([]Answer{answer(a.missing, "The request has no API key.")}, all...)

@@ -104,7 +104,7 @@ func (k *Key) refuses(addr netip.Addr) *Error {
 
 var (
 	errNoKeyID           = errors.New("admit: the key of the request has no ID; the KeyStore, or the middleware that calls WithKey, must set Key.ID")
-	errAddressNotAllowed = &Error{Status: http.StatusForbidden, Code: "address_not_allowed", Message: "The API key may not be used from this address."}
+	errAddressNotAllowed = &Error{Status: http.StatusForbidden, Code: "address_not_allowed", Message: "The credential may not be used from this address."}
 )
 
 // Digest is the SHA-256 of a token. Stores know keys by their digests and never see a token.

@@ -46,7 +46,7 @@ func Example() {
 	// 401 key_invalid: The API key is not valid yet.
 	// 401 key_invalid: The API key has been revoked.
 	// 401 key_missing: The request has no API key.
-	// 403 address_not_allowed: The API key may not be used from this address.
+	// 403 address_not_allowed: The credential may not be used from this address.
 	// 408 request_timeout: The body of the request did not arrive in time.
 	// 409 sold_out: It is sold out.
 	// 413 body_too_large: The body of the request is too large.
