@@ -107,6 +107,50 @@ func TestImportOfAList(t *testing.T) {
 	})
 }
 
+// A key file is imported as it is: keys move into another file or a database.
+func TestImportOfAKeyFile(t *testing.T) {
+	everywhere(t, func(t *testing.T, p place) {
+		source := place{keys: filepath.Join(t.TempDir(), "source.json")}
+		token := strings.TrimSpace(run(t, "keys", "mint", "--keys", source.keys, "--id", "a", "--owner", "ACME", "--plan", "pro", "--scope", "x", "--meta", "n=1",
+			"--not-before", "2020-01-01T00:00:00Z", "--expires", "2090-01-01T00:00:00Z").stdout)
+		require.Zero(t, run(t, "keys", "mint", "--keys", source.keys, "--id", "b").code)
+		require.Zero(t, run(t, "keys", "revoke", "b", "--at", "2080-01-01T00:00:00Z", "--keys", source.keys).code)
+		for format := range 2 {
+			if format > 0 { // the first round is a file of format 1
+				require.Zero(t, run(t, "keys", "update", "a", "--limit", "day=50000/24h:2000", "--quota", "reports=500/day:soft", "--keys", source.keys).code)
+				require.Zero(t, run(t, "keys", "update", "b", "--network", "192.0.2.0/24", "--keys", source.keys).code)
+			}
+			text, err := os.ReadFile(source.keys)
+			require.NoError(t, err)
+			require.Equal(t, format > 0, strings.Contains(string(text), `"format": 2`))
+			into := place{keys: filepath.Join(t.TempDir(), "moved.json")}
+			r := run(t, "keys", "import", source.keys, "--keys", into.keys)
+			require.Zero(t, r.code, r.stderr)
+			assert.Equal(t, "2 imported, 0 already there, 0 in conflict\n", r.stderr)
+			moved, err := os.ReadFile(into.keys)
+			require.NoError(t, err)
+			assert.Equal(t, string(text), string(moved))
+		}
+		r := run(t, "keys", "import", source.keys, "--keys", p.keys)
+		require.Zero(t, r.code, r.stderr)
+		for _, id := range []string{"a", "b"} {
+			there := show(t, p, id)
+			delete(there, "created_at") // which a file does not have
+			assert.Equal(t, show(t, source, id), there)
+		}
+		assert.Equal(t, "a", verify(t, p.open(t), token))
+		assert.Equal(t, "0 imported, 2 already there, 0 in conflict\n", run(t, "keys", "import", source.keys, "--keys", p.keys).stderr)
+
+		require.Zero(t, run(t, "keys", "mint", "--keys", source.keys, "--id", "c").code)
+		other := place{keys: filepath.Join(t.TempDir(), "other.json")}
+		require.Zero(t, run(t, "keys", "mint", "--keys", other.keys, "--id", "c").code)
+		require.Zero(t, run(t, "keys", "import", source.keys, "--keys", p.keys).code)
+		r = run(t, "keys", "import", other.keys, "--keys", p.keys)
+		assert.Equal(t, 4, r.code)
+		assert.Contains(t, r.stderr, "conflict in line 3: c: a key with this id has another token\n0 imported, 0 already there, 1 in conflict\n")
+	})
+}
+
 // Many keys are one change of a file, not one for each.
 func TestImportMany(t *testing.T) {
 	t.Parallel()

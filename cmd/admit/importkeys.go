@@ -16,16 +16,17 @@ func importCommand(o *options) *cobra.Command {
 	var format string
 	c := &cobra.Command{
 		Use:   "import [FILE|-]",
-		Short: "Import the keys of another system",
-		Long: `Import the keys of another system from a file or standard input. Everything is checked
-before anything is written. Tokens are kept only as digests, and are never printed.
+		Short: "Import keys of another system, or of a key file",
+		Long: `Import keys from a file or standard input. Everything is checked before anything is
+written. Tokens are kept only as digests, and are never printed.
 
 JSON has one object per line, with token or digest (the SHA-256 of the token in
 hexadecimal), and optionally id, owner, plan, scopes, limits, quotas, networks,
 not_before, expires_at, revoked_at and meta. CSV has the same names in its first row, and
 meta.NAME for each name of meta; scopes, networks, limits (NAME=REQUESTS/PERIOD[:BURST])
 and quotas ([NAME=]REQUESTS/PERIOD[:soft]) are separated by spaces. Times are in RFC 3339.
-A key without an id gets a random one.
+A key without an id gets a random one. A key file of admit is recognized, and its keys are
+imported as they are.
 
 A token must have at least 16 visible ASCII characters: a shorter one could be guessed
 from its SHA-256. If a service sets AuthConfig.MintedPrefixes, the prefix of imported
@@ -36,7 +37,8 @@ again. If an id or token belongs to another key, that is a conflict: it is repor
 other keys are imported, and the command exits with 4.`,
 		Example: `  admit keys import customers.csv
   psql -c "COPY (SELECT token, owner FROM old_keys) TO STDOUT CSV HEADER" | admit keys import
-  admit keys list --keys keys.json --json | jq -c 'del(.state, .created_at, .last_used_at)' |
+  admit keys import --keys postgres://db/service keys.json
+  admit keys list --keys sqlite:keys.db --json | jq -c 'del(.state, .created_at, .last_used_at)' |
     admit keys import --keys postgres://db/service`,
 		Args: usage(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -57,7 +59,7 @@ other keys are imported, and the command exits with 4.`,
 			})
 		},
 	}
-	c.Flags().StringVar(&format, "format", "", "`FORMAT` of the input: json or csv (default: json if the first character is {, else csv)")
+	c.Flags().StringVar(&format, "format", "", "`FORMAT` of the input: json (lines, or a key file) or csv (default: json if the first character is {, else csv)")
 	return c
 }
 

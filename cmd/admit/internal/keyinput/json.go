@@ -84,19 +84,36 @@ func (p *parser) jsonLine(line int, text []byte) {
 		p.fault(line, fmt.Errorf("not one JSON object, from column %d on; jq -c . writes one per line", at+1))
 		return
 	}
+	p.object(text, line, 0)
+}
+
+// object reads the object of a key, which is one JSON value. It begins in a line, after the
+// first bytes of it.
+func (p *parser) object(text []byte, line int, first int64) {
 	if text[0] != '{' {
 		p.fault(line, errors.New("not a JSON object"))
 		return
 	}
-	in := jsonfault.NewReader(text)
-	if err := checkNames(in, true); err != nil {
+	fault := func(offset int64, says string) {
+		lines, column := jsonfault.Position(text, offset)
+		if lines == 1 {
+			column += int(first)
+		}
+		p.fault(line+lines-1, fmt.Errorf("column %d: %s", column, says))
+	}
+	var name *nameError
+	switch err := checkNames(jsonfault.NewReader(text), true); {
+	case errors.As(err, &name):
+		fault(name.offset, name.says)
+		return
+	case err != nil:
 		p.fault(line, err)
 		return
 	}
 	var o object
 	if err := jsonfault.NewReader(text).Decode(&o); err != nil {
 		for _, f := range jsonfault.Explain(text, reflect.TypeFor[object]()).Faults {
-			p.fault(line, fmt.Errorf("column %d: %s %s", f.Offset+1, place(f.Path), f.Message))
+			fault(f.Offset, place(f.Path)+" "+f.Message)
 		}
 		return
 	}
@@ -137,6 +154,14 @@ func place(path string) string {
 	return "the value"
 }
 
+// nameError is a name that an object must not have.
+type nameError struct {
+	offset int64
+	says   string
+}
+
+func (e *nameError) Error() string { return e.says }
+
 // checkNames reads one value. It rejects duplicate names in an object, which encoding/json
 // accepts, and at the top level names that are not known in exactly this form.
 func checkNames(in *jsonfault.Reader, top bool) error {
@@ -150,15 +175,15 @@ func checkNames(in *jsonfault.Reader, top bool) error {
 	seen := map[string]bool{}
 	for in.More() {
 		if open == '{' {
-			column := in.Next() + 1
+			offset := in.Next()
 			name, err := in.Name()
 			switch {
 			case err != nil:
 				return err
 			case top && !names[name]:
-				return fmt.Errorf("column %d: the member %s is unknown", column, shown(name))
+				return &nameError{offset, fmt.Sprintf("the member %s is unknown", shown(name))}
 			case seen[name]:
-				return fmt.Errorf("column %d: the member %s is duplicated", column, shown(name))
+				return &nameError{offset, fmt.Sprintf("the member %s is duplicated", shown(name))}
 			}
 			seen[name] = true
 		}

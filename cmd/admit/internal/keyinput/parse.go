@@ -34,8 +34,8 @@ type Row struct {
 	Unnamed bool // it has no id
 }
 
-// Parse parses keys in JSON lines (format json) or CSV (csv). If format is empty, the first
-// byte decides. Parse returns all rows, or an error that joins up to MaxFaults faults, each with
+// Parse parses keys in JSON lines or a key file of admit (format json), or in CSV (csv). If
+// format is empty, the first byte decides. Parse returns all rows, or an error that joins up to MaxFaults faults, each with
 // the name of the text and the line. Errors never repeat a token, wherever it stands: they
 // repeat neither values nor names that are long enough to be a token.
 func Parse(r io.Reader, name, format string) ([]Row, error) {
@@ -57,12 +57,24 @@ func Parse(r io.Reader, name, format string) ([]Row, error) {
 		format = "csv"
 	}
 	p := &parser{name: name, ids: map[string]int{}, digests: map[admit.Digest]int{}}
+	if format == "json" && isKeyFile(in) {
+		text, err := io.ReadAll(in)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		p.keyFile(text)
+		return p.result()
+	}
 	lines := &lineReader{in: in, line: 1}
 	if format == "json" {
 		p.jsonLines(bufio.NewReaderSize(lines, 64<<10))
 	} else {
 		p.csv(lines)
 	}
+	return p.result()
+}
+
+func (p *parser) result() ([]Row, error) {
 	if len(p.faults) > 0 {
 		return nil, errors.Join(p.faults...)
 	}
