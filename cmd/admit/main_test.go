@@ -273,6 +273,7 @@ func TestHelp(t *testing.T) {
 		r := run(t, "keys", name, "--help")
 		assert.Zero(t, r.code)
 		assert.Contains(t, r.stdout, "Examples:\n  admit keys "+name)
+		assert.Equal(t, name != "schema", strings.Contains(r.stdout, "--keys FILE or URL"), "schema uses no store")
 		if name == "rotate" {
 			assert.Regexp(t, `--prefix PREFIX +PREFIX of [^"]*\(default: the prefix of the old key,`, r.stdout, "and not key, whatever the old one has")
 		}
@@ -281,6 +282,7 @@ func TestHelp(t *testing.T) {
 		r := run(t, "quotas", name, "--help")
 		assert.Zero(t, r.code)
 		assert.Contains(t, r.stdout, "Examples:\n  admit quotas "+name)
+		assert.Equal(t, name != "schema", strings.Contains(r.stdout, "--json  "), "schema uses no store")
 	}
 }
 

@@ -43,6 +43,17 @@ upgrade is one statement, which may run twice; for SQLite it needs a transaction
 		},
 	}
 	c.Flags().IntVar(&from, "from", 0, "`VERSION` of the existing table")
+	return withoutStore(c)
+}
+
+// withoutStore leaves the flags of options out of the help of a command that uses no store.
+func withoutStore(c *cobra.Command) *cobra.Command {
+	c.SetHelpFunc(func(c *cobra.Command, args []string) {
+		for _, name := range []string{"keys", "json"} {
+			c.InheritedFlags().Lookup(name).Hidden = true
+		}
+		c.Parent().HelpFunc()(c, args)
+	})
 	return c
 }
 
@@ -58,7 +69,7 @@ func isDialect(_ *cobra.Command, args []string) error {
 }
 
 func quotasSchemaCommand() *cobra.Command {
-	return &cobra.Command{
+	return withoutStore(&cobra.Command{
 		Use:   "schema postgresql|sqlite",
 		Short: "Print the SQL that creates the tables of quota usage",
 		Long: `Print the SQL that creates the tables in which package sqlquota keeps the usage of quotas:
@@ -71,5 +82,5 @@ admit_quota_counts, admit_quota_shares and admit_quota_usage.`,
 			_, err := fmt.Fprint(c.OutOrStdout(), sqlquota.Schema(dialects[args[0]]))
 			return unlessGone(err)
 		},
-	}
+	})
 }
