@@ -211,7 +211,7 @@ func (a *API) sorted() []*route {
 func (info Info) check() error {
 	var faults []error
 	fault := func(field, problem string) {
-		faults = append(faults, &admit.ConfigError{Field: "Info." + field, Reason: problem})
+		faults = append(faults, &admit.ConfigError{Field: "contract.Info." + field, Reason: problem})
 	}
 	if strings.TrimSpace(info.Title) == "" {
 		fault("Title", "is empty; give the name of the API")

@@ -161,14 +161,14 @@ func TestFaults(t *testing.T) {
 		errs  []*admit.Error
 		field string
 	}{
-		"no title":         {contract.Info{Title: " ", Version: "1"}, admit.Policy{}, nil, "Info.Title"},
-		"no version":       {contract.Info{Title: "x"}, admit.Policy{}, nil, "Info.Version"},
-		"server":           {contract.Info{Title: "x", Version: "1", Servers: []string{"api.example.com"}}, admit.Policy{}, nil, "Info.Servers[0]"},
-		"server, user":     {contract.Info{Title: "x", Version: "1", Servers: []string{"http://a", "https://me:x@example.com"}}, admit.Policy{}, nil, "Info.Servers[1]"},
+		"no title":         {contract.Info{Title: " ", Version: "1"}, admit.Policy{}, nil, "contract.Info.Title"},
+		"no version":       {contract.Info{Title: "x"}, admit.Policy{}, nil, "contract.Info.Version"},
+		"server":           {contract.Info{Title: "x", Version: "1", Servers: []string{"api.example.com"}}, admit.Policy{}, nil, "contract.Info.Servers[0]"},
+		"server, user":     {contract.Info{Title: "x", Version: "1", Servers: []string{"http://a", "https://me:x@example.com"}}, admit.Policy{}, nil, "contract.Info.Servers[1]"},
 		"a wrong policy":   {info, admit.Policy{MaxBody: -1}, nil, "Policy.MaxBody"},
 		"a nil error":      {info, admit.Policy{}, []*admit.Error{errSoldOut, nil}, "errs[1]"},
-		"unknown identity": {info, identity, nil, "Info.SecuritySchemes"},
-		"a name of Auth's": {named, admit.Policy{Auth: newAuth(t)}, nil, `Info.SecuritySchemes["bearer"]`},
+		"unknown identity": {info, identity, nil, "contract.Info.SecuritySchemes"},
+		"a name of Auth's": {named, admit.Policy{Auth: newAuth(t)}, nil, `contract.Info.SecuritySchemes["bearer"]`},
 	} {
 		api, err := contract.New(test.info, test.outer, test.errs...)
 		var fault *admit.ConfigError
@@ -177,7 +177,7 @@ func TestFaults(t *testing.T) {
 		assert.Nil(t, api)
 	}
 	_, err := contract.New(contract.Info{}, admit.Policy{MaxBody: -1})
-	for _, part := range []string{"Info.Title", "Info.Version", "Policy.MaxBody"} {
+	for _, part := range []string{"contract.Info.Title", "contract.Info.Version", "Policy.MaxBody"} {
 		assert.ErrorContains(t, err, part, "each fault is told")
 	}
 
@@ -194,20 +194,20 @@ func TestFaults(t *testing.T) {
 		wrong := info
 		wrong.SecuritySchemes = map[string]contract.SecurityScheme{"who": scheme}
 		_, err := contract.New(wrong, admit.Policy{})
-		assert.ErrorContains(t, err, `Info.SecuritySchemes["who"]`)
+		assert.ErrorContains(t, err, `contract.Info.SecuritySchemes["who"]`)
 	}
 
 	api := newAPI(t, admit.Policy{})
 	mux := http.NewServeMux()
 	api.Handle(mux, "GET /x", admit.Policy{}, nothing)
 	for part, f := range map[string]func(){
-		`Handle("GET /x")`:        func() { api.Handle(mux, "GET /x", admit.Policy{}, nothing) },
-		"Policy.MaxBody":          func() { api.Handle(mux, "/y", admit.Policy{MaxBody: -1}, nothing) },
-		"handler is nil":          func() { api.Handle(mux, "/y", admit.Policy{}, nil) },
-		`Declare("nonsense x y")`: func() { api.Declare("nonsense x y", admit.Policy{}) },
-		"errs[0]":                 func() { api.Declare("/y", admit.Policy{}, nil) },
-		"Info.SecuritySchemes":    func() { api.Declare("/y", identity) },
-		"Wrap: the handler":       func() { api.Wrap(nil) },
+		`Handle("GET /x")`:              func() { api.Handle(mux, "GET /x", admit.Policy{}, nothing) },
+		"Policy.MaxBody":                func() { api.Handle(mux, "/y", admit.Policy{MaxBody: -1}, nothing) },
+		"handler is nil":                func() { api.Handle(mux, "/y", admit.Policy{}, nil) },
+		`Declare("nonsense x y")`:       func() { api.Declare("nonsense x y", admit.Policy{}) },
+		"errs[0]":                       func() { api.Declare("/y", admit.Policy{}, nil) },
+		"contract.Info.SecuritySchemes": func() { api.Declare("/y", identity) },
+		"Wrap: the handler":             func() { api.Wrap(nil) },
 	} {
 		assert.Contains(t, panicOf(f), part)
 	}

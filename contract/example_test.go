@@ -59,9 +59,9 @@ func ExampleNew() {
 	_, err := contract.New(contract.Info{Servers: []string{"api.example.com"}}, admit.Policy{})
 	fmt.Println(err)
 	// Output:
-	// admit: Info.Title is empty; give the name of the API
-	// admit: Info.Version is empty; give the version of the contract, such as 1.0
-	// admit: Info.Servers[0] is "api.example.com"; give an http or https URL, such as https://api.example.com
+	// admit: contract.Info.Title is empty; give the name of the API
+	// admit: contract.Info.Version is empty; give the version of the contract, such as 1.0
+	// admit: contract.Info.Servers[0] is "api.example.com"; give an http or https URL, such as https://api.example.com
 }
 
 // Handle takes the place of mux.Handle and Policy.Wrap.

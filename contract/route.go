@@ -33,12 +33,12 @@ func newRoute(a *API, pattern string, p admit.Policy, errs []*admit.Error) (*rou
 		r.errors = a.outer.errors
 	}
 	if r.chain.Identity && len(a.info.SecuritySchemes) == 0 {
-		return nil, &admit.ConfigError{Field: "Info.SecuritySchemes", Reason: "is empty, but a Policy has an Identity; describe what its requests carry, such as a JWT"}
+		return nil, &admit.ConfigError{Field: "contract.Info.SecuritySchemes", Reason: "is empty, but a Policy has an Identity; describe what its requests carry, such as a JWT"}
 	}
 	for _, s := range r.chain.Sources {
 		name, _ := schemeOf(s)
 		if _, taken := a.info.SecuritySchemes[name]; taken {
-			return nil, &admit.ConfigError{Field: fmt.Sprintf("Info.SecuritySchemes[%q]", name), Reason: "has the name that the contract gives to API keys of an Auth; give it another one"}
+			return nil, &admit.ConfigError{Field: fmt.Sprintf("contract.Info.SecuritySchemes[%q]", name), Reason: "has the name that the contract gives to API keys of an Auth; give it another one"}
 		}
 	}
 	r.method, r.host, r.path = splitPattern(pattern)
