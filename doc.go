@@ -13,21 +13,22 @@
 // The codes of this package never change:
 //
 //	400  bad_request
-//	401  key_missing, key_invalid
-//	402  plan_required
-//	403  scope_required, address_not_allowed
+//	401  key_missing, key_invalid, unauthorized
+//	402  plan_required, payment_required
+//	403  scope_required, address_not_allowed, forbidden
 //	404  not_found
 //	405  method_not_allowed
 //	406  not_acceptable
 //	408  request_timeout
+//	409  conflict
 //	413  body_too_large
 //	415  unsupported_media_type
 //	422  unprocessable
-//	429  rate_limited, quota_exceeded, key_throttled, overloaded
+//	429  rate_limited, quota_exceeded, key_throttled, overloaded, too_many_requests
 //	500  internal
 //	501  not_implemented
 //	502  bad_gateway
-//	503  maintenance, handler_timeout, store_unavailable
+//	503  maintenance, handler_timeout, store_unavailable, unavailable
 //	504  gateway_timeout
 //
 // A middleware has the type func(http.Handler) http.Handler. Chain middlewares with alice, the
