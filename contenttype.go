@@ -272,8 +272,8 @@ func (c *ContentTypes) explain(allow []string) {
 	for fault, message := range map[contentFault]string{
 		faultMissing:   "The request has a body but no Content-Type; send one of: " + allowed + ".",
 		faultMalformed: "The Content-Type is malformed; send one of: " + allowed + ".",
-		faultType:      "The content type of the request is not taken here; send one of: " + allowed + ".",
-		faultCharset:   "The charset of the request is not taken here; send " + strings.Join(c.charsets, " or ") + ".",
+		faultType:      "The resource does not accept this content type; send one of: " + allowed + ".",
+		faultCharset:   "The resource does not accept this charset; send " + strings.Join(c.charsets, " or ") + ".",
 	} {
 		c.refusals[fault] = newRefusal(message, allowed, c.hints)
 	}
@@ -282,7 +282,7 @@ func (c *ContentTypes) explain(allow []string) {
 	c.refusals[faultMissing][methodQuery] = untyped
 	encodings := strings.Join(append(slices.Clone(c.encodings), "identity"), ", ")
 	c.encoding = NewError(http.StatusUnsupportedMediaType,
-		"The content coding of the request is not taken here; send one of: "+encodings+".")
+		"The resource does not accept this content coding; send one of: "+encodings+".")
 	c.encoding.Header = http.Header{"Accept-Encoding": {encodings}}
 }
 
@@ -333,17 +333,17 @@ func (c *ContentTypes) answers(methods []string) []Answer {
 		}
 	}
 	all := []Answer{
-		answer(errTwoContentTypes, "The request has the header Content-Type twice."),
-		answer(c.refusals[faultType].of(""), "The resource does not take bodies of this media type.", hints...),
-		answer(c.refusals[faultMalformed].of(""), "The header Content-Type is not a media type.", hints...),
-		answer(c.refusals[faultCharset].of(""), "The resource does not take bodies in this charset.", hints...),
-		answer(c.encoding, "The resource does not take bodies in this content coding."),
+		answer(errTwoContentTypes, "The request has more than one Content-Type header."),
+		answer(c.refusals[faultType].of(""), "The resource does not accept request bodies of this media type.", hints...),
+		answer(c.refusals[faultMalformed].of(""), "The Content-Type header is not a media type.", hints...),
+		answer(c.refusals[faultCharset].of(""), "The resource does not accept request bodies in this charset.", hints...),
+		answer(c.encoding, "The resource does not accept request bodies in this content coding."),
 	}
 	if c.allowMissing {
 		return all
 	}
 	if takes(methodQuery) {
-		all = append(all, answer(c.refusals[faultMissing].of(methodQuery), "A QUERY has no header Content-Type."))
+		all = append(all, answer(c.refusals[faultMissing].of(methodQuery), "A QUERY request has no Content-Type header."))
 	}
-	return append(all, answer(c.refusals[faultMissing].of(""), "A request with a body has no header Content-Type.", hints...))
+	return append(all, answer(c.refusals[faultMissing].of(""), "The request has a body but no Content-Type header.", hints...))
 }

@@ -157,7 +157,7 @@ func TestContentTypeHints(t *testing.T) {
 		for contentType, says := range map[string]string{
 			"":                               "no Content-Type",
 			"json":                           "malformed",
-			"image/png":                      "is not taken",
+			"image/png":                      "does not accept this content type",
 			"application/json; charset=ucs2": "charset",
 		} {
 			r := newRequest(method, "/", "{}")

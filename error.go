@@ -156,19 +156,19 @@ var statusTexts = map[int]struct{ code, message string }{
 	402: {"payment_required", "The request needs a plan that includes it."},
 	403: {"forbidden", "The credentials do not allow this request."},
 	404: {"not_found", "There is no such resource."},
-	405: {"method_not_allowed", "The resource does not take this method."},
+	405: {"method_not_allowed", "The resource does not support this method."},
 	406: {"not_acceptable", "The resource cannot be sent in an accepted media type."},
 	408: {"request_timeout", "The request did not arrive in time."},
 	409: {"conflict", "The request conflicts with the state of the resource."},
 	413: {"body_too_large", "The request body is too large."},
-	415: {"unsupported_media_type", "The content type of the request is not taken here."},
+	415: {"unsupported_media_type", "The resource does not accept this content type."},
 	422: {"unprocessable", "The request is well formed, but its content is invalid."},
 	429: {"too_many_requests", "There were too many requests. Try again later."},
 	500: {"internal", "Something went wrong on our side."},
 	501: {"not_implemented", "The method is not implemented."},
 	502: {"bad_gateway", "An upstream service failed."},
 	503: {"unavailable", "The service is temporarily unavailable. Try again later."},
-	504: {"gateway_timeout", "An upstream service did not answer in time."},
+	504: {"gateway_timeout", "An upstream service did not respond in time."},
 }
 
 // codeOf returns the code of a status: that of the contract, else the status text in

@@ -45,7 +45,7 @@ func Example() {
 	// Output:
 	// 200 {"result":"success","data":"Hello, ACME"}
 	// 401 {"result":"error","message":"The API key is not valid.","code":"key_invalid"}
-	// 405 {"result":"error","message":"The resource does not take this method; it takes GET, HEAD, OPTIONS.","code":"method_not_allowed"}
+	// 405 {"result":"error","message":"The resource does not support this method. It supports GET, HEAD, OPTIONS.","code":"method_not_allowed"}
 	// 404 {"result":"error","message":"There is no such resource.","code":"not_found"}
 }
 

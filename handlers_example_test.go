@@ -27,7 +27,7 @@ func ExampleMux() {
 	show(h, "GET", "/nowhere")
 	// Output:
 	// 404 no item 7
-	// 405 {"result":"error","message":"The resource does not take this method.","code":"method_not_allowed"}
+	// 405 {"result":"error","message":"The resource does not support this method.","code":"method_not_allowed"}
 	// 404 {"result":"error","message":"There is no such resource.","code":"not_found"}
 }
 
@@ -92,7 +92,7 @@ a,b
 	// 201 {"result":"success","data":"q3.csv: 3 bytes for acme"}
 	// 400 {"result":"error","message":"The form does not have the file that this request needs.","code":"bad_request"}
 	// 400 {"result":"error","message":"The request body is not a well-formed form.","code":"bad_request"}
-	// 415 {"result":"error","message":"The content type of the request is not taken here; send one of: application/x-www-form-urlencoded, multipart/form-data.","code":"unsupported_media_type"}
+	// 415 {"result":"error","message":"The resource does not accept this content type; send one of: application/x-www-form-urlencoded, multipart/form-data.","code":"unsupported_media_type"}
 }
 
 // The client gets its response when the time is over, and the context of the handler ends.
@@ -106,7 +106,7 @@ func ExampleTimeout() {
 	}))
 	show(h, "GET", "/slow")
 	// Output:
-	// 503 {"result":"error","message":"The answer took too long. Try again later.","code":"handler_timeout"}
+	// 503 {"result":"error","message":"The response took too long. Try again later.","code":"handler_timeout"}
 }
 
 // A client announces a body and does not send it.

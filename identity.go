@@ -124,5 +124,5 @@ func appendCaller(b []byte, r *http.Request, name string, by func(*http.Request)
 }
 
 func identityAnswers() []Answer {
-	return []Answer{answer(errAddressNotAllowed, "The caller may not come from this address.")}
+	return []Answer{answer(errAddressNotAllowed, "The credential may not be used from this address.")}
 }

@@ -259,7 +259,7 @@ var errOverloaded = &Error{
 }
 
 func (f *InFlight) answers() []Answer {
-	return []Answer{answer(f.overload, "The service has as many requests as it can take at once.")}
+	return []Answer{answer(f.overload, "The service has as many requests as it can handle at once.")}
 }
 
 // aheadBytes is the longest body that is read ahead. Each request that waits may have one.

@@ -60,5 +60,5 @@ var errMaintenance = &Error{
 }
 
 func maintenanceAnswers() []Answer {
-	return []Answer{answer(errMaintenance, "The service is down for maintenance. Retry-After is there where its end is known.", "Retry-After")}
+	return []Answer{answer(errMaintenance, "The service is down for maintenance. The response has Retry-After if the end is known.", "Retry-After")}
 }

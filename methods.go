@@ -100,9 +100,9 @@ func newMethods(allow []string, hints []hint) (*methods, error) {
 	}
 	m.allow = []string{strings.Join(listed, ", ")}
 
-	m.notAllowed = NewError(http.StatusMethodNotAllowed, "The resource does not take this method; it takes "+m.allow[0]+".")
+	m.notAllowed = NewError(http.StatusMethodNotAllowed, "The resource does not support this method. It supports "+m.allow[0]+".")
 	m.notAllowed.Header = http.Header{"Allow": m.allow}
-	m.unknown = NewError(http.StatusNotImplemented, "The method is not known here; the resource takes "+m.allow[0]+".")
+	m.unknown = NewError(http.StatusNotImplemented, "The service does not recognize this method. The resource supports "+m.allow[0]+".")
 	m.unknown.Header = m.notAllowed.Header
 	return m, nil
 }
@@ -135,7 +135,7 @@ var registeredMethods = []string{
 
 func (m *methods) answers() []Answer {
 	return []Answer{
-		answer(m.notAllowed, "The resource does not take the method of the request."),
-		answer(m.unknown, "The method of the request is not one that HTTP knows."),
+		answer(m.notAllowed, "The resource does not support the method of the request."),
+		answer(m.unknown, "The service does not recognize the method of the request."),
 	}
 }

@@ -185,5 +185,5 @@ func (n *Negotiator) answers() []Answer {
 	if n.fallback >= 0 {
 		return nil
 	}
-	return []Answer{answer(n.refusal, "The Accept header takes none of the media types of the resource.", "Vary")}
+	return []Answer{answer(n.refusal, "The Accept header does not accept any media type of the resource.", "Vary")}
 }

@@ -99,5 +99,5 @@ func ExampleNewContentTypes() {
 	fmt.Println(c.Check(r))
 	// Output:
 	// <nil>
-	// admit: 415 unsupported_media_type: The content coding of the request is not taken here; send one of: gzip, identity.
+	// admit: 415 unsupported_media_type: The resource does not accept this content coding; send one of: gzip, identity.
 }

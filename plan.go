@@ -233,5 +233,5 @@ func (n *planNeed) check(r *http.Request, id *identity) *Error {
 }
 
 func (n *planNeed) answers() []Answer {
-	return []Answer{answer(n.refused, "The plan of the caller does not have this resource.")}
+	return []Answer{answer(n.refused, "The plan of the caller does not include this resource.")}
 }

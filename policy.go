@@ -332,7 +332,7 @@ func (c *policyChain) answersOf(t *ContentTypes) func() []Answer {
 }
 
 func (c *policyChain) timeoutAnswers() []Answer {
-	return c.withBody([]Answer{answer(errHandlerTimeout, "The service did not answer in time.")})
+	return c.withBody([]Answer{answer(errHandlerTimeout, "The service did not respond in time.")})
 }
 
 // withBody adds the answers about a body, unless no method that is taken has one. A Timeout and a

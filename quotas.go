@@ -385,7 +385,7 @@ func (q *Quotas) refusal(set *quotaSet, now time.Time, spent []spending, cost in
 		}
 	}
 	if never {
-		e.Message = "The request costs more than the quota ever has."
+		e.Message = "The request costs more than the whole quota."
 	} else {
 		e.RetryAfter = max(resets.Sub(now), time.Second)
 		e.Meta = map[string]any{"resets_at": resets.Format(time.RFC3339)}
@@ -513,12 +513,12 @@ func (q *Quotas) answers() []Answer {
 	headers := []string{"RateLimit", "RateLimit-Policy"}
 	all := []Answer{answer(errorOf(q.refusal(&on, now, spent, 0, nil)), "The caller has used up a quota, which is renewed after Retry-After.", headers...)}
 	if q.c.Cost != nil {
-		never := answer(errorOf(q.refusal(&on, now, spent, math.MaxInt64, nil)), "The request costs more than a quota of the caller ever has.", headers...)
+		never := answer(errorOf(q.refusal(&on, now, spent, math.MaxInt64, nil)), "The request costs more than the whole quota of the caller.", headers...)
 		never.Retryable = false
 		all = append(all, never)
 	}
 	if _, inMemory := q.c.Store.(*MemoryQuotaStore); !inMemory && q.c.StoreDown != AdmitAll {
-		all = append(all, answer(errStoreUnavailable, "The service could not look at its quotas."))
+		all = append(all, answer(errStoreUnavailable, "The service could not check its quotas."))
 	}
 	return all
 }

@@ -585,14 +585,14 @@ func (l *Limiter) answers() []Answer {
 	}
 	first := l.base.rules[0]
 	example := Decision{RetryAfter: first.Per / time.Duration(first.Requests), States: []LimitState{{Exceeded: true}}}
-	all := []Answer{answer(errorOf(l.refusal(l.base, example, nil)), "The caller has used up a rate limit, and is let in again after Retry-After.", headers...)}
+	all := []Answer{answer(errorOf(l.refusal(l.base, example, nil)), "The caller has used up a rate limit, and is admitted again after Retry-After.", headers...)}
 	if l.c.Cost != nil {
-		never := answer(errCostsTooMuch, "The request costs more than a rate limit of the caller ever holds.", headers...)
+		never := answer(errCostsTooMuch, "The request costs more than a rate limit of the caller ever allows.", headers...)
 		never.Retryable = false
 		all = append(all, never)
 	}
 	if l.store != nil && (l.c.StoreDown == RefuseAll || l.c.StoreDown == LimitLocally && l.c.Replicas > 1 && l.c.Cost != nil) {
-		all = append(all, answer(errStoreUnavailable, "The service could not look at its rate limits."))
+		all = append(all, answer(errStoreUnavailable, "The service could not check its rate limits."))
 	}
 	return all
 }

@@ -288,5 +288,5 @@ func (s *Shedder) leave(p *place)  { s.gate.Leave(p.who) }
 func (s *Shedder) rejoin(p *place) { s.gate.Return(p.who) }
 
 func (s *Shedder) answers() []Answer {
-	return []Answer{answer(errOverloaded, "The service has more to do than it can, and others were let in before this caller.")}
+	return []Answer{answer(errOverloaded, "The service is overloaded, and other callers were admitted first.")}
 }

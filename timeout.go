@@ -141,5 +141,5 @@ func withHeader(r *http.Request, kept [3][]string) *http.Request {
 var errHandlerTimeout = &Error{
 	Status:  http.StatusServiceUnavailable,
 	Code:    "handler_timeout",
-	Message: "The answer took too long. Try again later.",
+	Message: "The response took too long. Try again later.",
 }

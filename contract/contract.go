@@ -131,7 +131,7 @@ func New(info Info, outer admit.Policy, errs ...*admit.Error) (*API, error) {
 //
 // The mux must see the whole path. For a mux inside http.StripPrefix, register the wrapped
 // handler yourself, and Declare the pattern as clients see it. Handle panics if
-// Policy.Chain returns an error, and on a pattern that a ServeMux does not take.
+// Policy.Chain returns an error, and on a pattern that a ServeMux does not accept.
 func (a *API) Handle(mux interface{ Handle(string, http.Handler) }, pattern string, p admit.Policy, handler http.Handler, errs ...*admit.Error) {
 	if mux == nil || handler == nil {
 		panic(fmt.Sprintf("contract: Handle(%q): the mux or the handler is nil", pattern))

@@ -178,5 +178,5 @@ func TestOldBody(t *testing.T) {
 	assert.Equal(t, 405, w.Code)
 	assert.Equal(t, "text/plain; charset=utf-8", w.Header().Get("Content-Type"))
 	assert.Equal(t, "POST, OPTIONS", w.Header().Get("Allow"))
-	assert.Equal(t, "The resource does not take this method; it takes POST, OPTIONS.\n", w.Body.String())
+	assert.Equal(t, "The resource does not support this method. It supports POST, OPTIONS.\n", w.Body.String())
 }
