@@ -66,7 +66,7 @@ func TestDecodeOfPlainFaultsAllocations(t *testing.T) {
 	var e *admit.Error
 	require.ErrorAs(t, err, &e)
 	assert.Len(t, e.Fields, 20)
-	assert.Equal(t, admit.FieldError{Path: "unknown19", Code: "unknown_member", Message: "is not known here"}, e.Fields[19])
+	assert.Equal(t, admit.FieldError{Path: "unknown19", Code: "unknown_member", Message: "is not a known member"}, e.Fields[19])
 }
 
 // BenchmarkDecode decodes bodies with faults, beside encoding/json, which tells the first of each.

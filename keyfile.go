@@ -333,7 +333,7 @@ func (p *keyParser) file() error {
 			err = p.formatOf(name)
 		default:
 			if p.format <= keyFormat {
-				p.fault(at, "the member %q is not known here", name)
+				p.fault(at, "%q is not a known member", name)
 			}
 			err = p.in.Skip()
 		}
@@ -598,7 +598,7 @@ func (p *keyParser) object(path string, fold func(string) string, of func(name s
 		case into != nil && seen[name]:
 			p.fault(at, "%s is there twice", clip(inside))
 		case into == nil && p.format <= keyFormat:
-			p.fault(at, "%s is not known here", clip(inside))
+			p.fault(at, "%s is not a known member", clip(inside))
 		}
 		switch into := into.(type) {
 		case nil:

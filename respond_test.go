@@ -221,7 +221,7 @@ func TestDecodeHearsTheTypes(t *testing.T) {
 		`{"t":"1"}`:               "t invalid must be even",
 		`{"t":1}`:                 "t wrong_type must be a string",
 		`{"m":{"1":""}}`:          "m.1 invalid must be even",
-		`{"x":1,"n":[1],"t":"3"}`: "x unknown_member is not known here;n[0] invalid must be even;t odd_number is not valid",
+		`{"x":1,"n":[1],"t":"3"}`: "x unknown_member is not a known member;n[0] invalid must be even;t odd_number is not valid",
 	} {
 		var e *admit.Error
 		require.ErrorAs(t, decodeAs[numbers](body), &e, body)
@@ -290,9 +290,9 @@ func TestDecodeRefuses(t *testing.T) {
 		wants string // path code message, separated by semicolons
 	}{
 		"wrong type":             {`{"pair":1}`, "pair wrong_type must be a string"},
-		"unknown":                {`{"nope":{"a":[1]}}`, "nope unknown_member is not known here"},
-		"unknown in a list":      {`{"items":[{"sku":"a"},{"skU":"b","pair":"x"}]}`, "items[1].pair unknown_member is not known here"},
-		"known elsewhere only":   {`{"pair":"x","left":{"sku":"b"}}`, "left.sku unknown_member is not known here"},
+		"unknown":                {`{"nope":{"a":[1]}}`, "nope unknown_member is not a known member"},
+		"unknown in a list":      {`{"items":[{"sku":"a"},{"skU":"b","pair":"x"}]}`, "items[1].pair unknown_member is not a known member"},
+		"known elsewhere only":   {`{"pair":"x","left":{"sku":"b"}}`, "left.sku unknown_member is not a known member"},
 		"wrong type in a list":   {`{"items":[{"n":1},{"n":"1"}]}`, "items[1].n wrong_type must be an integer"},
 		"wrong type in a map":    {`{"labels":{"x":true}}`, "labels.x wrong_type must be an integer"},
 		"a list for an object":   {`{"left":[1,{"a":2}],"plain":0}`, "left wrong_type must be an object"},
@@ -309,9 +309,9 @@ func TestDecodeRefuses(t *testing.T) {
 		"not base64":             {`{"raw":"%"}`, "raw invalid is not valid"},
 		"a number for base64":    {`{"raw":1}`, "raw wrong_type must be a string in base64"},
 		"the string option":      {`{"big":12}`, "big wrong_type must be an integer inside a string"},
-		"a hidden member":        {`{"Hidden":"x"}`, "Hidden unknown_member is not known here"},
-		"the name of the struct": {`{"base":{}}`, "base unknown_member is not known here"},
-		"all of them":            {`{"pair":1,"x":1,"items":[{"n":""}]}`, "pair wrong_type must be a string;x unknown_member is not known here;items[0].n wrong_type must be an integer"},
+		"a hidden member":        {`{"Hidden":"x"}`, "Hidden unknown_member is not a known member"},
+		"the name of the struct": {`{"base":{}}`, "base unknown_member is not a known member"},
+		"all of them":            {`{"pair":1,"x":1,"items":[{"n":""}]}`, "pair wrong_type must be a string;x unknown_member is not a known member;items[0].n wrong_type must be an integer"},
 		"too long":               {`{"fixed":[true,true,true]}`, "fixed invalid must have 2 elements or fewer"},
 		"out of range in any":    {`{"any":[1,{"w":1e400}]}`, "any[1].w wrong_type is out of range"},
 		"not an object":          {`[1]`, " wrong_type must be an object"},

@@ -86,7 +86,7 @@ func TestImportOfAList(t *testing.T) {
 		list := run(t, "keys", "list", "--json", "--keys", p.keys).stdout
 		r := feed(t, list, "keys", "import", "--keys", filepath.Join(t.TempDir(), "moved.json"))
 		require.Equal(t, 1, r.code)
-		require.Contains(t, r.stderr, `the member "state" is unknown`)
+		require.Contains(t, r.stderr, `"state" is not a known member`)
 		var lines []string
 		for line := range strings.Lines(list) {
 			line = strings.Replace(line, `"state":"valid",`, "", 1)

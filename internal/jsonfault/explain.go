@@ -276,7 +276,7 @@ func (x *explainer) member(t reflect.Type, quoted []byte) {
 	m := x.named(t, quoted)
 	switch {
 	case m == nil:
-		x.fault("unknown_member", "is not known here")
+		x.fault("unknown_member", "is not a known member")
 		x.in.next()
 	case m.hidden:
 		x.in.next()

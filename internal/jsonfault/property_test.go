@@ -344,14 +344,14 @@ func TestExplainOfOddTypes(t *testing.T) {
 		{struct {
 			Tagged
 			A int `json:"x"`
-		}{}, `{"x":1,"c":2}`, "c unknown_member is not known here"},
+		}{}, `{"x":1,"c":2}`, "c unknown_member is not a known member"},
 		{struct {
 			Tagged
 			A int `json:"x"`
 		}{}, `{"x":"s"}`, "x wrong_type must be an integer"},
 		{struct {
 			Inner `json:"inner"`
-		}{}, `{"c":"v","inner":{"B":1}}`, "c unknown_member is not known here;inner.B wrong_type must be a string"},
+		}{}, `{"c":"v","inner":{"B":1}}`, "c unknown_member is not a known member;inner.B wrong_type must be a string"},
 		{struct {
 			ID int8 `json:"id,string"`
 		}{}, `{"id":5,"ID":"300","iD":"x"}`, "id wrong_type must be an integer inside a string;ID wrong_type is out of range;iD wrong_type must be an integer inside a string"},
@@ -360,7 +360,7 @@ func TestExplainOfOddTypes(t *testing.T) {
 		{struct{ A [4]byte }{}, `{"a":"AQ=="}`, "a wrong_type must be an array"},
 		{struct{ A json.Number }{}, `{"a":true,"A":"x"}`, "a wrong_type must be a number;A wrong_type must be a number"},
 		{map[string]any{}, `{"v":[1,{"w":1e400}]}`, "v[1].w wrong_type is out of range"},
-		{struct{ lower }{}, `{"b":"x","lower":1}`, "b wrong_type must be an integer;lower unknown_member is not known here"},
+		{struct{ lower }{}, `{"b":"x","lower":1}`, "b wrong_type must be an integer;lower unknown_member is not a known member"},
 	} {
 		var got []string
 		for _, f := range jsonfault.Explain([]byte(test.text), reflect.TypeOf(test.of)).Faults {

@@ -113,6 +113,9 @@ func (p *parser) object(text []byte, line int, first int64) {
 	var o object
 	if err := jsonfault.NewReader(text).Decode(&o); err != nil {
 		for _, f := range jsonfault.Explain(text, reflect.TypeFor[object]()).Faults {
+			if f.Code == "unknown_member" { // of a member such as limits: checkNames has looked at the others
+				f.Message = "has a member that is not known"
+			}
 			fault(f.Offset, place(f.Path)+" "+f.Message)
 		}
 		return
@@ -181,7 +184,7 @@ func checkNames(in *jsonfault.Reader, top bool) error {
 			case err != nil:
 				return err
 			case top && !names[name]:
-				return &nameError{offset, fmt.Sprintf("the member %s is unknown", shown(name))}
+				return &nameError{offset, fmt.Sprintf("%s is not a known member", shown(name))}
 			case seen[name]:
 				return &nameError{offset, fmt.Sprintf("the member %s is duplicated", shown(name))}
 			}

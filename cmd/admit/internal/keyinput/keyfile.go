@@ -72,7 +72,7 @@ func (p *parser) keyFile(text []byte) {
 		case name == "format":
 			fault(`"format" must be a number, 1 or more`)
 		default:
-			fault("the member %s is not a known member of a key file", shown(name))
+			fault("%s is not a known member of a key file", shown(name))
 			err = in.Skip()
 		}
 	}
