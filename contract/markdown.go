@@ -106,9 +106,10 @@ func (d pageDoc) quotasTo(line func(string, ...any)) {
 	}
 	line("\n## Quotas\n")
 	line("A quota is the number of requests that a plan includes in each day, week or month, at any speed. All keys of an account share it.")
-	line("Rejected requests do not count. In responses, `RateLimit-Policy` has the quota (`q` requests in the `w` seconds of this period), and")
-	line("`RateLimit` says how much is left (`r` requests) and when it is renewed (after `t` seconds). An account that has used up a quota gets")
-	line("429 `quota_exceeded`, with the time of the renewal in `Retry-After` and `resets_at`, and with `upgrade_url` if another plan has more.\n")
+	line("A request that is rejected before it is processed does not count; one that fails later may. In responses, `RateLimit-Policy` has the")
+	line("quota (`q` requests in the `w` seconds of this period), and `RateLimit` says how much is left (`r` requests) and when it is renewed")
+	line("(after `t` seconds). An account that has used up a quota gets 429 `quota_exceeded`, with the time of the renewal in `Retry-After` and")
+	line("`resets_at`, and with `upgrade_url` if another plan has more.\n")
 	line("| for | quota | periods begin | RateLimit-Policy |\n|---|---|---|---|")
 	for _, all := range d.Quotas {
 		for _, q := range all.Quotas {
