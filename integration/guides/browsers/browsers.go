@@ -30,9 +30,9 @@ func newAPI(keys admit.KeyStore, app string) (http.Handler, error) {
 		return nil, err
 	}
 
-	orders := admit.Policy{Auth: auth, Limiter: limiter}
+	orders := admit.Policy{Methods: []string{"POST"}, Auth: auth, Limiter: limiter}
 	mux := http.NewServeMux()
-	mux.Handle("POST /orders", orders.Wrap(admit.HandlerFunc(createOrder)))
+	mux.Handle("/orders", orders.Wrap(admit.HandlerFunc(createOrder)))
 
 	api := admit.Policy{}.Wrap(admit.Mux(mux))
 	return withCORS(api, app), nil

@@ -1,6 +1,7 @@
 package browsers
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -66,8 +67,24 @@ func TestErrorsCanBeRead(t *testing.T) {
 			assert.NotEmpty(t, w.Header().Get("Retry-After"))
 		}
 	}
-	w := send(request("POST", "/orders", "https://evil.example", "X-API-Key", "guess"))
+	w := send(request("PUT", "/orders", app)) // which withCORS does not allow
+	assert.Equal(t, 405, w.Code)
 	assert.Empty(t, w.Header().Get("Access-Control-Allow-Origin"))
+	w = send(request("POST", "/orders", "https://evil.example", "X-API-Key", "guess"))
+	assert.Empty(t, w.Header().Get("Access-Control-Allow-Origin"))
+}
+
+// What stands around CORS is told of a preflight too, which has no route.
+func TestOrder(t *testing.T) {
+	t.Parallel()
+	h, err := newAPI(keys(), app)
+	require.NoError(t, err)
+	var told []string
+	observe := func(_ *http.Request, o admit.Outcome) { told = append(told, fmt.Sprint(o.Status, " ", o.Route)) }
+	h = admit.ObserveAs("metrics", observe)(h)
+	h.ServeHTTP(httptest.NewRecorder(), request("OPTIONS", "/orders", app, "Access-Control-Request-Method", "POST"))
+	h.ServeHTTP(httptest.NewRecorder(), request("POST", "/orders", app))
+	assert.Equal(t, []string{"204 ", "401 /orders"}, told)
 }
 
 func TestCookies(t *testing.T) {

@@ -30,9 +30,9 @@ func newCookieAPI(keys admit.KeyStore, app string) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	orders := admit.Policy{Auth: auth}
+	orders := admit.Policy{Methods: []string{"POST"}, Auth: auth}
 	mux := http.NewServeMux()
-	mux.Handle("POST /orders", orders.Wrap(admit.HandlerFunc(createOrder)))
+	mux.Handle("/orders", orders.Wrap(admit.HandlerFunc(createOrder)))
 	mux.HandleFunc("POST /sign-in", signIn)
 
 	api := admit.Policy{}.Wrap(csrf.Handler(admit.Mux(mux)))
