@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -29,7 +30,8 @@ var (
 	drain   = flag.Duration("drain", 5*time.Second, "fail the health check for `TIME` before the port closes")
 )
 
-// proxies are the networks of the load balancer. Remove ClientIP below if clients connect directly.
+// proxies are the networks of the load balancer. A program that connects from one of them, here any
+// on this machine, may claim any client address. Without a load balancer, remove ClientIP below.
 var proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 
 func main() {
@@ -38,6 +40,7 @@ func main() {
 	slog.SetDefault(logger) // key files, caches and stores log there
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	if err := run(ctx, logger); err != nil {
 		logger.Error("shop has failed", slog.Any("error", err))
 		os.Exit(1)
@@ -50,11 +53,12 @@ func run(ctx context.Context, logger *slog.Logger) error {
 		return err
 	}
 	defer keys.Close()
-	metrics, err := admitprom.New(admitprom.Config{})
-	if err != nil {
+	metrics, err1 := admitprom.New(admitprom.Config{})
+	inFlight, err2 := admit.NewInFlight(admit.InFlightConfig{Max: 2000, PerAddress: 200})
+	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	handler, _, err := newHandler(keys, metrics, logger)
+	handler, _, err := newHandler(keys, inFlight, metrics, logger)
 	if err != nil {
 		return err
 	}
@@ -67,20 +71,16 @@ func run(ctx context.Context, logger *slog.Logger) error {
 		}
 	})
 
-	public, private := newServer(handler, logger), newServer(ops, logger)
+	public, private := newServer(*addr, handler, logger), newServer(*opsAddr, ops, logger)
 	defer private.Close() // last, so that the health check and the metrics stay until then
 	failed := make(chan error, 2)
-	serve := func(name string, server *http.Server, addr string) error {
-		listener, err := net.Listen("tcp", addr)
+	for _, server := range []*http.Server{public, private} {
+		listener, err := net.Listen("tcp", server.Addr)
 		if err != nil {
 			return err
 		}
-		logger.Info("listening", slog.String("server", name), slog.String("url", "http://"+listener.Addr().String()))
+		logger.Info("listening", slog.String("url", "http://"+listener.Addr().String()))
 		go func() { failed <- server.Serve(listener) }()
-		return nil
-	}
-	if err := errors.Join(serve("public", public, *addr), serve("ops", private, *opsAddr)); err != nil {
-		return err
 	}
 	select {
 	case err := <-failed:
@@ -88,13 +88,21 @@ func run(ctx context.Context, logger *slog.Logger) error {
 	case <-ctx.Done():
 	}
 	stopping.Store(true)
-	time.Sleep(*drain) // until the load balancer has seen it
-	within, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	time.Sleep(*drain) // requests still come until the load balancer has seen it
+	finishing, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	return public.Shutdown(within)
+	err = public.Shutdown(finishing) // closes the port, and waits for responses
+	if err != nil {
+		err = errors.Join(fmt.Errorf("requests were cut: %w", err), public.Close())
+	}
+	// Shutdown waits neither for a handler that went on after its Timeout nor for a WebSocket.
+	for inFlight.Stats().Running > 0 && finishing.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	return err
 }
 
-func newHandler(keys admit.KeyStore, metrics *admitprom.Metrics, logger *slog.Logger) (http.Handler, *contract.API, error) {
+func newHandler(keys admit.KeyStore, inFlight *admit.InFlight, metrics *admitprom.Metrics, logger *slog.Logger) (http.Handler, *contract.API, error) {
 	plans, err1 := admit.NewPlans(
 		admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(5), admit.PerMinute(100)}},
 		admit.Plan{Name: "pro", Limits: []admit.Limit{admit.PerSecond(50)}},
@@ -107,17 +115,17 @@ func newHandler(keys admit.KeyStore, metrics *admitprom.Metrics, logger *slog.Lo
 	limiter, err3 := admit.NewLimiter(admit.LimiterConfig{
 		Name: "shop", Plans: plans, Limits: []admit.Limit{admit.PerSecond(1)}, Observe: metrics.ObserveLimit,
 	})
-	inFlight, err4 := admit.NewInFlight(admit.InFlightConfig{Max: 2000, PerAddress: 200})
-	shedder, err5 := admit.NewShedder(admit.ShedderConfig{Max: 64, Plans: plans})
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+	shedder, err4 := admit.NewShedder(admit.ShedderConfig{Max: 64, Plans: plans})
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return nil, nil, err
 	}
 
 	outer := admit.Policy{ // around every route
-		ClientIP:   admit.ClientIP("X-Forwarded-For", proxies...),
-		Errors:     &admit.ErrorWriter{Logger: logger},
-		InFlight:   inFlight,
-		WriteStall: 10 * time.Second,
+		ClientIP:    admit.ClientIP("X-Forwarded-For", proxies...),
+		Errors:      &admit.ErrorWriter{Logger: logger},
+		InFlight:    inFlight,
+		BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second}, // for bodies that no handler reads
+		WriteStall:  10 * time.Second,
 	}
 	orders := admit.Policy{ // one such Policy, or a changed copy, around each route
 		Methods:     []string{"POST"},
@@ -138,13 +146,13 @@ func newHandler(keys admit.KeyStore, metrics *admitprom.Metrics, logger *slog.Lo
 	mux.Handle("GET /{$}", api.Page())
 	api.Handle(mux, "/v1/orders", orders, admit.HandlerFunc(createOrder), contract.Decodes()...)
 
-	handler := api.Wrap(outer.Wrap(admit.Mux(mux)))
-	handler = admit.AccessLog(logger)(metrics.Wrap(handler))
+	handler := admit.AccessLog(logger)(metrics.Wrap(api.Wrap(outer.Wrap(admit.Mux(mux)))))
 	return handler, api, metrics.Watch("shop", limiter, inFlight, shedder)
 }
 
-func newServer(handler http.Handler, logger *slog.Logger) *http.Server {
+func newServer(addr string, handler http.Handler, logger *slog.Logger) *http.Server {
 	return &http.Server{
+		Addr:              addr,
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       60 * time.Second, // longer than BodyTimeout.Max

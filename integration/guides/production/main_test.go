@@ -23,6 +23,7 @@ import (
 	"github.com/admit-go/admit"
 	"github.com/admit-go/admit/admitprom"
 	"github.com/admit-go/admit/admittest"
+	"github.com/admit-go/admit/integration/internal/guide"
 )
 
 func TestContract(t *testing.T) {
@@ -30,12 +31,14 @@ func TestContract(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // nobody waits for what is slow
 		metrics, err := admitprom.New(admitprom.Config{Registerer: prometheus.NewRegistry()})
 		require.NoError(t, err)
+		inFlight, err := admit.NewInFlight(admit.InFlightConfig{Max: 2000, PerAddress: 200})
+		require.NoError(t, err)
 		keys := admit.KeyMap{}
-		handler, api, err := newHandler(keys, metrics, slog.New(slog.DiscardHandler))
+		handler, api, err := newHandler(keys, inFlight, metrics, slog.New(slog.DiscardHandler))
 		require.NoError(t, err)
 		c := admittest.NewContract(t, api, handler)
 		c.Provoke(admittest.Credentials{Keys: keys, Patience: time.Minute})
-		c.AllReached()
+		c.AllReached("any request: 408 request_timeout") // only in a handler that reads a body without a BodyTimeout of its own
 		admittest.Golden(t, "testdata/CONTRACT.md", api.Markdown())
 	})
 }
@@ -58,8 +61,16 @@ func start(t *testing.T) *shop {
 	file := filepath.Join(dir, "keys.json")
 	require.NoError(t, admit.WriteKeyFile(file, admit.KeyMap{digest: {ID: "k1", Owner: "ACME", Plan: "pro", Scopes: []string{"orders:write"}}}))
 
-	s := &shop{token: token, lines: make(chan map[string]any, 100)}
-	s.command = exec.CommandContext(t.Context(), program, "-addr", "127.0.0.1:0", "-ops", "127.0.0.1:0", "-keys", file, "-drain", "1s")
+	s := serve(t, program, file)
+	s.token = token
+	return s
+}
+
+// serve runs the program on ports that are free, until the test ends.
+func serve(t *testing.T, program, keys string) *shop {
+	t.Helper()
+	s := &shop{lines: make(chan map[string]any, 100)}
+	s.command = exec.CommandContext(t.Context(), program, "-addr", "127.0.0.1:0", "-ops", "127.0.0.1:0", "-keys", keys, "-drain", "1s")
 	stdout, err := s.command.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, s.command.Start())
@@ -164,4 +175,38 @@ func TestStartFails(t *testing.T) {
 	t.Parallel()
 	*keyFile = filepath.Join(t.TempDir(), "keys.json")
 	assert.ErrorIs(t, run(t.Context(), slog.New(slog.DiscardHandler)), os.ErrNotExist)
+}
+
+// The commands of the page, in an empty folder beside a clone, make a program that serves.
+func TestStart(t *testing.T) {
+	t.Parallel()
+	clone, err := filepath.Abs("../../..")
+	require.NoError(t, err)
+	shell := guide.NewShell(t, "GOWORK=off", "GOFLAGS=")
+	beside := t.TempDir()
+	require.NoError(t, os.Symlink(clone, filepath.Join(beside, "admit")))
+	shell.Dir = filepath.Join(beside, "shop")
+	require.NoError(t, os.Mkdir(shell.Dir, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(shell.Dir, "main.go"), []byte(guide.Blocks(t, "production", "go")[0]), 0o600))
+
+	blocks := guide.Blocks(t, "production", "sh")
+	commands, runs := strings.CutSuffix(blocks[0], "go run . -addr 127.0.0.1:8080\n")
+	require.True(t, runs, "the commands end with the start of the program")
+	shell.Run(t, commands+"go build -o shop .\n") // what go run does, but its process is ours to end
+	s := serve(t, filepath.Join(shell.Dir, "shop"), filepath.Join(shell.Dir, "keys.json"))
+
+	// A client that announces a body which no handler reads is let go after the Grace of the outer Policy.
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.public, "http://"))
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\nabc")
+	require.NoError(t, err)
+
+	printed, _ := shell.Run(t, strings.ReplaceAll(blocks[1], "http://127.0.0.1:8080", s.public))
+	assert.Contains(t, printed, "HTTP/1.1 201 Created")
+	assert.Contains(t, printed, `{"result":"success","data":{"Article":"tea"}}`)
+
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(30*time.Second)), "half of ReadTimeout")
+	_, err = io.ReadAll(conn)
+	assert.NoError(t, err)
 }
