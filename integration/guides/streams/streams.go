@@ -25,20 +25,26 @@ type feed struct {
 }
 
 func newFeed(closing context.Context, heartbeat time.Duration) (*feed, error) {
-	// A stream takes one of five, and gives it back at its end.
-	streams, err := admit.NewLimiter(admit.LimiterConfig{
-		Limits: []admit.Limit{{Name: "streams", Requests: 1, Per: 24 * time.Hour, Burst: 5}},
-	})
+	// A stream takes one of five, and gives it back when it ends.
+	streams, err := forEachKey(admit.Limit{Name: "streams", Requests: 1, Per: 24 * time.Hour, Burst: 5})
 	if err != nil {
 		return nil, err
 	}
-	messages, err := admit.NewLimiter(admit.LimiterConfig{
-		Limits: []admit.Limit{{Name: "messages", Requests: 60, Per: time.Minute, Burst: 10}},
-	})
+	messages, err := forEachKey(admit.Limit{Name: "messages", Requests: 60, Per: time.Minute, Burst: 10})
 	if err != nil {
 		return nil, err
 	}
 	return &feed{prices: new(broker), streams: streams, messages: messages, heartbeat: heartbeat, closing: closing}, nil
+}
+
+// forEachKey has one limit for all callers, also for a key that has Limits of its own: those are
+// for requests.
+func forEachKey(limit admit.Limit) (*admit.Limiter, error) {
+	limits := []admit.Limit{limit}
+	return admit.NewLimiter(admit.LimiterConfig{
+		Limits:    limits,
+		LimitsFor: func(*http.Request) []admit.Limit { return limits },
+	})
 }
 
 func (f *feed) handler(auth *admit.Auth, shedder *admit.Shedder) (http.Handler, error) {
@@ -47,15 +53,16 @@ func (f *feed) handler(auth *admit.Auth, shedder *admit.Shedder) (http.Handler, 
 		return nil, err
 	}
 	stream := admit.Policy{
+		Methods:    []string{"GET"},
 		Auth:       auth,
 		Shedder:    shedder,
 		Timeout:    5 * time.Second,  // to the first byte
-		WriteStall: 10 * time.Second, // for which a client may take nothing
+		WriteStall: 10 * time.Second, // a client that reads nothing for so long is cut off
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /events", stream.Wrap(admit.HandlerFunc(f.events)))
-	mux.Handle("GET /poll", stream.Wrap(admit.HandlerFunc(f.poll)))
-	mux.Handle("GET /socket", stream.Wrap(admit.Intercept(admit.HandlerFunc(f.socket))))
+	mux.Handle("/events", stream.Wrap(admit.HandlerFunc(f.events)))
+	mux.Handle("/poll", stream.Wrap(admit.HandlerFunc(f.poll)))
+	mux.Handle("/socket", stream.Wrap(admit.Intercept(admit.HandlerFunc(f.socket))))
 	return admit.Policy{InFlight: inFlight}.Wrap(admit.Mux(mux)), nil
 }
 

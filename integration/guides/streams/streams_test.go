@@ -33,6 +33,7 @@ func start(t *testing.T, heartbeat time.Duration) *service {
 	require.NoError(t, err)
 	auth, err := admit.NewAuth(admit.AuthConfig{Store: admit.KeyMap{
 		admit.DigestOf("s3cret"): {ID: "k1"}, admit.DigestOf("other"): {ID: "k2"},
+		admit.DigestOf("limited"): {ID: "k3", Limits: []admit.Limit{admit.PerSecond(1000)}},
 	}})
 	require.NoError(t, err)
 	shedder, err := admit.NewShedder(admit.ShedderConfig{Max: 1})
@@ -102,18 +103,28 @@ func TestEvents(t *testing.T) {
 	assert.Equal(t, strings.TrimSpace(guide.Blocks(t, "streams", "text")[0]), strings.TrimSpace(text+": heartbeat"))
 }
 
-// A key has five streams, which take no place of the Shedder, and a sixth when one is over.
+// A key has five streams, which take no place of the Shedder, and a sixth when one is over. So has a
+// key with limits of its own.
 func TestStreamsOfACaller(t *testing.T) {
 	t.Parallel()
+	for _, token := range []string{"s3cret", "limited"} {
+		t.Run(token, func(t *testing.T) {
+			t.Parallel()
+			testStreamsOfACaller(t, token)
+		})
+	}
+}
+
+func testStreamsOfACaller(t *testing.T, token string) {
 	s := start(t, 20*time.Millisecond)
 	var open []*http.Response
 	for range 5 {
-		res := s.get(t, "/events", "s3cret")
+		res := s.get(t, "/events", token)
 		require.Equal(t, 200, res.StatusCode)
 		open = append(open, res)
 	}
 	assert.Zero(t, s.shedder.Stats().Running)
-	res := s.get(t, "/events", "s3cret")
+	res := s.get(t, "/events", token)
 	assert.Equal(t, 429, res.StatusCode)
 	text, err := io.ReadAll(res.Body)
 	require.NoError(t, err)
@@ -122,7 +133,7 @@ func TestStreamsOfACaller(t *testing.T) {
 	assert.Equal(t, 401, s.get(t, "/events", "guess").StatusCode)
 
 	require.NoError(t, open[0].Body.Close())
-	require.Eventually(t, func() bool { return s.get(t, "/events", "s3cret").StatusCode == 200 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return s.get(t, "/events", token).StatusCode == 200 }, 10*time.Second, 10*time.Millisecond)
 }
 
 func TestPoll(t *testing.T) {
@@ -158,7 +169,7 @@ func (s *service) dial(t *testing.T, headers http.Header) (*websocket.Conn, *htt
 func TestSocket(t *testing.T) {
 	t.Parallel()
 	s := start(t, time.Minute)
-	keyed := http.Header{"X-Api-Key": {"s3cret"}}
+	keyed := http.Header{"X-Api-Key": {"limited"}}
 	c, _, err := s.dial(t, keyed)
 	require.NoError(t, err)
 	answered := 0
