@@ -3,7 +3,6 @@ package limits
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"time"
 
@@ -18,7 +17,7 @@ import (
 func Small(keys admit.KeyStore, prices http.Handler) http.Handler {
 	limit := admit.RateLimit(admit.PerSecond(5), admit.PerMinute(100))
 	mux := http.NewServeMux()
-	mux.Handle("GET /prices", alice.New(admit.APIKey(keys), limit).Then(prices))
+	mux.Handle("/prices", alice.New(admit.Methods("GET"), admit.APIKey(keys), limit).Then(prices))
 	return alice.New(admit.RequestID, admit.Recover).Then(admit.Mux(mux))
 }
 
@@ -48,18 +47,23 @@ func Service(keys admit.KeyStore, prices http.Handler) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	keyed := admit.Policy{Auth: auth, Plans: plans, Limiter: limiter}
+	keyed := admit.Policy{Methods: []string{"GET"}, Auth: auth, Plans: plans, Limiter: limiter}
 	mux := http.NewServeMux()
-	mux.Handle("GET /prices", keyed.Wrap(prices))
+	mux.Handle("/prices", keyed.Wrap(prices))
 	return admit.Policy{AddressLimiter: addresses}.Wrap(admit.Mux(mux)), nil
 }
 
-// ByTenant looks the limits of a tenant up in the service's own settings.
-func ByTenant(sold func(tenant string) []admit.Limit) (*admit.Limiter, error) {
+// ByOwner counts the keys of a customer together.
+func ByOwner(plans *admit.Plans) (*admit.Limiter, error) {
 	return admit.NewLimiter(admit.LimiterConfig{
-		Limits:    []admit.Limit{admit.PerMinute(100)}, // for tenants without limits of their own
-		LimitsFor: func(r *http.Request) []admit.Limit { return sold(r.PathValue("tenant")) },
-		CountBy:   func(r *http.Request) string { return r.PathValue("tenant") },
+		Plans:  plans,
+		Limits: []admit.Limit{admit.PerSecond(1)},
+		CountBy: func(r *http.Request) string {
+			if key, ok := admit.KeyFrom(r.Context()); ok && key.Owner != "" {
+				return "owner:" + key.Owner
+			}
+			return admit.Caller(r) // the key, or else the address
+		},
 	})
 }
 
@@ -97,7 +101,7 @@ func OnRedis(options *redis.Options) (*admit.Limiter, error) {
 	})
 }
 
-// Leased takes requests ahead of a store, so that most decisions need no trip to it.
+// Leased takes requests from a store in advance, so that most decisions need no trip to it.
 func Leased(store admit.LimitStore) (*admit.Limiter, error) {
 	return admit.NewLimiter(admit.LimiterConfig{
 		Name:     "prices",
@@ -106,10 +110,4 @@ func Leased(store admit.LimitStore) (*admit.Limiter, error) {
 		Replicas: 8,
 		Lease:    admit.Lease{Share: 0.25, For: time.Second},
 	})
-}
-
-// Stop ends a server whose limiter has a Lease.
-func Stop(ctx context.Context, server *http.Server, limiter *admit.Limiter) error {
-	err := server.Shutdown(ctx)
-	return errors.Join(err, limiter.Close(ctx))
 }

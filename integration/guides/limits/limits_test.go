@@ -114,17 +114,29 @@ func TestLimitsOfAKey(t *testing.T) {
 	}
 }
 
-func TestByTenant(t *testing.T) {
+// Keys of one owner have one bucket; those without an owner, and addresses, each have their own.
+func TestByOwner(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		limiter, err := limits.ByTenant(func(tenant string) []admit.Limit {
-			return map[string][]admit.Limit{"acme": {admit.PerMinute(3)}}[tenant]
-		})
+		auth, err := admit.NewAuth(admit.AuthConfig{Optional: true, Store: admit.KeyMap{
+			admit.DigestOf("a"): {ID: "a", Owner: "ACME", Plan: "free"}, admit.DigestOf("b"): {ID: "b", Owner: "ACME", Plan: "free"},
+			admit.DigestOf("p"): {ID: "p", Owner: "ACME", Plan: "pro"}, admit.DigestOf("c"): {ID: "c", Plan: "free"}, admit.DigestOf("d"): {ID: "d", Plan: "free"},
+		}})
 		require.NoError(t, err)
-		mux := http.NewServeMux()
-		mux.Handle("GET /{tenant}/orders", limiter.Wrap(prices))
-		assert.Equal(t, 3, admitted(t, mux, "/acme/orders", ""))
-		assert.Equal(t, 100, admitted(t, mux, "/other/orders", ""))
+		plans, err := admit.NewPlans(
+			admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(5)}}, admit.Plan{Name: "pro", Limits: []admit.Limit{admit.PerSecond(50)}},
+		)
+		require.NoError(t, err)
+		limiter, err := limits.ByOwner(plans)
+		require.NoError(t, err)
+		h := auth.Wrap(limiter.Wrap(prices))
+		assert.Equal(t, 200, get(t, h, "/", "a").StatusCode)
+		assert.Equal(t, 4, admitted(t, h, "/", "b"))
+		assert.Zero(t, admitted(t, h, "/", "a"))
+		assert.Equal(t, 50, admitted(t, h, "/", "p"), "another limit")
+		assert.Equal(t, 5, admitted(t, h, "/", "c"))
+		assert.Equal(t, 5, admitted(t, h, "/", "d"))
+		assert.Equal(t, 1, admitted(t, h, "/", ""), "by address")
 	})
 }
 
@@ -205,7 +217,7 @@ func TestLease(t *testing.T) {
 		}
 		assert.Less(t, store.trips.Load(), int64(100))
 		assert.Positive(t, limiter.Stats().Leased)
-		require.NoError(t, limits.Stop(t.Context(), &http.Server{}, limiter))
+		require.NoError(t, limiter.Close(t.Context()))
 		assert.Zero(t, limiter.Stats().Leased)
 	})
 }
