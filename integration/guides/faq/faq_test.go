@@ -198,6 +198,27 @@ func TestErrorsOfTheService(t *testing.T) {
 	assert.Equal(t, 500, get(h, "/", "").Code)
 }
 
+// A Policy that needs a key starts, since an Auth may be around it; without one, each request gets 500.
+func TestNoAuth(t *testing.T) {
+	t.Parallel()
+	plans, err := admit.NewPlans(admit.Plan{Name: "free", Features: []string{"history"}, Quotas: []admit.Quota{{Requests: 10, Every: admit.Day}}})
+	require.NoError(t, err)
+	quotas, err := admit.NewQuotas(admit.QuotasConfig{Plans: plans, Store: admit.NewMemoryQuotaStore()})
+	require.NoError(t, err)
+	for name, p := range map[string]admit.Policy{
+		"scopes": {Scopes: []string{"orders:read"}}, "plans": {Plans: plans, AtLeast: "free"},
+		"features": {Plans: plans, Features: []string{"history"}}, "quotas": {Quotas: quotas},
+	} {
+		var log strings.Builder
+		h := p.Wrap(ok)
+		w := get(admit.Policy{Errors: &admit.ErrorWriter{Logger: slog.New(slog.NewTextHandler(&log, nil))}}.Wrap(h), "/", "a")
+		assert.Equal(t, 500, w.Code, name)
+		assert.Contains(t, log.String(), "found no key in the context", name)
+		w = get(newAuth(t, admit.AuthConfig{}).Wrap(h), "/", "a")
+		assert.Contains(t, []int{200, 403}, w.Code, name)
+	}
+}
+
 // The 404 of a bare mux is text.
 func TestMux(t *testing.T) {
 	t.Parallel()

@@ -48,6 +48,16 @@ func newServeMux(p policies) http.Handler {
 	return p.outer.Wrap(admit.Mux(m))
 }
 
+// newMethods has one handler for a path, and two for another.
+func newMethods(items, getItem, putItem http.Handler) *http.ServeMux {
+	m := http.NewServeMux()
+	m.Handle("/items", admit.Policy{Methods: []string{"GET", "POST"}}.Wrap(items))
+	m.Handle("GET /items/{id}", getItem)
+	m.Handle("PUT /items/{id}", putItem)
+	m.Handle("/items/{id}", admit.Policy{Methods: []string{"GET", "PUT"}}.Wrap(http.HandlerFunc(admit.NotFound))) // for all other methods
+	return m
+}
+
 func newChi(p policies) http.Handler {
 	r := chi.NewRouter()
 	r.Use(chiRoute)

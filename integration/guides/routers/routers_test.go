@@ -81,6 +81,46 @@ func TestRouters(t *testing.T) {
 	}
 }
 
+// The table of the page: what other methods than those of a route get, and the route in metrics.
+func TestMethods(t *testing.T) {
+	t.Parallel()
+	ok := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	inPattern := http.NewServeMux()
+	inPattern.Handle("GET /items", ok)
+	inPattern.Handle("POST /items", ok)
+	const names, plain = " GET, HEAD, POST, OPTIONS.", " this method.\""
+	for _, test := range []struct {
+		mux          *http.ServeMux
+		method, path string
+		status       int
+		want, route  string
+	}{
+		{newMethods(ok, ok, ok), "GET", "/items", 200, "", "/items"},
+		{newMethods(ok, ok, ok), "DELETE", "/items", 405, names, "/items"},
+		{newMethods(ok, ok, ok), "OPTIONS", "/items", 204, "", "/items"},
+		{newMethods(ok, ok, ok), "FOO", "/items", 501, names, "/items"},
+		{inPattern, "GET", "/items", 200, "", "/items"},
+		{inPattern, "DELETE", "/items", 405, plain, ""},
+		{inPattern, "OPTIONS", "/items", 405, plain, ""},
+		{inPattern, "FOO", "/items", 405, plain, ""},
+		{newMethods(ok, ok, ok), "HEAD", "/items/7", 200, "", "/items/{id}"},
+		{newMethods(ok, ok, ok), "PUT", "/items/7", 200, "", "/items/{id}"},
+		{newMethods(ok, ok, ok), "DELETE", "/items/7", 405, " GET, HEAD, PUT, OPTIONS.", "/items/{id}"},
+		{newMethods(ok, ok, ok), "OPTIONS", "/items/7", 204, "", "/items/{id}"},
+		{newMethods(ok, ok, ok), "FOO", "/items/7", 501, " GET, HEAD, PUT, OPTIONS.", "/items/{id}"},
+	} {
+		var route string
+		h := admit.Policy{Observe: func(r *http.Request, o admit.Outcome) { route = o.Labels(r).Route }}.Wrap(admit.Mux(test.mux))
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(test.method, test.path, nil))
+		name := test.method + " " + test.path
+		assert.Equal(t, test.status, w.Code, name)
+		assert.Contains(t, w.Body.String(), test.want, name)
+		assert.Equal(t, test.route, route, name)
+		assert.Equal(t, test.status != 200, w.Header().Get("Allow") != "", name)
+	}
+}
+
 // Chi uses its context again when it has returned. With the Timeout around it, that is when
 // a handler that is late has returned too.
 func TestTimeoutAroundChi(t *testing.T) {
