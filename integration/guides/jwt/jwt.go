@@ -12,6 +12,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/contract"
 )
 
 var (
@@ -87,8 +88,8 @@ func (t *tokens) verify(r *http.Request) (*admit.Key, error) {
 		return nil, errTokenInvalid.WithCause(errors.New("the token has no subject"))
 	}
 	return &admit.Key{
-		ID:     "user:" + c.Subject, // API keys never begin so
-		Owner:  c.Subject,
+		ID:     "user:" + c.Subject, // no API key has an ID or an Owner that begins so
+		Owner:  "user:" + c.Subject,
 		Plan:   c.Plan,
 		Scopes: strings.Fields(c.Scope),
 	}, nil
@@ -111,6 +112,22 @@ func newOrders(t *tokens, plans *admit.Plans, limiter *admit.Limiter) http.Handl
 		Plans:    plans,
 		Limiter:  limiter,
 	}.Wrap(admit.HandlerFunc(orders))
+}
+
+// newPublished is newOrders with a contract.
+func newPublished(outer admit.Policy, t *tokens, plans *admit.Plans, limiter *admit.Limiter) (http.Handler, *contract.API, error) {
+	info := contract.Info{
+		Title: "Orders", Version: "1.0",
+		SecuritySchemes: map[string]contract.SecurityScheme{"jwt": {Type: "http", Scheme: "bearer", BearerFormat: "JWT"}},
+	}
+	api, err := contract.New(info, outer)
+	if err != nil {
+		return nil, nil, err
+	}
+	route := admit.Policy{Methods: []string{"GET"}, Identity: t.Wrap, Scopes: []string{"orders:read"}, Plans: plans, Limiter: limiter}
+	mux := http.NewServeMux()
+	api.Handle(mux, "/orders", route, admit.HandlerFunc(orders), errTokenMissing, errTokenInvalid, errTokenExpired)
+	return api.Wrap(outer.Wrap(admit.Mux(mux))), api, nil
 }
 
 // keyOrToken takes an API key from a request that has one, and else a token. The Auth has

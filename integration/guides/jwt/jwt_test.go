@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/admittest"
 	"github.com/admit-go/admit/integration/internal/guide"
 	"github.com/admit-go/admit/internal/testkit"
 )
@@ -176,7 +177,7 @@ func TestTokens(t *testing.T) {
 				assert.Contains(t, logs.String(), "key="+test.seen+" request=r1\n")
 				if test.status == http.StatusOK {
 					assert.Equal(t, `"minute";q=1000;w=60`, res.Header.Get("RateLimit-Policy"), "that of the plan")
-					assert.Contains(t, string(body), "Hello, ann")
+					assert.Contains(t, string(body), "Hello, user:ann")
 					continue
 				}
 				var answer struct{ Code string }
@@ -187,6 +188,30 @@ func TestTokens(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The contract of a route with tokens is kept, but for a row that only a key with Networks reaches.
+func TestContract(t *testing.T) {
+	t.Parallel()
+	p := newProvider(t)
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerMinute(10)}})
+	require.NoError(t, err)
+	quiet := admit.Policy{Errors: &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}}
+	h, api, err := newPublished(quiet, newTokens(issuer, audience, p.keys), nil, limiter)
+	require.NoError(t, err)
+	c := admittest.NewContract(t, api, h)
+	for _, authorization := range []string{"", "Bearer guess", "Bearer " + p.token(t, func(c *claims) { c.ExpiresAt = ago(time.Hour) })} {
+		r := httptest.NewRequest("GET", "/orders", nil)
+		r.Header.Set("Authorization", authorization)
+		c.ServeHTTP(httptest.NewRecorder(), r)
+	}
+	c.Provoke(admittest.Credentials{Sign: func(r *http.Request, key *admit.Key) {
+		r.Header.Set("Authorization", "Bearer "+p.token(t, func(c *claims) {
+			c.Subject, c.Scope, c.Plan = key.ID, strings.Join(key.Scopes, " "), key.Plan
+		}))
+	}})
+	c.AllReached("403 address_not_allowed")
+	assert.Contains(t, string(api.Markdown()), "`jwt`")
 }
 
 // A limit counts a user and a key of the same name apart, and a bad key never falls back to
@@ -206,7 +231,7 @@ func TestKeyOrToken(t *testing.T) {
 		want               string
 	}{
 		{"s3cret", "", 200, "Hello, ACME"},
-		{"", token, 200, "Hello, ann"},
+		{"", token, 200, "Hello, user:ann"},
 		{"s3cret", token, 429, "rate_limited"},
 		{"guess", token, 401, "key_invalid"},
 		{"", "Bearer s3cret", 401, "token_invalid"},
