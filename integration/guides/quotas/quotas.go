@@ -43,12 +43,12 @@ func Service(keys admit.KeyStore, plans *admit.Plans, quotas *admit.Quotas, repo
 	if err != nil {
 		return nil, err
 	}
-	sold := admit.Policy{Auth: auth, Plans: plans, Limiter: limiter, Quotas: quotas}
+	sold := admit.Policy{Methods: []string{"GET"}, Auth: auth, Plans: plans, Limiter: limiter, Quotas: quotas}
 	usage := sold
 	usage.Quotas = nil // a look at the usage is not counted
 	mux := http.NewServeMux()
-	mux.Handle("GET /reports", sold.Wrap(reports))
-	mux.Handle("GET /usage", usage.Wrap(quotas.Usage()))
+	mux.Handle("/reports", sold.Wrap(reports))
+	mux.Handle("/usage", usage.Wrap(quotas.Usage()))
 	return admit.Policy{}.Wrap(admit.Mux(mux)), nil
 }
 
