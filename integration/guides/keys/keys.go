@@ -17,9 +17,9 @@ func Service(store admit.KeyStore) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	orders := admit.Policy{Auth: auth, Scopes: []string{"orders:write"}}
+	orders := admit.Policy{Methods: []string{"POST"}, Auth: auth, Scopes: []string{"orders:write"}}
 	mux := http.NewServeMux()
-	mux.Handle("POST /orders", orders.Wrap(admit.HandlerFunc(createOrder)))
+	mux.Handle("/orders", orders.Wrap(admit.HandlerFunc(createOrder)))
 	return admit.Policy{}.Wrap(admit.Mux(mux)), nil
 }
 
@@ -46,6 +46,9 @@ func FromFile(path string, serve func(http.Handler) error) error {
 func FromDatabase(ctx context.Context, db *sql.DB, serve func(http.Handler) error) error {
 	db.SetMaxOpenConns(10)
 	db.SetConnMaxLifetime(5 * time.Minute)
+	if err := db.PingContext(ctx); err != nil {
+		return err
+	}
 	store, err := sqlkeys.New(sqlkeys.Config{DB: db, Dialect: sqlkeys.PostgreSQL})
 	if err != nil {
 		return err

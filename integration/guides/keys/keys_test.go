@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -26,6 +27,17 @@ import (
 	"github.com/admit-go/admit/internal/testkit"
 	"github.com/admit-go/admit/sqlkeys"
 )
+
+// Without a database, the guide's service does not start.
+func TestNoDatabase(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, listener.Close()) // nobody listens there
+	db := open(t, "postgres://api@"+listener.Addr().String()+"/keys?connect_timeout=5")
+	err = keys.FromDatabase(t.Context(), db, func(http.Handler) error { return nil })
+	assert.ErrorContains(t, err, "connect")
+}
 
 // soon is longer than a change of a store may take to hold.
 const soon = 20 * time.Second
@@ -225,17 +237,22 @@ func TestCommandsOfADatabase(t *testing.T) {
 	url := servers.PostgresDatabase(t)
 	servers.Program(t, "psql")
 	shell := guide.NewShell(t, "ADMIT_KEYS="+url)
+	token, _ := shell.Run(t, "admit keys mint --keys keys.json --id acme-1 --owner ACME --scope orders:write")
+	token = strings.TrimSpace(token)
+
+	// A service that starts before the table exists gets along as soon as it does.
+	admin := open(t, url)
+	early := serve(t, func(use func(http.Handler) error) error { return keys.FromDatabase(t.Context(), admin, use) })
+	assert.Contains(t, with(t, early, token), "store_unavailable")
 	for _, block := range guide.Blocks(t, "keys", "sh") {
 		if !strings.Contains(block, "$ADMIT_KEYS") {
 			continue
 		}
 		stdout, _ := shell.Run(t, block)
-		assert.Contains(t, stdout, "acme-1  ACME")
+		assert.Regexp(t, `(?m)^acme-1 +ACME `, stdout)
+		assert.Regexp(t, `(?m)^gamma-1 +GAMMA `, stdout)
 	}
-	text, err := os.ReadFile(filepath.Join(shell.Dir, "token"))
-	require.NoError(t, err)
-	token := strings.TrimSpace(string(text))
-	admin := open(t, url)
+	eventually(t, early, token, "ACME")
 	api := guide.Grant(t, admin, url, guide.Blocks(t, "keys", "sql")[0])
 
 	manager, err := sqlkeys.New(sqlkeys.Config{DB: admin, Dialect: sqlkeys.PostgreSQL})
