@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -34,6 +35,7 @@ func TestClientIP(t *testing.T) {
 		"two proxies":                 {"X-Forwarded-For", "10.0.0.0/8", "10.0.0.7:99", "192.0.2.1, 198.51.100.4, 10.0.0.9", "198.51.100.4"},
 		"past the proxy":              {"X-Forwarded-For", "10.0.0.0/8", "198.51.100.5:99", "192.0.2.1", "198.51.100.5"},
 		"the proxy is not trusted":    {"X-Forwarded-For", "10.0.0.0/8", "172.16.0.1:99", "198.51.100.4", "172.16.0.1"},
+		"trusted proxies alone":       {"X-Forwarded-For", "10.0.0.0/8", "10.0.0.7:99", "10.0.0.2, 10.0.0.9", "10.0.0.2"},
 		"a single address":            {"X-Real-IP", "127.0.0.1/32", "127.0.0.1:99", "198.51.100.4", "198.51.100.4"},
 		"Cloudflare":                  {"CF-Connecting-IP", "173.245.48.0/20", "173.245.48.9:99", "2001:db8::7", "2001:db8::7"},
 		"RFC 7239":                    {"Forwarded", "10.0.0.0/8", "10.0.0.7:99", `for="[2001:db8::7]:4711";proto=https`, "2001:db8::7"},
@@ -89,8 +91,10 @@ func TestNginx(t *testing.T) {
 		}
 		return admit.Success(w, r, http.StatusCreated, size)
 	})))
+	mux.HandleFunc("GET /slow", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	next := make(chan bool)
-	mux.HandleFunc("GET /events", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Seen", r.Header.Get("X-Request-Id")+" "+r.Header.Get("X-Forwarded-Proto")+" "+admit.ClientIPFrom(r).String())
 		w.Header().Set("Content-Type", "text/event-stream")
 		for range 2 {
 			_, _ = fmt.Fprint(w, "data: x\n\n")
@@ -108,7 +112,7 @@ func TestNginx(t *testing.T) {
 	s := testkit.ServeUnguarded(t, testkit.HTTP1, service.Handler, func(s *http.Server) { s.IdleTimeout = service.IdleTimeout })
 
 	config := guide.Blocks(t, "proxies", "nginx")[0]
-	config = strings.NewReplacer("listen 80", "listen 127.0.0.1:PORT", "127.0.0.1:8080", strings.TrimPrefix(s.URL, "http://")).Replace(config)
+	config = strings.NewReplacer("listen 80", "listen 127.0.0.1:PORT", "proxy_read_timeout 60s", "proxy_read_timeout 2s", "127.0.0.1:8080", strings.TrimPrefix(s.URL, "http://")).Replace(config)
 	front := servers.StartNginx(t, config)
 	send := func(method, path string, body io.Reader, headers ...string) (*http.Response, []byte) {
 		r, err := http.NewRequestWithContext(t.Context(), method, front+path, body)
@@ -142,9 +146,21 @@ func TestNginx(t *testing.T) {
 	res, body = send("PUT", "/file", stalled)
 	assert.Equal(t, 408, res.StatusCode, "%s", body)
 
+	res, body = raw(t, front, "PUT /file HTTP/1.1\r\nHost: h\r\nContent-Length: 2000000000\r\n\r\n")
+	problem(t, res, body, 413, "body_too_large")
+	res, body = raw(t, front, "nonsense\r\n\r\n")
+	assert.Equal(t, 400, res.StatusCode)
+	assert.Contains(t, string(body), "<html>")
+	res, body = raw(t, front, "PUT /file HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n")
+	assert.Equal(t, 100, res.StatusCode, "%s", body)
+
+	res, body = send("GET", "/slow", nil)
+	problem(t, res, body, 504, "gateway_timeout")
+
 	events, err := http.Get(front + "/events")
 	require.NoError(t, err)
 	defer events.Body.Close()
+	assert.Regexp(t, "^[0-9a-f]{32} http 127.0.0.1$", events.Header.Get("X-Seen"))
 	lines := bufio.NewReader(events.Body)
 	for range 2 { // each before the next is written
 		line, err := lines.ReadString('\n')
@@ -163,8 +179,43 @@ func TestNginx(t *testing.T) {
 
 	s.Close()
 	res, body = send("GET", "/", nil)
-	assert.Equal(t, 502, res.StatusCode)
-	assert.Contains(t, string(body), "<html>", "which is that of nginx")
+	problem(t, res, body, 502, "bad_gateway")
+	for status, code := range map[int]string{413: "body_too_large", 502: "bad_gateway", 503: "unavailable", 504: "gateway_timeout"} {
+		assert.Equal(t, code, admit.NewError(status, "").Code)
+		assert.Regexp(t, fmt.Sprintf(`\t%d '"message":"[A-Z][^"]+\.","code":"%s"';`, status, code), config)
+	}
+}
+
+// raw sends a request as it stands to an nginx, and returns the first response.
+func raw(t *testing.T, url, request string) (*http.Response, []byte) {
+	t.Helper()
+	c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = io.WriteString(c, request)
+	require.NoError(t, err)
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	require.NoError(t, err)
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	return res, body
+}
+
+// problem holds an error of nginx to the envelope.
+func problem(t *testing.T, res *http.Response, body []byte, status int, code string) {
+	t.Helper()
+	assert.Equal(t, status, res.StatusCode)
+	assert.Equal(t, "application/json", res.Header.Get("Content-Type"))
+	var got struct {
+		Result, Message, Code string
+		RequestID             string `json:"request_id"`
+	}
+	require.NoError(t, json.Unmarshal(body, &got), "%s", body)
+	assert.Equal(t, "error", got.Result)
+	assert.Equal(t, code, got.Code)
+	assert.NotEmpty(t, got.Message)
+	assert.Regexp(t, "^[0-9a-f]{32}$", got.RequestID)
+	assert.Equal(t, got.RequestID, res.Header.Get("X-Request-Id"))
 }
 
 type endless struct{}
