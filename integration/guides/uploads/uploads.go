@@ -14,6 +14,8 @@ import (
 	"github.com/admit-go/admit"
 )
 
+const maxFile = 10 << 20 // bytes of a file in a form
+
 // files keeps what is uploaded in one folder.
 type files struct{ root *os.Root }
 
@@ -31,7 +33,7 @@ func (f *files) handler(slow admit.BodyTimeout) http.Handler {
 		Timeout:     10 * time.Second, // without the time in which the body is waited for
 	}
 	form := upload
-	form.MaxBody = 10 << 20
+	form.MaxBody = maxFile + 64<<10 // the boundaries and headers of the parts count too
 	order := upload
 	order.MaxBody = 64 << 10
 	order.ContentType = []string{"application/json"}
@@ -46,6 +48,7 @@ func (f *files) handler(slow admit.BodyTimeout) http.Handler {
 
 var (
 	validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
+	errFile   = admit.NewError(http.StatusRequestEntityTooLarge, "A file has at most 10 MiB.")
 	errName   = admit.NewError(http.StatusBadRequest, "The name of a file has 1 to 100 of A-Z a-z 0-9 . _ -")
 )
 
@@ -86,6 +89,9 @@ func (f *files) report(w http.ResponseWriter, r *http.Request) error {
 		return err // 400
 	}
 	defer file.Close()
+	if header.Size > maxFile {
+		return errFile
+	}
 	size, err := f.store(r.PostForm.Get("quarter")+".csv", file)
 	if err != nil {
 		return err

@@ -75,6 +75,8 @@ func TestFaults(t *testing.T) {
 		"streamed, no boundary":   {"/files", "a", "Content-Type: multipart/form-data", 400},
 		"streamed, another type":  {"/files", "a", "Content-Type: text/csv", 415},
 		"parsed":                  {"/reports", part("q3.csv", "a") + "\r\n--b\r\nContent-Disposition: form-data; name=\"quarter\"\r\n\r\n2026-q3\r\n--b--\r\n", multipartForm, 201},
+		"parsed, 10 MiB":          {"/reports", part("q3.csv", strings.Repeat("a", maxFile)) + "\r\n--b\r\nContent-Disposition: form-data; name=\"quarter\"\r\n\r\n2026-q3\r\n--b--\r\n", multipartForm, 201},
+		"parsed, a larger file":   {"/reports", part("q3.csv", strings.Repeat("a", maxFile+1)) + "\r\n--b\r\nContent-Disposition: form-data; name=\"quarter\"\r\n\r\n2026-q3\r\n--b--\r\n", multipartForm, 413},
 		"parsed, cut":             {"/reports", part("q3.csv", "a"), multipartForm, 400},
 		"parsed, no file":         {"/reports", "--b\r\nContent-Disposition: form-data; name=\"quarter\"\r\n\r\n2026-q3\r\n--b--\r\n", multipartForm, 400},
 		"parsed, another type":    {"/reports", "a", "Content-Type: text/csv", 415},
