@@ -8,13 +8,19 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
@@ -25,8 +31,10 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/admit-go/admit"
+	"github.com/admit-go/admit/admitprom"
 	"github.com/admit-go/admit/integration/guides/metrics"
 	"github.com/admit-go/admit/integration/internal/markdown"
+	"github.com/admit-go/admit/integration/servers"
 )
 
 // blocks are those of the page that have a language.
@@ -213,4 +221,51 @@ func TestOpenTelemetry(t *testing.T) { // not parallel: it sets the global provi
 	}
 	assert.Equal(t, 1, names["http.server.request.duration"])
 	assert.Equal(t, 1, names["admit.limiter.callers"])
+}
+
+// Prometheus understands the expressions of the page, which ask for metrics that a service has.
+func TestExpressions(t *testing.T) {
+	t.Parallel()
+	var rules strings.Builder
+	rules.WriteString("groups:\n- name: guide\n  rules:\n")
+	expressions := blocks(t, "promql")[0]
+	for line := range strings.Lines(expressions) {
+		if !strings.HasPrefix(line, "#") {
+			rules.WriteString("  - alert: Guide" + strconv.Itoa(rules.Len()) + "\n    expr: " + strconv.Quote(strings.TrimSpace(line)) + "\n")
+		}
+	}
+	file := filepath.Join(t.TempDir(), "rules.yml")
+	require.NoError(t, os.WriteFile(file, []byte(rules.String()), 0o600))
+	out, err := exec.CommandContext(t.Context(), servers.Program(t, "promtool"), "check", "rules", file).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+
+	s := newService(t)
+	s.get(t, "/items/1", "pro")
+	s.get(t, "/items/1", "gone")
+	scrape := scraped(s.scrape, "text/plain")
+	for _, name := range []string{"http_server_request_duration_seconds_count", "admit_key_refusals_total", "admit_limit_usage_bucket"} {
+		assert.Contains(t, scrape, "\n"+name+"{")
+		assert.Contains(t, expressions, name)
+	}
+	for _, name := range []string{"admit_limiter_store_down", "admit_quotas_store_down"} {
+		assert.Contains(t, scrape, "\n"+name+"{")
+	}
+}
+
+// The last request that a limit admits and one that it rejects both use all of it.
+func TestLimitUsage(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	prom, err := admitprom.New(admitprom.Config{Registerer: registry})
+	require.NoError(t, err)
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{Name: "api", Limits: []admit.Limit{admit.PerHour(4)}, Observe: prom.ObserveLimit})
+	require.NoError(t, err)
+	h := prom.Wrap(limiter.Wrap(http.NotFoundHandler()))
+	for range 6 {
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+	}
+	scrape := scraped(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), "text/plain")
+	assert.Contains(t, scrape, `admit_limit_usage_bucket{admit_limit="hour",admit_limiter="api",admit_plan="",le="0.95"} 3`)
+	assert.Contains(t, scrape, `admit_limit_usage_count{admit_limit="hour",admit_limiter="api",admit_plan=""} 6`)
+	assert.Regexp(t, `http_server_request_duration_seconds_count\{admit_plan="",error_type="rate_limited",[^}]*\} 2`, scrape)
 }
