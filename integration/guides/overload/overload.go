@@ -36,19 +36,21 @@ func NewBounds() (Bounds, error) {
 // Service puts the bounds around its routes, and the health check outside.
 func Service(b Bounds, auth *admit.Auth, report, order http.HandlerFunc) http.Handler {
 	keyed := admit.Policy{
+		Methods: []string{"GET"},
 		Auth:    auth,
 		Plans:   b.Plans,
 		Shedder: b.Shedder,
 		Timeout: 10 * time.Second, // until the first byte of the response
 	}
 	ordering := keyed
+	ordering.Methods = []string{"POST"}
 	ordering.MaxBody = 64 << 10
 	ordering.BodyTimeout = admit.BodyTimeout{Grace: 5 * time.Second, Max: 30 * time.Second, MinRate: 1 << 10}
 
 	mux := http.NewServeMux()
-	mux.Handle("GET /reports", keyed.Wrap(report))
-	mux.Handle("POST /orders", ordering.Wrap(order))
-	mux.Handle("GET /news", keyed.Wrap(http.HandlerFunc(news)))
+	mux.Handle("/reports", keyed.Wrap(report))
+	mux.Handle("/orders", ordering.Wrap(order))
+	mux.Handle("/news", keyed.Wrap(http.HandlerFunc(news)))
 	api := admit.Policy{InFlight: b.InFlight, WriteStall: 10 * time.Second}.Wrap(admit.Mux(mux))
 
 	outer := http.NewServeMux()
