@@ -148,6 +148,20 @@ var attempts = []attempt{
 	{fields: of("handler"), status: 422, change: ownHandler(`{"admittest":1}`)},
 }
 
+// needsHandler reports whether a row can be reached only in a handler.
+func needsHandler(r published.Row) bool {
+	needs := false
+	for _, a := range attempts {
+		if a.status == r.Status && slices.Contains(a.fields, r.Field) {
+			if !a.handler {
+				return false
+			}
+			needs = true
+		}
+	}
+	return needs
+}
+
 func of(fields ...string) []string { return fields }
 
 func bodyWait(c published.Chain) time.Duration { return c.BodyWait }

@@ -151,26 +151,41 @@ func (c *Contract) AllReached(except ...string) {
 	}
 }
 
-// rows returns all rows that can happen, each once. Of the mux's own, its 404 cannot if a pattern
-// matches every path, and its 405 cannot if no pattern has a method.
+// rows returns all rows that can happen, each once.
 func (c *Contract) rows() []row {
-	routes := published.Routes(c.api)
-	never := func(r published.Row) bool {
-		return r.Field == "mux" &&
-			(r.Status == http.StatusNotFound && slices.ContainsFunc(routes, matchesAll) ||
-				r.Status == http.StatusMethodNotAllowed && !slices.ContainsFunc(routes, func(r published.Route) bool { return r.Method != "" }))
-	}
 	var all []row
 	seen := make(map[row]bool)
+	routes := published.Routes(c.api)
 	for _, route := range routes {
 		for _, r := range route.Rows {
-			if at := rowOf(r); !seen[at] && !never(r) {
+			if at := rowOf(r); !seen[at] && !never(r, routes) {
 				seen[at] = true
 				all = append(all, at)
 			}
 		}
 	}
 	return all
+}
+
+// never reports whether the routes, of which the first is the outer Policy, leave no room for a
+// row of any request: the mux answers with 404 only if no pattern matches every path, and with
+// 405 only if a pattern has a method; and what only a handler can get, such as a 408, is a row of
+// its route, if that has one.
+func never(r published.Row, routes []published.Route) bool {
+	routes = routes[1:]
+	switch {
+	case r.Route != "":
+		return false
+	case r.Field != "mux":
+		return needsHandler(r) && len(routes) > 0 && !slices.ContainsFunc(routes, func(route published.Route) bool {
+			return !slices.ContainsFunc(route.Rows, func(own published.Row) bool { return own.Status == r.Status && own.Code == r.Code })
+		})
+	case r.Status == http.StatusNotFound:
+		return slices.ContainsFunc(routes, matchesAll)
+	case r.Status == http.StatusMethodNotAllowed:
+		return !slices.ContainsFunc(routes, func(route published.Route) bool { return route.Method != "" })
+	}
+	return false
 }
 
 // matchesAll reports whether a pattern matches every path: "/", or "/{rest...}".

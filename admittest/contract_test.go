@@ -6,9 +6,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -199,6 +201,37 @@ func TestAllReachedForPatterns(t *testing.T) {
 			failures := strings.Join(r.take(), "\n")
 			assert.Equal(t, want[0], strings.Contains(failures, "any request: 404"), failures)
 			assert.Equal(t, want[1], strings.Contains(failures, "any request: 405"), failures)
+
+			c.Provoke(admittest.Credentials{})
+			c.AllReached()
+			assert.Empty(t, r.take())
+		})
+	}
+}
+
+// What only a handler can get is a row of its route, where that has one: a 408 of the outer
+// Policy then happens only in the routes that have none of their own.
+func TestAllReachedInsideAnotherBodyTimeout(t *testing.T) {
+	t.Parallel()
+	slow := admit.BodyTimeout{Grace: time.Second}
+	for name, inner := range map[string][]admit.BodyTimeout{
+		"all have one":  {slow, slow},
+		"one has none":  {slow, {}},
+		"there is none": {{}, {}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			mux := http.NewServeMux()
+			outer := admit.Policy{BodyTimeout: slow}
+			api := newAPI(t, outer)
+			for i, timeout := range inner {
+				api.Handle(mux, fmt.Sprintf("/%d", i), admit.Policy{BodyTimeout: timeout}, http.NotFoundHandler())
+			}
+			r := &recorder{TB: t}
+			c := admittest.NewContract(r, api, outer.Wrap(admit.Mux(mux)))
+			c.AllReached()
+			none := slices.Contains(inner, admit.BodyTimeout{})
+			assert.Equal(t, none, strings.Contains(strings.Join(r.take(), "\n"), "any request: 408"))
 
 			c.Provoke(admittest.Credentials{})
 			c.AllReached()

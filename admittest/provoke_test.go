@@ -357,6 +357,8 @@ func TestProvokeSaysWhatToExcept(t *testing.T) {
 	api := newAPI(t, outer)
 	mux := http.NewServeMux()
 	api.Handle(mux, "POST /a", admit.Policy{MaxBody: 5, Identity: p.identity}, nothing, errWho)
+	mux.Handle("POST /0", admit.Policy{}.Wrap(nothing))
+	api.Declare("POST /0", admit.Policy{}) // Provoke cannot replace this handler by one that reads
 	r := &recorder{TB: t}
 	c := admittest.NewContract(r, api, outer.Wrap(admit.Mux(mux)))
 	c.Provoke(admittest.Credentials{Sign: func(r *http.Request, key *admit.Key) { p.sign(r, &admit.Key{ID: key.ID}) }})
