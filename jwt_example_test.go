@@ -52,7 +52,7 @@ func identify(verify func(token string) (claims, error)) admit.Middleware {
 			}
 			key := &admit.Key{
 				ID:     "user:" + c.Subject, // limits count by it, and no API key has this prefix
-				Owner:  c.Subject,
+				Owner:  "user:" + c.Subject, // quotas count by it
 				Scopes: strings.Fields(c.Scope),
 			}
 			next.ServeHTTP(w, r.WithContext(admit.WithKey(r.Context(), key)))
@@ -142,7 +142,7 @@ func ExampleWithKey_jwt() {
 		fmt.Println(w.Code, strings.TrimSpace(w.Body.String()))
 	}
 	// Output:
-	// 200 {"result":"success","data":"Hello, ann"}
+	// 200 {"result":"success","data":"Hello, user:ann"}
 	// 403 {"result":"error","message":"The caller does not have the scope that this request needs: orders:read.","code":"scope_required","request_id":"r1"}
 	// 401 {"result":"error","message":"The token is not valid.","code":"token_invalid","request_id":"r1"}
 	// 401 {"result":"error","message":"The token is not valid.","code":"token_invalid","request_id":"r1"}

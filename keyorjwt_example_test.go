@@ -66,7 +66,7 @@ func ExampleNewAuth_keyOrJWT() {
 	// Output:
 	// 200 {"result":"success","data":"Hello, ACME"}
 	// 401 {"result":"error","message":"The API key is not valid.","code":"key_invalid","request_id":"r1"}
-	// 200 {"result":"success","data":"Hello, ann"}
+	// 200 {"result":"success","data":"Hello, user:ann"}
 	// 401 {"result":"error","message":"The token is not valid.","code":"token_invalid","request_id":"r1"}
 	// 401 {"result":"error","message":"A token is required: Authorization: Bearer TOKEN.","code":"token_missing","request_id":"r1"}
 }

@@ -11,16 +11,16 @@ import (
 	"github.com/admit-go/admit/internal/lease"
 )
 
-// Lease lets a process take requests ahead from the Store of a Limiter: for each caller, as many
-// as the caller will need soon. Most requests are then decided without a call to the Store. A
-// service that uses a Lease should call [Limiter.Close] when it ends.
+// Lease lets a process take requests in advance from the Store of a Limiter: for each caller, as
+// many as the caller will need soon. Most requests are then decided without a call to the Store.
+// A service that uses a Lease should call [Limiter.Close] when it ends.
 //
 // The first request of a caller takes only its own cost from the Store. From the second request
 // within For on, a call may take more: what the caller needs during For at its rate since the
 // last call, but at most twice what the last call was for. A process holds at most
 // Share*Burst/Replicas of each limit for one caller, rounded down. If that is less than 1, as for
-// a Limit with a small Burst, nothing is taken ahead, and each request asks the Store. About ten
-// are needed to save nine calls in ten.
+// a Limit with a small Burst, nothing is taken in advance, and each request asks the Store. About
+// ten are needed to save nine calls in ten.
 //
 // For one caller, all processes together admit at most Burst + Requests + Share*Burst of each
 // limit in any period of length Per: what the Store gives in that period, and what the processes
@@ -34,9 +34,9 @@ import (
 // Store does not respond, is lost to the caller.
 //
 // A caller that has used up a limit is rejected without a call until the Store would admit it. A
-// caller that comes often enough to have something taken ahead is rejected for at least the time
-// in which Share*Burst refills, but at most for For. Retry-After says so. What other processes
-// give back counts only after that.
+// caller that comes often enough to have something taken in advance is rejected for at least the
+// time in which Share*Burst refills, but at most for For. Retry-After says so. What other
+// processes give back counts only after that.
 //
 // RateLimit is computed from the last response of the Store, which is less than For old for a
 // request that is admitted. Its r is too high by what other processes have admitted since, and
@@ -50,14 +50,14 @@ import (
 // ago. It keeps at most 100,000 callers, of which at most 75,000 are counted by address or by
 // CountBy. For all other callers, for a key longer than 256 bytes, and for a cost above the
 // smallest Burst, each request asks the Store. When the limits of a caller change, each of its
-// requests asks the Store until what was taken ahead of the old limits has gone back; that is not
-// spent on the new limits. A Lease has no effect with a MemoryStore, which needs no call over a
-// network.
+// requests asks the Store until what was taken in advance of the old limits has gone back; that
+// is not spent on the new limits. A Lease has no effect with a MemoryStore, which needs no call
+// over a network.
 type Lease struct {
-	// Share is the part of Burst that all processes together may take ahead. Required.
+	// Share is the part of Burst that all processes together may take in advance. Required.
 	// Permitted: more than 0, at most 1.
 	Share float64
-	// For is how long requests that were taken ahead may be used. What is left then goes back.
+	// For is how long requests that were taken in advance may be used. What is left then goes back.
 	// Required. Permitted: 10 ms or more.
 	For time.Duration
 }
@@ -580,7 +580,7 @@ func (ls *leases) close(ctx context.Context) error {
 	return nil
 }
 
-// Close gives back to the Store what LimiterConfig.Lease has taken ahead. Call it after
+// Close gives back to the Store what LimiterConfig.Lease has taken in advance. Call it after
 // Server.Shutdown; requests that come later are decided as without a Lease. It makes one call for
 // each caller that has something left, 32 at a time, and waits for each at most 400 ms, until ctx
 // ends. The error says that something could not be given back; that is lost to its callers.
