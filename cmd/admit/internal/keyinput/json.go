@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/admit-go/admit"
 	"github.com/admit-go/admit/internal/jsonfault"
@@ -80,11 +81,34 @@ func (p *parser) jsonLines(in *bufio.Reader) {
 }
 
 func (p *parser) jsonLine(line int, text []byte) {
+	if !p.isUTF8(text, line) {
+		return
+	}
 	if at, err := jsonfault.Syntax(text); err != nil { // which may repeat names of the text
 		p.fault(line, fmt.Errorf("not one JSON object, from column %d on; jq -c . writes one per line", at+1))
 		return
 	}
 	p.object(text, line, 0)
+}
+
+// isUTF8 reports whether a text is in UTF-8, or else records where it is not. encoding/json would
+// replace what it cannot read.
+func (p *parser) isUTF8(text []byte, line int) bool {
+	if utf8.Valid(text) {
+		return true
+	}
+	for len(text) > 0 {
+		r, size := utf8.DecodeRune(text)
+		if r == utf8.RuneError && size == 1 {
+			break
+		}
+		if r == '\n' {
+			line++
+		}
+		text = text[size:]
+	}
+	p.fault(line, errors.New("the text is not valid UTF-8"))
+	return false
 }
 
 // object reads the object of a key, which is one JSON value. It begins in a line, after the
@@ -102,7 +126,7 @@ func (p *parser) object(text []byte, line int, first int64) {
 		p.fault(line+lines-1, fmt.Errorf("column %d: %s", column, says))
 	}
 	var name *nameError
-	switch err := checkNames(jsonfault.NewReader(text), true); {
+	switch err := checkNames(jsonfault.NewReader(text), namesOfKey); {
 	case errors.As(err, &name):
 		fault(name.offset, name.says)
 		return
@@ -165,9 +189,18 @@ type nameError struct {
 
 func (e *nameError) Error() string { return e.says }
 
+// nameRule says which names an object may have.
+type nameRule int
+
+const (
+	namesOfKey   nameRule = iota // those of a key, in exactly this form
+	anyNames                     // meta has them
+	namesOfLimit                 // of limits and quotas, where encoding/json takes "Burst" for "burst"
+)
+
 // checkNames reads one value. It rejects duplicate names in an object, which encoding/json
-// accepts, and at the top level names that are not known in exactly this form.
-func checkNames(in *jsonfault.Reader, top bool) error {
+// accepts, and unknown names of a key.
+func checkNames(in *jsonfault.Reader, rule nameRule) error {
 	open := in.Peek()
 	if open != '{' && open != '[' {
 		return in.Skip()
@@ -177,20 +210,31 @@ func checkNames(in *jsonfault.Reader, top bool) error {
 	}
 	seen := map[string]bool{}
 	for in.More() {
+		inside := rule
 		if open == '{' {
 			offset := in.Next()
 			name, err := in.Name()
+			folded := name
+			if rule == namesOfLimit {
+				folded = strings.ToLower(strings.ToUpper(name))
+			}
 			switch {
 			case err != nil:
 				return err
-			case top && !names[name]:
+			case rule == namesOfKey && !names[name]:
 				return &nameError{offset, fmt.Sprintf("%s is not a known member", shown(name))}
-			case seen[name]:
+			case seen[folded]:
 				return &nameError{offset, fmt.Sprintf("the member %s is duplicated", shown(name))}
 			}
-			seen[name] = true
+			seen[folded] = true
+			if rule == namesOfKey {
+				inside = anyNames
+				if name == "limits" || name == "quotas" {
+					inside = namesOfLimit
+				}
+			}
 		}
-		if err := checkNames(in, false); err != nil {
+		if err := checkNames(in, inside); err != nil {
 			return err
 		}
 	}

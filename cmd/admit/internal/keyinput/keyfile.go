@@ -36,6 +36,9 @@ func isKeyFile(in *bufio.Reader) bool {
 
 // keyFile reads a whole key file. Each of its keys is an object as in JSON lines.
 func (p *parser) keyFile(text []byte) {
+	if !p.isUTF8(text, 1) {
+		return
+	}
 	if offset, err := jsonfault.Syntax(text); err != nil { // which may repeat names of the text
 		line, column := jsonfault.Position(text, offset)
 		p.fault(line, fmt.Errorf("column %d: the key file is not well-formed JSON from here on", column))
@@ -43,7 +46,8 @@ func (p *parser) keyFile(text []byte) {
 	}
 	in := jsonfault.NewReader(text)
 	err := in.Enter()
-	for seen := map[string]bool{}; err == nil && !p.full() && in.More(); {
+	seen := map[string]bool{}
+	for err == nil && !p.full() && in.More() {
 		offset := in.Next()
 		var name string
 		if name, err = in.Name(); err != nil {
@@ -76,22 +80,28 @@ func (p *parser) keyFile(text []byte) {
 			err = in.Skip()
 		}
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		p.fault(1, errors.New("the key file is not well-formed JSON"))
+	case !seen["keys"]:
+		p.fault(1, errors.New(`the key file has no member "keys"`))
 	}
 }
 
 // keys reads the array of keys, which is next.
 func (p *parser) keys(in *jsonfault.Reader, text []byte) error {
 	err := in.Enter()
-	line, counted := 1, int64(0) // lines are counted once, since a key file may be long
+	line, lineBegin, counted := 1, int64(0), int64(0) // each byte is counted once: a file may be long, and one line
 	for err == nil && in.More() && !p.full() {
 		begin := in.Next()
-		line += bytes.Count(text[counted:begin], []byte("\n"))
+		between := text[counted:begin]
+		line += bytes.Count(between, []byte("\n"))
+		if last := bytes.LastIndexByte(between, '\n'); last >= 0 {
+			lineBegin = counted + int64(last) + 1
+		}
 		counted = begin
 		if err = in.Skip(); err == nil {
-			first := begin - int64(bytes.LastIndexByte(text[:begin], '\n')) - 1 // the bytes before it in its line
-			p.object(text[begin:in.End()], line, first)
+			p.object(text[begin:in.End()], line, begin-lineBegin)
 		}
 	}
 	if err != nil || p.full() {

@@ -43,6 +43,9 @@ func Parse(r io.Reader, name, format string) ([]Row, error) {
 	if bom, _ := in.Peek(3); string(bom) == "\ufeff" {
 		_, _ = in.Discard(3)
 	}
+	if bom, _ := in.Peek(2); string(bom) == "\xff\xfe" || string(bom) == "\xfe\xff" {
+		return nil, fmt.Errorf("%s: the text is in UTF-16; save it as UTF-8", name)
+	}
 	first, err := firstByte(in)
 	switch {
 	case errors.Is(err, io.EOF):

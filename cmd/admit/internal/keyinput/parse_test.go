@@ -120,6 +120,7 @@ func TestParseFaults(t *testing.T) {
 		"one of its names is not a known member":        {`{"` + secret + `":{}}`, object(`"a` + "\u202e" + `":1`)},
 		`the member "owner" is duplicated`:              {object(`"owner":"a","owner":"b"`)},
 		`the member "x" is duplicated`:                  {object(`"meta":{"x":"a","x":"b"}`)},
+		`the member "Per" is duplicated`:                {object(`"limits":[{"requests":1,"per":"1s","Per":"2s"}]`)},
 		`"owner" must be a string`:                      {object(`"owner":1`), object(`"owner":["` + secret + `"]`)},
 		`"meta" must be a string`:                       {object(`"meta":{"` + secret + `":1}`)},
 		`"meta" must be an object`:                      {object(`"meta":[]`)},
@@ -162,7 +163,10 @@ func TestParseFaults(t *testing.T) {
 		`column 2 of the header, "Token", is unknown`:                              {"id,Token\n"},
 		`column 1 of the header, "meta.", is unknown`:                              {"meta.,token\n"},
 		`column 2 of the header, "token", is duplicated`:                           {"token,token\n"},
-		"is not valid UTF-8":                                                       {"\xff\xfei\x00d\x00", "token,owner\n" + secret + ",\xff"},
+		"in: the text is in UTF-16; save it as UTF-8":                              {"\xff\xfei\x00d\x00", "\xfe\xff\x00{"},
+		"is not valid UTF-8":                                                       {"token,owner\n" + secret + ",\xff", object(`"owner":"a` + "\xff" + `"`)},
+		"in:2: the text is not valid UTF-8":                                        {"{\"keys\":\n[{\"digest\":\"" + digest + "\",\"owner\":\"é\xff\"}]}", object(`"id":"a"`) + "\n" + object(`"a`+"\xe9"+`":1`)},
+		`in:1: the key file has no member "keys"`:                                  {`{"format":2}`},
 		"in:2: the row does not have as many columns as the header":                {"id,token\na\n", "id,token\na,b,c\n"},
 		`in:2: column "expires_at": not a time`:                                    {"token,expires_at\na," + secret},
 		"in:2: not well-formed CSV, at line 2, column":                             {"id,token\na,b" + `"` + secret, "id,token\n\"a\" b,c"},
@@ -227,6 +231,23 @@ func TestParseLongLine(t *testing.T) {
 	require.Nil(t, rows)
 	_, err = parse(line+" \n", "")
 	require.ErrorContains(t, err, "in:1: the line is longer than 1048576 bytes")
+}
+
+// A key file may be one long line. Each byte is looked at a few times, however many keys there are.
+func TestParseLongKeyFile(t *testing.T) {
+	t.Parallel()
+	var text strings.Builder
+	text.WriteString(`{"keys":[`)
+	for i := range 40_000 {
+		fmt.Fprintf(&text, `{"id":"k%d","digest":"%s"},`, i, admit.DigestOf(fmt.Sprint(i)))
+	}
+	began := time.Now()
+	rows, err := parse(text.String()+`{"id":"last","digest":"`+admit.DigestOf(secret).String()+`"}]}`, "")
+	require.NoError(t, err)
+	require.Len(t, rows, 40_001)
+	assert.Less(t, time.Since(began), 10*time.Second)
+	_, err = parse(text.String()+`{"id":1}]}`, "")
+	require.ErrorContains(t, err, fmt.Sprintf("in:1: column %d: ", text.Len()+len(`{"id":`)+1))
 }
 
 // hold checks what must be true of whatever is parsed.
