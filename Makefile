@@ -22,13 +22,13 @@ race:
 
 # Each module is also built as users of it see it, without the workspace.
 lint:
-	@unformatted=$$($(GOFUMPT) -l .); test -z "$$unformatted" || { echo "not gofumpt-formatted:"; echo "$$unformatted"; exit 1; }
+	@unformatted=$$($(GOFUMPT) -l .) || exit 1; test -z "$$unformatted" || { echo "not gofumpt-formatted:"; echo "$$unformatted"; exit 1; }
 	go vet work
 	$(ACTIONLINT) .github/workflows/*.yml
 	@for module in $$(go list -m -f '{{.Dir}}'); do \
 		(cd $$module && echo "$$module" && GOWORK=off go build ./... && GOWORK=off go mod tidy -diff && GOWORK=off $(STATICCHECK) ./...) || exit 1; \
 	done
-	@before=$$(cat go.work.sum); go list -m all >/dev/null; \
+	@before=$$(cat go.work.sum); go list -m all >/dev/null || exit 1; \
 		test "$$before" = "$$(cat go.work.sum)" || { echo "go.work.sum was not complete, so that go list changes it; it is now: commit it"; exit 1; }
 	@unwanted=$$(GOWORK=off go list -m -f '{{if not .Indirect}}{{.Path}}{{end}}' all | grep -vxE 'github.com/(admit-go/admit|justinas/alice|stretchr/testify)|golang.org/x/time'); \
 		test -z "$$unwanted" || { echo "the root module must not require:"; echo "$$unwanted"; exit 1; }
