@@ -3,9 +3,10 @@
 //
 //	make release VERSION=v0.1.0
 //
-// It refuses a clone with uncommitted changes or on another branch, a version that is not above
-// the last tag, a CHANGELOG.md whose section "Unreleased" has no entries, a missing LICENSE, and pages
-// that say what holds until a version is tagged.
+// It refuses a clone that is shallow, has uncommitted changes, lacks a tag of origin or is on
+// another branch, a version that is not above the last tag, a CHANGELOG.md whose section
+// "Unreleased" has no entries, a missing LICENSE, and pages that say what holds until a version
+// is tagged.
 // Then it works in a temporary folder:
 //
 //   - It prints how the API differs from the last release that is not a prerelease. An

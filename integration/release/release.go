@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -95,7 +96,10 @@ func prepare(ctx context.Context, dir, version string) (*release, error) {
 	tags := strings.Fields(tagged)
 	_, r.stable = previous(tags)
 
-	problems := []error{checkVersion(version, r.path, r.dirs, tags)}
+	problems := []error{checkVersion(version, r.path, r.dirs, tags), r.tagsOfOrigin(ctx, tags)}
+	if shallow, _ := r.git(ctx, "rev-parse", "--is-shallow-repository"); shallow == "true" {
+		problems = append(problems, errors.New("the clone is shallow: git fetch --unshallow --tags"))
+	}
 	if branch, _ := r.git(ctx, "branch", "--show-current"); branch != "main" {
 		problems = append(problems, errors.New("a release is made on main: git switch main"))
 	}
@@ -119,6 +123,23 @@ func prepare(ctx context.Context, dir, version string) (*release, error) {
 		problems = append(problems, err)
 	}
 	return r, errors.Join(problems...)
+}
+
+// tagsOfOrigin reports tags of the remote that the clone does not have: a release among them
+// would not be compared with. A remote that cannot be asked is no problem here, since pushing
+// a tag that it has fails.
+func (r *release) tagsOfOrigin(ctx context.Context, tags []string) error {
+	listed, err := output(ctx, r.clone, append(os.Environ(), "GIT_TERMINAL_PROMPT=0"), "git", "ls-remote", "--refs", "--tags", "origin")
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(listed) {
+		_, tag, _ := strings.Cut(strings.TrimSpace(line), "refs/tags/")
+		if !slices.Contains(tags, tag) {
+			return fmt.Errorf("origin has the tag %s, which this clone does not have: git fetch --tags", tag)
+		}
+	}
+	return nil
 }
 
 // compare prints how the API differs from the last release, and refuses incompatible changes

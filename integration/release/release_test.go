@@ -153,6 +153,19 @@ func TestRefusals(t *testing.T) {
 			arrange: func(t *testing.T, clone string) { must(t, clone, nil, "git", "tag", "v0.10.0") },
 			wants:   []string{"choose a version above v0.10.0"},
 		},
+		"a tag that only origin has": {
+			arrange: func(t *testing.T, clone string) {
+				must(t, clone, nil, "git", "push", "--quiet", "origin", "HEAD:refs/tags/v0.0.9")
+			},
+			wants: []string{"origin has the tag v0.0.9, which this clone does not have: git fetch --tags"},
+		},
+		"a shallow clone": {
+			arrange: func(t *testing.T, clone string) {
+				commitAll(t, clone)
+				must(t, clone, nil, "sh", "-c", "git rev-parse HEAD >.git/shallow")
+			},
+			wants: []string{"the clone is shallow: git fetch --unshallow --tags"},
+		},
 		"a prerelease after the release": {
 			arrange: func(t *testing.T, clone string) { must(t, clone, nil, "git", "tag", "v0.1.0") },
 			version: "v0.1.0-rc.1",
