@@ -169,8 +169,8 @@ func (c *Contract) rows() []row {
 
 // never reports whether the routes, of which the first is the outer Policy, leave no room for a
 // row of any request: the mux answers with 404 only if no pattern matches every path, and with
-// 405 only if a pattern has a method; and what only a handler can get, such as a 408, is a row of
-// its route, if that has one.
+// 405 only if a pattern has a method, and none without one matches every path; and what only a
+// handler can get, such as a 408, is a row of its route, if that has one.
 func never(r published.Row, routes []published.Route) bool {
 	routes = routes[1:]
 	switch {
@@ -183,7 +183,8 @@ func never(r published.Row, routes []published.Route) bool {
 	case r.Status == http.StatusNotFound:
 		return slices.ContainsFunc(routes, matchesAll)
 	case r.Status == http.StatusMethodNotAllowed:
-		return !slices.ContainsFunc(routes, func(route published.Route) bool { return route.Method != "" })
+		return !slices.ContainsFunc(routes, func(route published.Route) bool { return route.Method != "" }) ||
+			slices.ContainsFunc(routes, func(route published.Route) bool { return route.Method == "" && matchesAll(route) })
 	}
 	return false
 }

@@ -180,21 +180,25 @@ func TestAllReached(t *testing.T) {
 // The rows of the mux are those that its patterns leave room for.
 func TestAllReachedForPatterns(t *testing.T) {
 	t.Parallel()
-	for pattern, want := range map[string][2]bool{ // 404, 405
-		"/a":           {true, false},
-		"GET /a":       {true, true},
-		"/":            {false, false},
-		"GET /":        {false, true},
-		"/{rest...}":   {false, false},
-		"/{$}":         {true, false},
-		"/a/{rest...}": {true, false},
-		"/{id}":        {true, false},
+	for patterns, want := range map[string][2]bool{ // 404, 405
+		"/a":            {true, false},
+		"GET /a":        {true, true},
+		"/":             {false, false},
+		"GET /":         {false, true},
+		"/{rest...}":    {false, false},
+		"/{$}":          {true, false},
+		"/a/{rest...}":  {true, false},
+		"/{id}":         {true, false},
+		"/, GET /a":     {false, false},
+		"GET /, GET /a": {false, true},
 	} {
-		t.Run(pattern, func(t *testing.T) {
+		t.Run(patterns, func(t *testing.T) {
 			t.Parallel()
 			mux := http.NewServeMux()
 			api := newAPI(t, admit.Policy{})
-			api.Handle(mux, pattern, admit.Policy{}, http.NotFoundHandler())
+			for _, pattern := range strings.Split(patterns, ", ") {
+				api.Handle(mux, pattern, admit.Policy{}, http.NotFoundHandler())
+			}
 			r := &recorder{TB: t}
 			c := admittest.NewContract(r, api, admit.Policy{}.Wrap(admit.Mux(mux)))
 			c.AllReached()
