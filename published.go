@@ -132,6 +132,7 @@ func (l *Limiter) published(field string) []published.Limits {
 	for _, plan := range l.c.Plans.plans {
 		if set := l.plans[plan.Name]; set != nil {
 			all = append(all, describe(plan.Name, set))
+			all[0].Others = true
 		}
 	}
 	return all

@@ -70,7 +70,7 @@ func (a *API) model() model {
 func (m *model) inherit(c published.Chain) {
 	for _, l := range c.Limits {
 		if !slices.ContainsFunc(m.limits, func(o published.Limits) bool {
-			return o.Field == l.Field && o.Name == l.Name && o.Plan == l.Plan && slices.Equal(o.Limits, l.Limits)
+			return o.Field == l.Field && o.Name == l.Name && o.Plan == l.Plan && o.Others == l.Others && slices.Equal(o.Limits, l.Limits)
 		}) {
 			m.limits = append(m.limits, l)
 		}

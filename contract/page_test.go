@@ -351,6 +351,25 @@ func TestLimitsOfPlansWithCountBy(t *testing.T) {
 	}
 }
 
+// A Limiter without limits of plans has one row, whatever other Limiters have.
+func TestLimitsOfLimitersWithAndWithoutPlans(t *testing.T) {
+	t.Parallel()
+	plans, err := admit.NewPlans(admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(5)}})
+	require.NoError(t, err)
+	api := newAPI(t, admit.Policy{})
+	for route, c := range map[string]admit.LimiterConfig{"/a": {Plans: plans}, "/b": {}} {
+		c.Limits = []admit.Limit{admit.PerSecond(2)}
+		limiter, err := admit.NewLimiter(c)
+		require.NoError(t, err)
+		api.Declare(route, admit.Policy{Auth: newAuth(t), Limiter: limiter})
+	}
+	for _, row := range []string{
+		"| each caller | `second` 2 per 1s |", "| each caller without a plan that has limits | `second` 2 per 1s |", "| each caller on the plan free | `second` 5 per 1s |",
+	} {
+		assert.Contains(t, string(api.Markdown()), row)
+	}
+}
+
 func BenchmarkPage(b *testing.B) {
 	api := newFull(b, "plain")
 	h := api.Page()

@@ -111,7 +111,7 @@ func (m model) page() pageDoc {
 	}
 	for _, l := range m.limits {
 		if !l.DryRun {
-			d.Limits = append(d.Limits, m.limitsOf(l))
+			d.Limits = append(d.Limits, limitsOf(l))
 		}
 	}
 	for _, q := range m.quotas {
@@ -150,27 +150,22 @@ func (s SecurityScheme) how() string {
 	}
 }
 
-func (m model) limitsOf(l published.Limits) limitsDoc {
+func limitsOf(l published.Limits) limitsDoc {
 	d := limitsDoc{Policy: l.Policy, Legacy: l.Legacy}
 	switch {
 	case l.By == "address":
 		d.For = "each client address"
-	case !m.planned(l):
-		d.For = "each caller"
 	case l.Plan != "":
 		d.For = "each caller on the plan " + l.Plan
-	default:
+	case l.Others:
 		d.For = "each caller without a plan that has limits"
+	default:
+		d.For = "each caller"
 	}
 	for _, limit := range l.Limits {
 		d.Limits = append(d.Limits, limitDoc{Name: limit.Name, Requests: limit.Requests, Seconds: limit.Per.Seconds(), Burst: limit.Burst})
 	}
 	return d
-}
-
-// planned reports whether the same Limiter has other limits for callers of some plan.
-func (m model) planned(l published.Limits) bool {
-	return slices.ContainsFunc(m.limits, func(o published.Limits) bool { return o.Field == l.Field && o.Name == l.Name && o.Plan != "" })
 }
 
 // String writes the limit for people.

@@ -71,6 +71,7 @@ type Limits struct {
 	Name   string // of the Limiter
 	By     string // key, address, or "" for another way of counting
 	Plan   string // "": callers without a plan, or whose plan has no limits
+	Others bool   // the Limiter has limits of plans beside those of Plan ""
 	Limits []Limit
 	DryRun bool
 
