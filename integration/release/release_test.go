@@ -182,11 +182,11 @@ func TestRefusals(t *testing.T) {
 			arrange: func(t *testing.T, clone string) {
 				must(t, clone, nil, "git", "switch", "--quiet", "--create", "topic")
 				must(t, clone, nil, "git", "rm", "--quiet", "LICENSE", "CHANGELOG.md")
-				require.NoError(t, os.WriteFile(filepath.Join(clone, "README.md"), []byte("Until v0.1.0 is tagged, wait.\n"), 0o644))
+				require.NoError(t, os.WriteFile(filepath.Join(clone, "README.md"), []byte("Until v0.1.0 is tagged, wait.\ngo mod edit -replace "+modulePath+"=../admit\n"), 0o644))
 				must(t, clone, nil, "git", "add", "README.md")
 				commitAll(t, clone)
 			},
-			wants: []string{"LICENSE is missing", "README.md:1:Until v0.1.0 is tagged", "CHANGELOG.md", "git switch main"},
+			wants: []string{"LICENSE is missing", "README.md:1:Until v0.1.0 is tagged", "README.md:2:go mod edit", "CHANGELOG.md", "git switch main"},
 		},
 		"an Example that fails": {
 			arrange: func(t *testing.T, clone string) {

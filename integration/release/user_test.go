@@ -138,7 +138,7 @@ func cloneOfThis(t *testing.T) string {
 	must(t, clone, nil, "git", "checkout", "--quiet", "-B", "main")
 	must(t, clone, nil, "git", "remote", "remove", "origin") // which may have tags
 	identify(t, clone)
-	untilTagged := regexp.MustCompile(`(?m)^.*(?i:until) v[0-9.]+ is tagged.*\n`)
+	untilTagged := regexp.MustCompile(`(?m)^(.*(?i:until) v[0-9.]+ is tagged.*|go mod edit -replace .*)\n`)
 	pages, err := filepath.Glob(filepath.Join(clone, "docs", "*.md")) // others do not say what holds until then
 	require.NoError(t, err)
 	for _, page := range append(pages, filepath.Join(clone, "README.md")) {
