@@ -90,7 +90,7 @@ func (f *KeyFile) take(text []byte, err error) error {
 	path := slog.String("path", f.path)
 	for _, r := range p.refused {
 		slog.Default().Error("admit: a key is rejected: its record has a critical member that only a newer release of admit knows",
-			path, slog.Int("line", r.line), slog.String("key", r.id), slog.String("member", r.member))
+			path, slog.Int("line", r.line), slog.String("admit.key.id", r.id), slog.String("member", r.member))
 	}
 	if p.refusedMore > 0 {
 		slog.Default().Error("admit: more keys are rejected for the same reason", path, slog.Int("keys", p.refusedMore))

@@ -338,8 +338,8 @@ func TestKeyFileOfLater(t *testing.T) {
 		require.NoError(t, f.Close())
 		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 		require.Len(t, lines, 2, "one for each")
-		assert.Contains(t, lines[0], "line=2 key=hours member=hours")
-		assert.Contains(t, lines[1], "key=nested member=networks.zone")
+		assert.Contains(t, lines[0], "line=2 admit.key.id=hours member=hours")
+		assert.Contains(t, lines[1], "admit.key.id=nested member=networks.zone")
 
 		_, err = admit.ReadKeyFile(path)
 		assert.ErrorContains(t, err, "of a newer release of admit")
