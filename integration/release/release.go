@@ -114,7 +114,7 @@ func prepare(ctx context.Context, dir, version string) (*release, error) {
 	if licence, _ := os.ReadFile(filepath.Join(r.clone, "LICENSE")); len(licence) == 0 {
 		problems = append(problems, errors.New("LICENSE is missing: without one nobody may use the modules"))
 	}
-	if places, err := r.git(ctx, "grep", "--line-number", "--ignore-case", "-e", "until v[0-9.]* is tagged", "-e", "^go mod edit -replace "+r.path+"=", "--", "*.md"); err == nil {
+	if places, err := r.git(ctx, "grep", "--line-number", "--ignore-case", "-e", "until v[0-9.]* is tagged", "-e", "^go mod edit -replace "+r.path, "--", "*.md"); err == nil {
 		problems = append(problems, fmt.Errorf("pages say what holds until a version is tagged: take that out, and commit\n%s", places))
 	}
 	if changelog, err := os.ReadFile(filepath.Join(r.clone, "CHANGELOG.md")); err != nil {
