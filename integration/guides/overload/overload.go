@@ -45,13 +45,16 @@ func Service(b Bounds, auth *admit.Auth, report, order http.HandlerFunc) http.Ha
 	ordering := keyed
 	ordering.Methods = []string{"POST"}
 	ordering.MaxBody = 64 << 10
-	ordering.BodyTimeout = admit.BodyTimeout{Grace: 5 * time.Second, Max: 30 * time.Second, MinRate: 1 << 10}
 
 	mux := http.NewServeMux()
 	mux.Handle("/reports", keyed.Wrap(report))
 	mux.Handle("/orders", ordering.Wrap(order))
 	mux.Handle("/news", keyed.Wrap(http.HandlerFunc(news)))
-	api := admit.Policy{InFlight: b.InFlight, WriteStall: 10 * time.Second}.Wrap(admit.Mux(mux))
+	api := admit.Policy{
+		InFlight:    b.InFlight,
+		BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second, Max: 30 * time.Second, MinRate: 1 << 10}, // of every route
+		WriteStall:  10 * time.Second,
+	}.Wrap(admit.Mux(mux))
 
 	outer := http.NewServeMux()
 	outer.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })

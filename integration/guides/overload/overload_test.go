@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -214,6 +215,43 @@ func TestTimeouts(t *testing.T) {
 			assert.True(t, err == nil || errors.Is(err, io.ErrUnexpectedEOF), "%v", err)
 		})
 	})
+}
+
+// A client that stalls is the client's fault also where Timeout is shorter than Grace, if BodyTimeout
+// has a Max. Without one, the time that the handler waits for the body counts for its Timeout.
+func TestTimeoutBelowGrace(t *testing.T) {
+	t.Parallel()
+	order := admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		_, err := io.ReadAll(r.Body)
+		return err
+	})
+	for name, test := range map[string]struct {
+		body  admit.BodyTimeout
+		after time.Duration
+		gets  string
+	}{
+		"with Max":    {admit.BodyTimeout{Grace: 5 * time.Second, Max: 30 * time.Second, MinRate: 1 << 10}, 5 * time.Second, "408 Request Timeout"},
+		"without Max": {admit.BodyTimeout{Grace: 5 * time.Second}, 2 * time.Second, "503 Service Unavailable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				quiet := &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}
+				route := admit.Policy{Timeout: 2 * time.Second}.Wrap(order)
+				client, stop := serve(t, admit.Policy{Errors: quiet, BodyTimeout: test.body}.Wrap(route))
+				defer stop()
+				began := time.Now()
+				_, err := io.WriteString(client, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345")
+				require.NoError(t, err)
+				line, err := bufio.NewReader(client).ReadString('\n')
+				require.NoError(t, err)
+				assert.Equal(t, "HTTP/1.1 "+test.gets+"\r\n", line)
+				assert.Equal(t, test.after, time.Since(began).Round(time.Second))
+				require.NoError(t, client.Close())
+				time.Sleep(time.Second) // for as long as the server lingers
+			})
+		})
+	}
 }
 
 // serve starts the server of the guide, and returns a connection to it.

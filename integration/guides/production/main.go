@@ -124,7 +124,7 @@ func newHandler(keys admit.KeyStore, inFlight *admit.InFlight, metrics *admitpro
 		ClientIP:    admit.ClientIP("X-Forwarded-For", proxies...),
 		Errors:      &admit.ErrorWriter{Logger: logger},
 		InFlight:    inFlight,
-		BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second}, // for bodies that no handler reads
+		BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second, Max: 30 * time.Second, MinRate: 1 << 10}, // of every route
 		WriteStall:  10 * time.Second,
 	}
 	orders := admit.Policy{ // one such Policy, or a changed copy, around each route
@@ -135,7 +135,6 @@ func newHandler(keys admit.KeyStore, inFlight *admit.InFlight, metrics *admitpro
 		ContentType: []string{"application/json"},
 		MaxBody:     64 << 10,
 		Shedder:     shedder,
-		BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second, Max: 30 * time.Second, MinRate: 1 << 10},
 		Timeout:     10 * time.Second,
 	}
 	api, err := contract.New(contract.Info{Title: "Shop", Version: "1.0"}, outer)

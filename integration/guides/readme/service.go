@@ -40,7 +40,6 @@ func newService(keys admit.KeyStore, logger *slog.Logger) (http.Handler, error) 
 	orders.Scopes = []string{"orders:write"}
 	orders.ContentType = []string{"application/json"}
 	orders.MaxBody = 64 << 10
-	orders.BodyTimeout = admit.BodyTimeout{Grace: 5 * time.Second, Max: 30 * time.Second}
 
 	mux := http.NewServeMux()
 	mux.Handle("/v1/prices/{pair}", prices.Wrap(admit.HandlerFunc(price)))
@@ -48,7 +47,7 @@ func newService(keys admit.KeyStore, logger *slog.Logger) (http.Handler, error) 
 
 	outer := admit.Policy{
 		Errors:      &admit.ErrorWriter{Logger: logger},
-		BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second}, // for bodies that no handler reads, too
+		BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second, Max: 30 * time.Second, MinRate: 1 << 10}, // of every route
 		WriteStall:  10 * time.Second,
 	}
 	return admit.AccessLog(logger)(outer.Wrap(admit.Mux(mux))), nil

@@ -27,6 +27,10 @@ type service struct {
 }
 
 func start(t *testing.T, heartbeat time.Duration) *service {
+	return startOn(t, new(http.Server), heartbeat)
+}
+
+func startOn(t *testing.T, server *http.Server, heartbeat time.Duration) *service {
 	t.Helper()
 	closing, stopStreams := context.WithCancel(context.Background())
 	f, err := newFeed(closing, heartbeat)
@@ -44,7 +48,8 @@ func start(t *testing.T, heartbeat time.Duration) *service {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, &http.Server{Handler: h}, listener, f, stopStreams) }()
+	server.Handler = h
+	go func() { done <- serve(ctx, server, listener, f, stopStreams) }()
 	s := &service{feed: f, url: "http://" + listener.Addr().String(), shedder: shedder}
 	stopped := false
 	s.stop = func() error {
@@ -101,6 +106,18 @@ func TestEvents(t *testing.T) {
 		}
 	}
 	assert.Equal(t, strings.TrimSpace(guide.Blocks(t, "streams", "text")[0]), strings.TrimSpace(text+": heartbeat"))
+}
+
+// Server.ReadTimeout does not end a stream.
+func TestReadTimeout(t *testing.T) {
+	t.Parallel()
+	const timeout = 500 * time.Millisecond
+	s := startOn(t, &http.Server{ReadTimeout: timeout}, 50*time.Millisecond)
+	began := time.Now()
+	body := bufio.NewReader(s.get(t, "/events", "s3cret").Body)
+	for time.Since(began) < 2*timeout {
+		next(t, body)
+	}
 }
 
 // A key has five streams, which take no place of the Shedder, and a sixth when one is over. So has a

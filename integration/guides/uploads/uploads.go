@@ -30,7 +30,7 @@ func (f *files) handler(slow admit.BodyTimeout) http.Handler {
 	upload := admit.Policy{
 		MaxBody:     1 << 30, // bytes
 		BodyTimeout: slow,
-		Timeout:     10 * time.Second, // without the time in which the body is waited for
+		Timeout:     10 * time.Second, // without the time that the handler waits for the body
 	}
 	form := upload
 	form.MaxBody = maxFile + 64<<10 // the boundaries and headers of the parts count too
