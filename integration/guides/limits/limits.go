@@ -53,8 +53,8 @@ func Service(keys admit.KeyStore, prices http.Handler) (http.Handler, error) {
 	return admit.Policy{AddressLimiter: addresses}.Wrap(admit.Mux(mux)), nil
 }
 
-// ByOwner counts the keys of a customer together.
-func ByOwner(plans *admit.Plans) (*admit.Limiter, error) {
+// ByOwner counts the keys of a customer together. Customers are the limits that some have, by owner.
+func ByOwner(plans *admit.Plans, customers map[string][]admit.Limit) (*admit.Limiter, error) {
 	return admit.NewLimiter(admit.LimiterConfig{
 		Plans:  plans,
 		Limits: []admit.Limit{admit.PerSecond(1)},
@@ -63,6 +63,12 @@ func ByOwner(plans *admit.Plans) (*admit.Limiter, error) {
 				return "owner:" + key.Owner
 			}
 			return admit.Caller(r) // the key, or else the address
+		},
+		LimitsFor: func(r *http.Request) []admit.Limit {
+			if key, ok := admit.KeyFrom(r.Context()); ok {
+				return customers[key.Owner] // for all keys of the owner
+			}
+			return nil
 		},
 	})
 }

@@ -114,26 +114,33 @@ func TestLimitsOfAKey(t *testing.T) {
 	}
 }
 
-// Keys of one owner have one bucket; those without an owner, and addresses, each have their own.
+// Keys of one owner share a bucket for each limit that they have, and all of them those of LimitsFor. Keys without an
+// owner, and addresses, each have their own.
 func TestByOwner(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		auth, err := admit.NewAuth(admit.AuthConfig{Optional: true, Store: admit.KeyMap{
 			admit.DigestOf("a"): {ID: "a", Owner: "ACME", Plan: "free"}, admit.DigestOf("b"): {ID: "b", Owner: "ACME", Plan: "free"},
-			admit.DigestOf("p"): {ID: "p", Owner: "ACME", Plan: "pro"}, admit.DigestOf("c"): {ID: "c", Plan: "free"}, admit.DigestOf("d"): {ID: "d", Plan: "free"},
+			admit.DigestOf("p"): {ID: "p", Owner: "ACME", Plan: "pro"}, admit.DigestOf("l"): {ID: "l", Owner: "ACME", Plan: "free", Limits: []admit.Limit{admit.PerSecond(9)}},
+			admit.DigestOf("big 1"): {ID: "big-1", Owner: "BIG", Plan: "pro"}, admit.DigestOf("big 2"): {ID: "big-2", Owner: "BIG", Plan: "free", Limits: []admit.Limit{admit.PerSecond(9)}},
+			admit.DigestOf("c"): {ID: "c", Plan: "free"}, admit.DigestOf("d"): {ID: "d", Plan: "free"},
 		}})
 		require.NoError(t, err)
 		plans, err := admit.NewPlans(
 			admit.Plan{Name: "free", Limits: []admit.Limit{admit.PerSecond(5)}}, admit.Plan{Name: "pro", Limits: []admit.Limit{admit.PerSecond(50)}},
 		)
 		require.NoError(t, err)
-		limiter, err := limits.ByOwner(plans)
+		limiter, err := limits.ByOwner(plans, map[string][]admit.Limit{"BIG": {admit.PerSecond(200)}})
 		require.NoError(t, err)
 		h := auth.Wrap(limiter.Wrap(prices))
 		assert.Equal(t, 200, get(t, h, "/", "a").StatusCode)
 		assert.Equal(t, 4, admitted(t, h, "/", "b"))
 		assert.Zero(t, admitted(t, h, "/", "a"))
 		assert.Equal(t, 50, admitted(t, h, "/", "p"), "another limit")
+		assert.Equal(t, 9, admitted(t, h, "/", "l"), "limits of the key are others than those of the plan")
+		assert.Equal(t, 200, get(t, h, "/", "big 1").StatusCode)
+		assert.Equal(t, 199, admitted(t, h, "/", "big 2"), "the limits of the customer hold for all of its keys")
+		assert.Zero(t, admitted(t, h, "/", "big 1"))
 		assert.Equal(t, 5, admitted(t, h, "/", "c"))
 		assert.Equal(t, 5, admitted(t, h, "/", "d"))
 		assert.Equal(t, 1, admitted(t, h, "/", ""), "by address")
