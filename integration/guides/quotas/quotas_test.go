@@ -152,7 +152,7 @@ func TestOnDatabase(t *testing.T) {
 	servers.Program(t, "psql")
 	shell := guide.NewShell(t, "ADMIT_KEYS=keys.json", "ADMIT_QUOTAS="+url)
 	commands := guide.Blocks(t, "quotas", "sh")
-	require.Len(t, commands, 2)
+	require.Len(t, commands, 3)
 	shell.Run(t, commands[0])
 	api := guide.Grant(t, open(t, url), url, guide.Blocks(t, "quotas", "sql")[0])
 
@@ -187,6 +187,7 @@ func TestOnDatabase(t *testing.T) {
 
 	stdout, _ := shell.Run(t, commands[1])
 	assert.Contains(t, stdout, "of ACME had 10/month and now has 20000/month")
+	stdout, _ = shell.Run(t, commands[2])
 	assert.Contains(t, stdout, "QUOTA  PERIOD")
 	require.Eventually(t, func() bool { return get(t, h, "/reports", token).StatusCode == 200 }, 20*time.Second, 50*time.Millisecond)
 
