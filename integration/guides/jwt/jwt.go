@@ -40,10 +40,10 @@ type tokens struct {
 	keys   jwt.Keyfunc
 }
 
-func newTokens(issuer, audience string, keys jwt.Keyfunc) *tokens {
+func newTokens(issuer, audience string, keys jwt.Keyfunc, methods ...string) *tokens {
 	return &tokens{
 		parser: jwt.NewParser(
-			jwt.WithValidMethods([]string{"EdDSA", "ES256", "RS256"}), // whatever the token says
+			jwt.WithValidMethods(methods), // whatever the token says
 			jwt.WithIssuer(issuer),
 			jwt.WithAudience(audience),
 			jwt.WithExpirationRequired(),
@@ -101,7 +101,12 @@ func newRemoteTokens(ctx context.Context, issuer, audience, jwksURL string) (*to
 	if err != nil {
 		return nil, err
 	}
-	return newTokens(issuer, audience, keys.Keyfunc), nil
+	return newTokens(issuer, audience, keys.Keyfunc, "EdDSA", "ES256", "RS256"), nil
+}
+
+// newSecretTokens takes tokens that the issuer signs with a secret that it shares with the service.
+func newSecretTokens(issuer, audience string, secret []byte) *tokens {
+	return newTokens(issuer, audience, func(*jwt.Token) (any, error) { return secret, nil }, "HS256")
 }
 
 // newOrders takes tokens alone.

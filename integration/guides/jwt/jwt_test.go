@@ -85,7 +85,7 @@ func TestPage(t *testing.T) {
 	p := newProvider(t)
 	plans, limiter := plansAndLimiter(t)
 	keys := admit.KeyMap{admit.DigestOf("acme_s3cret"): {ID: "k1", Owner: "ACME", Scopes: []string{"orders:read"}}}
-	h, err := newBoth(keys, newTokens(issuer, audience, p.keys), plans, limiter)
+	h, err := newBoth(keys, newTokens(issuer, audience, p.keys, "EdDSA", "ES256", "RS256"), plans, limiter)
 	require.NoError(t, err)
 	s := testkit.Serve(t, testkit.HTTP1, h)
 	guide.Run(t, "jwt", s.URL, t.TempDir(),
@@ -166,7 +166,7 @@ func TestTokens(t *testing.T) {
 					admit.RequestID,
 					accessLog(slog.New(slog.NewTextHandler(&logs, nil))),
 					(&admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}).Wrap,
-				).Then(newOrders(newTokens(issuer, audience, p.keys), plans, limiter)))
+				).Then(newOrders(newTokens(issuer, audience, p.keys, "EdDSA", "ES256", "RS256"), plans, limiter)))
 				headers := []string{"X-Request-Id", "r1"}
 				for _, line := range test.authorization {
 					headers = append(headers, "Authorization", line)
@@ -197,7 +197,7 @@ func TestContract(t *testing.T) {
 	limiter, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerMinute(10)}})
 	require.NoError(t, err)
 	quiet := admit.Policy{Errors: &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}}
-	h, api, err := newPublished(quiet, newTokens(issuer, audience, p.keys), nil, limiter)
+	h, api, err := newPublished(quiet, newTokens(issuer, audience, p.keys, "EdDSA", "ES256", "RS256"), nil, limiter)
 	require.NoError(t, err)
 	c := admittest.NewContract(t, api, h)
 	for _, authorization := range []string{"", "Bearer guess", "Bearer " + p.token(t, func(c *claims) { c.ExpiresAt = ago(time.Hour) })} {
@@ -222,7 +222,7 @@ func TestKeyOrToken(t *testing.T) {
 	limiter, err := admit.NewLimiter(admit.LimiterConfig{Limits: []admit.Limit{admit.PerHour(1)}})
 	require.NoError(t, err)
 	keys := admit.KeyMap{admit.DigestOf("s3cret"): {ID: "ann", Owner: "ACME", Scopes: []string{"orders:read"}}}
-	h, err := newBoth(keys, newTokens(issuer, audience, p.keys), nil, limiter)
+	h, err := newBoth(keys, newTokens(issuer, audience, p.keys, "EdDSA", "ES256", "RS256"), nil, limiter)
 	require.NoError(t, err)
 	token := "Bearer " + p.token(t, as)
 	for i, test := range []struct {
@@ -248,6 +248,28 @@ func TestKeyOrToken(t *testing.T) {
 		h.ServeHTTP(w, r)
 		assert.Equal(t, test.status, w.Code, "%d: %s", i, w.Body)
 		assert.Contains(t, w.Body.String(), test.want)
+	}
+}
+
+// A token of a shared secret gets in if it is signed with that secret, by HMAC.
+func TestSecret(t *testing.T) {
+	t.Parallel()
+	secret := []byte("a secret of 32 bytes or more, say")
+	h := newOrders(newSecretTokens(issuer, audience, secret), nil, nil)
+	for name, test := range map[string]struct {
+		token  string
+		status int
+	}{
+		"good":           {sign(t, jwt.SigningMethodHS256, secret, claimsOf(as)), 200},
+		"another secret": {sign(t, jwt.SigningMethodHS256, []byte("guess"), claimsOf(as)), 401},
+		"another method": {newProvider(t).token(t, as), 401},
+		"not signed":     {sign(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, claimsOf(as)), 401},
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("Authorization", "Bearer "+test.token)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		assert.Equal(t, test.status, w.Code, "%s: %s", name, w.Body)
 	}
 }
 
