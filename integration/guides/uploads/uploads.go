@@ -46,12 +46,6 @@ func (f *files) handler(slow admit.BodyTimeout) http.Handler {
 	return admit.Policy{}.Wrap(admit.Mux(mux))
 }
 
-var (
-	validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
-	errFile   = admit.NewError(http.StatusRequestEntityTooLarge, "A file has at most 10 MiB.")
-	errName   = admit.NewError(http.StatusBadRequest, "The name of a file has 1 to 100 of A-Z a-z 0-9 . _ -")
-)
-
 // put stores the body of the request.
 func (f *files) put(w http.ResponseWriter, r *http.Request) error {
 	size, err := f.store(r.PathValue("name"), r.Body)
@@ -60,6 +54,11 @@ func (f *files) put(w http.ResponseWriter, r *http.Request) error {
 	}
 	return admit.Success(w, r, http.StatusCreated, map[string]int64{"size": size})
 }
+
+var (
+	validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
+	errName   = admit.NewError(http.StatusBadRequest, "The name of a file has 1 to 100 of A-Z a-z 0-9 . _ -")
+)
 
 // store writes a file as a whole or not at all.
 func (f *files) store(name string, body io.Reader) (int64, error) {
@@ -78,6 +77,9 @@ func (f *files) store(name string, body io.Reader) (int64, error) {
 	}
 	return size, f.root.Rename(part, name)
 }
+
+// errFile has the code body_too_large, as the 413 of MaxBody has.
+var errFile = admit.NewError(http.StatusRequestEntityTooLarge, "A file has at most 10 MiB.")
 
 // report takes a form with a file.
 func (f *files) report(w http.ResponseWriter, r *http.Request) error {
