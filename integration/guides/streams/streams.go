@@ -47,7 +47,7 @@ func forEachKey(limit admit.Limit) (*admit.Limiter, error) {
 	})
 }
 
-func (f *feed) handler(auth *admit.Auth, shedder *admit.Shedder) (http.Handler, error) {
+func (f *feed) handler(auth *admit.Auth, limiter *admit.Limiter, shedder *admit.Shedder) (http.Handler, error) {
 	inFlight, err := admit.NewInFlight(admit.InFlightConfig{Max: 10_000, PerAddress: 100})
 	if err != nil {
 		return nil, err
@@ -55,6 +55,7 @@ func (f *feed) handler(auth *admit.Auth, shedder *admit.Shedder) (http.Handler, 
 	stream := admit.Policy{
 		Methods:    []string{"GET"},
 		Auth:       auth,
+		Limiter:    limiter,
 		Shedder:    shedder,
 		Timeout:    5 * time.Second,  // to the first byte
 		WriteStall: 10 * time.Second, // a client that reads nothing for so long is cut off
