@@ -350,6 +350,8 @@ func (p *provoker) explain(at row, q *exchange, n int) string {
 		return text + "; make Credentials.Sign use the Quotas of the key, or make as many requests as a plan has"
 	case q.as == metered && q.code == "rate_limited":
 		return text + "; the rate limit is reached before the quota: make Credentials.Sign use the Quotas of the key, or its Limits, which are larger"
+	case at.code == "request_timeout" && q.code == "handler_timeout":
+		return text + "; a Timeout is over before the Grace of the BodyTimeout: give the BodyTimeout a Max, or the Timeout more time"
 	case q.status < 400 && q.to.Pattern != "" && !q.to.Handled:
 		return text + "; Provoke cannot replace the handler of a route that is only declared, so make a request that gets it"
 	}

@@ -415,6 +415,40 @@ func TestProvokeSaysThatALimitIsBeforeTheQuota(t *testing.T) {
 		"the rate limit is reached before the quota: make Credentials.Sign use the Quotas of the key, or its Limits")
 }
 
+// Where a Timeout is over before a client is too slow, the report says so. With a Max, the client
+// gets its 408, here that of the route.
+func TestProvokeSaysThatATimeoutIsBeforeTheGrace(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		body admit.BodyTimeout
+		want string
+	}{
+		"without Max": {admit.BodyTimeout{Grace: 2 * time.Second}, "any request: 408 request_timeout: a request of Provoke got 503 handler_timeout; " +
+			"a Timeout is over before the Grace of the BodyTimeout: give the BodyTimeout a Max, or the Timeout more time"},
+		"with Max": {
+			admit.BodyTimeout{Grace: 2 * time.Second, Max: time.Minute},
+			`any request: 408 request_timeout: a request of Provoke got 408 request_timeout, which is also a row of the route "/a"`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				outer := admit.Policy{Errors: &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}, BodyTimeout: test.body}
+				api := newAPI(t, outer)
+				mux := http.NewServeMux()
+				mux.Handle("/0", nothing) // the only route without a 408 of its own, and tried first
+				api.Declare("/0", admit.Policy{})
+				api.Handle(mux, "/a", admit.Policy{Timeout: time.Second}, nothing)
+				r := &recorder{TB: t}
+				c := admittest.NewContract(r, api, outer.Wrap(admit.Mux(mux)))
+				c.Provoke(admittest.Credentials{})
+				c.AllReached()
+				assert.Contains(t, strings.Join(r.take(), "\n"), test.want)
+			})
+		})
+	}
+}
+
 // What would take too many requests, or a handler that is not there, is said.
 func TestProvokeSaysWhatItDoesNotReach(t *testing.T) {
 	t.Parallel()
