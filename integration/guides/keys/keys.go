@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"time"
 
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+
 	"github.com/admit-go/admit"
 	"github.com/admit-go/admit/sqlkeys"
 )
@@ -43,7 +45,12 @@ func FromFile(path string, serve func(http.Handler) error) error {
 }
 
 // FromDatabase serves orders with the keys of a PostgreSQL database, until ctx ends.
-func FromDatabase(ctx context.Context, db *sql.DB, serve func(http.Handler) error) error {
+func FromDatabase(ctx context.Context, url string, serve func(http.Handler) error) error {
+	db, err := sql.Open("pgx", url) // the driver of github.com/jackc/pgx/v5/stdlib
+	if err != nil {
+		return err
+	}
+	defer db.Close()
 	db.SetMaxOpenConns(10)
 	db.SetConnMaxLifetime(5 * time.Minute)
 	if err := db.PingContext(ctx); err != nil {
@@ -71,7 +78,7 @@ func FromDatabase(ctx context.Context, db *sql.DB, serve func(http.Handler) erro
 func Strict(keys admit.KeyStore) (*admit.Auth, error) {
 	return admit.NewAuth(admit.AuthConfig{
 		Store:          keys,
-		MintedPrefixes: []string{"acme"},    // reject mistyped tokens without a look-up
+		MintedPrefixes: []string{"acme"},    // tokens acme_... have a checksum
 		Failures:       admit.PerMinute(30), // unknown keys from one address
 	})
 }

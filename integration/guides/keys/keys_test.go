@@ -15,7 +15,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
@@ -34,8 +33,8 @@ func TestNoDatabase(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, listener.Close()) // nobody listens there
-	db := open(t, "postgres://api@"+listener.Addr().String()+"/keys?connect_timeout=5")
-	err = keys.FromDatabase(t.Context(), db, func(http.Handler) error { return nil })
+	url := "postgres://api@" + listener.Addr().String() + "/keys?connect_timeout=5"
+	err = keys.FromDatabase(t.Context(), url, func(http.Handler) error { return nil })
 	assert.ErrorContains(t, err, "connect")
 }
 
@@ -242,7 +241,7 @@ func TestCommandsOfADatabase(t *testing.T) {
 
 	// A service that starts before the table exists gets along as soon as it does.
 	admin := open(t, url)
-	early := serve(t, func(use func(http.Handler) error) error { return keys.FromDatabase(t.Context(), admin, use) })
+	early := serve(t, func(use func(http.Handler) error) error { return keys.FromDatabase(t.Context(), url, use) })
 	assert.Contains(t, with(t, early, token), "store_unavailable")
 	for _, block := range guide.Blocks(t, "keys", "sh") {
 		if !strings.Contains(block, "$ADMIT_KEYS") {
@@ -259,8 +258,7 @@ func TestCommandsOfADatabase(t *testing.T) {
 	require.NoError(t, err)
 	defer manager.Close()
 	t.Run("a service", func(t *testing.T) {
-		db := open(t, api)
-		service := serve(t, func(use func(http.Handler) error) error { return keys.FromDatabase(t.Context(), db, use) })
+		service := serve(t, func(use func(http.Handler) error) error { return keys.FromDatabase(t.Context(), api, use) })
 		assert.Contains(t, with(t, service, token), "ACME")
 		sold, err := keys.Sell(t.Context(), manager, "beta")
 		require.NoError(t, err)
