@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,6 +149,34 @@ func TestContract(t *testing.T) {
 		c.Provoke(admittest.Credentials{Keys: keys}) // those of admit: 401, 403, 413, 429, ...
 		c.AllReached()                               // fails on an error that cannot happen
 		admittest.Golden(t, "testdata/CONTRACT.md", api.Markdown())
+	})
+}
+
+// The contract of a service whose store is not a KeyMap. Its keys are in memory, as those of a store
+// that this test alone has.
+func TestContractWithAStore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var keys sync.Map // *admit.Key by admit.Digest
+		store := lookUp(func(_ context.Context, d admit.Digest) (*admit.Key, error) {
+			key, ok := keys.Load(d)
+			if !ok {
+				return nil, admit.ErrKeyNotFound
+			}
+			return key.(*admit.Key), nil
+		})
+		handler, api, err := shop.NewShop(store, quiet, admit.PerSecond(5))
+		require.NoError(t, err)
+		c := admittest.NewContract(t, api, handler)
+		c.Provoke(admittest.Credentials{
+			Sign: func(r *http.Request, key *admit.Key) {
+				token, digest, _ := admit.Mint("test")
+				keys.Store(digest, key) // or the Insert of your store
+				r.Header.Set("X-API-Key", token)
+			},
+			OtherStores: true, // no other process uses this store
+		})
+		c.AllReached("409 sold_out", "503 store_unavailable")
 	})
 }
 
