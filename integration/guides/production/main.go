@@ -26,6 +26,7 @@ import (
 var (
 	addr    = flag.String("addr", ":8080", "serve callers on `HOST:PORT`")
 	opsAddr = flag.String("ops", "127.0.0.1:9464", "serve metrics and the health check on `HOST:PORT`")
+	baseURL = flag.String("url", "http://localhost:8080", "publish `URL` as the address of the API")
 	keyFile = flag.String("keys", "keys.json", "read keys from `FILE`")
 	drain   = flag.Duration("drain", 5*time.Second, "fail the health check for `TIME` before the port closes")
 )
@@ -137,7 +138,7 @@ func newHandler(keys admit.KeyStore, inFlight *admit.InFlight, metrics *admitpro
 		Shedder:     shedder,
 		Timeout:     10 * time.Second,
 	}
-	api, err := contract.New(contract.Info{Title: "Shop", Version: "1.0"}, outer)
+	api, err := contract.New(contract.Info{Title: "Shop", Version: "1.0", Servers: []string{*baseURL}}, outer)
 	if err != nil {
 		return nil, nil, err
 	}
