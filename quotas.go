@@ -488,7 +488,11 @@ func (q *Quotas) Close(ctx context.Context) error {
 		return err
 	}
 	if left, err := q.ledger.close(ctx); err != nil {
-		return fmt.Errorf("admit: the usage of up to %d accounts could not be reported to the quota store: %w", left, err)
+		accounts := "accounts"
+		if left == 1 {
+			accounts = "account"
+		}
+		return fmt.Errorf("admit: the usage of up to %d %s could not be reported to the quota store: %w", left, accounts, err)
 	}
 	return nil
 }

@@ -360,7 +360,9 @@ func TestQuotasCloseGivesAllBack(t *testing.T) {
 			s := spend(t)
 			over, cancel := context.WithCancel(t.Context())
 			cancel()
-			require.ErrorIs(t, s.Close(over), context.Canceled)
+			err := s.Close(over)
+			require.ErrorIs(t, err, context.Canceled)
+			require.ErrorContains(t, err, "the usage of up to 1 account could not")
 			for range 200 { // more than the share
 				require.Equal(t, http.StatusOK, s.get().Code)
 			}

@@ -226,7 +226,7 @@ func (s *Shedder) who(r *http.Request) (gate.Who, *Error) {
 	case s.c.Plans != nil && id != nil && id.key.Plan != "":
 		priority, known := s.priorities[id.key.Plan]
 		if !known && s.unknown.first(id.key.ID+" "+id.key.Plan) {
-			errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: a key has a plan that is not known here, and goes last",
+			errorWriterOf(r.Context()).log(r, slog.LevelWarn, "admit: a key has a plan that is not known here, and waits last in the Shedder",
 				slog.String("admit.key.id", id.key.ID), slog.String("admit.plan", id.key.Plan))
 		}
 		who.Priority = priority

@@ -129,7 +129,7 @@ func TestShedderLetsLaterPlansGoFirst(t *testing.T) {
 			allowed(t, (&admit.ErrorWriter{Logger: logger}).Wrap(b.Wrap(ok)), as("foreign", "other"))
 		}
 		assert.Equal(t, 1, strings.Count(lines.String(), "\n"), "once for each key")
-		assert.Contains(t, lines.String(), `admit.key.id=foreign admit.plan=other`)
+		assert.Contains(t, lines.String(), `and waits last in the Shedder" admit.key.id=foreign admit.plan=other`)
 		allowed(t, (&admit.ErrorWriter{Logger: logger}).Wrap(b.Wrap(ok)), as("foreign", "third"))
 		assert.Equal(t, 2, strings.Count(lines.String(), "\n"), "and plan")
 	})
