@@ -19,6 +19,9 @@ import (
 // handler is never taken for a slow client. Read then returns an *Error whose cause is
 // os.ErrDeadlineExceeded, and keeps returning it. Zero MinRate or Max means no bound.
 //
+// With a Max, the time spent waiting does not count for a Timeout inside. Without one it does, so
+// a Timeout shorter than Grace responds first, with 503.
+//
 // What the handler does not read must come within Grace too, because over HTTP/1 the server
 // reads it before it responds. An inner BodyTimeout replaces an outer one. Server.ReadTimeout
 // applies as well, with the same error.
@@ -67,6 +70,7 @@ type body struct {
 
 	mu       sync.Mutex
 	reading  bool         // Read is waiting for the source
+	readEnds chan bool    // closed when it ends; nil: nobody waits for that
 	since    time.Time    // when it began to wait; zero: it is not timed
 	draining bool         // the server may be reading the rest
 	drained  bool         // the server has read the rest
@@ -110,11 +114,18 @@ func (b *body) read(p []byte, timed bool) (n int, err error) {
 		b.lends.await()
 		defer b.lends.came()
 	}
+	returned := false
+	defer func() {
+		if !returned { // the source has panicked
+			_, _ = b.end(began, 0, http.ErrBodyReadAfterClose)
+		}
+	}()
 	if outer, ours := b.source.(*body); ours && timed {
 		n, err = outer.read(p, false) // an inner BodyTimeout replaces an outer one
 	} else {
 		n, err = b.source.Read(p)
 	}
+	returned = true
 	return b.end(began, n, err)
 }
 
@@ -270,6 +281,10 @@ func (b *body) end(began time.Time, n int, err error) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.reading = false
+	if b.readEnds != nil {
+		close(b.readEnds)
+		b.readEnds = nil
+	}
 	if b.err != nil { // it was interrupted
 		return 0, b.err
 	}
@@ -293,6 +308,32 @@ func (b *body) end(began time.Time, n int, err error) (int, error) {
 	}
 	return n, err
 }
+
+// settle ends a Read that is under way when ServeHTTP returns, such as that of a late handler, and
+// waits until it has ended. Otherwise net/http wakes it, clears the deadline that it has set for
+// that, and then waits without any deadline for the rest of the body.
+func (b *body) settle() {
+	b.mu.Lock()
+	if !b.reading || !canWake(b.w) {
+		b.mu.Unlock()
+		return
+	}
+	b.interruptLocked(http.ErrBodyReadAfterClose)
+	if b.readEnds == nil {
+		b.readEnds = make(chan bool)
+	}
+	ends := b.readEnds
+	b.mu.Unlock()
+	patience := time.NewTimer(wakeTime)
+	defer patience.Stop()
+	select {
+	case <-ends:
+	case <-patience.C: // a writer of others has not passed the deadline on
+	}
+}
+
+// wakeTime is how long a Read may take to end after it was woken.
+const wakeTime = time.Second
 
 // detach ends the use of the connection. A Read after it fails.
 func (b *body) detach() {

@@ -102,8 +102,11 @@ func (u *bounded) leave() {
 	if !u.mine {
 		return
 	}
-	if u.body.spoiled() && !u.state.writer.hijacked {
-		closeAfterReply(u.state.writer.ResponseWriter)
+	if !u.state.writer.hijacked {
+		u.body.settle()
+		if u.body.spoiled() {
+			closeAfterReply(u.state.writer.ResponseWriter)
+		}
 	}
 	u.body.detach()
 	if status := u.state.writer.status; u.body.refused() && (status == http.StatusRequestEntityTooLarge || status == http.StatusRequestTimeout) {

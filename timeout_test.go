@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"mime/multipart"
 	"net/http"
@@ -1240,5 +1241,59 @@ func TestCutOfAnUploadThatStalls(t *testing.T) {
 				require.NoError(t, c.client.Close())
 			})
 		})
+	}
+}
+
+// A client that stalls in the middle of its body holds its connection no longer than the handler:
+// net/http would wait for the rest of the body without a deadline if the Read of the late handler
+// ended after ServeHTTP.
+func TestTimeoutHoldsNoConnection(t *testing.T) {
+	t.Parallel()
+	read := admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		_, err := io.Copy(io.Discard, r.Body)
+		return err
+	})
+	begins := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		_, _ = io.WriteString(w, "a part")
+		_ = http.NewResponseController(w).Flush()
+		_, _ = io.Copy(io.Discard, r.Body)
+	})
+	elsewhere := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, reads := r.Body, make(chan bool)
+		go func() {
+			close(reads)
+			_, _ = io.Copy(io.Discard, body)
+		}()
+		<-reads
+	})
+	errs := &admit.ErrorWriter{Logger: slog.New(slog.DiscardHandler)}
+	total, err := admit.NewHandlerTimeout(admit.HandlerTimeoutConfig{FirstByte: 50 * time.Millisecond, Total: 50 * time.Millisecond})
+	require.NoError(t, err)
+	for name, h := range map[string]http.Handler{
+		"Timeout":                   admit.Policy{Errors: errs, Timeout: 50 * time.Millisecond}.Wrap(read),
+		"Timeout, BodyTimeout":      admit.Policy{Errors: errs, Timeout: 50 * time.Millisecond, BodyTimeout: admit.BodyTimeout{Grace: time.Hour}}.Wrap(read),
+		"BodyTimeout outside":       admit.Policy{Errors: errs, BodyTimeout: admit.BodyTimeout{Grace: time.Hour}}.Wrap(admit.Policy{Timeout: 50 * time.Millisecond}.Wrap(read)),
+		"Total":                     admit.Policy{Errors: errs, HandlerTimeout: total}.Wrap(begins),
+		"BodyTimeout":               admit.Policy{Errors: errs, BodyTimeout: admit.BodyTimeout{Grace: 50 * time.Millisecond}}.Wrap(read),
+		"Read in another goroutine": admit.Policy{Errors: errs, MaxBody: 1 << 20}.Wrap(elsewhere),
+	} {
+		for _, wire := range testkit.PlainWires {
+			t.Run(name+"/"+wire, func(t *testing.T) {
+				t.Parallel()
+				s := serve(t, wire, h)
+				var all sync.WaitGroup
+				for range 20 {
+					c := testkit.Dial(t, s) // whose deadline is 20 s
+					all.Go(func() {
+						_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345")
+						assert.NoError(t, err)
+						_, err = io.Copy(io.Discard, c)
+						assert.NotErrorIs(t, err, os.ErrDeadlineExceeded, "the connection is held")
+					})
+				}
+				all.Wait()
+			})
+		}
 	}
 }
