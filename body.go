@@ -311,10 +311,11 @@ func (b *body) end(began time.Time, n int, err error) (int, error) {
 
 // settle ends a Read that is under way when ServeHTTP returns, such as that of a late handler, and
 // waits until it has ended. Otherwise net/http wakes it, clears the deadline that it has set for
-// that, and then waits without any deadline for the rest of the body.
+// that, and then waits without any deadline for the rest of the body. The connection must be
+// within reach of w.
 func (b *body) settle() {
 	b.mu.Lock()
-	if !b.reading || !canWake(b.w) {
+	if !b.reading {
 		b.mu.Unlock()
 		return
 	}

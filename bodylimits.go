@@ -103,7 +103,9 @@ func (u *bounded) leave() {
 		return
 	}
 	if !u.state.writer.hijacked {
-		u.body.settle()
+		if u.body.busy() && canWake(u.body.w) {
+			u.body.settle()
+		}
 		if u.body.spoiled() {
 			closeAfterReply(u.state.writer.ResponseWriter)
 		}

@@ -52,7 +52,7 @@ func Service(b Bounds, auth *admit.Auth, report, order http.HandlerFunc) http.Ha
 	mux.Handle("/news", keyed.Wrap(http.HandlerFunc(news)))
 	api := admit.Policy{
 		InFlight:    b.InFlight,
-		BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second, Max: 30 * time.Second, MinRate: 1 << 10}, // of every route
+		BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second, Max: 30 * time.Second, MinRate: 1 << 10}, // bounds every body
 		WriteStall:  10 * time.Second,
 	}.Wrap(admit.Mux(mux))
 

@@ -125,7 +125,7 @@ func newHandler(keys admit.KeyStore, inFlight *admit.InFlight, metrics *admitpro
 		ClientIP:    admit.ClientIP("X-Forwarded-For", proxies...),
 		Errors:      &admit.ErrorWriter{Logger: logger},
 		InFlight:    inFlight,
-		BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second, Max: 30 * time.Second, MinRate: 1 << 10}, // of every route
+		BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second, Max: 30 * time.Second, MinRate: 1 << 10}, // bounds every body
 		WriteStall:  10 * time.Second,
 	}
 	orders := admit.Policy{ // one such Policy, or a changed copy, around each route

@@ -47,7 +47,7 @@ func newService(keys admit.KeyStore, logger *slog.Logger) (http.Handler, error) 
 
 	outer := admit.Policy{
 		Errors:      &admit.ErrorWriter{Logger: logger},
-		BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second, Max: 30 * time.Second, MinRate: 1 << 10}, // of every route
+		BodyTimeout: admit.BodyTimeout{Grace: 5 * time.Second, Max: 30 * time.Second, MinRate: 1 << 10}, // bounds every body
 		WriteStall:  10 * time.Second,
 	}
 	return admit.AccessLog(logger)(outer.Wrap(admit.Mux(mux))), nil
