@@ -47,7 +47,7 @@ func (t BodyTimeout) check() error {
 }
 
 // body is a request body with bounds of size and time, in which a blocked Read can be
-// interrupted. One goroutine reads it; any goroutine may interrupt.
+// interrupted. One goroutine should read it; any goroutine may interrupt.
 //
 // While the client keeps up, only a timer runs and no deadline is set on the connection: a
 // deadline that passed after the end of the body would break the next request
@@ -69,11 +69,12 @@ type body struct {
 	http1 bool // the server reads what is left before it answers
 
 	mu       sync.Mutex
-	reading  bool         // Read is waiting for the source
-	readEnds chan bool    // closed when it ends; nil: nobody waits for that
+	reading  int          // Reads that wait for the source
+	readEnds chan bool    // closed when they have ended; nil: nobody waits for that
 	since    time.Time    // when it began to wait; zero: it is not timed
 	draining bool         // the server may be reading the rest
 	drained  bool         // the server has read the rest
+	duplex   bool         // the server will not read the rest before it responds, but after
 	woken    *atomic.Bool // a deadline in the past was set, by this or another body of the request
 	ended    bool         // the request is over, its handler late, or the connection hijacked
 	err      error
@@ -88,15 +89,29 @@ func (b *body) limitTo(bytes int64) {
 	}
 }
 
-// Close closes the body of the server, unless the request has ended.
-func (b *body) Close() error {
+// Close closes the body of the server, unless the request has ended. Over HTTP/1 the server reads
+// the rest of the body first, which must come within Grace.
+func (b *body) Close() error { return b.close(b.http1 && b.timeout.Grace > 0) }
+
+func (b *body) close(timed bool) (err error) {
 	b.mu.Lock()
 	ended := b.ended
 	b.mu.Unlock()
 	if ended {
 		return nil
 	}
-	return b.source.Close()
+	if !timed {
+		return b.source.Close()
+	}
+	_, _ = b.drain(true, func() (int, error) {
+		if outer, ours := b.source.(*body); ours {
+			err = outer.close(false) // an inner BodyTimeout replaces an outer one
+		} else {
+			err = b.source.Close()
+		}
+		return 0, err
+	})
+	return err
 }
 
 // Read reads within the bounds. After an error it returns the same error again.
@@ -145,7 +160,7 @@ func (b *body) begin(timed bool) (began time.Time, err error) {
 		}
 		b.alarm.Set(&b.wait, b, began, patience)
 	}
-	b.reading, b.since = true, began
+	b.reading, b.since = b.reading+1, began
 	return began, nil
 }
 
@@ -171,7 +186,7 @@ func (b *body) patience() time.Duration {
 func (b *body) Wake() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if (b.reading && !b.since.IsZero() || b.draining) && !b.alarm.IsSet(&b.wait) {
+	if (b.reading > 0 && !b.since.IsZero() || b.draining) && !b.alarm.IsSet(&b.wait) {
 		b.interruptLocked(errBodyTooSlow)
 	}
 }
@@ -190,10 +205,14 @@ func (b *body) interruptLocked(err error) {
 		return
 	}
 	b.err = err
-	if b.reading || b.draining {
-		b.woken.Store(true)
-		_ = http.NewResponseController(b.w).SetReadDeadline(longAgo)
+	if b.reading > 0 || b.draining {
+		b.wakeLocked()
 	}
+}
+
+func (b *body) wakeLocked() {
+	b.woken.Store(true)
+	_ = http.NewResponseController(b.w).SetReadDeadline(longAgo)
 }
 
 // awaited returns how long the handler has waited for the client, at most the Max of its
@@ -205,7 +224,7 @@ func (b *body) awaited() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	waited := b.waited
-	if b.reading && !b.since.IsZero() {
+	if b.reading > 0 && !b.since.IsZero() {
 		waited += time.Since(b.since)
 	}
 	return min(waited, b.timeout.Max)
@@ -218,11 +237,34 @@ func (b *body) drains() bool {
 	return b.http1 && b.timeout.Grace > 0 && b.err == nil && !b.drained
 }
 
+// remains reports whether the server may wait for the rest of the body after the handler. It reads
+// the rest before the header, unless it has decided by then to close the connection.
+func (b *body) remains(closes bool) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.http1 && b.timeout.Grace > 0 && b.err == nil && (closes || !b.drained)
+}
+
+// enableDuplex notes that the handler has enabled full duplex.
+func (b *body) enableDuplex() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.duplex = true
+}
+
+// halfRead reports whether the server reads the rest of the body only after the response. It keeps
+// the connection even if that fails, and takes what comes later for the next request.
+func (b *body) halfRead() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.http1 && b.duplex && b.err == nil
+}
+
 // drain calls write, during which the server may read the rest of the body; after the last
 // write it has. The rest must come within Grace.
 func (b *body) drain(last bool, write func() (int, error)) (int, error) {
 	b.mu.Lock()
-	if b.err == nil && !b.reading { // else the alarm of the Read is set
+	if b.err == nil && b.reading == 0 { // else the alarm of the Read is set
 		b.draining = true
 		b.alarm.Set(&b.wait, b, time.Now(), b.timeout.Grace)
 	}
@@ -274,14 +316,14 @@ func (b *body) refused() bool {
 func (b *body) busy() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.reading
+	return b.reading > 0
 }
 
 func (b *body) end(began time.Time, n int, err error) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.reading = false
-	if b.readEnds != nil {
+	b.reading--
+	if b.reading == 0 && b.readEnds != nil {
 		close(b.readEnds)
 		b.readEnds = nil
 	}
@@ -309,20 +351,23 @@ func (b *body) end(began time.Time, n int, err error) (int, error) {
 	return n, err
 }
 
-// settle ends a Read that is under way when ServeHTTP returns, such as that of a late handler, and
+// settle ends each Read that is under way when ServeHTTP returns, such as one of a late handler, and
 // waits until it has ended. Otherwise net/http wakes it, clears the deadline that it has set for
 // that, and then waits without any deadline for the rest of the body. The connection must be
 // within reach of w.
 func (b *body) settle() {
 	b.mu.Lock()
-	if !b.reading {
+	if b.reading == 0 {
 		b.mu.Unlock()
 		return
 	}
-	b.interruptLocked(http.ErrBodyReadAfterClose)
-	if b.readEnds == nil {
-		b.readEnds = make(chan bool)
+	if b.err == nil { // else another Read may have ended before
+		b.err = http.ErrBodyReadAfterClose
 	}
+	if !b.woken.Load() {
+		b.wakeLocked()
+	}
+	b.readEnds = make(chan bool)
 	ends := b.readEnds
 	b.mu.Unlock()
 	patience := time.NewTimer(wakeTime)

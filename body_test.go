@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -1119,5 +1120,92 @@ func TestBodyIsNotClosedLate(t *testing.T) {
 			assert.NoError(t, late.Close())
 			assert.Equal(t, 1, source.n, "%s: late", name)
 		}
+	}
+}
+
+// Nothing that the server reads without the handler takes longer than Grace, and a connection on
+// which it did not read the whole body serves no other request.
+func TestBodyTimeoutHoldsNoConnection(t *testing.T) {
+	t.Parallel()
+	const grace = 5 * time.Second
+	write := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 5000)) })
+	closing := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")
+		write(w, r)
+	})
+	duplex := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		assert.NoError(t, http.NewResponseController(w).EnableFullDuplex())
+		write(w, r)
+	})
+	shuts := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _ = r.Body.Close() })
+	answers := admit.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		defer r.Body.Close()
+		return admit.NewError(http.StatusConflict, "no")
+	})
+	const part = "Content-Length: 10\r\n\r\n12345"
+	body := admit.BodyTimeout{Grace: grace}.Wrap
+	for name, test := range map[string]struct {
+		h       http.Handler
+		request string
+	}{
+		"the handler shuts the body":                 {body(shuts), part},
+		"the handler shuts the body in a Timeout":    {body(admit.Timeout(time.Minute)(shuts)), part},
+		"the handler responds and shuts the body":    {body(answers), part},
+		"an outer BodyTimeout is shorter":            {admit.BodyTimeout{Grace: time.Second}.Wrap(passing(body(shuts))), part},
+		"an outer BodyTimeout is longer":             {admit.BodyTimeout{Grace: time.Hour}.Wrap(passing(body(shuts))), part},
+		"the handler closes the connection":          {body(closing), part},
+		"the client closes the connection":           {body(write), "Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n"},
+		"the client waits for 100":                   {body(write), "Expect: 100-continue\r\nContent-Length: 10\r\n\r\n"},
+		"the client waits for 100, the body is shut": {body(shuts), "Expect: 100-continue\r\nContent-Length: 10\r\n\r\n"},
+		"full duplex": {body(duplex), part},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				c := servePipe(t, test.h)
+				began := time.Now()
+				require.NoError(t, c.client.SetDeadline(began.Add(time.Minute)))
+				go func() { _, _ = io.WriteString(c.client, "POST / HTTP/1.1\r\nHost: x\r\n"+test.request) }()
+				_, err := io.Copy(io.Discard, c.client)
+				require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "the connection is held")
+				assert.InDelta(t, grace, time.Since(began), float64(time.Second/2)) // the server has its pauses
+				time.Sleep(time.Minute)
+			})
+		})
+	}
+}
+
+// Two goroutines should not read a body, but if they do, both Reads end before ServeHTTP returns.
+func TestReadsEndWithTheRequest(t *testing.T) {
+	t.Parallel()
+	for name, first := range map[string]error{"both wait": nil, "one has failed": io.ErrUnexpectedEOF} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				d := &drip{deadline: make(chan struct{})}
+				w := &dripWriter{ResponseRecorder: httptest.NewRecorder(), d: d}
+				var reads atomic.Int32
+				read := readerFunc(func([]byte) (int, error) {
+					n := reads.Add(1)
+					if n == 1 && first != nil {
+						time.Sleep(time.Millisecond)
+						return 0, first
+					}
+					<-d.deadline
+					time.Sleep(time.Duration(n) * 100 * time.Millisecond)
+					return 0, os.ErrDeadlineExceeded
+				})
+				h := admit.MaxBody(100)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					body := r.Body
+					for range 2 {
+						go func() { _, _ = body.Read(make([]byte, 10)) }()
+					}
+					time.Sleep(time.Second) // both are under way, or one was
+				}))
+				began := time.Now()
+				h.ServeHTTP(w, httptest.NewRequest("POST", "/", read))
+				assert.Equal(t, time.Second+200*time.Millisecond, time.Since(began))
+			})
+		})
 	}
 }

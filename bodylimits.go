@@ -3,6 +3,7 @@ package admit
 import (
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -62,13 +63,21 @@ func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
 		// The server reads the rest before it responds, and before it closes after a panic. It must
 		// not wait longer than a handler would, nor longer than its own ReadTimeout.
 		defer func() {
-			if server := serverOf(r); wakes && u.body.drains() &&
+			if server := serverOf(r); wakes && u.body.remains(closes(w, r)) &&
 				(server == nil || server.ReadTimeout == 0 || time.Until(began.Add(server.ReadTimeout)) > t.Grace) {
 				u.state.root().rest.read.Store(int64(t.Grace))
+				if u.body.halfRead() {
+					closeAfterReply(w)
+				}
 			}
 		}()
 		in.ServeHTTP(u.w, u.inner)
 	})
+}
+
+// closes reports whether the connection is known to be closed after the response.
+func closes(w http.ResponseWriter, r *http.Request) bool {
+	return r.Close || strings.EqualFold(r.Header.Get("Expect"), "100-continue") || w.Header().Get("Connection") == "close"
 }
 
 func hasBody(r *http.Request) bool {

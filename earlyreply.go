@@ -43,9 +43,11 @@ func reply(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	u := &upload{w: w, r: r, status: status, body: body, rest: rest}
 	ctx := r.Context()
 	switch {
-	case bodySpoiled(ctx) || bodyBusy(ctx), // there is nothing more to read, or another goroutine reads
-		strings.EqualFold(r.Header.Get("Expect"), "100-continue"): // a Read might tell the client to send
+	case bodySpoiled(ctx) || bodyBusy(ctx): // there is nothing more to read, or another goroutine reads
 		u.cut()
+		closeAfterReply(w)
+	case strings.EqualFold(r.Header.Get("Expect"), "100-continue"): // a Read might tell the client to send
+		u.readUntil(u.cut()) // the server reads before it closes, also what no client was told to send
 		closeAfterReply(w)
 	case reflect.TypeOf(rest) == serverBody:
 		u.settle()

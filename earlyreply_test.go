@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -251,6 +252,28 @@ func TestRefusalOfAnUploadIsWrittenOnce(t *testing.T) {
 			assert.Equal(t, []int{1, 1}, []int{w.headers, w.writes}, pause)
 			require.NoError(t, c.client.Close())
 			time.Sleep(time.Minute)
+		})
+	}
+}
+
+// A client that waits for 100 Continue, and gets an error instead, cannot hold the connection: the
+// server reads before it closes.
+func TestRefusalOfAnUploadThatWaits(t *testing.T) {
+	t.Parallel()
+	for _, body := range []string{"", "part"} {
+		synctest.Test(t, func(t *testing.T) {
+			c := servePipe(t, wrap(ok, admit.APIKey(oneKey)))
+			began := time.Now()
+			require.NoError(t, c.client.SetDeadline(began.Add(time.Minute)))
+			go func() {
+				_, _ = io.WriteString(c.client, "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 100000\r\n\r\n"+body)
+			}()
+			answer, err := io.ReadAll(c.client)
+			require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "the connection is held")
+			assert.True(t, strings.HasPrefix(string(answer), "HTTP/1.1 401 "), "%s", answer)
+			assert.LessOrEqual(t, time.Since(began), time.Second)
+			require.NoError(t, c.client.Close())
+			time.Sleep(time.Minute) // the server has its pauses
 		})
 	}
 }

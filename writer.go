@@ -138,6 +138,9 @@ func (w *responseWriter) EnableFullDuplex() error {
 	err := http.NewResponseController(w.ResponseWriter).EnableFullDuplex()
 	if err == nil {
 		w.held = headerHeld
+		if w.state != nil && w.state.body != nil {
+			w.state.body.enableDuplex()
+		}
 	}
 	return err
 }
