@@ -60,7 +60,7 @@ type body struct {
 	limited     bool
 	limit, left int64
 
-	lends *place // while a Read waits; nil: none
+	lends *place // while a Read or Close waits; nil: none
 
 	timeout BodyTimeout // zero Grace: none
 	got     int64       // bytes
@@ -95,10 +95,14 @@ func (b *body) Close() error { return b.close(b.http1 && b.timeout.Grace > 0) }
 
 func (b *body) close(timed bool) (err error) {
 	b.mu.Lock()
-	ended := b.ended
+	ended, waits := b.ended, b.http1 && b.err == nil
 	b.mu.Unlock()
 	if ended {
 		return nil
+	}
+	if b.lends != nil && waits {
+		b.lends.await()
+		defer b.lends.came()
 	}
 	if !timed {
 		return b.source.Close()
@@ -122,8 +126,12 @@ func (b *body) read(p []byte, timed bool) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if b.limited && int64(len(p))-1 > b.left {
-		p = p[:b.left+1] // one byte more tells whether the bound is passed
+	if b.limited {
+		b.mu.Lock()
+		if int64(len(p))-1 > b.left {
+			p = p[:b.left+1] // one byte more tells whether the bound is passed
+		}
+		b.mu.Unlock()
 	}
 	if b.lends != nil {
 		b.lends.await()
@@ -252,12 +260,12 @@ func (b *body) enableDuplex() {
 	b.duplex = true
 }
 
-// halfRead reports whether the server reads the rest of the body only after the response. It keeps
+// readsLate reports whether the server reads the rest of the body only after the response. It keeps
 // the connection even if that fails, and takes what comes later for the next request.
-func (b *body) halfRead() bool {
+func (b *body) readsLate() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.http1 && b.duplex && b.err == nil
+	return b.duplex
 }
 
 // drain calls write, during which the server may read the rest of the body; after the last

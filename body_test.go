@@ -1185,6 +1185,7 @@ func TestReadsEndWithTheRequest(t *testing.T) {
 				d := &drip{deadline: make(chan struct{})}
 				w := &dripWriter{ResponseRecorder: httptest.NewRecorder(), d: d}
 				var reads atomic.Int32
+				errs := make(chan error, 2)
 				read := readerFunc(func([]byte) (int, error) {
 					n := reads.Add(1)
 					if n == 1 && first != nil {
@@ -1198,14 +1199,60 @@ func TestReadsEndWithTheRequest(t *testing.T) {
 				h := admit.MaxBody(100)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 					body := r.Body
 					for range 2 {
-						go func() { _, _ = body.Read(make([]byte, 10)) }()
+						go func() {
+							_, err := body.Read(make([]byte, 10))
+							errs <- err
+						}()
 					}
 					time.Sleep(time.Second) // both are under way, or one was
 				}))
 				began := time.Now()
 				h.ServeHTTP(w, httptest.NewRequest("POST", "/", read))
 				assert.Equal(t, time.Second+200*time.Millisecond, time.Since(began))
+				want := http.ErrBodyReadAfterClose
+				if first != nil {
+					want = first
+				}
+				assert.Equal(t, []error{want, want}, []error{<-errs, <-errs})
 			})
 		})
 	}
 }
+
+// A Read that cannot be woken does not hold the request: writers of others may not reach the
+// connection, or take a deadline and do nothing.
+func TestReadThatIsNotWoken(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		w    http.ResponseWriter
+		wait time.Duration
+	}{
+		"no deadline":         {httptest.NewRecorder(), 0},
+		"a deadline, in vain": {&vain{httptest.NewRecorder()}, time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				comes := make(chan struct{})
+				read := readerFunc(func([]byte) (int, error) {
+					<-comes
+					return 0, io.EOF
+				})
+				h := admit.MaxBody(100)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					body := r.Body
+					go func() { _, _ = body.Read(make([]byte, 10)) }()
+					synctest.Wait()
+				}))
+				began := time.Now()
+				h.ServeHTTP(test.w, httptest.NewRequest("POST", "/", read))
+				assert.Equal(t, test.wait, time.Since(began))
+				close(comes)
+			})
+		})
+	}
+}
+
+// vain takes deadlines, and does nothing.
+type vain struct{ *httptest.ResponseRecorder }
+
+func (*vain) SetReadDeadline(time.Time) error { return nil }

@@ -66,7 +66,7 @@ func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
 			if server := serverOf(r); wakes && u.body.remains(closes(w, r)) &&
 				(server == nil || server.ReadTimeout == 0 || time.Until(began.Add(server.ReadTimeout)) > t.Grace) {
 				u.state.root().rest.read.Store(int64(t.Grace))
-				if u.body.halfRead() {
+				if u.body.readsLate() {
 					closeAfterReply(w)
 				}
 			}

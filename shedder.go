@@ -152,9 +152,9 @@ func (s *Shedder) fault() error {
 // inside keeps the place as long as a late handler runs. A request that is inside another Wrap of
 // s, and has its place there, passes.
 //
-// While a handler waits for its client longer than Target, in a Read of the body or a Write of
-// the response, the place is lent to other requests, so that slow clients do not keep others from
-// being served. The same holds while an error is written to a client that is still sending. When
+// While a handler waits for its client longer than Target, in a Read or Close of the body or a
+// Write of the response, the place is lent to other requests, so that slow clients do not keep
+// others from being served. The same holds while an error is written to a client that is still sending. When
 // the client goes on, the request takes a place again, even beyond Max.
 //
 // If a Limiter outside has counted a rejected request by Key or CountBy, it gives back what the

@@ -744,6 +744,32 @@ func TestShedderLendsThePlaceOfWhoWaitsForItsClient(t *testing.T) {
 	}
 }
 
+// Over HTTP/1, Close reads what the client has still to send.
+func TestShedderLendsThePlaceOfACloseThatWaits(t *testing.T) {
+	t.Parallel()
+	for name, inside := range map[string]admit.Middleware{"alone": passing, "BodyTimeout": admit.BodyTimeout{Grace: time.Minute}.Wrap} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newShedder(t, admit.ShedderConfig{Max: 1})
+				c := servePipe(t, s.Wrap(inside(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					assert.NoError(t, r.Body.Close())
+					assert.Equal(t, 1, s.Stats().Running)
+				}))))
+				_, err := io.WriteString(c.client, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+				require.NoError(t, err)
+				time.Sleep(time.Second)
+				inUse(t, s, 0, 0, 0)
+				_, err = io.WriteString(c.client, "the body..")
+				require.NoError(t, err)
+				res, _ := answerOn(t, bufio.NewReader(c.client))
+				assert.Equal(t, http.StatusOK, res.StatusCode)
+				inUse(t, s, 0, 0, 0)
+			})
+		})
+	}
+}
+
 // A client that keeps up lends nothing: no more than Max are inside.
 func TestShedderKeepsThePlaceOfWhoDoesNotWait(t *testing.T) {
 	t.Parallel()
