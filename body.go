@@ -23,7 +23,7 @@ import (
 // a Timeout shorter than Grace responds first, with 503.
 //
 // What the handler does not read must come within Grace too, because over HTTP/1 the server
-// reads it before it responds. An inner BodyTimeout replaces an outer one. Server.ReadTimeout
+// reads it before it responds, or when the handler closes the body. An inner BodyTimeout replaces an outer one. Server.ReadTimeout
 // applies as well, with the same error.
 type BodyTimeout struct {
 	Grace, Max time.Duration // Grace is required
