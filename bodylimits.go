@@ -56,6 +56,7 @@ func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
 				"a ResponseWriter outside it has no Unwrap method; add one (httptest.ResponseRecorder has none either: test slow clients with an httptest.Server)")
 		}
 		began := time.Now()
+		closes := r.Close || strings.EqualFold(r.Header.Get("Expect"), "100-continue") // a late handler may change r later
 		u := in.bound(w, r)
 		defer u.leave()
 		u.body.timeout = t
@@ -63,7 +64,7 @@ func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
 		// The server reads the rest before it responds, and before it closes after a panic. It must
 		// not wait longer than a handler would, nor longer than its own ReadTimeout.
 		defer func() {
-			if server := serverOf(r); wakes && u.body.remains(closes(w, r)) &&
+			if server := serverOf(r); wakes && u.body.remains(closes || w.Header().Get("Connection") == "close") &&
 				(server == nil || server.ReadTimeout == 0 || time.Until(began.Add(server.ReadTimeout)) > t.Grace) {
 				u.state.root().rest.read.Store(int64(t.Grace))
 				if u.body.readsLate() {
@@ -73,11 +74,6 @@ func (t BodyTimeout) Wrap(next http.Handler) http.Handler {
 		}()
 		in.ServeHTTP(u.w, u.inner)
 	})
-}
-
-// closes reports whether the connection is known to be closed after the response.
-func closes(w http.ResponseWriter, r *http.Request) bool {
-	return r.Close || strings.EqualFold(r.Header.Get("Expect"), "100-continue") || w.Header().Get("Connection") == "close"
 }
 
 func hasBody(r *http.Request) bool {

@@ -1297,3 +1297,22 @@ func TestTimeoutHoldsNoConnection(t *testing.T) {
 		}
 	}
 }
+
+// A late handler may change the header of its request while the chain ends.
+func TestLateHandlerChangesItsHeaderBesideABodyTimeout(t *testing.T) {
+	t.Parallel()
+	ended := make(chan bool)
+	auth, err := admit.NewAuth(admit.AuthConfig{Store: oneKey})
+	require.NoError(t, err)
+	h := admit.Policy{Auth: auth, BodyTimeout: admit.BodyTimeout{Grace: time.Second}, Timeout: 20 * time.Millisecond}.Wrap(
+		http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			defer close(ended)
+			for until := time.Now().Add(100 * time.Millisecond); time.Now().Before(until); {
+				r.Header.Set("Expect", "a change")
+				r.Header.Del("Expect")
+			}
+		}))
+	res, _ := testkit.Do(t, serve(t, testkit.HTTP1, h), http.MethodPost, "/", "a body", "X-API-Key", "good")
+	assert.Equal(t, http.StatusServiceUnavailable, res.StatusCode)
+	<-ended
+}
